@@ -1,0 +1,202 @@
+//! The border between the decoder and a machine.
+
+use crate::{Batch, Result, Weight};
+use std::fmt;
+
+/// What kind of machine a backend runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor, through this crate's own kernels.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+    /// A graphics driver that computes on the processor.
+    SoftwareGpu,
+}
+
+/// What a backend runs on, for the lines that tell the user.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Kind of machine.
+    pub kind: DeviceKind,
+    /// Name as the machine reports it.
+    pub name: String,
+    /// Kernels in use: an instruction set, or a GPU tier and its driver.
+    pub detail: String,
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.detail)
+    }
+}
+
+/// Shape of an attention layer's heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Leading dimensions of a head that are rotated; even, at most `head_dim`.
+    ///
+    /// Dimension i pairs with i + rotary_dim / 2 (the "rotate half" convention).
+    pub rotary_dim: usize,
+}
+
+impl Heads {
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key heads, or all value heads, together.
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Rows of the fused projection: queries, keys, values.
+    pub fn qkv_dim(&self) -> usize {
+        self.q_dim() + 2 * self.kv_dim()
+    }
+}
+
+/// What a matrix is for, so that a backend can lay its rows out once, at load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Any projection, an embedding, or both at once (tied).
+    Plain,
+    /// Gate rows, then as many up rows: for [`Finish::SiluGate`].
+    GateUp,
+    /// Query, key and value rows: for [`Backend::project_qkv`].
+    Qkv(Heads),
+}
+
+/// What becomes of a projection's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finish {
+    /// `out = y`.
+    Replace,
+    /// `out += y`: the residual.
+    Add,
+    /// `out = silu(gate) * up`, where y is gate, then up; `out` is half as wide as y.
+    SiluGate,
+}
+
+/// A norm in front of a projection: RMSNorm, `x * w / sqrt(mean(x²) + eps)`.
+pub struct Norm<'a, B: Backend> {
+    /// Weight, as wide as the input.
+    pub weight: &'a B::Vector,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+impl<B: Backend> Clone for Norm<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Norm<'_, B> {}
+
+/// How attention looks back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    /// A row at position i sees positions j with `i - window < j <= i`; all up to i where there is none.
+    pub window: Option<usize>,
+    /// Factor of the scores before softmax, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// A machine: it owns memory and computes passes of decoder-sized operations.
+///
+/// A pass begins with [`begin`](Backend::begin); its operations may be recorded and run later; only
+/// [`read`](Backend::read) waits. Activations are f32 `[rows, dim]` buffers that live as long as the model; an operation
+/// works on the first [`Batch::rows`] rows of them (after [`select`](Backend::select): on as many as were selected).
+/// Arguments that do not fit each other are an [`Error::Mismatch`](crate::Error::Mismatch), never a panic.
+pub trait Backend: Sized + Send + 'static {
+    /// A weight matrix.
+    type Matrix: Send;
+    /// A vector of f32 weights.
+    type Vector: Send;
+    /// Activations.
+    type Rows: Send;
+    /// Keys and values of every layer, in pages of [`PAGE`](crate::PAGE) positions.
+    type Cache: Send;
+
+    /// What this is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Brings a matrix to the device, in the type that it has.
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix>;
+
+    /// Brings a vector to the device.
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Self::Vector>;
+
+    /// Room for `rows` rows of activations.
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Self::Rows>;
+
+    /// An empty cache of `layers` layers.
+    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Self::Cache>;
+
+    /// Makes room for pages `0 .. pages`; contents are kept. Never shrinks.
+    fn reserve(&mut self, cache: &mut Self::Cache, pages: usize) -> Result<()>;
+
+    /// Bytes that one page takes in all layers together.
+    fn page_bytes(&self, cache: &Self::Cache) -> u64;
+
+    /// Begins a pass over `batch`.
+    fn begin(&mut self, batch: &Batch) -> Result<()>;
+
+    /// `out[r] = table[tokens[r]]`.
+    fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Rows) -> Result<()>;
+
+    /// `out = norm(x)`.
+    fn norm(&mut self, x: &Self::Rows, norm: Norm<'_, Self>, out: &mut Self::Rows) -> Result<()>;
+
+    /// `y = norm(x) wᵀ`, then `finish`; without a norm x is taken as it is.
+    fn project(
+        &mut self,
+        x: &Self::Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Self::Matrix,
+        finish: Finish,
+        out: &mut Self::Rows,
+    ) -> Result<()>;
+
+    /// Projects to queries, keys and values, rotates queries and keys by [`Batch::rope`], appends keys and values to
+    /// `layer` of the cache at the rows' positions, and leaves the queries in `q`, whose order only
+    /// [`attention`](Backend::attention) of the same backend knows.
+    fn project_qkv(
+        &mut self,
+        x: &Self::Rows,
+        norm: Norm<'_, Self>,
+        weight: &Self::Matrix,
+        q: &mut Self::Rows,
+        cache: &mut Self::Cache,
+        layer: usize,
+    ) -> Result<()>;
+
+    /// `out[r] = softmax(scale * q kᵀ) v` over the positions that row r sees, per head; kv head `h * kv_heads / heads`
+    /// serves query head h.
+    fn attention(
+        &mut self,
+        q: &Self::Rows,
+        cache: &Self::Cache,
+        layer: usize,
+        mask: Mask,
+        out: &mut Self::Rows,
+    ) -> Result<()>;
+
+    /// Keeps rows `Batch::outputs[first .. first + count]` of x as rows `0 .. count` of `out`; the operations that follow
+    /// work on `count` rows.
+    fn select(&mut self, x: &Self::Rows, first: usize, count: usize, out: &mut Self::Rows) -> Result<()>;
+
+    /// Runs what was recorded and copies rows `0 .. out.len() / dim` of x to the host.
+    fn read(&mut self, x: &Self::Rows, out: &mut [f32]) -> Result<()>;
+
+    /// Runs what was recorded and waits for nothing: for the chunks of a prompt but the last.
+    fn finish(&mut self) -> Result<()>;
+}

@@ -1,0 +1,101 @@
+//! What can go wrong on a device.
+
+/// An error of a backend: always which thing, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A weight does not have the shape that an operation wants.
+    #[error("tensor {name}: shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Name of the tensor as published.
+        name: String,
+        /// The shape that was wanted.
+        expected: Vec<usize>,
+        /// The shape that the file has.
+        found: Vec<usize>,
+    },
+
+    /// The bytes of a weight do not fit its shape and type.
+    #[error("tensor {name}: {found} bytes, expected {expected} for shape {shape:?} of {dtype}")]
+    Bytes {
+        /// Name of the tensor as published.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its type.
+        dtype: crate::DType,
+        /// Bytes that shape and type ask for.
+        expected: usize,
+        /// Bytes that there are.
+        found: usize,
+    },
+
+    /// An operation was called with buffers that do not fit each other.
+    #[error("{op}: {what} is {found}, expected {expected}")]
+    Mismatch {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        what: &'static str,
+        /// The value that was wanted.
+        expected: usize,
+        /// The value that was given.
+        found: usize,
+    },
+
+    /// A model wants something that this device's kernels do not do.
+    #[error("{device}: {what} is {found}; the kernels take at most {limit}")]
+    Unsupported {
+        /// The device.
+        device: String,
+        /// The property.
+        what: &'static str,
+        /// What the model has.
+        found: usize,
+        /// What the device can.
+        limit: usize,
+    },
+
+    /// Memory could not be had.
+    #[error("out of memory on {device}: {what} needs {bytes} bytes{detail}")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: u64,
+        /// What the device said, or its limit; may be empty.
+        detail: String,
+    },
+
+    /// No device answers to what was asked for.
+    #[error("no GPU adapter {wanted}; hint: {hint}")]
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// What to do about it.
+        hint: String,
+    },
+
+    /// The device or its driver failed.
+    #[error("{device} failed: {message}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        message: String,
+    },
+
+    /// The threads of the CPU backend could not be started.
+    #[error("cannot start {threads} threads: {message}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        message: String,
+    },
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

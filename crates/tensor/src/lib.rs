@@ -1,0 +1,24 @@
+//! Weights, activations and the operations of a Phi decoder, on the CPU and on any GPU.
+//!
+//! The [`Backend`] trait has few, decoder-sized operations: pre-norm, activation and residual are options of a
+//! projection, so that one call is one fused kernel where the machine can. [`cpu::Cpu`] and (with the feature `gpu`)
+//! [`gpu::Gpu`] implement it; the decoder in `phi3-model` is written against it once.
+
+mod backend;
+mod batch;
+pub mod cpu;
+mod dtype;
+mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+#[cfg(any(test, feature = "reference"))]
+pub mod parity;
+#[cfg(any(test, feature = "reference"))]
+pub mod reference;
+mod weight;
+
+pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Heads, Mask, Norm, Role};
+pub use batch::{Batch, PAGE, Segment};
+pub use dtype::DType;
+pub use error::{Error, Result};
+pub use weight::{Bytes, Weight};

@@ -1,0 +1,276 @@
+//! Cases of every operation, and the comparison of a backend with the [reference](crate::reference).
+//!
+//! A backend's test is one call of [`run`]. No two sizes of a case are equal, and every operation has sizes that are no
+//! multiple of any vector, tile or page.
+
+use crate::reference::Reference;
+use crate::{Backend, Batch, Bytes, DType, Finish, Heads, Mask, Norm, PAGE, Result, Role, Segment, Weight};
+
+/// What a case gave.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Operation, type and shape.
+    pub case: String,
+    /// Largest difference from the reference.
+    pub difference: f64,
+    /// What rounding in f32 may account for.
+    pub allowed: f64,
+}
+
+impl Outcome {
+    /// Whether the difference is allowed; a NaN never is.
+    pub fn ok(&self) -> bool {
+        self.difference <= self.allowed
+    }
+}
+
+/// A small generator of repeatable numbers (splitmix64).
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The next number of `-1.0 .. 1.0`.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// `len` numbers of `-scale .. scale`.
+    pub fn vector(&mut self, len: usize, scale: f32) -> Vec<f32> {
+        (0..len).map(|_| self.unit() * scale).collect()
+    }
+
+    /// A matrix of the given type.
+    pub fn weight(&mut self, name: &str, dtype: DType, rows: usize, cols: usize, scale: f32) -> Weight {
+        let values = self.vector(rows * cols, scale);
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            DType::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        };
+        Weight::new(name, dtype, rows, cols, Bytes::from(bytes)).unwrap_or_else(|e| unreachable!("{e}"))
+    }
+}
+
+/// Runs every case on a machine and on the reference.
+pub fn run<B: Backend>(machine: &mut B) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    projections(machine, &mut outcomes)?;
+    attentions(machine, &mut outcomes)?;
+    Ok(outcomes)
+}
+
+fn largest(a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs())
+        .fold(0.0, |m, d| if d > m || d.is_nan() { d } else { m })
+}
+
+fn magnitude(a: &[f32]) -> f64 {
+    a.iter().map(|&a| f64::from(a).abs()).fold(0.0, f64::max)
+}
+
+/// Rounding of a sum of `terms` products whose result is about `size`.
+fn allowed(terms: usize, size: f64) -> f64 {
+    4.0 * f64::from(f32::EPSILON) * (terms as f64).sqrt() * (size + 1.0)
+}
+
+fn flat(tokens: Vec<u32>, outputs: Vec<u32>) -> Batch {
+    let rows = tokens.len();
+    Batch {
+        positions: (0..rows as u32).collect(),
+        segments: vec![Segment { rows: 0..rows, position: 0, pages: 0..rows.div_ceil(PAGE) }],
+        pages: (0..rows.div_ceil(PAGE) as u32).collect(),
+        tokens,
+        outputs,
+        ..Batch::default()
+    }
+}
+
+/// embed, norm, project and select, over types, shapes and finishes.
+fn projections<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    // (rows, inputs, outputs): decode, a few rows, a tile and a bit, larger than a tile each way
+    let shapes = [(1, 48, 20), (1, 1027, 37), (3, 96, 10), (5, 131, 70), (33, 65, 129), (70, 200, 36), (130, 40, 2)];
+    for dtype in DType::ALL {
+        for (rows, inputs, outputs) in shapes {
+            for finish in [Finish::Replace, Finish::Add, Finish::SiluGate] {
+                for with_norm in [true, false] {
+                    let case = format!(
+                        "project {dtype} [{rows}, {inputs}] x [{outputs}, {inputs}] {finish:?} norm {with_norm}"
+                    );
+                    let plan = Projection { dtype, rows, inputs, outputs, finish, with_norm };
+                    let want = plan.run(&mut Reference::default())?;
+                    let got = plan.run(machine)?;
+                    for (part, want, got) in
+                        [("y", &want.0, &got.0), ("embed", &want.1, &got.1), ("norm", &want.2, &got.2)]
+                    {
+                        let allowed = allowed(inputs, magnitude(want));
+                        outcomes.push(Outcome {
+                            case: format!("{case}: {part}"),
+                            difference: largest(want, got),
+                            allowed,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Projection {
+    dtype: DType,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    finish: Finish,
+    with_norm: bool,
+}
+
+impl Projection {
+    fn run<B: Backend>(&self, b: &mut B) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
+        let Self { dtype, rows, inputs, outputs, finish, with_norm } = *self;
+        let mut random = Random(inputs as u64 * 1000 + outputs as u64);
+        let vocab = rows + 7;
+        let table = b.matrix(&random.weight("table", dtype, vocab, inputs, 2.0), Role::Plain)?;
+        let norm = b.vector("norm", &random.vector(inputs, 1.5))?;
+        let first = b.matrix(&random.weight("first", dtype, outputs, inputs, 1.0), Role::Plain)?;
+        let role = if finish == Finish::SiluGate { Role::GateUp } else { Role::Plain };
+        let second = b.matrix(&random.weight("second", dtype, outputs, inputs, 0.2), role)?;
+        let width = if finish == Finish::SiluGate { outputs / 2 } else { outputs };
+        let capacity = rows + 3;
+        let mut x = b.rows("x", capacity, inputs)?;
+        let mut normed = b.rows("normed", capacity, inputs)?;
+        let mut y = b.rows("y", capacity, width)?;
+        let mut chosen = b.rows("chosen", capacity, width)?;
+
+        let outputs: Vec<u32> = (0..rows as u32).filter(|r| r % 3 != 1).collect();
+        let tokens = (0..rows).map(|_| (random.bits() % vocab as u64) as u32).collect();
+        b.begin(&flat(tokens, outputs.clone()))?;
+        b.embed(&table, &mut x)?;
+        let norm = Norm { weight: &norm, eps: 3e-3 };
+        b.norm(&x, norm, &mut normed)?;
+        if width == self.outputs {
+            b.project(&x, Some(norm), &first, Finish::Replace, &mut y)?;
+        }
+        b.project(&x, with_norm.then_some(norm), &second, finish, &mut y)?;
+        let mut hidden = vec![0.0; rows * inputs];
+        b.read(&x, &mut hidden)?;
+        let mut after = vec![0.0; rows * inputs];
+        b.read(&normed, &mut after)?;
+        b.select(&y, 0, outputs.len(), &mut chosen)?;
+        let mut out = vec![0.0; outputs.len() * width];
+        b.read(&chosen, &mut out)?;
+        Ok((out, hidden, after))
+    }
+}
+
+/// project_qkv and attention: ragged batches, chunks, decode, grouped heads, partial rotation, windows.
+fn attentions<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    let heads = [
+        Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
+        Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
+        Heads { heads: 4, kv_heads: 1, head_dim: 96, rotary_dim: 96 },
+        Heads { heads: 2, kv_heads: 2, head_dim: 128, rotary_dim: 96 },
+        Heads { heads: 5, kv_heads: 5, head_dim: 14, rotary_dim: 14 },
+    ];
+    for (i, heads) in heads.into_iter().enumerate() {
+        for window in [None, Some(1), Some(15), Some(33)] {
+            for chunk in [usize::MAX, 7] {
+                let dtype = DType::ALL[i % 3];
+                let plan = Attention { dtype, heads, window, chunk };
+                let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
+                let case = format!("attention {dtype} {heads:?} window {window:?} chunk {chunk}");
+                // softmax moves by the scores' rounding, which grows with the head's width
+                let allowed = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
+                outcomes.push(Outcome { case, difference: largest(&want, &got), allowed });
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Attention {
+    dtype: DType,
+    heads: Heads,
+    window: Option<usize>,
+    chunk: usize,
+}
+
+impl Attention {
+    /// Three sequences of 3, 45 and 77 tokens, by chunks, then two decoded tokens each; page ids are scattered.
+    fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>> {
+        let Self { dtype, heads, window, chunk } = *self;
+        let mut random = Random(heads.head_dim as u64);
+        let (hidden, layers, vocab) = (52, 2, 61);
+        let table = b.matrix(&random.weight("table", dtype, vocab, hidden, 2.0), Role::Plain)?;
+        let norm = b.vector("norm", &random.vector(hidden, 1.5))?;
+        let weights = (0..layers)
+            .map(|_| b.matrix(&random.weight("qkv", dtype, heads.qkv_dim(), hidden, 0.3), Role::Qkv(heads)))
+            .collect::<Result<Vec<_>>>()?;
+        let lengths = [3usize, 45, 77];
+        let total: usize = lengths.iter().sum();
+        let mut x = b.rows("x", total, hidden)?;
+        let mut q = b.rows("q", total, heads.q_dim())?;
+        let mut out = b.rows("out", total, heads.q_dim())?;
+        let mut cache = b.cache(layers, heads)?;
+
+        let mut held = [0usize; 3];
+        let mut pages: [Vec<u32>; 3] = Default::default();
+        let mut next_page = 0;
+        let mut all = Vec::new();
+        loop {
+            let mut batch = Batch::default();
+            for s in 0..3 {
+                let want = if held[s] < lengths[s] { chunk.min(lengths[s] - held[s]) } else { 1 };
+                let start = batch.rows();
+                for position in held[s]..held[s] + want {
+                    batch.tokens.push((random.bits() % vocab as u64) as u32);
+                    batch.positions.push(position as u32);
+                    for i in 0..heads.rotary_dim / 2 {
+                        let angle = position as f64 / 50f64.powf(2.0 * i as f64 / heads.rotary_dim as f64);
+                        batch.rope.extend([(angle.cos() * 1.19) as f32, (angle.sin() * 1.19) as f32]);
+                    }
+                }
+                let position = held[s];
+                held[s] += want;
+                while pages[s].len() * PAGE < held[s] {
+                    pages[s].push(next_page * 7 % 23);
+                    next_page += 1;
+                }
+                let first = batch.pages.len();
+                batch.pages.extend(&pages[s]);
+                if let Some(window) = window {
+                    // a page before the window of the segment's first row is never looked at
+                    for gone in 0..(position + 1).saturating_sub(window) / PAGE {
+                        batch.pages[first + gone] = Batch::NO_PAGE;
+                    }
+                }
+                batch.segments.push(Segment { rows: start..batch.rows(), position, pages: first..batch.pages.len() });
+            }
+            b.reserve(&mut cache, 23)?;
+            b.begin(&batch)?;
+            b.embed(&table, &mut x)?;
+            let norm = Norm { weight: &norm, eps: 1e-3 };
+            let mask = Mask { window, scale: 0.7 / (heads.head_dim as f32).sqrt() };
+            for (layer, weight) in weights.iter().enumerate() {
+                b.project_qkv(&x, norm, weight, &mut q, &mut cache, layer)?;
+                b.attention(&q, &cache, layer, mask, &mut out)?;
+                let at = all.len();
+                all.resize(at + batch.rows() * heads.q_dim(), 0.0);
+                b.read(&out, &mut all[at..])?;
+            }
+            if (0..3).all(|s| held[s] >= lengths[s] + 2) {
+                return Ok(all);
+            }
+        }
+    }
+}

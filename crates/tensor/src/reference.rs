@@ -1,0 +1,246 @@
+//! The specification of every operation: plain loops, sums in f64, one thread. For tests and diagnosis only.
+
+use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, PAGE, Result, Role, Weight};
+
+/// The reference machine.
+pub struct Reference {
+    info: DeviceInfo,
+    batch: Batch,
+    rows: usize,
+}
+
+/// A matrix, widened.
+pub struct Matrix {
+    rows: usize,
+    cols: usize,
+    values: Vec<f32>,
+    role: Role,
+}
+
+/// Activations `[rows, dim]`.
+pub struct Rows {
+    dim: usize,
+    values: Vec<f32>,
+}
+
+/// Keys and values, `[layer][page][slot][kv_dim]`.
+pub struct Cache {
+    heads: Heads,
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Default for Reference {
+    fn default() -> Self {
+        let info = DeviceInfo { kind: DeviceKind::Cpu, name: "reference".into(), detail: "f64 loops".into() };
+        Self { info, batch: Batch::default(), rows: 0 }
+    }
+}
+
+fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
+}
+
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
+    let mean = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / x.len() as f64;
+    let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
+    x.iter().zip(weight).map(|(&v, &w)| f64::from(v) * inverse * f64::from(w)).collect()
+}
+
+impl Reference {
+    fn product(&self, x: &Rows, norm: Option<Norm<'_, Self>>, weight: &Matrix) -> Result<Vec<f64>> {
+        same("project", "input width", weight.cols, x.dim)?;
+        let mut y = Vec::with_capacity(self.rows * weight.rows);
+        for row in x.values.chunks_exact(x.dim).take(self.rows) {
+            let row: Vec<f64> = match norm {
+                Some(norm) => rms_norm(row, norm.weight, norm.eps),
+                None => row.iter().map(|&v| f64::from(v)).collect(),
+            };
+            for w in weight.values.chunks_exact(weight.cols) {
+                y.push(w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum());
+            }
+        }
+        Ok(y)
+    }
+}
+
+impl Backend for Reference {
+    type Matrix = Matrix;
+    type Vector = Vec<f32>;
+    type Rows = Rows;
+    type Cache = Cache;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
+        Ok(Matrix { rows: weight.rows, cols: weight.cols, values: weight.to_f32(), role })
+    }
+
+    fn vector(&mut self, _name: &str, values: &[f32]) -> Result<Vec<f32>> {
+        Ok(values.to_vec())
+    }
+
+    fn rows(&mut self, _name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        Ok(Rows { dim, values: vec![0.0; rows * dim] })
+    }
+
+    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
+        Ok(Cache { heads, keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers] })
+    }
+
+    fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        let len = pages * PAGE * cache.heads.kv_dim();
+        for side in cache.keys.iter_mut().chain(&mut cache.values) {
+            // NaN: a position that is read before it was written shows
+            side.resize(len.max(side.len()), f32::NAN);
+        }
+        Ok(())
+    }
+
+    fn page_bytes(&self, cache: &Cache) -> u64 {
+        (cache.keys.len() * 2 * PAGE * cache.heads.kv_dim() * 4) as u64
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.batch = batch.clone();
+        self.rows = batch.rows();
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+        same("embed", "output width", table.cols, out.dim)?;
+        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(&self.batch.tokens) {
+            out.copy_from_slice(&table.values[token as usize * table.cols..][..table.cols]);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
+        same("norm", "output width", x.dim, out.dim)?;
+        for (x, out) in x.values.chunks_exact(x.dim).zip(out.values.chunks_exact_mut(x.dim)).take(self.rows) {
+            let y = rms_norm(x, norm.weight, norm.eps);
+            out.iter_mut().zip(y).for_each(|(o, v)| *o = v as f32);
+        }
+        Ok(())
+    }
+
+    fn project(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        finish: Finish,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let y = self.product(x, norm, weight)?;
+        let width = if finish == Finish::SiluGate { weight.rows / 2 } else { weight.rows };
+        same("project", "output width", width, out.dim)?;
+        same(
+            "project",
+            "gate role",
+            usize::from(finish == Finish::SiluGate),
+            usize::from(weight.role == Role::GateUp),
+        )?;
+        for (y, out) in y.chunks_exact(weight.rows).zip(out.values.chunks_exact_mut(width)) {
+            for (i, out) in out.iter_mut().enumerate() {
+                match finish {
+                    Finish::Replace => *out = y[i] as f32,
+                    Finish::Add => *out = (f64::from(*out) + y[i]) as f32,
+                    Finish::SiluGate => *out = (y[i] / (1.0 + (-y[i]).exp()) * y[width + i]) as f32,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn project_qkv(
+        &mut self,
+        x: &Rows,
+        norm: Norm<'_, Self>,
+        weight: &Matrix,
+        q: &mut Rows,
+        cache: &mut Cache,
+        layer: usize,
+    ) -> Result<()> {
+        let heads = cache.heads;
+        same("project_qkv", "weight rows", heads.qkv_dim(), weight.rows)?;
+        let mut y = self.product(x, Some(norm), weight)?;
+        let half = heads.rotary_dim / 2;
+        for (r, y) in y.chunks_exact_mut(weight.rows).enumerate() {
+            let turn = &self.batch.rope[r * half * 2..][..half * 2];
+            for head in y[..heads.q_dim() + heads.kv_dim()].chunks_exact_mut(heads.head_dim) {
+                for i in 0..half {
+                    let (cos, sin) = (f64::from(turn[2 * i]), f64::from(turn[2 * i + 1]));
+                    let (a, b) = (head[i], head[half + i]);
+                    head[i] = a * cos - b * sin;
+                    head[half + i] = b * cos + a * sin;
+                }
+            }
+        }
+        let (q_dim, kv_dim) = (heads.q_dim(), heads.kv_dim());
+        for segment in &self.batch.segments {
+            let pages = &self.batch.pages[segment.pages.clone()];
+            for (i, r) in segment.rows.clone().enumerate() {
+                let y: Vec<f32> = y[r * weight.rows..][..weight.rows].iter().map(|&v| v as f32).collect();
+                q.values[r * q_dim..][..q_dim].copy_from_slice(&y[..q_dim]);
+                let position = segment.position + i;
+                let at = (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;
+                cache.keys[layer][at..][..kv_dim].copy_from_slice(&y[q_dim..][..kv_dim]);
+                cache.values[layer][at..][..kv_dim].copy_from_slice(&y[q_dim + kv_dim..]);
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        let heads = cache.heads;
+        same("attention", "query width", heads.q_dim(), q.dim)?;
+        same("attention", "output width", heads.q_dim(), out.dim)?;
+        let (d, kv_dim) = (heads.head_dim, heads.kv_dim());
+        for segment in &self.batch.segments {
+            let pages = &self.batch.pages[segment.pages.clone()];
+            let at = |position: usize| (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;
+            for (i, r) in segment.rows.clone().enumerate() {
+                let last = segment.position + i;
+                let first = mask.window.map_or(0, |window| (last + 1).saturating_sub(window));
+                for h in 0..heads.heads {
+                    let kv = h * heads.kv_heads / heads.heads * d;
+                    let q = &q.values[r * heads.q_dim() + h * d..][..d];
+                    let dot = |k: &[f32]| q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+                    let scores: Vec<f64> = (first..=last)
+                        .map(|p| f64::from(mask.scale) * dot(&cache.keys[layer][at(p) + kv..][..d]))
+                        .collect();
+                    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for j in 0..d {
+                        let v = |p: usize| f64::from(cache.values[layer][at(p) + kv + j]);
+                        let y: f64 = weights.iter().zip(first..).map(|(w, p)| w * v(p)).sum();
+                        out.values[r * heads.q_dim() + h * d + j] = (y / sum) as f32;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
+        same("select", "output width", x.dim, out.dim)?;
+        for (i, &row) in self.batch.outputs[first..first + count].iter().enumerate() {
+            out.values[i * x.dim..][..x.dim].copy_from_slice(&x.values[row as usize * x.dim..][..x.dim]);
+        }
+        self.rows = count;
+        Ok(())
+    }
+
+    fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
+        out.copy_from_slice(&x.values[..out.len()]);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! Weights as a checkpoint holds them.
+
+use crate::{DType, Error, Result};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// A part of shared read-only memory, such as a memory-mapped file.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// The bytes `range` of `owner`; `None` where the range lies outside.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(Self { owner, range })
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { owner: Arc::new(bytes), range }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+/// A matrix `[rows, cols]`, row-major, in the file's own type: row r holds the weights of output r.
+#[derive(Clone)]
+pub struct Weight {
+    /// Name as published, for messages.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Outputs of the projection, or entries of an embedding.
+    pub rows: usize,
+    /// Inputs of the projection, or the embedding's width.
+    pub cols: usize,
+    bytes: Bytes,
+}
+
+impl Weight {
+    /// A matrix over `bytes`, which must hold exactly `rows * cols` elements of `dtype`.
+    pub fn new(name: impl Into<String>, dtype: DType, rows: usize, cols: usize, bytes: Bytes) -> Result<Self> {
+        let name = name.into();
+        let expected = rows.checked_mul(cols).and_then(|n| dtype.bytes(n)).unwrap_or(usize::MAX);
+        if bytes.len() != expected {
+            return Err(Error::Bytes { name, shape: vec![rows, cols], dtype, expected, found: bytes.len() });
+        }
+        Ok(Self { name, dtype, rows, cols, bytes })
+    }
+
+    /// All bytes, little-endian; nothing is promised about their alignment.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.bytes.len() / self.rows.max(1)
+    }
+
+    /// The bytes of row `row`.
+    pub fn row(&self, row: usize) -> &[u8] {
+        let len = self.row_bytes();
+        &self.bytes[row * len..][..len]
+    }
+
+    /// The whole matrix as f32 (exact).
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        self.dtype.widen(&self.bytes, &mut out);
+        out
+    }
+}
+
+impl fmt::Debug for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}[{}, {}]", self.name, self.dtype, self.rows, self.cols)
+    }
+}

@@ -1,0 +1,1 @@
+//! The WGSL kernels of the engine.
