@@ -79,6 +79,14 @@ impl Sequence {
         self.set
     }
 
+    /// The empty sequence with these factors, for passes over several sequences; [`advance`](crate::advance) chooses them
+    /// itself.
+    pub fn with_rope(mut self, set: RopeSet) -> Self {
+        self.clear();
+        self.set = set;
+        self
+    }
+
     /// Sets the factors; only an empty sequence may change them.
     pub(crate) fn set_rope(&mut self, set: RopeSet) {
         debug_assert!(self.is_empty() || self.set == set);
