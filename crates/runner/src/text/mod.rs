@@ -1,0 +1,15 @@
+//! From messages to token ids and from token ids back to text.
+
+mod clock;
+mod error;
+mod json;
+mod message;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use error::{Error, Result};
+pub use message::Message;
+pub use stream::TextStream;
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
