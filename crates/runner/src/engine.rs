@@ -34,9 +34,10 @@ impl Source {
     /// The tokenizer, where the source has one.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         Ok(match self {
-            Self::Demo => {
-                Some(Tokenizer::from_bytes(format!("{}/tokenizer.json", phi3_demo::NAME), phi3_demo::TOKENIZER.as_bytes())?)
-            }
+            Self::Demo => Some(Tokenizer::from_bytes(
+                format!("{}/tokenizer.json", phi3_demo::NAME),
+                phi3_demo::TOKENIZER.as_bytes(),
+            )?),
             Self::Folder(folder) => {
                 let file = folder.join("tokenizer.json");
                 if file.exists() { Some(Tokenizer::from_file(file)?) } else { None }
@@ -208,22 +209,20 @@ impl Engine {
     }
 
     /// How this model samples unless told otherwise: `generation_config.json` where it says so, else temperature 0.8
-    /// and top-p 0.95.
+    /// and top-p 0.95. Every call has another seed.
     pub fn sampler_defaults(&self) -> SamplerOptions {
         let g = &self.generation;
+        let repetition_penalty = g.repetition_penalty.unwrap_or(1.0) as f32;
         if g.do_sample == Some(false) {
-            return SamplerOptions {
-                repetition_penalty: g.repetition_penalty.unwrap_or(1.0) as f32,
-                ..SamplerOptions::greedy()
-            };
+            return SamplerOptions { repetition_penalty, ..SamplerOptions::default() };
         }
         SamplerOptions {
             temperature: g.temperature.unwrap_or(0.8) as f32,
             top_k: g.top_k.unwrap_or(0),
             top_p: g.top_p.unwrap_or(0.95) as f32,
             min_p: g.min_p.unwrap_or(0.0) as f32,
-            repetition_penalty: g.repetition_penalty.unwrap_or(1.0) as f32,
-            ..SamplerOptions::greedy()
+            repetition_penalty,
+            seed: fresh_seed(),
         }
     }
 
@@ -284,7 +283,14 @@ impl Engine {
     pub(crate) fn explain(&self, error: phi3_model::Error) -> Error {
         let phi3_model::Error::NotFinite { what, position, cause } = error else { return error.into() };
         let damaged = self.source.checkpoint().ok().and_then(|checkpoint| checkpoint.first_not_finite());
-        let cause = damaged.map_or(cause, |name| format!("the weight {name} holds NaN or infinity; hint: fetch it again"));
+        let cause =
+            damaged.map_or(cause, |name| format!("the weight {name} holds NaN or infinity; hint: fetch it again"));
         phi3_model::Error::NotFinite { what, position, cause }.into()
     }
+}
+
+/// A seed that nobody chose: short enough to be typed again.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() % 1_000_000_000
 }

@@ -16,7 +16,7 @@ pub enum Error {
 
     /// Of the sampler.
     #[error(transparent)]
-    Sampler(#[from] crate::sampler::Error),
+    Sampler(#[from] crate::sampler::SamplerError),
 
     /// The text of a request is empty.
     #[error("the prompt is empty; hint: {hint}")]

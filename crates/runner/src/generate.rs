@@ -188,7 +188,7 @@ impl<'a> Generation<'a> {
 
     /// The seed of the sampler; `None` where the most likely token is always taken.
     pub fn seed(&self) -> Option<u64> {
-        self.sampler.seed()
+        (!self.sampler.is_greedy()).then_some(self.sampler.options().seed)
     }
 
     /// Runs to the end.
@@ -283,19 +283,20 @@ impl<'a> Generation<'a> {
             self.decode_time += since.elapsed();
         }
         let stop = !self.options.ignore_eos && self.engine.generation.eos_token_id.contains(&id);
+        let full = self.new_tokens() == self.limit;
         let mut text = String::new();
         if let Some(stream) = &mut self.stream {
             // a stop token ends the text and is no part of it, unless the text is wanted raw
             if !stop || self.options.raw {
                 text = stream.push(id)?;
             }
-            if stop || self.new_tokens() == self.limit {
+            if stop || full {
                 text.push_str(&stream.finish()?);
             }
         }
         self.say(&text);
         self.pending.push_back(Event::Token { id, text });
-        match (stop, self.new_tokens() == self.limit) {
+        match (stop, full) {
             (true, _) => self.end(FinishReason::Stop),
             (_, true) => self.end(FinishReason::Length),
             _ => Ok(()),
@@ -338,7 +339,7 @@ impl<'a> Generation<'a> {
                 prompt_per_second: rate(self.prompt_tokens - self.cached_tokens, self.prompt_time),
                 decode_per_second: rate(completion_tokens.saturating_sub(1), self.decode_time),
             },
-            seed: self.sampler.seed(),
+            seed: self.seed(),
         }));
         Ok(())
     }
@@ -357,7 +358,8 @@ impl Iterator for Generation<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.pending.is_empty() && self.state == State::Running
+        if self.pending.is_empty()
+            && self.state == State::Running
             && let Err(error) = self.step()
         {
             self.state = State::Ended;

@@ -1,4 +1,32 @@
 //! Runs models of the Phi-3 family: text in, text out.
+//!
+//! ```
+//! use phi3_runner::text::Message;
+//! use phi3_runner::{Device, Engine, Event, GenerateOptions};
+//!
+//! let mut engine = Engine::builder().device(Device::Cpu).build()?; // .model("path/to/Phi-3-mini-4k-instruct")
+//! let question = [Message::user("What is 47 + 38?")];
+//! for event in engine.chat(&question, &GenerateOptions::default())? {
+//!     if let Event::Token { text, .. } = event? {
+//!         print!("{text}");
+//!     }
+//! }
+//! # Ok::<(), phi3_runner::Error>(())
+//! ```
 
+mod device;
+mod engine;
+mod error;
+mod generate;
 pub mod sampler;
 pub mod text;
+pub mod verify;
+
+pub use device::{Device, Placed, Setup};
+pub use engine::{Engine, EngineBuilder, Progress, Source};
+pub use error::{Error, Result};
+pub use generate::{
+    Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
+};
+pub use phi3_model::{RopePolicy, RopeSet};
+pub use sampler::SamplerOptions;

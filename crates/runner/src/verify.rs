@@ -89,7 +89,8 @@ impl Golden {
                     golden.floats.insert(name.to_owned(), (view.shape().to_vec(), values));
                 }
                 Dtype::I32 => {
-                    let ids = words.map(|b| u32::try_from(i32::from_le_bytes(b))).collect::<std::result::Result<_, _>>();
+                    let ids =
+                        words.map(|b| u32::try_from(i32::from_le_bytes(b))).collect::<std::result::Result<_, _>>();
                     let ids = ids.map_err(|_| file_error(&path, format!("{name}: negative token ids (images)")))?;
                     golden.ids.insert(name.to_owned(), ids);
                 }

@@ -1,0 +1,302 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand};
+use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
+use std::path::PathBuf;
+
+/// Run Microsoft's Phi-3 models on the CPU or on any GPU.
+///
+/// Without --model, a tiny demo model inside the program answers.
+#[derive(Parser)]
+#[command(name = "phi3-run", version, args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) ask: Ask,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Talk in several turns
+    Chat(Chat),
+    /// Continue a text or token ids, without a chat template
+    Generate(Generate),
+    /// Write the logits of every token of a text to a file
+    Logits(Logits),
+    /// Compare a checkpoint with a golden of the reference implementation
+    Verify(Verify),
+    /// Turn text into token ids
+    Tokenize(Tokenize),
+    /// Print the prompt that the chat template makes of messages
+    Render(Render),
+    /// List the GPUs of this machine and what they can do
+    Devices(Devices),
+}
+
+/// Which model, on which machine.
+#[derive(Args, Clone)]
+pub(super) struct ModelArgs {
+    /// Folder of a checkpoint: config.json, *.safetensors, tokenizer.json … [default: the demo model inside the program]
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
+    #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Threads of the CPU backend [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_parser = positive)]
+    threads: Option<usize>,
+    /// Tokens of a prompt that are computed at once
+    #[arg(long, value_name = "N", value_parser = positive)]
+    chunk: Option<usize>,
+    /// LongRoPE factors: exact (as the reference), ahead (long at once if prompt and --max-tokens pass the border),
+    /// long, or short
+    #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
+    pub(super) longrope: RopePolicy,
+    /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_binding: Option<u64>,
+    /// Print no progress, notes or statistics
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone)]
+pub(super) struct SamplingArgs {
+    /// New tokens, at most [default: up to the model's context]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(super) max_tokens: Option<usize>,
+    /// Always take the most likely token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    greedy: bool,
+    /// Divides the logits; 0 is greedy [default: the model's, else 0.8]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Keep the K most likely tokens; 0 keeps all [default: the model's, else 0]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Keep the most likely tokens of this probability together [default: the model's, else 0.95]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Keep tokens of at least this share of the best one's probability [default: the model's, else 0]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divides the logits of tokens that stand in the text [default: the model's, else 1]
+    #[arg(long, value_name = "R")]
+    repetition_penalty: Option<f32>,
+    /// Repeats a run [default: another each time, printed with the statistics]
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Go on after a stop token
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+/// A question.
+#[derive(Args)]
+pub(super) struct Ask {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// What the model is told to be
+    #[arg(long, short, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+    #[command(flatten)]
+    pub(super) prompt: PromptFile,
+    /// The question; "-" or nothing reads standard input
+    #[arg(value_name = "PROMPT")]
+    pub(super) words: Vec<String>,
+}
+
+/// A prompt from a file.
+#[derive(Args)]
+pub(super) struct PromptFile {
+    /// Read the prompt from a file
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Chat {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// What the model is told to be
+    #[arg(long, short, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Generate {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    /// Show special tokens in the text
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// Print one JSON object at the end: ids, text, finish_reason, usage, timings, device
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Text or ids.
+#[derive(Args)]
+pub(super) struct InputArgs {
+    /// The text; nothing reads standard input
+    #[arg(long, short, value_name = "TEXT", conflicts_with_all = ["ids", "file"])]
+    pub(super) prompt: Option<String>,
+    /// Token ids in place of text, with spaces or commas between
+    #[arg(long, value_name = "IDS", conflicts_with = "file")]
+    pub(super) ids: Option<String>,
+    #[command(flatten)]
+    pub(super) file: PromptFile,
+}
+
+#[derive(Args)]
+pub(super) struct Logits {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    /// Write the hidden states too: hidden.0 … hidden.norm
+    #[arg(long)]
+    pub(super) hidden: bool,
+    /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Folder of golden.safetensors and golden.json [default: the checkpoint's]
+    #[arg(long, value_name = "DIR")]
+    pub(super) golden: Option<PathBuf>,
+    /// Largest difference of a logit [default: 1e-4 on the CPU, 2e-4 on a GPU]
+    #[arg(long, value_name = "X")]
+    pub(super) tolerance: Option<f64>,
+}
+
+#[derive(Args)]
+pub(super) struct Tokenize {
+    /// Folder that holds tokenizer.json [default: the demo model]
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// Add the special tokens that the tokenizer puts around a text
+    #[arg(long)]
+    pub(super) special: bool,
+    /// Print one JSON object with ids and decoded
+    #[arg(long, conflicts_with = "jsonl")]
+    pub(super) json: bool,
+    /// Every input line is a JSON string, every output line a JSON object with ids and decoded
+    #[arg(long)]
+    pub(super) jsonl: bool,
+    /// The text; nothing reads standard input
+    #[arg(value_name = "TEXT")]
+    pub(super) text: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Render {
+    /// Folder that holds tokenizer_config.json [default: the demo model]
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// Do not add the words that let the assistant speak
+    #[arg(long)]
+    pub(super) no_generation_prompt: bool,
+    /// A JSON list of {"role", "content"}; "-" reads standard input
+    #[arg(value_name = "MESSAGES.json")]
+    pub(super) messages: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Devices {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The model's folder, or the demo.
+pub(super) fn source(model: &Option<PathBuf>) -> Source {
+    model.clone().map_or(Source::Demo, Source::Folder)
+}
+
+impl ModelArgs {
+    /// The machine.
+    pub(super) fn setup(&self) -> Setup {
+        Setup { device: self.device.clone(), threads: self.threads, max_rows: None, max_binding: self.max_binding }
+    }
+
+    /// Tokens of a pass.
+    pub(super) fn chunk(&self) -> usize {
+        self.chunk.unwrap_or(usize::MAX)
+    }
+
+    /// An engine that is still to be loaded.
+    pub(super) fn engine<'a>(&self) -> EngineBuilder<'a> {
+        Engine::builder().source(source(&self.model)).setup(self.setup()).rope_policy(self.longrope)
+    }
+}
+
+impl SamplingArgs {
+    /// The model's own way of sampling, changed by what was typed.
+    pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> GenerateOptions {
+        let own = engine.sampler_defaults();
+        let sampler = SamplerOptions {
+            temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
+            top_k: self.top_k.unwrap_or(own.top_k),
+            top_p: self.top_p.unwrap_or(own.top_p),
+            min_p: self.min_p.unwrap_or(own.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
+            seed: self.seed.unwrap_or(own.seed),
+        };
+        GenerateOptions {
+            max_tokens: self.max_tokens,
+            sampler: Some(sampler),
+            ignore_eos: self.ignore_eos,
+            chunk: Some(model.chunk()),
+            ..GenerateOptions::default()
+        }
+    }
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB") {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("expected bytes, such as 134217728 or 128M".into()),
+    };
+    let n: u64 = digits.parse().map_err(|_| "expected bytes, such as 134217728 or 128M")?;
+    n.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
+}
+
+/// Parses token ids with spaces or commas between.
+pub(super) fn ids(text: &str) -> Result<Vec<u32>> {
+    text.split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse().map_err(|_| phi3_runner::Error::Argument {
+                argument: "--ids",
+                expected: "token ids such as \"1 2 3\"".into(),
+                found: format!("{part:?}"),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,133 @@
+//! One question, or one text to continue.
+
+use super::args::{self, Ask, Generate, InputArgs, PromptFile};
+use super::output::{self, Outcome};
+use phi3_runner::text::Message;
+use phi3_runner::{Engine, Error, Event, Result, Summary};
+use serde_json::json;
+use std::io::IsTerminal;
+
+/// `phi3-run "PROMPT"`
+pub(super) fn ask(args: &Ask) -> Result<Outcome> {
+    let words = args.words.join(" ");
+    let typed = (!args.words.is_empty() && words != "-").then_some(words);
+    let prompt = prompt(typed, &args.prompt, args.words.is_empty())?;
+    let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
+    messages.push(Message::user(prompt));
+
+    let mut engine = output::load(&args.model)?;
+    let mut options = args.sampling.options(&engine, &args.model);
+    options.stop = Some(output::stop_on_ctrl_c());
+    let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
+    if !args.model.quiet {
+        output::note(&output::statistics(&summary));
+    }
+    Ok(output::outcome(&summary))
+}
+
+/// The prompt from where it was given: typed, a file, or standard input.
+fn prompt(typed: Option<String>, file: &PromptFile, may_wait: bool) -> Result<String> {
+    let text = match (typed, &file.file) {
+        (Some(text), _) => text,
+        (None, Some(path)) => output::read_text(path)?,
+        (None, None) => {
+            if may_wait && std::io::stdin().is_terminal() {
+                output::note(
+                    "type the prompt, then end it with Ctrl-D (Ctrl-Z and Enter on Windows); phi3-run --help shows more",
+                );
+            }
+            // the line break that ends a piped line is not part of the question
+            let text = output::read_stdin()?;
+            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)).to_owned()
+        }
+    };
+    if text.trim().is_empty() {
+        return Err(Error::EmptyPrompt { hint: "type a question, such as phi3-run \"Who are you?\"" });
+    }
+    Ok(text)
+}
+
+/// The text or the ids of a command.
+pub(super) enum Input {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+pub(super) fn input(args: &InputArgs) -> Result<Input> {
+    match &args.ids {
+        Some(ids) => {
+            let ids = args::ids(ids)?;
+            if ids.is_empty() {
+                return Err(Error::EmptyPrompt { hint: "give at least one token id" });
+            }
+            Ok(Input::Ids(ids))
+        }
+        None => Ok(Input::Text(prompt(args.prompt.clone(), &args.file, true)?)),
+    }
+}
+
+/// `phi3-run generate`
+pub(super) fn generate(args: &Generate) -> Result<Outcome> {
+    let input = input(&args.input)?;
+    let mut engine = output::load(&args.model)?;
+    let mut options = args.sampling.options(&engine, &args.model);
+    options.raw = args.raw;
+    options.stop = Some(output::stop_on_ctrl_c());
+    let has_tokenizer = engine.tokenizer().is_ok();
+    let device = engine.device().to_owned();
+    let generation = match &input {
+        Input::Text(text) => engine.complete(text, &options)?,
+        Input::Ids(ids) => engine.continue_ids(ids, &options)?,
+    };
+    let summary = if args.json {
+        let (ids, text, summary) = silently(generation, args.model.quiet)?;
+        let text = has_tokenizer.then_some(text);
+        let Summary { finish_reason, usage, timings, seed } = &summary;
+        let object = json!({
+            "ids": ids, "text": text, "finish_reason": finish_reason, "usage": usage, "timings": timings,
+            "device": device, "seed": seed,
+        });
+        output::print(&format!("{object}\n"))?;
+        summary
+    } else if has_tokenizer {
+        output::stream(generation, args.model.quiet)?.1
+    } else {
+        let (ids, _, summary) = silently(generation, args.model.quiet)?;
+        output::print(&format!("{}\n", spaced(&ids)))?;
+        summary
+    };
+    if !args.model.quiet {
+        output::note(&output::statistics(&summary));
+    }
+    Ok(output::outcome(&summary))
+}
+
+/// Runs to the end; only the notes are printed.
+fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    for event in generation {
+        match event? {
+            Event::Token { id, text: piece } => {
+                ids.push(id);
+                text.push_str(&piece);
+            }
+            Event::RopeSwitch { set, tokens } if !quiet => output::note(&output::rope_switch(set, tokens)),
+            Event::Done(summary) => return Ok((ids, text, summary)),
+            _ => {}
+        }
+    }
+    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+}
+
+/// Ids with spaces between.
+pub(super) fn spaced(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The ids of an input.
+pub(super) fn input_ids(engine: &Engine, input: &Input) -> Result<Vec<u32>> {
+    match input {
+        Input::Text(text) => Ok(engine.tokenizer()?.encode(text, true)?),
+        Input::Ids(ids) => Ok(ids.clone()),
+    }
+}

@@ -1,0 +1,177 @@
+//! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
+
+use crate::cli::args::ModelArgs;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phi3_runner::{Engine, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Failed,
+    Interrupted,
+}
+
+impl Outcome {
+    pub(super) fn code(self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::SUCCESS,
+            Self::Failed => ExitCode::from(1),
+            Self::Interrupted => ExitCode::from(130),
+        }
+    }
+}
+
+const CLOSED: &str = "closed pipe";
+
+/// Prints an error on one line.
+pub(super) fn complain(error: &Error) {
+    let line = error.to_string().replace(['\n', '\r'], " ");
+    // a closed standard error leaves nowhere to say anything
+    let _ = writeln!(std::io::stderr(), "error: {line}");
+}
+
+/// Whether the reader of our output has gone away, which is no error.
+pub(super) fn is_closed_pipe(error: &Error) -> bool {
+    matches!(error, Error::Stream { stream: "output", message, .. } if message == CLOSED)
+}
+
+/// Writes to standard output at once.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Stream {
+        stream: "output",
+        message: if error.kind() == ErrorKind::BrokenPipe { CLOSED.into() } else { error.to_string() },
+        hint: "is the disk full?",
+    })
+}
+
+/// Writes a line to standard error, if anybody reads it.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+const NOT_UTF8: &str = "text must be UTF-8; convert it, for example with iconv";
+
+/// All of standard input, as text.
+pub(super) fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
+    read.map_err(|error| fail(error.to_string(), "give the text as an argument"))?;
+    String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
+}
+
+/// All of a file, as text.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let fail = |message: String, hint| Error::File { action: "read", path: path.to_owned(), message, hint };
+    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string(), "is the path right?"))?;
+    String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
+}
+
+/// Loads the engine with a progress bar, and says where it runs.
+pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
+    let bar = ProgressBar::new(0);
+    let shown = !model.quiet && std::io::stderr().is_terminal();
+    bar.set_draw_target(if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() });
+    if let Ok(style) = ProgressStyle::with_template("loading {bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    let progress = bar.clone();
+    let result = model
+        .engine()
+        .progress(move |done, total| {
+            progress.set_length(total);
+            progress.set_position(done);
+        })
+        .build();
+    bar.finish_and_clear();
+    let engine = result?;
+    if !model.quiet {
+        note(&format!("device   {}", engine.device()));
+    }
+    Ok(engine)
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the program.
+pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // without a handler Ctrl-C ends the program as usual
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    stop
+}
+
+/// Streams an answer to standard output; returns its text and how it went.
+pub(super) fn stream(generation: Generation<'_>, quiet: bool) -> Result<(String, Summary)> {
+    let mut whole = String::new();
+    for event in generation {
+        match event? {
+            Event::Token { text, .. } => {
+                if !text.is_empty() {
+                    print(&text)?;
+                }
+                whole.push_str(&text);
+            }
+            Event::RopeSwitch { set, tokens } if !quiet => note(&rope_switch(set, tokens)),
+            Event::Done(summary) => {
+                if !whole.ends_with('\n') {
+                    print("\n")?;
+                }
+                return Ok((whole, summary));
+            }
+            _ => {}
+        }
+    }
+    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+}
+
+/// The line for a change of LongRoPE's factors.
+pub(super) fn rope_switch(set: RopeSet, tokens: usize) -> String {
+    let set = match set {
+        RopeSet::Long => "long",
+        RopeSet::Short => "short",
+    };
+    format!("longrope {set} factors from here on: computing {tokens} tokens again")
+}
+
+/// The statistics of an answer.
+pub(super) fn statistics(summary: &Summary) -> String {
+    let Summary { usage, timings, .. } = summary;
+    let new = usage.prompt_tokens - usage.cached_tokens;
+    let cached =
+        if usage.cached_tokens > 0 { format!(" (+ {} from the cache)", usage.cached_tokens) } else { String::new() };
+    let mut text = format!(
+        "prompt   {new} tokens{cached}, {:.1} tokens/s, first token after {:.0} ms\ndecode   {} tokens, {:.1} tokens/s",
+        timings.prompt_per_second, timings.first_token_ms, usage.completion_tokens, timings.decode_per_second
+    );
+    if timings.rebuild_ms > 0.0 {
+        text += &format!("\nlongrope cache rebuilt in {:.0} ms", timings.rebuild_ms);
+    }
+    match summary.finish_reason {
+        FinishReason::Stop => {}
+        FinishReason::Length => text += "\nended    at the limit of tokens",
+        FinishReason::Interrupted => text += "\nended    interrupted",
+    }
+    if let Some(seed) = summary.seed {
+        text += &format!("\nseed     {seed}");
+    }
+    text
+}
+
+/// The outcome of an answer.
+pub(super) fn outcome(summary: &Summary) -> Outcome {
+    match summary.finish_reason {
+        FinishReason::Interrupted => Outcome::Interrupted,
+        _ => Outcome::Done,
+    }
+}
