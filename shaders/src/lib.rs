@@ -2,17 +2,29 @@
 //!
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
 //! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front) and a finish text
-//! (`finish/`: what becomes of the result). Bindings have one number each in every text:
-//!
-//! | number | what |
-//! | --- | --- |
-//! | 0 | parameters: a uniform struct `Params`, the finish's own as its last field |
-//! | 1 | input activations |
-//! | 2, 3 | planes of a weight |
-//! | 4 | gain of a norm |
-//! | 5 | output activations |
-//! | 6, 7 | keys and values |
-//! | 8 | batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs, pages |
+//! (`finish/`: what becomes of the result). Bindings have one number each in every text, see [`binding`].
+
+/// Numbers of the bindings.
+pub mod binding {
+    /// Parameters: a uniform struct `Params`, the finish's own parameters as its last field.
+    pub const PARAMS: u32 = 0;
+    /// Input activations, or queries.
+    pub const INPUT: u32 = 1;
+    /// A weight.
+    pub const WEIGHT: u32 = 2;
+    /// Gain of a norm.
+    pub const GAIN: u32 = 4;
+    /// Output activations, or queries.
+    pub const OUTPUT: u32 = 5;
+    /// Keys of a layer.
+    pub const KEYS: u32 = 6;
+    /// Values of a layer.
+    pub const VALUES: u32 = 7;
+    /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
+    pub const BATCH: u32 = 8;
+    /// How many numbers there are.
+    pub const COUNT: usize = 9;
+}
 
 mod kernel;
 
@@ -27,8 +39,8 @@ pub const PAGE: u32 = 16;
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// Bytes from one block of parameters to the next: no `Params` is larger.
-pub const PARAMS_SIZE: u64 = 256;
+/// Bytes of the parameters' binding: no `Params` is larger.
+pub const PARAMS_SIZE: u64 = 64;
 
 /// What a kernel asks of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
