@@ -228,22 +228,36 @@ fn passes_that_wait_for_nothing_run_in_order() {
 }
 
 #[test]
-fn buffers_that_are_dropped_leave_no_bind_groups() {
+fn a_pass_with_more_parameters_than_fit_is_submitted_in_parts() {
     let Some(mut gpu) = open(Options::default()) else { return };
-    for _ in 0..3 {
-        let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 24, 1.0), Role::Plain).unwrap();
-        let mut x = gpu.rows("x", 1, 24).unwrap();
-        gpu.begin(&decode(&[5], &[0], 0)).unwrap();
-        gpu.embed(&table, &mut x).unwrap();
-        gpu.finish().unwrap();
+    let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 8, 1.0), Role::Plain).unwrap();
+    let gain = gpu.vector("gain", &[1.0; 8]).unwrap();
+    let mut x = gpu.rows("x", 1, 8).unwrap();
+    let mut normed: Vec<_> = (0..1200).map(|_| gpu.rows("normed", 1, 8).unwrap()).collect();
+    let before = gpu.counters().submits;
+    gpu.begin(&decode(&[5], &[0], 0)).unwrap();
+    gpu.embed(&table, &mut x).unwrap();
+    for (i, out) in normed.iter_mut().enumerate() {
+        gpu.norm(&x, Norm { weight: &gain, eps: i as f32 }, out).unwrap();
     }
-    let counters = gpu.counters();
-    assert_eq!((counters.bind_groups, counters.pipelines), (3, 1));
+    gpu.finish().unwrap();
+    assert_eq!(gpu.counters().submits - before, 3);
+
+    let mut row = [0.0; 8];
+    gpu.read(&x, &mut row).unwrap();
+    let mean = row.iter().map(|v| v * v).sum::<f32>() / 8.0;
+    for i in [0, 510, 511, 512, 1199] {
+        let mut out = [0.0; 8];
+        gpu.read(&normed[i], &mut out).unwrap();
+        for (y, x) in out.iter().zip(row) {
+            assert!((y - x / (mean + i as f32).sqrt()).abs() < 1e-6, "norm {i}");
+        }
+    }
 }
 
 #[test]
 fn vocabularies_fold_into_the_grid() {
-    let Some(mut gpu) = open(Options { max_piece: Some(1 << 20), ..Options::default() }) else { return };
+    let Some(mut gpu) = open(Options { max_piece: Some(3 << 20), ..Options::default() }) else { return };
     let weight = Random(9).weight("head", DType::Bf16, 300_001, 8, 1.0);
     let head = gpu.matrix(&weight, Role::Plain).unwrap();
     let mut x = gpu.rows("x", 1, 8).unwrap();

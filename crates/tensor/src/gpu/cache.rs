@@ -33,6 +33,7 @@ impl Cache {
         for (what, found) in [("head_dim", head_dim), ("rotary_dim", rotary_dim)] {
             super::same("cache", what, found / 2 * 2, found)?;
         }
+        super::same("cache", "head_dim", head_dim.max(2), head_dim)?;
         super::same("cache", "rotary_dim", rotary_dim.min(head_dim), rotary_dim)?;
         super::same("cache", "heads", queries / kv_heads.max(1) * kv_heads, queries)?;
         Ok(Self { heads, layers: (0..layers).map(|_| Layer::default()).collect(), pages: 0 })

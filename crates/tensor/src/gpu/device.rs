@@ -13,6 +13,7 @@ pub(super) const STORAGE: wgpu::BufferUsages =
 pub(super) struct Device {
     pub(super) raw: wgpu::Device,
     pub(super) queue: wgpu::Queue,
+    /// Largest storage buffer, which is bound as a whole.
     pub(super) max_binding: u64,
     /// Largest piece of a weight.
     pub(super) max_piece: u64,
@@ -45,7 +46,9 @@ impl Device {
     /// Opens an adapter with the default limits, but the largest buffers that it has.
     pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, options: &Options) -> Result<Self> {
         let has = adapter.limits();
-        let max_binding = has.max_storage_buffer_binding_size.min(options.max_binding.unwrap_or(u64::MAX)) & !15;
+        let max_buffer = has.max_buffer_size & !15;
+        let max_binding =
+            has.max_storage_buffer_binding_size.min(max_buffer).min(options.max_binding.unwrap_or(u64::MAX)) & !15;
         let limits = wgpu::Limits {
             max_buffer_size: has.max_buffer_size,
             max_storage_buffer_binding_size: max_binding,
@@ -74,8 +77,7 @@ impl Device {
         let on_loss = record(&failure);
         raw.set_device_lost_callback(move |reason, message| on_loss(format!("device lost ({reason:?}): {message}")));
 
-        let max_buffer = has.max_buffer_size & !15;
-        let max_piece = max_binding.min(max_buffer).min(options.max_piece.unwrap_or(u64::MAX));
+        let max_piece = max_binding.min(options.max_piece.unwrap_or(u64::MAX));
         Ok(Self {
             raw,
             queue,
@@ -98,11 +100,7 @@ impl Device {
     /// [`Error::OutOfMemory`] where that is more than a buffer may have, or than the device has left.
     pub(super) fn buffer(&mut self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         let size = size.max(16).next_multiple_of(16);
-        let limit = if usage.contains(wgpu::BufferUsages::STORAGE) {
-            self.max_buffer.min(self.max_binding)
-        } else {
-            self.max_buffer
-        };
+        let limit = self.limit(usage);
         if size > limit {
             return Err(self.out_of_memory(what, size, format!("; a buffer may have {limit}")));
         }
@@ -134,15 +132,15 @@ impl Device {
         usage: wgpu::BufferUsages,
     ) -> Result<()> {
         if buffer.as_ref().is_none_or(|buffer| buffer.size < size) {
-            let roomy = size.next_power_of_two().min(if usage.contains(wgpu::BufferUsages::STORAGE) {
-                self.max_binding.min(self.max_buffer)
-            } else {
-                self.max_buffer
-            });
+            let roomy = size.next_power_of_two().min(self.limit(usage));
             *buffer = None;
             *buffer = Some(self.buffer(what, roomy.max(size), usage)?);
         }
         Ok(())
+    }
+
+    fn limit(&self, usage: wgpu::BufferUsages) -> u64 {
+        if usage.contains(wgpu::BufferUsages::STORAGE) { self.max_binding } else { self.max_buffer }
     }
 
     /// Numbers of the buffers that were dropped since the last call.

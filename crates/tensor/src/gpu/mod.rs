@@ -342,3 +342,34 @@ fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> 
 fn at_most(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
     if found <= expected { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::parity::Random;
+
+    #[test]
+    fn bind_groups_of_dropped_buffers_are_let_go() {
+        let options = Options { software: true, ..Options::default() };
+        let Ok(mut gpu) = Gpu::open(&Select::Any, &options) else {
+            println!("skipped: no adapter");
+            return;
+        };
+        let mut x = gpu.rows("x", 1, 24).unwrap();
+        let batch = Batch {
+            tokens: vec![5],
+            segments: vec![crate::Segment { rows: 0..1, position: 0, pages: 0..1 }],
+            pages: vec![0],
+            ..Batch::default()
+        };
+        for _ in 0..3 {
+            let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 24, 1.0), Role::Plain).unwrap();
+            gpu.begin(&batch).unwrap();
+            gpu.embed(&table, &mut x).unwrap();
+            gpu.finish().unwrap();
+            assert_eq!(gpu.recorder.pipelines.kept(), 1);
+        }
+        assert_eq!(gpu.counters().bind_groups, 3);
+    }
+}

@@ -38,6 +38,12 @@ impl Pipelines {
         self.pipelines.len() as u64
     }
 
+    /// Bind groups that are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.groups.len()
+    }
+
     /// The place of an operation's pipeline.
     pub(super) fn place(&mut self, device: &Device, op: Op) -> Result<usize> {
         if let Some(place) = self.places.get(&op) {

@@ -119,6 +119,9 @@ impl Table {
 
     /// Checks that every page that `mask` looks at is there.
     pub(super) fn visible(&self, mask: Mask) -> Result<()> {
+        if mask.window == Some(0) {
+            return Err(Error::Mismatch { op: "attention", what: "window", expected: 1, found: 0 });
+        }
         for &(position, gone) in &self.gone {
             let first = mask.window.map_or(0, |window| (position + 1).saturating_sub(window));
             if first / PAGE < gone {

@@ -61,6 +61,9 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         check_heads(weight, heads)?;
     }
     let order = Order { role, rows: if role == Role::GateUp { weight.rows / 2 * 2 } else { weight.rows } };
+    if order.rows == 0 {
+        return Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces: Vec::new() });
+    }
     let cols = weight.cols.next_multiple_of(GROUP);
     let row_bytes = weight.dtype.bytes(cols).unwrap_or(usize::MAX);
     let per_piece = rows_per_piece(device, weight, row_bytes)?;
