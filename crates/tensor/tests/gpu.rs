@@ -5,6 +5,7 @@
 
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, adapters};
 use phi3_tensor::parity::{self, Random};
+use phi3_tensor::reference::Reference;
 use phi3_tensor::{Backend, Batch, DType, Error, Finish, Heads, Mask, Norm, PAGE, Role, Segment};
 
 /// The adapter that PHI3_ADAPTER names, or the best.
@@ -140,6 +141,59 @@ fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
         batch.outputs.push(row as u32);
     }
     batch
+}
+
+/// A sequence of 300 tokens, in chunks, over a cache that grows with it.
+fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>) -> Vec<f32> {
+    let mut random = Random(11);
+    let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
+    let gain = b.vector("gain", &random.vector(24, 1.5)).unwrap();
+    let qkv = b.matrix(&random.weight("qkv", DType::F16, heads.qkv_dim(), 24, 0.3), Role::Qkv(heads)).unwrap();
+    let mut x = b.rows("x", 128, 24).unwrap();
+    let mut q = b.rows("q", 128, heads.q_dim()).unwrap();
+    let mut out = b.rows("out", 128, heads.q_dim()).unwrap();
+    let mut cache = b.cache(1, heads).unwrap();
+    let mut all = Vec::new();
+    for chunk in [0..100usize, 100..228, 228..298, 298..299, 299..300] {
+        let rows = chunk.len();
+        let pages = chunk.end.div_ceil(PAGE);
+        let batch = Batch {
+            tokens: chunk.clone().map(|i| i as u32 * 7 % 40).collect(),
+            positions: chunk.clone().map(|i| i as u32).collect(),
+            segments: vec![Segment { rows: 0..rows, position: chunk.start, pages: 0..pages }],
+            pages: (0..pages as u32).collect(),
+            rope: chunk
+                .clone()
+                .flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32))
+                .flat_map(|angle| [angle.cos(), angle.sin()])
+                .collect(),
+            outputs: vec![],
+        };
+        b.reserve(&mut cache, pages).unwrap();
+        b.begin(&batch).unwrap();
+        b.embed(&table, &mut x).unwrap();
+        b.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
+        let mask = Mask { window, scale: 2.0 / (heads.head_dim as f32).sqrt() };
+        b.attention(&q, &cache, 0, mask, &mut out).unwrap();
+        let at = all.len();
+        all.resize(at + rows * heads.q_dim(), 0.0);
+        b.read(&out, &mut all[at..]).unwrap();
+    }
+    all
+}
+
+#[test]
+fn attention_over_several_tiles_of_positions() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    for (head_dim, rotary_dim, window) in [(256, 64, None), (6, 6, None), (80, 20, Some(150)), (2, 0, Some(129))] {
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim };
+        let want = long(&mut Reference::default(), heads, window);
+        let got = long(&mut gpu, heads, window);
+        let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        println!("head_dim {head_dim}, window {window:?}: {difference:e} of {size}");
+        assert!(want.len() == got.len() && difference < 1e-5 * (1.0 + size), "{heads:?} {window:?}: {difference}");
+    }
 }
 
 #[test]
