@@ -73,6 +73,10 @@ fn misuse_is_an_error() {
     let error = gpu.cache(1, wide).err().unwrap();
     assert!(matches!(error, Error::Unsupported { what: "head_dim", found: 300, limit: 256, .. }), "{error}");
 
+    for role in [Role::GateUp, Role::Qkv(wide)] {
+        let error = gpu.matrix(&random.weight("w", DType::F32, 13, 16, 1.0), role).err().unwrap();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    }
     let matrix = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::Plain).unwrap();
     let gates = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::GateUp).unwrap();
     let x = gpu.rows("x", 4, 16).unwrap();

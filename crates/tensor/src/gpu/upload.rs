@@ -1,7 +1,7 @@
 //! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
 
 use super::device::{Buffer, Device, STORAGE};
-use crate::{DType, Heads, Result, Role, Weight};
+use crate::{DType, Error, Result, Role, Weight};
 use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -57,10 +57,8 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         DType::F16 => Format::F16,
         DType::Bf16 => Format::Bf16,
     };
-    if let Role::Qkv(heads) = role {
-        check_heads(weight, heads)?;
-    }
-    let order = Order { role, rows: if role == Role::GateUp { weight.rows / 2 * 2 } else { weight.rows } };
+    check_rows(weight, role)?;
+    let order = Order { role, rows: weight.rows };
     if order.rows == 0 {
         return Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces: Vec::new() });
     }
@@ -80,12 +78,17 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces })
 }
 
-fn check_heads(weight: &Weight, heads: Heads) -> Result<()> {
-    if heads.qkv_dim() == weight.rows {
+fn check_rows(weight: &Weight, role: Role) -> Result<()> {
+    let expected = match role {
+        Role::Plain => weight.rows,
+        Role::GateUp => weight.rows.next_multiple_of(2),
+        Role::Qkv(heads) => heads.qkv_dim(),
+    };
+    if expected == weight.rows {
         return Ok(());
     }
-    let (expected, found) = (vec![heads.qkv_dim(), weight.cols], vec![weight.rows, weight.cols]);
-    Err(crate::Error::Shape { name: weight.name.clone(), expected, found })
+    let (expected, found) = (vec![expected, weight.cols], vec![weight.rows, weight.cols]);
+    Err(Error::Shape { name: weight.name.clone(), expected, found })
 }
 
 fn rows_per_piece(device: &Device, weight: &Weight, row_bytes: usize) -> Result<usize> {
