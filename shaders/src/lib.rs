@@ -1,1 +1,242 @@
-//! The WGSL kernels of the engine.
+//! The WGSL kernels of the engine, as text.
+//!
+//! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
+//! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front) and a finish text
+//! (`finish/`: what becomes of the result). Bindings have one number each in every text, see [`binding`].
+
+/// Numbers of the bindings.
+pub mod binding {
+    /// Parameters: a uniform struct `Params`, the finish's own parameters as its last field.
+    pub const PARAMS: u32 = 0;
+    /// Input activations, or queries.
+    pub const INPUT: u32 = 1;
+    /// A weight.
+    pub const WEIGHT: u32 = 2;
+    /// Gain of a norm.
+    pub const GAIN: u32 = 4;
+    /// Output activations, or queries.
+    pub const OUTPUT: u32 = 5;
+    /// Keys of a layer.
+    pub const KEYS: u32 = 6;
+    /// Values of a layer.
+    pub const VALUES: u32 = 7;
+    /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
+    pub const BATCH: u32 = 8;
+    /// How many numbers there are.
+    pub const COUNT: usize = 9;
+}
+
+mod kernel;
+
+pub use kernel::{Access, Binding, Kernel};
+
+/// Workgroups along x of a folded grid; more go to y.
+pub const FOLD: u32 = 32768;
+
+/// Positions in a page of the key/value cache.
+pub const PAGE: u32 = 16;
+
+/// The widest head that attention takes.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// Bytes of the parameters' binding: no `Params` is larger.
+pub const PARAMS_SIZE: u64 = 64;
+
+/// What a kernel asks of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// WebGPU core with its default limits, and no feature.
+    Base,
+}
+
+impl Tier {
+    /// Every tier, for tests that walk them.
+    pub const ALL: [Tier; 1] = [Tier::Base];
+
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Base => "base",
+        }
+    }
+}
+
+/// How a weight is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
+
+impl Format {
+    /// Every format, for tests that walk them.
+    pub const ALL: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
+
+    fn part(self) -> Part {
+        match self {
+            Format::F32 => ("f32", include_str!("../formats/f32.wgsl")),
+            Format::F16 => ("f16", include_str!("../formats/f16.wgsl")),
+            Format::Bf16 => ("bf16", include_str!("../formats/bf16.wgsl")),
+        }
+    }
+}
+
+/// What stands in front of a projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Nothing.
+    Plain,
+    /// RMSNorm.
+    Normed,
+}
+
+impl Input {
+    /// Every input, for tests that walk them.
+    pub const ALL: [Input; 2] = [Input::Plain, Input::Normed];
+
+    fn part(self) -> Part {
+        match self {
+            Input::Plain => ("plain", include_str!("../input/plain.wgsl")),
+            Input::Normed => ("normed", include_str!("../input/normed.wgsl")),
+        }
+    }
+}
+
+/// What becomes of a projection's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finish {
+    /// It replaces the output.
+    Replace,
+    /// It is added to the output.
+    Add,
+    /// Gates and ups, alternating, become `silu(gate) * up`.
+    SiluGate,
+    /// Queries and keys are rotated; keys and values go to the cache.
+    Qkv,
+}
+
+impl Finish {
+    /// Every finish, for tests that walk them.
+    pub const ALL: [Finish; 4] = [Finish::Replace, Finish::Add, Finish::SiluGate, Finish::Qkv];
+
+    fn part(self) -> Part {
+        match self {
+            Finish::Replace => ("replace", include_str!("../finish/replace.wgsl")),
+            Finish::Add => ("add", include_str!("../finish/add.wgsl")),
+            Finish::SiluGate => ("silu_gate", include_str!("../finish/silu_gate.wgsl")),
+            Finish::Qkv => ("qkv", include_str!("../finish/qkv.wgsl")),
+        }
+    }
+}
+
+/// How a product of activations and weights is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Product {
+    /// One row.
+    Matvec,
+    /// Few rows.
+    Matvec4,
+    /// Many rows, by tiles.
+    Matmul,
+}
+
+impl Product {
+    /// Every product, for tests that walk them.
+    pub const ALL: [Product; 3] = [Product::Matvec, Product::Matvec4, Product::Matmul];
+
+    /// Rows and outputs of one workgroup.
+    pub const fn tile(self) -> (u32, u32) {
+        match self {
+            Product::Matvec => (1, 4),
+            Product::Matvec4 => (4, 4),
+            Product::Matmul => (32, 64),
+        }
+    }
+
+    fn part(self) -> Part {
+        match self {
+            Product::Matvec => ("matvec", include_str!("../kernels/matvec.wgsl")),
+            Product::Matvec4 => ("matvec4", include_str!("../kernels/matvec.wgsl")),
+            Product::Matmul => ("matmul", include_str!("../kernels/matmul.wgsl")),
+        }
+    }
+}
+
+/// What a kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Rows of a table, by token.
+    Embed(Format),
+    /// RMSNorm by itself.
+    RmsNorm,
+    /// Activations times a weight.
+    Project {
+        /// How.
+        product: Product,
+        /// The weight's format.
+        format: Format,
+        /// What stands in front.
+        input: Input,
+        /// What becomes of the result.
+        finish: Finish,
+    },
+    /// Softmax attention over the cache.
+    Attention,
+    /// Some rows of others.
+    Select,
+}
+
+impl Op {
+    /// Every operation in every composition.
+    pub fn all() -> Vec<Op> {
+        let mut all = vec![Op::RmsNorm, Op::Attention, Op::Select];
+        all.extend(Format::ALL.map(Op::Embed));
+        for product in Product::ALL {
+            for format in Format::ALL {
+                for input in Input::ALL {
+                    for finish in Finish::ALL {
+                        all.push(Op::Project { product, format, input, finish });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The kernel of this operation for devices of `tier`.
+    pub fn kernel(self, tier: Tier) -> Kernel {
+        match tier {
+            Tier::Base => self.base(),
+        }
+    }
+
+    fn base(self) -> Kernel {
+        match self {
+            Op::Embed(format) => {
+                Kernel::compose(&[("embed", include_str!("../kernels/embed.wgsl")), format.part()], &[])
+            }
+            Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl"))], &[]),
+            Op::Project { product, format, input, finish } => {
+                let (rows, outputs) = product.tile();
+                Kernel::compose(
+                    &[product.part(), format.part(), input.part(), finish.part()],
+                    &[("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)],
+                )
+            }
+            Op::Attention => Kernel::compose(&[("attention", include_str!("../kernels/attention.wgsl"))], &[]),
+            Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
+        }
+    }
+}
+
+/// Every kernel of every tier.
+pub fn all() -> Vec<Kernel> {
+    Tier::ALL.into_iter().flat_map(|tier| Op::all().into_iter().map(move |op| op.kernel(tier))).collect()
+}
+
+/// Name and text of a part of a kernel.
+type Part = (&'static str, &'static str);

@@ -1,1 +1,375 @@
 //! Any GPU, through wgpu.
+//!
+//! A pass of the decoder is recorded into one compute pass and submitted once. Pipelines and bind groups are made at
+//! their first use and kept; the parameters of all dispatches of a pass lie in one uniform buffer, at dynamic offsets;
+//! tokens, positions, rotations and pages lie in one table. Weights stay in the file's own type.
+
+mod adapter;
+mod cache;
+mod device;
+mod pipelines;
+mod project;
+mod recorder;
+mod table;
+mod upload;
+
+pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
+pub use cache::Cache;
+pub use upload::Matrix;
+
+use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, Result, Role, Weight};
+use device::{Buffer, Device, STORAGE};
+use phi3_shaders::{Op, binding};
+use pipelines::Slots;
+use project::Target;
+use recorder::{Recorder, folded};
+use table::Table;
+use upload::GROUP;
+
+/// A GPU.
+pub struct Gpu {
+    info: DeviceInfo,
+    device: Device,
+    recorder: Recorder,
+    table: Table,
+    /// Rows that operations work on.
+    rows: usize,
+    readback: Option<Buffer>,
+}
+
+/// f32 weights of a norm, zero from `len` to the next multiple of eight.
+pub struct Vector {
+    len: usize,
+    buffer: Buffer,
+}
+
+/// Activations `[capacity, dim]` f32. A row takes `stride` floats, a multiple of eight; those past `dim` stay zero.
+pub struct Rows {
+    capacity: usize,
+    dim: usize,
+    stride: usize,
+    buffer: Buffer,
+}
+
+/// How much of everything was made so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Submissions to the queue.
+    pub submits: u64,
+    /// Kernels that were recorded.
+    pub dispatches: u64,
+    /// Bind groups that were made.
+    pub bind_groups: u64,
+    /// Pipelines that were made.
+    pub pipelines: u64,
+    /// Buffers that were made.
+    pub buffers: u64,
+}
+
+impl Gpu {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAdapter`] where none answers, [`Error::Device`] where it cannot be opened.
+    pub fn open(select: &Select, options: &Options) -> Result<Self> {
+        let (adapter, found, tier) = adapter::choose(select, options)?;
+        let kind = match found.kind {
+            AdapterKind::Software => DeviceKind::SoftwareGpu,
+            _ => DeviceKind::Gpu,
+        };
+        let detail = format!("{} kernels, {}, {}", tier.name(), found.backend, found.driver);
+        let mut device = Device::open(&adapter, &found, options)?;
+        let recorder = Recorder::new(&mut device, tier, options.checked)?;
+        let table = Table::new(&mut device)?;
+        let info = DeviceInfo { kind, name: found.name, detail };
+        Ok(Self { info, device, recorder, table, rows: 0, readback: None })
+    }
+
+    /// How much of everything was made so far: in steady decoding, a token adds one submission and dispatches only.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            submits: self.device.submits,
+            dispatches: self.recorder.dispatches,
+            bind_groups: self.recorder.pipelines.groups_made,
+            pipelines: self.recorder.pipelines.made(),
+            buffers: self.device.buffers,
+        }
+    }
+}
+
+impl Backend for Gpu {
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Rows = Rows;
+    type Cache = Cache;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
+        upload::matrix(&mut self.device, weight, role)
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Vector> {
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(GROUP), 0.0);
+        let buffer = self.device.buffer(name, (padded.len() * size_of::<f32>()) as u64, STORAGE)?;
+        self.device.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&padded));
+        Ok(Vector { len: values.len(), buffer })
+    }
+
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        let stride = dim.next_multiple_of(GROUP);
+        let size = rows as u64 * stride as u64 * size_of::<f32>() as u64;
+        Ok(Rows { capacity: rows, dim, stride, buffer: self.device.buffer(name, size, STORAGE)? })
+    }
+
+    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
+        Cache::new(&self.device, layers, heads)
+    }
+
+    fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        cache.reserve(&mut self.device, &mut self.recorder, pages)
+    }
+
+    fn page_bytes(&self, cache: &Cache) -> u64 {
+        cache.page_bytes()
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.rows = 0;
+        self.recorder.begin(&mut self.device)?;
+        self.table.write(&mut self.device, batch)?;
+        self.rows = batch.rows();
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+        same("embed", "output width", table.cols, out.dim)?;
+        same("embed", "plain role", 1, usize::from(table.role == Role::Plain))?;
+        at_most("embed", "largest token", table.rows, self.table.tokens)?;
+        same("embed", "rows", self.table.rows, self.rows)?;
+        out.check("embed", self.rows)?;
+        let mut slots = Slots::default();
+        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        for piece in &table.pieces {
+            slots[binding::WEIGHT as usize] = Some(&piece.buffer);
+            let (first, count) = (piece.rows.start as u32, piece.rows.len() as u32);
+            let params = [self.rows as u32, table.groups() as u32, first, count, (out.stride / 4) as u32, 0, 0, 0];
+            let op = Op::Embed(table.format);
+            self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.rows))?;
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
+        same("norm", "output width", x.dim, out.dim)?;
+        same("norm", "norm width", x.dim, norm.weight.len)?;
+        x.check("norm", self.rows)?;
+        out.check("norm", self.rows)?;
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = Some(&x.buffer);
+        slots[binding::GAIN as usize] = Some(&norm.weight.buffer);
+        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        let params = [self.rows as u32, x.dim as u32, (x.stride / 4) as u32, norm.eps.to_bits()];
+        self.recorder.dispatch(&mut self.device, Op::RmsNorm, &slots, &params, folded(self.rows))
+    }
+
+    fn project(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        finish: Finish,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let gated = finish == Finish::SiluGate;
+        let role = if gated { Role::GateUp } else { Role::Plain };
+        same("project", "gate role", usize::from(gated), usize::from(weight.role == Role::GateUp))?;
+        same("project", "role", 1, usize::from(weight.role == role))?;
+        same("project", "output width", if gated { weight.rows / 2 } else { weight.rows }, out.dim)?;
+        out.check("project", self.rows)?;
+        let (finish, stride) = match finish {
+            Finish::Replace => (phi3_shaders::Finish::Replace, out.stride / 4),
+            Finish::Add => (phi3_shaders::Finish::Add, out.stride / 4),
+            Finish::SiluGate => (phi3_shaders::Finish::SiluGate, out.stride / 2),
+        };
+        let params = [stride as u32, 0, 0, 0, 0, 0, 0, 0];
+        let target = Target { finish, params, output: &out.buffer, keys: None, values: None };
+        self.product("project", x, norm, weight, &target)
+    }
+
+    fn project_qkv(
+        &mut self,
+        x: &Rows,
+        norm: Norm<'_, Self>,
+        weight: &Matrix,
+        q: &mut Rows,
+        cache: &mut Cache,
+        layer: usize,
+    ) -> Result<()> {
+        let heads = cache.heads;
+        same("project_qkv", "weight rows", heads.qkv_dim(), weight.rows)?;
+        same("project_qkv", "role", 1, usize::from(weight.role == Role::Qkv(heads)))?;
+        same("project_qkv", "query width", heads.q_dim(), q.dim)?;
+        same("project_qkv", "rotations", self.table.rows * heads.rotary_dim, self.table.rotations)?;
+        same("project_qkv", "rows", self.table.rows, self.rows)?;
+        at_most("project_qkv", "pages", cache.pages, self.table.pages)?;
+        q.check("project_qkv", self.rows)?;
+        let params = [
+            heads.q_dim(),
+            heads.kv_dim(),
+            heads.head_dim,
+            heads.rotary_dim,
+            q.stride / 2,
+            cache.slot_stride() / 2,
+            cache.head_stride() / 2,
+            self.table.rope_at,
+        ]
+        .map(|size| size as u32);
+        let Some(layer) = cache.layers.get(layer) else {
+            return Err(Error::Mismatch {
+                op: "project_qkv",
+                what: "layer",
+                expected: cache.layers.len(),
+                found: layer,
+            });
+        };
+        let target = Target {
+            finish: phi3_shaders::Finish::Qkv,
+            params,
+            output: &q.buffer,
+            keys: layer.keys.as_ref(),
+            values: layer.values.as_ref(),
+        };
+        self.product("project_qkv", x, Some(norm), weight, &target)
+    }
+
+    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        let heads = cache.heads;
+        same("attention", "query width", heads.q_dim(), q.dim)?;
+        same("attention", "output width", heads.q_dim(), out.dim)?;
+        same("attention", "rows", self.table.rows, self.rows)?;
+        at_most("attention", "pages", cache.pages, self.table.pages)?;
+        self.table.visible(mask)?;
+        q.check("attention", self.rows)?;
+        out.check("attention", self.rows)?;
+        let Some(layer) = cache.layers.get(layer) else {
+            return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
+        };
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = Some(&q.buffer);
+        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        slots[binding::KEYS as usize] = layer.keys.as_ref();
+        slots[binding::VALUES as usize] = layer.values.as_ref();
+        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let params = [
+            heads.heads as u32,
+            heads.kv_heads as u32,
+            heads.head_dim as u32,
+            (cache.head_stride() / 4) as u32,
+            (cache.slot_stride() / 4) as u32,
+            q.stride as u32,
+            out.stride as u32,
+            mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
+            mask.scale.to_bits(),
+            0,
+            0,
+            0,
+        ];
+        let grid = [heads.heads as u32, self.rows as u32, 1];
+        self.recorder.dispatch(&mut self.device, Op::Attention, &slots, &params, grid)
+    }
+
+    fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
+        same("select", "output width", x.dim, out.dim)?;
+        at_most("select", "outputs", self.table.outputs, first.saturating_add(count))?;
+        x.check("select", self.table.rows)?;
+        out.check("select", count)?;
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = Some(&x.buffer);
+        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let params = [count as u32, (x.stride / 4) as u32, (self.table.outputs_at + first) as u32, 0];
+        self.recorder.dispatch(&mut self.device, Op::Select, &slots, &params, folded(count))?;
+        self.rows = count;
+        Ok(())
+    }
+
+    fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
+        let rows = out.len() / x.dim.max(1);
+        same("read", "length", rows * x.dim, out.len())?;
+        x.check("read", rows)?;
+        if rows == 0 {
+            return self.finish();
+        }
+        let size = (rows * x.stride * size_of::<f32>()) as u64;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.device.grow(&mut self.readback, "readback", size, usage)?;
+        let Some(readback) = &self.readback else { return Ok(()) };
+        let copied = self.recorder.flush_with(&mut self.device, |encoder| {
+            encoder.copy_buffer_to_buffer(&x.buffer.raw, 0, &readback.raw, 0, size);
+        })?;
+        readback.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
+        self.device.wait(copied)?;
+        let view = readback.raw.get_mapped_range(..size).map_err(|error| self.device.failed(error.to_string()))?;
+        for (out, row) in out.chunks_exact_mut(x.dim).zip(view.chunks_exact(x.stride * size_of::<f32>())) {
+            bytemuck::cast_slice_mut(out).copy_from_slice(&row[..x.dim * size_of::<f32>()]);
+        }
+        drop(view);
+        readback.raw.unmap();
+        self.device.check()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.recorder.flush(&mut self.device)
+    }
+}
+
+impl Rows {
+    fn check(&self, op: &'static str, rows: usize) -> Result<()> {
+        at_most(op, "rows", self.capacity, rows)
+    }
+}
+
+fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
+}
+
+fn at_most(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if found <= expected { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::parity::Random;
+
+    #[test]
+    fn bind_groups_of_dropped_buffers_are_let_go() {
+        let options = Options { software: true, ..Options::default() };
+        let Ok(mut gpu) = Gpu::open(&Select::Any, &options) else {
+            println!("skipped: no adapter");
+            return;
+        };
+        let mut x = gpu.rows("x", 1, 24).unwrap();
+        let batch = Batch {
+            tokens: vec![5],
+            segments: vec![crate::Segment { rows: 0..1, position: 0, pages: 0..1 }],
+            pages: vec![0],
+            ..Batch::default()
+        };
+        for _ in 0..3 {
+            let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 24, 1.0), Role::Plain).unwrap();
+            gpu.begin(&batch).unwrap();
+            gpu.embed(&table, &mut x).unwrap();
+            gpu.finish().unwrap();
+            assert_eq!(gpu.recorder.pipelines.kept(), 1);
+        }
+        assert_eq!(gpu.counters().bind_groups, 3);
+    }
+}

@@ -1,0 +1,221 @@
+//! Which GPUs there are, and which one to take.
+
+use crate::{Error, Result};
+use phi3_shaders::Tier;
+use std::fmt;
+
+/// Which adapter to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Select {
+    /// The best: discrete before integrated before virtual before software.
+    #[default]
+    Any,
+    /// The one with this [`AdapterInfo::index`].
+    Index(usize),
+    /// The best of those whose name contains this, in any case of letters.
+    Name(String),
+}
+
+impl fmt::Display for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Select::Any => f.write_str("at all"),
+            Select::Index(index) => write!(f, "with index {index}"),
+            Select::Name(name) => write!(f, "with \"{name}\" in its name"),
+        }
+    }
+}
+
+/// How to open an adapter.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Whether a driver that computes on the processor may be taken, where no GPU answers.
+    pub software: bool,
+    /// Cap of one storage binding in bytes, below what the device can: for tests of what other devices would do.
+    pub max_binding: Option<u64>,
+    /// Cap of one piece of a weight matrix in bytes; matrices are split into pieces of rows.
+    pub max_piece: Option<u64>,
+    /// Whether the driver's validation layers run, where they are installed.
+    pub validation: bool,
+    /// Whether kernels check every index on the device as well.
+    pub checked: bool,
+}
+
+/// Kind of an adapter, in the order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdapterKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU that a host lends.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// A driver that computes on the processor.
+    Software,
+}
+
+impl AdapterKind {
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdapterKind::Discrete => "discrete",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Other => "other",
+            AdapterKind::Software => "software",
+        }
+    }
+}
+
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is known of an adapter before it is opened.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// Its place in [`adapters`]'s list.
+    pub index: usize,
+    /// Name as the driver reports it.
+    pub name: String,
+    /// Interface: vulkan, metal or dx12.
+    pub backend: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Kind.
+    pub kind: AdapterKind,
+    /// Whether shaders can compute in half precision.
+    pub f16: bool,
+    /// Smallest and largest subgroup, where shaders can use subgroups.
+    pub subgroup: Option<(u32, u32)>,
+    /// Whether shaders can use matrix units.
+    pub matrix_units: bool,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
+    /// Kernels that it would run; `None` where it lacks what all of them need.
+    pub tier: Option<&'static str>,
+}
+
+/// Every adapter, of Vulkan, Metal and Direct3D 12; a device that answers to two of them is listed once.
+///
+/// # Errors
+///
+/// [`Error::NoAdapter`] where there is none, with a hint of what to install.
+pub fn adapters() -> Result<Vec<AdapterInfo>> {
+    let all: Vec<AdapterInfo> = found(false).into_iter().map(|found| found.info).collect();
+    if all.is_empty() { Err(none(&Select::Any)) } else { Ok(all) }
+}
+
+/// An adapter and what is known of it.
+pub(super) struct Found {
+    pub(super) raw: wgpu::Adapter,
+    pub(super) info: AdapterInfo,
+    pub(super) tier: Option<Tier>,
+}
+
+/// The adapter to open.
+pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+    let matching = |info: &AdapterInfo| match select {
+        Select::Any => true,
+        Select::Index(index) => info.index == *index,
+        Select::Name(name) => info.name.to_lowercase().contains(&name.to_lowercase()),
+    };
+    let (mut software, mut limited) = (false, false);
+    let mut best: Option<(wgpu::Adapter, AdapterInfo, Tier)> = None;
+    for Found { raw, info, tier } in found(options.validation) {
+        if !matching(&info) {
+            continue;
+        }
+        let Some(tier) = tier else {
+            limited = true;
+            continue;
+        };
+        if info.kind == AdapterKind::Software && !options.software {
+            software = true;
+            continue;
+        }
+        if best.as_ref().is_none_or(|(_, other, _)| info.kind < other.kind) {
+            best = Some((raw, info, tier));
+        }
+    }
+    best.ok_or_else(|| {
+        let mut error = none(select);
+        if let Error::NoAdapter { hint, .. } = &mut error {
+            if software {
+                *hint = "there is only a software adapter, which must be allowed explicitly".into();
+            } else if limited {
+                *hint = "the adapter has less than the WebGPU core limits; a newer driver may help".into();
+            }
+        }
+        error
+    })
+}
+
+fn none(select: &Select) -> Error {
+    let hint = if cfg!(target_os = "linux") {
+        "install the Vulkan driver of the GPU (Debian: mesa-vulkan-drivers, which also has a software adapter; NVIDIA: \
+         the driver's libraries and its ICD file), and see that /dev/dri is accessible"
+    } else {
+        "install the current driver of the GPU"
+    };
+    Error::NoAdapter { wanted: select.to_string(), hint: hint.into() }
+}
+
+fn found(validation: bool) -> Vec<Found> {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        flags: if validation { wgpu::InstanceFlags::debugging() } else { wgpu::InstanceFlags::empty() },
+        memory_budget_thresholds: Default::default(),
+        backend_options: Default::default(),
+        display: None,
+    });
+    let mut found: Vec<Found> = Vec::new();
+    let mut seen: Vec<wgpu::AdapterInfo> = Vec::new();
+    for raw in pollster::block_on(instance.enumerate_adapters(backends)) {
+        let info = raw.get_info();
+        let twin = |other: &wgpu::AdapterInfo| {
+            other.backend != info.backend && (other.vendor, other.device) == (info.vendor, info.device)
+        };
+        if seen.iter().any(twin) {
+            continue;
+        }
+        let (features, limits) = (raw.features(), raw.limits());
+        let core = wgpu::Limits::default().check_limits(&limits)
+            && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
+        let tier = core.then_some(Tier::Base);
+        found.push(Found {
+            tier,
+            info: AdapterInfo {
+                index: found.len(),
+                name: info.name.clone(),
+                backend: info.backend.to_str().to_lowercase(),
+                driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_string(),
+                kind: match info.device_type {
+                    wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+                    wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+                    wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+                    wgpu::DeviceType::Other => AdapterKind::Other,
+                    wgpu::DeviceType::Cpu => AdapterKind::Software,
+                },
+                f16: features.contains(wgpu::Features::SHADER_F16),
+                subgroup: features
+                    .contains(wgpu::Features::SUBGROUP)
+                    .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+                matrix_units: !raw.cooperative_matrix_properties().is_empty(),
+                max_buffer: limits.max_buffer_size,
+                max_binding: limits.max_storage_buffer_binding_size,
+                tier: tier.map(Tier::name),
+            },
+            raw,
+        });
+        seen.push(info);
+    }
+    found
+}

@@ -1,0 +1,190 @@
+//! A device, its buffers, and what went wrong with it.
+
+use super::adapter::{AdapterInfo, Options};
+use crate::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Usage of what kernels read and write.
+pub(super) const STORAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// An open device.
+pub(super) struct Device {
+    pub(super) raw: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    /// Largest storage buffer, which is bound as a whole.
+    pub(super) max_binding: u64,
+    /// Largest piece of a weight.
+    pub(super) max_piece: u64,
+    pub(super) submits: u64,
+    pub(super) buffers: u64,
+    name: String,
+    max_buffer: u64,
+    /// What the driver said first, once something failed.
+    failure: Arc<Mutex<Option<String>>>,
+    /// Numbers of the buffers that were dropped.
+    dropped: Arc<Mutex<Vec<u32>>>,
+    next_id: u32,
+}
+
+/// A buffer with a number that no other buffer of the device ever had.
+pub(super) struct Buffer {
+    pub(super) raw: wgpu::Buffer,
+    pub(super) id: u32,
+    pub(super) size: u64,
+    dropped: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        locked(&self.dropped).push(self.id);
+    }
+}
+
+impl Device {
+    /// Opens an adapter with the default limits, but the largest buffers that it has.
+    pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, options: &Options) -> Result<Self> {
+        let has = adapter.limits();
+        let max_buffer = has.max_buffer_size & !15;
+        let max_binding =
+            has.max_storage_buffer_binding_size.min(max_buffer).min(options.max_binding.unwrap_or(u64::MAX)) & !15;
+        let limits = wgpu::Limits {
+            max_buffer_size: has.max_buffer_size,
+            max_storage_buffer_binding_size: max_binding,
+            ..wgpu::Limits::default()
+        };
+        let failed = |message: String| Error::Device { device: info.name.clone(), message };
+        let (raw, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("phi3"),
+            required_features: wgpu::Features::empty(),
+            required_limits: limits,
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        }))
+        .map_err(|e| failed(e.to_string()))?;
+
+        let failure = Arc::new(Mutex::new(None));
+        let record = |failure: &Arc<Mutex<Option<String>>>| {
+            let failure = failure.clone();
+            move |message: String| {
+                locked(&failure).get_or_insert(message);
+            }
+        };
+        let on_error = record(&failure);
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error(error.to_string())));
+        let on_loss = record(&failure);
+        raw.set_device_lost_callback(move |reason, message| on_loss(format!("device lost ({reason:?}): {message}")));
+
+        let max_piece = max_binding.min(options.max_piece.unwrap_or(u64::MAX));
+        Ok(Self {
+            raw,
+            queue,
+            max_binding,
+            max_piece,
+            submits: 0,
+            buffers: 0,
+            name: info.name.clone(),
+            max_buffer,
+            failure,
+            dropped: Arc::default(),
+            next_id: 1,
+        })
+    }
+
+    /// A zeroed buffer of at least `size` bytes; `what` says what for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`] where that is more than a buffer may have, or than the device has left.
+    pub(super) fn buffer(&mut self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        let size = size.max(16).next_multiple_of(16);
+        let limit = self.limit(usage);
+        if size > limit {
+            return Err(self.out_of_memory(what, size, format!("; a buffer may have {limit}")));
+        }
+        let memory = self.raw.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.raw.push_error_scope(wgpu::ErrorFilter::Internal);
+        let raw = self.raw.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        let internal = pollster::block_on(internal.pop());
+        if let Some(error) = pollster::block_on(memory.pop()).or(internal) {
+            return Err(self.out_of_memory(what, size, format!(": {error}")));
+        }
+        self.check()?;
+        let id = self.next_id;
+        self.next_id += 1;
+        self.buffers += 1;
+        Ok(Buffer { raw, id, size, dropped: self.dropped.clone() })
+    }
+
+    /// Makes `buffer` at least `size` bytes large; contents are lost where it grows.
+    pub(super) fn grow(
+        &mut self,
+        buffer: &mut Option<Buffer>,
+        what: &str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<()> {
+        if buffer.as_ref().is_none_or(|buffer| buffer.size < size) {
+            let roomy = size.next_power_of_two().min(self.limit(usage));
+            *buffer = None;
+            *buffer = Some(self.buffer(what, roomy.max(size), usage)?);
+        }
+        Ok(())
+    }
+
+    fn limit(&self, usage: wgpu::BufferUsages) -> u64 {
+        if usage.contains(wgpu::BufferUsages::STORAGE) { self.max_binding } else { self.max_buffer }
+    }
+
+    /// Numbers of the buffers that were dropped since the last call.
+    pub(super) fn dropped(&self) -> Vec<u32> {
+        std::mem::take(&mut *locked(&self.dropped))
+    }
+
+    pub(super) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        self.submits += 1;
+        self.queue.submit(commands)
+    }
+
+    /// Waits until a submission has run.
+    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        // wgpu panics where the device is lost while it waits
+        match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
+            Ok(Ok(_)) => self.check(),
+            Ok(Err(error)) => Err(self.failed(error.to_string())),
+            Err(_) => Err(self.check().err().unwrap_or_else(|| self.failed("lost while waiting".into()))),
+        }
+    }
+
+    /// The first failure that the driver reported, if any.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*locked(&self.failure) {
+            Some(message) => Err(self.failed(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn failed(&self, message: String) -> Error {
+        Error::Device { device: self.name.clone(), message }
+    }
+
+    pub(super) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {
+        Error::Unsupported { device: self.name.clone(), what, found, limit }
+    }
+
+    pub(super) fn out_of_memory(&self, what: &str, bytes: u64, detail: String) -> Error {
+        Error::OutOfMemory { device: self.name.clone(), what: what.into(), bytes, detail }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

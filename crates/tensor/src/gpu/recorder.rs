@@ -1,0 +1,157 @@
+//! Records dispatches into one compute pass and submits them at once.
+
+use super::device::{Buffer, Device};
+use super::pipelines::{Pipelines, Slots};
+use crate::Result;
+use bytemuck::{Pod, bytes_of, cast_slice};
+use phi3_shaders::{FOLD, Op, PARAMS_SIZE, Tier};
+use std::collections::HashMap;
+
+/// Parameters of a dispatch, as the uniform holds them.
+type Block = [u32; PARAMS_SIZE as usize / 4];
+
+/// Bytes from one block to the next: the alignment of a dynamic offset by the default limits.
+const STEP: usize = 256;
+
+/// Blocks of the uniform buffer; a pass that needs more is submitted in parts.
+const BLOCKS: usize = 512;
+
+pub(super) struct Recorder {
+    pub(super) pipelines: Pipelines,
+    pub(super) dispatches: u64,
+    params: Buffer,
+    /// Blocks of this pass, `STEP` bytes each.
+    blocks: Vec<u8>,
+    places: HashMap<Block, u32>,
+    /// Bytes of `blocks` that the device has.
+    written: usize,
+    recording: Option<Recording>,
+}
+
+struct Recording {
+    pass: wgpu::ComputePass<'static>,
+    encoder: wgpu::CommandEncoder,
+    pipeline: usize,
+}
+
+impl Recorder {
+    pub(super) fn new(device: &mut Device, tier: Tier, checked: bool) -> Result<Self> {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let params = device.buffer("parameters", (BLOCKS * STEP) as u64, usage)?;
+        Ok(Self {
+            pipelines: Pipelines::new(tier, checked),
+            dispatches: 0,
+            params,
+            blocks: Vec::with_capacity(BLOCKS * STEP),
+            places: HashMap::with_capacity(BLOCKS),
+            written: 0,
+            recording: None,
+        })
+    }
+
+    /// Begins a pass: what an earlier one recorded is submitted, and its parameters are forgotten.
+    pub(super) fn begin(&mut self, device: &mut Device) -> Result<()> {
+        self.flush(device)?;
+        self.blocks.clear();
+        self.places.clear();
+        self.written = 0;
+        self.pipelines.forget(&device.dropped());
+        Ok(())
+    }
+
+    /// Records a kernel over `grid` workgroups.
+    pub(super) fn dispatch(
+        &mut self,
+        device: &mut Device,
+        op: Op,
+        slots: &Slots<'_>,
+        params: &impl Pod,
+        grid: [u32; 3],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let offset = self.block(device, params)?;
+        let place = self.pipelines.place(device, op)?;
+        let group = self.pipelines.group(device, place, &self.params, slots)?.clone();
+        let recording = self.recording.get_or_insert_with(|| {
+            let mut encoder =
+                device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("pass") });
+            let pass = encoder
+                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("pass"), timestamp_writes: None })
+                .forget_lifetime();
+            Recording { pass, encoder, pipeline: usize::MAX }
+        });
+        if recording.pipeline != place {
+            recording.pass.set_pipeline(self.pipelines.pipeline(place));
+            recording.pipeline = place;
+        }
+        recording.pass.set_bind_group(0, &group, &[offset]);
+        recording.pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        self.dispatches += 1;
+        Ok(())
+    }
+
+    /// Submits what was recorded, if anything.
+    pub(super) fn flush(&mut self, device: &mut Device) -> Result<()> {
+        if let Some(Recording { pass, encoder, .. }) = self.recording.take() {
+            drop(pass);
+            self.submit(device, encoder);
+        }
+        device.check()
+    }
+
+    /// Submits what was recorded, and after it what `tail` records.
+    pub(super) fn flush_with(
+        &mut self,
+        device: &mut Device,
+        tail: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex> {
+        let mut encoder = match self.recording.take() {
+            Some(Recording { pass, encoder, .. }) => {
+                drop(pass);
+                encoder
+            }
+            None => device.raw.create_command_encoder(&Default::default()),
+        };
+        tail(&mut encoder);
+        let submission = self.submit(device, encoder);
+        device.check()?;
+        Ok(submission)
+    }
+
+    fn submit(&mut self, device: &mut Device, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        if self.written < self.blocks.len() {
+            device.queue.write_buffer(&self.params.raw, self.written as u64, &self.blocks[self.written..]);
+            self.written = self.blocks.len();
+        }
+        device.submit(Some(encoder.finish()))
+    }
+
+    /// Where the parameters stand in the uniform; equal ones stand there once.
+    fn block(&mut self, device: &mut Device, params: &impl Pod) -> Result<u32> {
+        let mut block = Block::default();
+        let words = cast_slice::<u8, u32>(bytes_of(params));
+        block[..words.len()].copy_from_slice(words);
+        if let Some(place) = self.places.get(&block) {
+            return Ok(*place);
+        }
+        if self.places.len() == BLOCKS {
+            self.flush(device)?;
+            self.blocks.clear();
+            self.places.clear();
+            self.written = 0;
+        }
+        let place = self.blocks.len() as u32;
+        self.blocks.extend_from_slice(bytes_of(&block));
+        self.blocks.resize(place as usize + STEP, 0);
+        self.places.insert(block, place);
+        Ok(place)
+    }
+}
+
+/// A grid of `groups` workgroups, folded into x and y.
+pub(super) fn folded(groups: usize) -> [u32; 3] {
+    let groups = groups as u32;
+    [groups.min(FOLD), groups.div_ceil(FOLD), 1]
+}

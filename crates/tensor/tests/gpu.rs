@@ -1,0 +1,334 @@
+//! The GPU backend against the reference, on whatever adapter there is; a software one will do.
+//!
+//! Without any, the tests say so and pass, unless PHI3_GPU=require is set.
+#![cfg(feature = "gpu")]
+
+use phi3_tensor::gpu::{Counters, Gpu, Options, Select, adapters};
+use phi3_tensor::parity::{self, Random};
+use phi3_tensor::reference::Reference;
+use phi3_tensor::{Backend, Batch, DType, Error, Finish, Heads, Mask, Norm, PAGE, Role, Segment};
+
+/// The adapter that PHI3_ADAPTER names, or the best.
+fn open(options: Options) -> Option<Gpu> {
+    let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
+    match Gpu::open(&select, &Options { software: true, ..options }) {
+        Ok(gpu) => Some(gpu),
+        Err(error @ Error::NoAdapter { .. }) if std::env::var("PHI3_GPU").as_deref() != Ok("require") => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn assert_parity(options: Options) {
+    let Some(mut gpu) = open(options) else { return };
+    println!("{}", gpu.info());
+    let outcomes = parity::run(&mut gpu).unwrap();
+    let worst = outcomes.iter().map(|o| o.difference / o.allowed).fold(0.0, f64::max);
+    println!("{} cases, the worst at {worst:.3} of what is allowed", outcomes.len());
+    let wrong: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
+    assert!(wrong.is_empty(), "{} of {} cases: {:#?}", wrong.len(), outcomes.len(), &wrong[..wrong.len().min(12)]);
+}
+
+#[test]
+fn parity_with_whole_matrices() {
+    assert_parity(Options::default());
+}
+
+#[test]
+fn parity_with_matrices_in_pieces() {
+    // 4 rows of the widest matrix, and of the narrowest a few hundred
+    assert_parity(Options { max_piece: Some(16512), ..Options::default() });
+}
+
+#[test]
+fn parity_with_checks_on_the_device() {
+    assert_parity(Options { checked: true, validation: true, ..Options::default() });
+}
+
+#[test]
+fn adapters_are_listed_or_missed() {
+    match adapters() {
+        Ok(list) => {
+            for (index, info) in list.iter().enumerate() {
+                println!("{info:?}");
+                assert_eq!(info.index, index);
+            }
+        }
+        Err(error) => assert!(matches!(error, Error::NoAdapter { .. }), "{error}"),
+    }
+    let nobody = Select::Name("no such adapter".into());
+    let error = Gpu::open(&nobody, &Options::default()).err().unwrap();
+    assert!(error.to_string().starts_with("no GPU adapter with \"no such adapter\" in its name; hint: "), "{error}");
+    assert!(Gpu::open(&Select::Index(usize::MAX), &Options::default()).is_err());
+}
+
+#[test]
+fn misuse_is_an_error() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let mut random = Random(1);
+
+    let wide = Heads { heads: 2, kv_heads: 2, head_dim: 300, rotary_dim: 300 };
+    let error = gpu.cache(1, wide).err().unwrap();
+    assert!(matches!(error, Error::Unsupported { what: "head_dim", found: 300, limit: 256, .. }), "{error}");
+
+    for role in [Role::GateUp, Role::Qkv(wide)] {
+        let error = gpu.matrix(&random.weight("w", DType::F32, 13, 16, 1.0), role).err().unwrap();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    }
+    let matrix = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::Plain).unwrap();
+    let gates = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::GateUp).unwrap();
+    let x = gpu.rows("x", 4, 16).unwrap();
+    let narrow = gpu.rows("narrow", 4, 15).unwrap();
+    let mut y = gpu.rows("y", 4, 12).unwrap();
+    let mut short = gpu.rows("short", 1, 16).unwrap();
+    gpu.begin(&decode(&[3, 4], &[0, 1], 8)).unwrap();
+    let mismatch = |result: phi3_tensor::Result<()>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    };
+    mismatch(gpu.project(&narrow, None, &matrix, Finish::Replace, &mut y));
+    mismatch(gpu.project(&x, None, &gates, Finish::Replace, &mut y));
+    mismatch(gpu.project(&x, None, &matrix, Finish::SiluGate, &mut y));
+    mismatch(gpu.embed(&matrix, &mut short));
+    mismatch(gpu.select(&x, 1, 2, &mut short));
+    mismatch(gpu.read(&x, &mut [0.0; 17]));
+    gpu.begin(&decode(&[3, 12], &[0, 1], 8)).unwrap();
+    let mut out = gpu.rows("out", 2, 16).unwrap();
+    mismatch(gpu.embed(&matrix, &mut out));
+
+    // a page that the cache does not have, a gap between segments, an output that is no row
+    let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
+    let mut cache = gpu.cache(1, heads).unwrap();
+    let q = gpu.rows("q", 4, 16).unwrap();
+    gpu.reserve(&mut cache, 2).unwrap();
+    let mut batch = decode(&[3, 4], &[0, 1], 8);
+    batch.pages[1] = 2;
+    gpu.begin(&batch).unwrap();
+    mismatch(gpu.attention(&q, &cache, 0, Mask { window: None, scale: 1.0 }, &mut out));
+    batch.segments.remove(0);
+    mismatch(gpu.begin(&batch));
+    let mut batch = decode(&[3], &[0], 8);
+    batch.outputs = vec![1];
+    mismatch(gpu.begin(&batch));
+}
+
+#[test]
+fn what_is_too_large_is_out_of_memory() {
+    let Some(mut gpu) = open(Options { max_binding: Some(1 << 16), ..Options::default() }) else { return };
+    let limit = |error: Error| {
+        assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+        assert!(error.to_string().contains("65536"), "{error}");
+    };
+    limit(gpu.rows("x", 1000, 1000).err().unwrap());
+    let weight = Random(1).weight("w", DType::F32, 4, 1 << 13, 1.0);
+    limit(gpu.matrix(&weight, Role::Plain).err().unwrap());
+    let heads = Heads { heads: 4, kv_heads: 4, head_dim: 64, rotary_dim: 64 };
+    let mut cache = gpu.cache(2, heads).unwrap();
+    gpu.reserve(&mut cache, 4).unwrap();
+    limit(gpu.reserve(&mut cache, 5).unwrap_err());
+}
+
+/// One row of each of several sequences, each in pages of its own.
+fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
+    let mut batch = Batch { tokens: tokens.to_vec(), positions: positions.to_vec(), ..Batch::default() };
+    for (row, &position) in positions.iter().enumerate() {
+        let first = batch.pages.len();
+        batch.pages.extend((0..=position / PAGE as u32).map(|page| page * positions.len() as u32 + row as u32));
+        let pages = first..batch.pages.len();
+        batch.segments.push(Segment { rows: row..row + 1, position: position as usize, pages });
+        for i in 0..rotary_dim / 2 {
+            let angle = position as f32 / (i + 1) as f32;
+            batch.rope.extend([angle.cos(), angle.sin()]);
+        }
+        batch.outputs.push(row as u32);
+    }
+    batch
+}
+
+/// A sequence of 300 tokens, in chunks, over a cache that grows with it.
+fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>) -> Vec<f32> {
+    let mut random = Random(11);
+    let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
+    let gain = b.vector("gain", &random.vector(24, 1.5)).unwrap();
+    let qkv = b.matrix(&random.weight("qkv", DType::F16, heads.qkv_dim(), 24, 0.3), Role::Qkv(heads)).unwrap();
+    let mut x = b.rows("x", 128, 24).unwrap();
+    let mut q = b.rows("q", 128, heads.q_dim()).unwrap();
+    let mut out = b.rows("out", 128, heads.q_dim()).unwrap();
+    let mut cache = b.cache(1, heads).unwrap();
+    let mut all = Vec::new();
+    for chunk in [0..100usize, 100..228, 228..298, 298..299, 299..300] {
+        let rows = chunk.len();
+        let pages = chunk.end.div_ceil(PAGE);
+        let batch = Batch {
+            tokens: chunk.clone().map(|i| i as u32 * 7 % 40).collect(),
+            positions: chunk.clone().map(|i| i as u32).collect(),
+            segments: vec![Segment { rows: 0..rows, position: chunk.start, pages: 0..pages }],
+            pages: (0..pages as u32).collect(),
+            rope: chunk
+                .clone()
+                .flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32))
+                .flat_map(|angle| [angle.cos(), angle.sin()])
+                .collect(),
+            outputs: vec![],
+        };
+        b.reserve(&mut cache, pages).unwrap();
+        b.begin(&batch).unwrap();
+        b.embed(&table, &mut x).unwrap();
+        b.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
+        let mask = Mask { window, scale: 2.0 / (heads.head_dim as f32).sqrt() };
+        b.attention(&q, &cache, 0, mask, &mut out).unwrap();
+        let at = all.len();
+        all.resize(at + rows * heads.q_dim(), 0.0);
+        b.read(&out, &mut all[at..]).unwrap();
+    }
+    all
+}
+
+#[test]
+fn attention_over_several_tiles_of_positions() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    for (head_dim, rotary_dim, window) in [(256, 64, None), (6, 6, None), (80, 20, Some(150)), (2, 0, Some(129))] {
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim };
+        let want = long(&mut Reference::default(), heads, window);
+        let got = long(&mut gpu, heads, window);
+        let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        println!("head_dim {head_dim}, window {window:?}: {difference:e} of {size}");
+        assert!(want.len() == got.len() && difference < 1e-5 * (1.0 + size), "{heads:?} {window:?}: {difference}");
+    }
+}
+
+#[test]
+fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let mut random = Random(7);
+    let (layers, hidden, inner, vocab) = (3, 64, 96, 50);
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16, rotary_dim: 16 };
+    let mut matrix = |rows, cols, role| gpu.matrix(&random.weight("w", DType::Bf16, rows, cols, 0.2), role).unwrap();
+    let table = matrix(vocab, hidden, Role::Plain);
+    let weights: Vec<_> = (0..layers)
+        .map(|_| {
+            [
+                matrix(heads.qkv_dim(), hidden, Role::Qkv(heads)),
+                matrix(hidden, heads.q_dim(), Role::Plain),
+                matrix(2 * inner, hidden, Role::GateUp),
+                matrix(hidden, inner, Role::Plain),
+            ]
+        })
+        .collect();
+    let gain = gpu.vector("gain", &vec![1.0; hidden]).unwrap();
+    let norm = Norm { weight: &gain, eps: 1e-5 };
+    let mask = Mask { window: None, scale: 0.25 };
+    let mut x = gpu.rows("x", 1, hidden).unwrap();
+    let mut q = gpu.rows("q", 1, heads.q_dim()).unwrap();
+    let mut attended = gpu.rows("attended", 1, heads.q_dim()).unwrap();
+    let mut gated = gpu.rows("gated", 1, inner).unwrap();
+    let mut last = gpu.rows("last", 1, hidden).unwrap();
+    let mut logits = gpu.rows("logits", 1, vocab).unwrap();
+    let mut cache = gpu.cache(layers, heads).unwrap();
+    gpu.reserve(&mut cache, 4).unwrap();
+
+    let mut steady = None;
+    for position in 0..40u32 {
+        let before = gpu.counters();
+        gpu.begin(&decode(&[position % vocab as u32], &[position], heads.rotary_dim)).unwrap();
+        gpu.embed(&table, &mut x).unwrap();
+        for (layer, [qkv, o, gate_up, down]) in weights.iter().enumerate() {
+            gpu.project_qkv(&x, norm, qkv, &mut q, &mut cache, layer).unwrap();
+            gpu.attention(&q, &cache, layer, mask, &mut attended).unwrap();
+            gpu.project(&attended, None, o, Finish::Add, &mut x).unwrap();
+            gpu.project(&x, Some(norm), gate_up, Finish::SiluGate, &mut gated).unwrap();
+            gpu.project(&gated, None, down, Finish::Add, &mut x).unwrap();
+        }
+        gpu.select(&x, 0, 1, &mut last).unwrap();
+        gpu.project(&last, Some(norm), &table, Finish::Replace, &mut logits).unwrap();
+        let mut out = vec![0.0; vocab];
+        gpu.read(&logits, &mut out).unwrap();
+        assert!(out.iter().all(|value| value.is_finite() && *value != 0.0));
+        if position > 0 {
+            let after = gpu.counters();
+            let added = Counters {
+                submits: after.submits - before.submits,
+                dispatches: after.dispatches - before.dispatches,
+                bind_groups: after.bind_groups - before.bind_groups,
+                pipelines: after.pipelines - before.pipelines,
+                buffers: after.buffers - before.buffers,
+            };
+            let expected = Counters { submits: 1, dispatches: 5 * layers as u64 + 3, ..Counters::default() };
+            assert_eq!(added, expected, "token {position}");
+            steady = Some(added);
+        }
+    }
+    println!("{steady:?}");
+}
+
+#[test]
+fn passes_that_wait_for_nothing_run_in_order() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let weight = Random(3).weight("table", DType::F32, 8, 24, 1.0);
+    let table = gpu.matrix(&weight, Role::Plain).unwrap();
+    let mut rows: Vec<_> = (0..8).map(|_| gpu.rows("x", 1, 24).unwrap()).collect();
+    for (token, row) in rows.iter_mut().enumerate() {
+        gpu.begin(&decode(&[token as u32], &[0], 0)).unwrap();
+        gpu.embed(&table, row).unwrap();
+        if token % 2 == 0 {
+            gpu.finish().unwrap();
+        }
+    }
+    let values = weight.to_f32();
+    for (token, row) in rows.iter().enumerate() {
+        let mut out = [0.0; 24];
+        gpu.read(row, &mut out).unwrap();
+        assert_eq!(out, values[token * 24..][..24]);
+    }
+}
+
+#[test]
+fn a_pass_with_more_parameters_than_fit_is_submitted_in_parts() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 8, 1.0), Role::Plain).unwrap();
+    let gain = gpu.vector("gain", &[1.0; 8]).unwrap();
+    let mut x = gpu.rows("x", 1, 8).unwrap();
+    let mut normed: Vec<_> = (0..1200).map(|_| gpu.rows("normed", 1, 8).unwrap()).collect();
+    let before = gpu.counters().submits;
+    gpu.begin(&decode(&[5], &[0], 0)).unwrap();
+    gpu.embed(&table, &mut x).unwrap();
+    for (i, out) in normed.iter_mut().enumerate() {
+        gpu.norm(&x, Norm { weight: &gain, eps: i as f32 }, out).unwrap();
+    }
+    gpu.finish().unwrap();
+    assert_eq!(gpu.counters().submits - before, 3);
+
+    let mut row = [0.0; 8];
+    gpu.read(&x, &mut row).unwrap();
+    let mean = row.iter().map(|v| v * v).sum::<f32>() / 8.0;
+    for i in [0, 510, 511, 512, 1199] {
+        let mut out = [0.0; 8];
+        gpu.read(&normed[i], &mut out).unwrap();
+        for (y, x) in out.iter().zip(row) {
+            assert!((y - x / (mean + i as f32).sqrt()).abs() < 1e-6, "norm {i}");
+        }
+    }
+}
+
+#[test]
+fn vocabularies_fold_into_the_grid() {
+    let Some(mut gpu) = open(Options { max_piece: Some(3 << 20), ..Options::default() }) else { return };
+    let weight = Random(9).weight("head", DType::Bf16, 300_001, 8, 1.0);
+    let head = gpu.matrix(&weight, Role::Plain).unwrap();
+    let mut x = gpu.rows("x", 1, 8).unwrap();
+    let mut y = gpu.rows("y", 1, 300_001).unwrap();
+    gpu.begin(&decode(&[299_999], &[0], 0)).unwrap();
+    gpu.embed(&head, &mut x).unwrap();
+    gpu.project(&x, None, &head, Finish::Replace, &mut y).unwrap();
+    let mut out = vec![0.0; 300_001];
+    gpu.read(&y, &mut out).unwrap();
+    let values = weight.to_f32();
+    let token = &values[299_999 * 8..][..8];
+    for (row, (y, w)) in out.iter().zip(values.chunks_exact(8)).enumerate() {
+        let want: f32 = w.iter().zip(token).map(|(a, b)| a * b).sum();
+        assert!((y - want).abs() < 1e-5, "output {row}: {y}, expected {want}");
+    }
+}

@@ -1,0 +1,11 @@
+// A projection's input as it is.
+
+const NORMED: bool = false;
+
+fn gained(x: vec4<f32>, at: u32) -> vec4<f32> {
+    return x;
+}
+
+fn inverse_rms(squares: f32) -> f32 {
+    return 1.0;
+}

@@ -1,0 +1,131 @@
+// out[r][h] = softmax(scale * q[r][h] . k) v over the positions first ..= position[r], with an online softmax over
+// tiles of positions (arXiv:1805.02867, arXiv:2205.14135) in a paged cache (arXiv:2309.06180).
+//
+// Shapes: q [rows, q_stride], keys and values [slots, 4 * slot4], out [rows, out_stride]. A head of the cache takes
+// 4 * head4 floats, which are zero from head_dim on; head_dim is at most 256.
+// Grid: (heads, rows).
+
+struct Params {
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    head4: u32,      // of a head of the cache, in vec4
+    slot4: u32,      // of a position of the cache, in vec4
+    q_stride: u32,   // in f32
+    out_stride: u32, // in f32
+    window: u32,     // positions that a row sees; all where it is 0
+    scale: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(6) var<storage, read> keys: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> values: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> batch: array<u32>;
+
+const THREADS: u32 = 128u;
+const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
+
+var<workgroup> query: array<vec4<f32>, 64>;
+var<workgroup> chances: array<f32, THREADS>;
+var<workgroup> reduced: array<f32, THREADS>;
+var<workgroup> parts: array<vec4<f32>, THREADS>;
+
+fn slot(pages_at: u32, position: u32) -> u32 {
+    return batch[pages_at + position / PAGE] * PAGE + position % PAGE;
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let head = group.x;
+    let row = group.y;
+    let position = batch[4u * row + 1u];
+    let pages_at = batch[4u * row + 3u];
+    var first = 0u;
+    if (params.window != 0u && position >= params.window) {
+        first = position + 1u - params.window;
+    }
+    let kv = head * params.kv_heads / params.heads * params.head4;
+
+    if (t < params.head4) {
+        var v = vec4<f32>();
+        for (var i = 0u; i < 4u; i++) {
+            if (4u * t + i < params.head_dim) {
+                v[i] = q[row * params.q_stride + head * params.head_dim + 4u * t + i];
+            }
+        }
+        query[t] = v;
+    }
+    workgroupBarrier();
+
+    // for the values, thread t sums every share-th position of vec4 number lane of the head
+    let shares = THREADS / params.head4;
+    let lane = t % params.head4;
+    let share = t / params.head4;
+    var most = LOWEST;
+    var total = 0.0; // of the positions that this thread scored
+    var sum = vec4<f32>();
+    for (var start = first; start <= position; start += THREADS) {
+        let count = min(THREADS, position - start + 1u);
+        var score = LOWEST;
+        if (t < count) {
+            let at = slot(pages_at, start + t) * params.slot4 + kv;
+            var product = 0.0;
+            for (var i = 0u; i < params.head4; i++) {
+                product += dot(query[i], keys[at + i]);
+            }
+            score = params.scale * product;
+        }
+        reduced[t] = score;
+        workgroupBarrier();
+        for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+            if (t < half) {
+                reduced[t] = max(reduced[t], reduced[t + half]);
+            }
+            workgroupBarrier();
+        }
+        let next = max(most, reduced[0]);
+        let shrink = exp(most - next);
+        var chance = 0.0;
+        if (t < count) {
+            chance = exp(score - next);
+        }
+        chances[t] = chance;
+        most = next;
+        total = total * shrink + chance;
+        sum *= shrink;
+        workgroupBarrier();
+        if (share < shares) {
+            for (var i = share; i < count; i += shares) {
+                sum += chances[i] * values[slot(pages_at, start + i) * params.slot4 + kv + lane];
+            }
+        }
+        workgroupBarrier();
+    }
+
+    reduced[t] = total;
+    parts[t] = sum;
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if (t < half) {
+            reduced[t] += reduced[t + half];
+        }
+        workgroupBarrier();
+    }
+    if (t < params.head4) {
+        var v = parts[t];
+        for (var i = 1u; i < shares; i++) {
+            v += parts[i * params.head4 + t];
+        }
+        v /= reduced[0];
+        for (var i = 0u; i < 4u; i++) {
+            if (4u * t + i < params.head_dim) {
+                out[row * params.out_stride + head * params.head_dim + 4u * t + i] = v[i];
+            }
+        }
+    }
+}

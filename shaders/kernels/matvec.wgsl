@@ -1,0 +1,83 @@
+// y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then finish
+//
+// For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
+// so that every weight is read once per TILE_ROWS rows.
+//
+// Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
+// Grid: (outputs / 4, folded into x and y; rows / TILE_ROWS in z).
+
+struct Params {
+    rows: u32,
+    cols: u32,
+    k8: u32,      // groups of eight weights in a row
+    stride: u32,  // of x, in vec4
+    outputs: u32, // of this piece
+    first: u32,   // first output of this piece
+    eps: f32,
+    pad0: u32,
+    finish: Finish,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+
+const THREADS: u32 = 64u;
+
+var<workgroup> partial: array<vec4<f32>, TILE_ROWS * THREADS>;
+var<workgroup> squares: array<f32, TILE_ROWS * THREADS>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let n = folded(group) * TILE_OUTPUTS;
+    let row0 = group.z * TILE_ROWS;
+    if (n >= params.outputs) {
+        return;
+    }
+
+    var sums: array<vec4<f32>, TILE_ROWS>;
+    var powers: array<f32, TILE_ROWS>;
+    for (var k = t; k < params.k8; k += THREADS) {
+        let w0 = weights(n * params.k8 + k);
+        let w1 = weights((n + 1u) * params.k8 + k);
+        let w2 = weights((n + 2u) * params.k8 + k);
+        let w3 = weights((n + 3u) * params.k8 + k);
+        for (var r = 0u; r < TILE_ROWS; r++) {
+            let at = min(row0 + r, params.rows - 1u) * params.stride + 2u * k;
+            let xa = x[at];
+            let xb = x[at + 1u];
+            powers[r] += dot(xa, xa) + dot(xb, xb);
+            let a = gained(xa, 2u * k);
+            let b = gained(xb, 2u * k + 1u);
+            sums[r] += vec4<f32>(
+                dot(w0.a, a) + dot(w0.b, b),
+                dot(w1.a, a) + dot(w1.b, b),
+                dot(w2.a, a) + dot(w2.b, b),
+                dot(w3.a, a) + dot(w3.b, b),
+            );
+        }
+    }
+
+    for (var r = 0u; r < TILE_ROWS; r++) {
+        partial[r * THREADS + t] = sums[r];
+        if (NORMED) {
+            squares[r * THREADS + t] = powers[r];
+        }
+    }
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if (t < half) {
+            for (var r = 0u; r < TILE_ROWS; r++) {
+                let at = r * THREADS + t;
+                partial[at] += partial[at + half];
+                if (NORMED) {
+                    squares[at] += squares[at + half];
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+    if (t < TILE_ROWS && row0 + t < params.rows) {
+        let at = t * THREADS;
+        finish(row0 + t, params.first + n, partial[at] * inverse_rms(squares[at]));
+    }
+}

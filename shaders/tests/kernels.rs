@@ -1,0 +1,108 @@
+//! Every composed kernel is valid WGSL for WebGPU core, translates to every platform, and keeps the default limits.
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess};
+use phi3_shaders::{Access, Kernel, PARAMS_SIZE, all};
+use std::process::Command;
+
+/// What WebGPU core has: naga counts `unpack2x16float` as a capability because WebGL lacks it.
+const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+
+fn module(kernel: &Kernel) -> (Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(&kernel.source)
+        .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(&kernel.source)));
+    let info = Validator::new(ValidationFlags::all(), CORE)
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(&kernel.source)));
+    (module, info)
+}
+
+#[test]
+fn names_differ() {
+    let mut names: Vec<String> = all().into_iter().map(|kernel| kernel.name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all().len());
+}
+
+#[test]
+fn valid_and_translatable() {
+    for kernel in all() {
+        let (module, info) = module(&kernel);
+        spv::write_vec(&module, &info, &spv::Options::default(), None)
+            .unwrap_or_else(|e| panic!("{}: SPIR-V: {e}", kernel.name));
+
+        let options = msl::Options { fake_missing_bindings: true, lang_version: (2, 1), ..Default::default() };
+        msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+            .unwrap_or_else(|e| panic!("{}: MSL: {e}", kernel.name));
+
+        let options = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+        let pipeline = hlsl::PipelineOptions::default();
+        hlsl::Writer::new(String::new(), &options, &pipeline)
+            .write(&module, &info, None)
+            .unwrap_or_else(|e| panic!("{}: HLSL: {e}", kernel.name));
+    }
+}
+
+#[test]
+fn within_default_limits() {
+    for kernel in all() {
+        let (module, _) = module(&kernel);
+        let name = &kernel.name;
+        let sizes = |wanted: AddressSpace| {
+            let module = &module;
+            module
+                .global_variables
+                .iter()
+                .filter(move |(_, v)| v.space == wanted)
+                .map(move |(_, v)| u64::from(module.types[v.ty].inner.size(module.to_ctx())))
+        };
+        assert!(sizes(AddressSpace::WorkGroup).sum::<u64>() <= 16384, "{name}: workgroup memory");
+        assert!(sizes(AddressSpace::Uniform).all(|size| size <= PARAMS_SIZE), "{name}: parameters");
+        assert!(kernel.workgroup.iter().product::<u32>() <= 256, "{name}: threads");
+        assert_eq!(module.entry_points[0].workgroup_size, kernel.workgroup, "{name}: threads");
+        assert!(kernel.bindings.iter().filter(|b| b.access != Access::Uniform).count() <= 8, "{name}: storage buffers");
+    }
+}
+
+#[test]
+fn bindings_are_those_of_the_text() {
+    for kernel in all() {
+        let (module, _) = module(&kernel);
+        let mut found: Vec<(u32, Access)> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, variable)| {
+                let binding = variable.binding?;
+                let access = match variable.space {
+                    AddressSpace::Uniform => Access::Uniform,
+                    AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => Access::ReadWrite,
+                    _ => Access::Read,
+                };
+                Some((binding.binding, access))
+            })
+            .collect();
+        found.sort_by_key(|(number, _)| *number);
+        let parsed: Vec<_> = kernel.bindings.iter().map(|b| (b.number, b.access)).collect();
+        assert_eq!(parsed, found, "{}", kernel.name);
+    }
+}
+
+/// Tint, the compiler of Chromium, also checks that barriers stand in uniform control flow, which naga does not.
+#[test]
+fn tint_accepts() {
+    if Command::new("tint").arg("--help").output().is_err() {
+        println!("skipped: there is no `tint` on the PATH");
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("phi3-tint-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for kernel in all() {
+        let (from, to) = (dir.join(format!("{}.wgsl", kernel.name)), dir.join("out.wgsl"));
+        std::fs::write(&from, &kernel.source).unwrap();
+        let output = Command::new("tint").arg(&from).arg("-o").arg(&to).output().unwrap();
+        assert!(output.status.success(), "{}: {}", kernel.name, String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
