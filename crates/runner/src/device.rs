@@ -156,6 +156,6 @@ mod gpu {
             Device::Name(name) => Select::Name(name.clone()),
         };
         let software = *device != Device::Auto;
-        Ok(Gpu::open(select, &Options { software, max_binding: setup.max_binding, ..Options::default() })?)
+        Ok(Gpu::open(&select, &Options { software, max_binding: setup.max_binding, ..Options::default() })?)
     }
 }
