@@ -18,7 +18,9 @@ pub(crate) struct Arguments {
     steps: Vec<String>,
 }
 
-const STEPS: [(&str, fn() -> Result); 8] = [
+type Step = (&'static str, fn() -> Result);
+
+const STEPS: [Step; 8] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -101,7 +103,9 @@ fn package() -> Result {
     let crates = metadata.published_members();
     let mut pack = cargo();
     pack.args(["package", "--allow-dirty", "--no-verify"]);
-    crates.iter().for_each(|name| drop(pack.args(["-p", name])));
+    for name in &crates {
+        pack.args(["-p", name]);
+    }
     run_program(&mut pack)?;
     let embedding = crates.iter().filter(|name| ["phi3-shaders", "phi3-demo"].contains(&name.as_str()));
     for name in embedding {
