@@ -1,1 +1,35 @@
-//! Placeholder of the skeleton.
+//! The Phi-3 decoder: configuration, checkpoints, LongRoPE and the paged key/value cache.
+//!
+//! A variant is data: [`Config`] normalises `config.json`, [`Decoder`] reads that description and calls a
+//! [`Backend`](phi3_tensor::Backend)'s operations. Nothing here knows which machine it runs on.
+//!
+//! ```
+//! use phi3_model::{Config, RopePolicy, RopeSet};
+//!
+//! let json = br#"{"model_type": "phi3", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
+//!     "num_attention_heads": 4, "vocab_size": 384}"#;
+//! let config = Config::parse("config.json".as_ref(), json)?;
+//! assert_eq!(config.heads.head_dim, 16);
+//! assert_eq!(config.rope.choose(RopePolicy::Exact, 5000, 5000), RopeSet::Short);
+//! # Ok::<(), phi3_model::Error>(())
+//! ```
+
+mod advance;
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod generation;
+mod json;
+mod rope;
+mod safetensors;
+mod sequence;
+
+pub use advance::{Advance, Step, advance};
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_length, check_tokens};
+pub use error::{Error, Result};
+pub use generation::GenerationConfig;
+pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
+pub use sequence::Sequence;

@@ -144,8 +144,9 @@ impl Projection {
         let norm = b.vector("norm", &random.vector(inputs, 1.5))?;
         let first = b.matrix(&random.weight("first", dtype, outputs, inputs, 1.0), Role::Plain)?;
         let role = if finish == Finish::SiluGate { Role::GateUp } else { Role::Plain };
-        let second = b.matrix(&random.weight("second", dtype, outputs, inputs, 0.2), role)?;
-        let width = if finish == Finish::SiluGate { outputs / 2 } else { outputs };
+        let rows_of_second = if finish == Finish::SiluGate { 2 * outputs } else { outputs };
+        let second = b.matrix(&random.weight("second", dtype, rows_of_second, inputs, 0.2), role)?;
+        let width = outputs;
         let capacity = rows + 3;
         let mut x = b.rows("x", capacity, inputs)?;
         let mut normed = b.rows("normed", capacity, inputs)?;
@@ -158,9 +159,7 @@ impl Projection {
         b.embed(&table, &mut x)?;
         let norm = Norm { weight: &norm, eps: 3e-3 };
         b.norm(&x, norm, &mut normed)?;
-        if width == self.outputs {
-            b.project(&x, Some(norm), &first, Finish::Replace, &mut y)?;
-        }
+        b.project(&x, Some(norm), &first, Finish::Replace, &mut y)?;
         b.project(&x, with_norm.then_some(norm), &second, finish, &mut y)?;
         let mut hidden = vec![0.0; rows * inputs];
         b.read(&x, &mut hidden)?;

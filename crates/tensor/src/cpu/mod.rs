@@ -1,1 +1,355 @@
-//! The processor.
+//! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
+
+mod cache;
+mod kernels;
+mod simd;
+
+pub use cache::Cache;
+use kernels::{Attend, Input, Output, Weights};
+pub use simd::Level;
+
+use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, Result, Role, Weight};
+use rayon::prelude::*;
+
+/// How the CPU backend runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Threads; as many as the process may use where absent.
+    pub threads: Option<usize>,
+    /// Instruction set; the widest that the processor has where absent.
+    pub level: Option<Level>,
+}
+
+/// The processor as a [`Backend`].
+pub struct Cpu {
+    info: DeviceInfo,
+    level: Level,
+    threads: usize,
+    pool: rayon::ThreadPool,
+    batch: Batch,
+    /// Rows that the operations work on.
+    active: usize,
+    /// Rows of the pass by page, for [`Cache::append`].
+    by_page: Vec<(u32, Vec<(usize, usize)>)>,
+    normed: Vec<f32>,
+    projected: Vec<f32>,
+}
+
+/// A weight, where it lies.
+pub struct Matrix {
+    weight: Weight,
+    role: Role,
+}
+
+impl Matrix {
+    fn weights(&self) -> Weights<'_> {
+        let Weight { rows, cols, dtype, .. } = self.weight;
+        Weights { bytes: self.weight.bytes(), dtype, rows, cols }
+    }
+}
+
+/// Activations `[rows, dim]`.
+pub struct Rows {
+    dim: usize,
+    values: Vec<f32>,
+}
+
+/// Work, in multiply-adds, below which a region is not worth a second thread.
+const SERIAL: usize = 200_000;
+
+/// Room for `len` zeros, or an error where the memory is not to be had.
+pub(crate) fn zeros(device: &str, what: &str, len: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {
+        device: device.to_owned(),
+        what: what.to_owned(),
+        bytes: (len as u64).saturating_mul(4),
+        detail: format!(" ({e})"),
+    })?;
+    values.resize(len, 0.0);
+    Ok(values)
+}
+
+fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
+}
+
+fn at_most(op: &'static str, what: &'static str, limit: usize, found: usize) -> Result<()> {
+    if found <= limit { Ok(()) } else { Err(Error::Mismatch { op, what, expected: limit, found }) }
+}
+
+impl Cpu {
+    /// Starts the threads.
+    pub fn new(options: Options) -> Result<Self> {
+        let threads = match options.threads {
+            Some(threads) => threads.max(1),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let level = options.level.filter(|level| level.available()).unwrap_or_else(Level::best);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("phi3-{i}"))
+            .build()
+            .map_err(|e| Error::Threads { threads, message: e.to_string() })?;
+        let plural = if threads == 1 { "" } else { "s" };
+        let info = DeviceInfo {
+            kind: DeviceKind::Cpu,
+            name: "CPU".into(),
+            detail: format!("{level}, {threads} thread{plural}"),
+        };
+        Ok(Self {
+            info,
+            level,
+            threads,
+            pool,
+            batch: Batch::default(),
+            active: 0,
+            by_page: Vec::new(),
+            normed: Vec::new(),
+            projected: Vec::new(),
+        })
+    }
+
+    /// Runs `0 .. tasks` on the pool, or here where `work` is small.
+    fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync + Send) {
+        if tasks <= 1 || self.threads == 1 || work < SERIAL {
+            (0..tasks).for_each(task);
+        } else {
+            self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&task));
+        }
+    }
+
+    /// `out = finish(norm(x) wᵀ)` for the active rows.
+    fn product(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        finish: Finish,
+        width: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let w = weight.weights();
+        same("project", "input width", w.cols, x.dim)?;
+        let rows = self.active;
+        let mut normed = std::mem::take(&mut self.normed);
+        let values = match norm {
+            Some(norm) => {
+                same("project", "norm width", x.dim, norm.weight.len())?;
+                if normed.len() < rows * x.dim {
+                    normed = zeros(&self.info.name, "normed activations", rows * x.dim)?;
+                }
+                self.norm_rows(x, norm, &mut normed);
+                &normed
+            }
+            None => &x.values,
+        };
+        let x = Input { values, rows, dim: x.dim };
+        let out = Output::new(out, width);
+        let (task, tasks) = self.split(width, w.cols, rows);
+        self.parallel(rows * w.rows * w.cols, tasks, |i| {
+            let columns = i * task..((i + 1) * task).min(width);
+            kernels::project(self.level, x, w, finish, columns, out);
+        });
+        self.normed = normed;
+        Ok(())
+    }
+
+    /// Outputs of a task, and the number of tasks: about eight a thread, in groups of four, of at most 256 KiB of
+    /// weights when many rows pass over them.
+    fn split(&self, width: usize, cols: usize, rows: usize) -> (usize, usize) {
+        let even = width.div_ceil(self.threads * 8).next_multiple_of(4);
+        let fits = if rows > 1 { ((256 << 10) / (2 * cols.max(1))).next_multiple_of(4) } else { usize::MAX };
+        let task = even.min(fits).max(4);
+        (task, width.div_ceil(task))
+    }
+
+    fn norm_rows(&self, x: &Rows, norm: Norm<'_, Self>, out: &mut [f32]) {
+        let Norm { weight, eps } = norm;
+        let out = Output::new(out, x.dim);
+        self.parallel(self.active * x.dim * 8, self.active, |row| {
+            // SAFETY: a task takes its own row.
+            let out = unsafe { out.slice(row, 0..x.dim) };
+            kernels::rms_norm(self.level, &x.values[row * x.dim..][..x.dim], weight, eps, out);
+        });
+    }
+
+    /// Rotates the queries and keys in `projected`, leaves the queries in `q`.
+    fn rotate(&mut self, heads: Heads, q: &mut Rows) {
+        let (half, width) = (heads.rotary_dim / 2, heads.qkv_dim());
+        let q_dim = heads.q_dim();
+        let rows = self.projected.chunks_exact_mut(width).zip(q.values.chunks_exact_mut(q_dim)).take(self.active);
+        for (r, (y, q)) in rows.enumerate() {
+            let turn = &self.batch.rope[r * half * 2..][..half * 2];
+            for head in y[..q_dim + heads.kv_dim()].chunks_exact_mut(heads.head_dim) {
+                let (low, high) = head.split_at_mut(half);
+                for ((low, high), turn) in low.iter_mut().zip(high).zip(turn.chunks_exact(2)) {
+                    (*low, *high) = (*low * turn[0] - *high * turn[1], *high * turn[0] + *low * turn[1]);
+                }
+            }
+            q.copy_from_slice(&y[..q_dim]);
+        }
+    }
+}
+
+impl Backend for Cpu {
+    type Matrix = Matrix;
+    type Vector = Vec<f32>;
+    type Rows = Rows;
+    type Cache = Cache;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
+        if role == Role::GateUp {
+            same("matrix", "rows of gate and up (even)", 0, weight.rows % 2)?;
+        }
+        Ok(Matrix { weight: weight.clone(), role })
+    }
+
+    fn vector(&mut self, _name: &str, values: &[f32]) -> Result<Vec<f32>> {
+        Ok(values.to_vec())
+    }
+
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        Ok(Rows { dim, values: zeros(&self.info.name, name, rows.saturating_mul(dim))? })
+    }
+
+    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
+        Ok(Cache::new(layers, heads))
+    }
+
+    fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        cache.reserve(&self.info.name, pages)
+    }
+
+    fn page_bytes(&self, cache: &Cache) -> u64 {
+        cache.page_bytes()
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.batch.clone_from(batch);
+        self.active = batch.rows();
+        cache::group_by_page(batch, &mut self.by_page);
+        Ok(())
+    }
+
+    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+        let table = &table.weight;
+        same("embed", "output width", table.cols, out.dim)?;
+        at_most("embed", "rows", out.values.len() / out.dim.max(1), self.active)?;
+        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(&self.batch.tokens) {
+            at_most("embed", "token", table.rows.saturating_sub(1), token as usize)?;
+            table.dtype.widen(table.row(token as usize), out);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
+        same("norm", "output width", x.dim, out.dim)?;
+        same("norm", "norm width", x.dim, norm.weight.len())?;
+        self.norm_rows(x, norm, &mut out.values);
+        Ok(())
+    }
+
+    fn project(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        finish: Finish,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let gated = finish == Finish::SiluGate;
+        same("project", "gate role", usize::from(gated), usize::from(weight.role == Role::GateUp))?;
+        let width = if gated { weight.weight.rows / 2 } else { weight.weight.rows };
+        same("project", "output width", width, out.dim)?;
+        self.product(x, norm, weight, finish, width, &mut out.values)
+    }
+
+    fn project_qkv(
+        &mut self,
+        x: &Rows,
+        norm: Norm<'_, Self>,
+        weight: &Matrix,
+        q: &mut Rows,
+        cache: &mut Cache,
+        layer: usize,
+    ) -> Result<()> {
+        let heads = cache.heads();
+        let width = heads.qkv_dim();
+        same("project_qkv", "weight rows", width, weight.weight.rows)?;
+        same("project_qkv", "query width", heads.q_dim(), q.dim)?;
+        same("project_qkv", "rotation", self.active * heads.rotary_dim, self.batch.rope.len())?;
+        let mut projected = std::mem::take(&mut self.projected);
+        if projected.len() < self.active * width {
+            projected = zeros(&self.info.name, "queries, keys and values", self.active * width)?;
+        }
+        self.product(x, Some(norm), weight, Finish::Replace, width, &mut projected)?;
+        self.projected = projected;
+        self.rotate(heads, q);
+        let (pool, work) = (&self.pool, self.active * width * 4);
+        let mut append = || cache.append(layer, &self.by_page, &self.projected, width);
+        if work < SERIAL || self.threads == 1 { append() } else { pool.install(append) }
+    }
+
+    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        /// Rows that a task takes, so that a page of keys serves several.
+        const BLOCK: usize = 8;
+        let heads = cache.heads();
+        same("attention", "query width", heads.q_dim(), q.dim)?;
+        same("attention", "output width", heads.q_dim(), out.dim)?;
+        let group = heads.heads / heads.kv_heads;
+        let output = Output::new(&mut out.values, out.dim);
+        let tasks: usize = self.batch.segments.iter().map(|s| s.rows.len().div_ceil(BLOCK)).sum();
+        let seen: usize = self.batch.segments.iter().map(|s| (s.position + s.rows.len()) * s.rows.len()).sum();
+        self.parallel(2 * seen * heads.q_dim(), tasks * heads.kv_heads, |i| {
+            let (mut block, kv) = (i / heads.kv_heads, i % heads.kv_heads);
+            for segment in &self.batch.segments {
+                let blocks = segment.rows.len().div_ceil(BLOCK);
+                if block >= blocks {
+                    block -= blocks;
+                    continue;
+                }
+                let first = segment.rows.start + block * BLOCK;
+                let pages = &self.batch.pages[segment.pages.clone()];
+                let task = Attend {
+                    q: &q.values,
+                    width: q.dim,
+                    rows: first..(first + BLOCK).min(segment.rows.end),
+                    position: segment.position + block * BLOCK,
+                    heads: kv * group..(kv + 1) * group,
+                    head_dim: heads.head_dim,
+                    panels: &|page| cache.panels(layer, pages[page], kv),
+                    window: mask.window,
+                    scale: mask.scale,
+                };
+                return kernels::attend(self.level, &task, output);
+            }
+        });
+        Ok(())
+    }
+
+    fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
+        same("select", "output width", x.dim, out.dim)?;
+        at_most("select", "rows", self.batch.outputs.len(), first + count)?;
+        at_most("select", "rows", out.values.len() / out.dim.max(1), count)?;
+        for (i, &row) in self.batch.outputs[first..first + count].iter().enumerate() {
+            out.values[i * x.dim..][..x.dim].copy_from_slice(&x.values[row as usize * x.dim..][..x.dim]);
+        }
+        self.active = count;
+        Ok(())
+    }
+
+    fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
+        at_most("read", "elements", x.values.len(), out.len())?;
+        out.copy_from_slice(&x.values[..out.len()]);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

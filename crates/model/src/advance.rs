@@ -1,0 +1,102 @@
+//! Feeding a sequence: in chunks, with LongRoPE's rebuilding where a sequence crosses the border.
+
+use crate::decoder::{Feed, Model, Outputs, Probe, check_length, check_tokens};
+use crate::rope::{RopePolicy, RopeSet};
+use crate::{Result, Sequence};
+use std::ops::ControlFlow;
+
+/// How tokens are fed.
+#[derive(Clone, Copy, Debug)]
+pub struct Advance {
+    /// Tokens of a pass; at most the model's [`max_rows`](Model::max_rows).
+    pub chunk: usize,
+    /// Which rope factors.
+    pub policy: RopePolicy,
+    /// Tokens that the sequence may grow to, for [`RopePolicy::Ahead`].
+    pub budget: usize,
+    /// Whose logits are wanted.
+    pub outputs: Outputs,
+}
+
+/// What happens while tokens are fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The sequence changes to other rope factors: its cache is dropped, and `tokens` tokens are computed again.
+    RopeSwitch {
+        /// The new factors.
+        set: RopeSet,
+        /// Cached tokens that are computed again.
+        tokens: usize,
+    },
+    /// `done` of `total` tokens were computed.
+    Pass {
+        /// Tokens so far.
+        done: usize,
+        /// Tokens of this call, those computed again included.
+        total: usize,
+    },
+}
+
+/// Feeds `tokens` after what `sequence` holds; `logits` becomes those of `options.outputs`.
+///
+/// The rope factors are chosen by the length that the sequence has at the end. Where they differ from those of the
+/// cached keys, the cache is dropped and everything is computed again, as the reference does. `watch` is told of that
+/// and of every pass, and may break off: then `false` is returned, and `sequence` holds what was computed.
+///
+/// # Errors
+///
+/// More tokens than the model's context, unknown ids, and what the device reports. The sequence is unchanged by the
+/// first two.
+pub fn advance(
+    model: &mut dyn Model,
+    sequence: &mut Sequence,
+    tokens: &[u32],
+    options: Advance,
+    logits: &mut Vec<f32>,
+    mut probe: Option<&mut Probe<'_>>,
+    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<bool> {
+    logits.clear();
+    let length = sequence.len() + tokens.len();
+    check_length(model.config(), length)?;
+    check_tokens(model.config(), tokens)?;
+
+    let set = model.config().rope.choose(options.policy, length, options.budget);
+    let mut again = Vec::new();
+    if !sequence.is_empty() && set != sequence.rope_set() {
+        again = sequence.tokens().to_vec();
+        sequence.clear();
+        if watch(Step::RopeSwitch { set, tokens: again.len() }).is_break() {
+            return Ok(false);
+        }
+    }
+    if sequence.is_empty() {
+        sequence.set_rope(set);
+    }
+
+    let total = again.len() + tokens.len();
+    let chunk = options.chunk.clamp(1, model.max_rows());
+    let parts = again.chunks(chunk).map(|part| (part, true)).chain(tokens.chunks(chunk).map(|part| (part, false)));
+    let mut done = 0;
+    let mut of_pass = Vec::new();
+    for (part, repeated) in parts {
+        let last = done + part.len() == total;
+        let outputs = match options.outputs {
+            Outputs::Last if last => Outputs::Last,
+            Outputs::All if !repeated => Outputs::All,
+            _ => Outputs::None,
+        };
+        let probe = probe.as_deref_mut().map(|probe| probe as &mut Probe<'_>);
+        model.forward(&mut [Feed { sequence, tokens: part, outputs }], &mut of_pass, probe)?;
+        if last && logits.is_empty() {
+            std::mem::swap(logits, &mut of_pass);
+        } else {
+            logits.extend_from_slice(&of_pass);
+        }
+        done += part.len();
+        if watch(Step::Pass { done, total }).is_break() {
+            return Ok(last);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,224 @@
+//! One description for every member of the family, from `config.json`.
+
+use crate::json::Object;
+use crate::rope::{LongRope, Rope};
+use crate::{Error, Result};
+use phi3_tensor::Heads;
+use std::path::Path;
+
+/// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
+mod limits {
+    pub(super) const WIDTH: usize = 1 << 18;
+    pub(super) const VOCABULARY: usize = 1 << 24;
+    pub(super) const LAYERS: usize = 1 << 12;
+    pub(super) const HEADS: usize = 1 << 14;
+    pub(super) const POSITIONS: usize = 1 << 30;
+}
+
+/// What a decoder computes: sizes, norms, rotation and mask, normalised from the fields of `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated feed-forward.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Heads of every layer.
+    pub heads: Heads,
+    /// Tokens, and rows of the embedding.
+    pub vocab_size: usize,
+    /// Positions that the model was made for.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in every norm.
+    pub rms_norm_eps: f32,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// Positions that a token sees, itself included, where that is limited.
+    pub sliding_window: Option<usize>,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// First token of a text, where the model has one.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_id: Vec<u32>,
+}
+
+impl Config {
+    /// Reads `config.json` of a checkpoint folder.
+    pub fn read(path: &Path) -> Result<Self> {
+        let hint = "a checkpoint folder holds config.json beside its weights";
+        Self::from_object(&Object::read(path, hint)?)
+    }
+
+    /// Parses the text of a `config.json`; `path` is for messages.
+    pub fn parse(path: &Path, json: &[u8]) -> Result<Self> {
+        Self::from_object(&Object::parse(path, json)?)
+    }
+
+    fn from_object(json: &Object) -> Result<Self> {
+        architecture(json)?;
+        refuse_unknown(json)?;
+        let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
+        let heads = heads(json, hidden_size)?;
+        let max_position_embeddings = json.integer("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(4096);
+        let (rope, rotary_dim) = rope(json, heads.head_dim, max_position_embeddings)?;
+        let vocab_size = json.required("vocab_size", 1..=limits::VOCABULARY)?;
+        let eps = json.positive("rms_norm_eps")?.unwrap_or(1e-5) as f32;
+        if !eps.is_normal() {
+            return Err(json.bad("rms_norm_eps", "a number that f32 can hold", "published models have 1e-05"));
+        }
+        Ok(Self {
+            hidden_size,
+            intermediate_size: json.required("intermediate_size", 1..=limits::WIDTH)?,
+            num_hidden_layers: json.required("num_hidden_layers", 1..=limits::LAYERS)?,
+            heads: Heads { rotary_dim, ..heads },
+            vocab_size,
+            max_position_embeddings,
+            rms_norm_eps: eps,
+            rope,
+            sliding_window: json.integer("sliding_window", 1..=limits::POSITIONS)?,
+            tie_word_embeddings: json.boolean("tie_word_embeddings")?.unwrap_or(false),
+            bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
+            eos_token_id: token_ids(json, "eos_token_id")?,
+        })
+    }
+
+    /// Rows of the fused gate and up projection.
+    pub fn gate_up_dim(&self) -> usize {
+        2 * self.intermediate_size
+    }
+}
+
+fn architecture(json: &Object) -> Result<()> {
+    let hint = "this engine runs Phi3ForCausalLM checkpoints (model_type \"phi3\")";
+    match json.string("model_type")? {
+        Some("phi3") => {}
+        _ => return Err(json.bad("model_type", "\"phi3\"", hint)),
+    }
+    match json.get("architectures").and_then(|list| list.as_array()) {
+        Some(list) if !list.is_empty() && !list.iter().any(|name| name == "Phi3ForCausalLM") => {
+            Err(json.bad("architectures", "\"Phi3ForCausalLM\"", hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fields that change the result in ways that are not implemented are refused by name; others may be anything.
+fn refuse_unknown(json: &Object) -> Result<()> {
+    if !matches!(json.string("hidden_act")?, None | Some("silu" | "swish")) {
+        return Err(json.bad("hidden_act", "\"silu\"", "no published Phi-3 checkpoint has another activation"));
+    }
+    for field in ["attention_bias", "mlp_bias", "lm_head_bias"] {
+        if json.boolean(field)? == Some(true) {
+            return Err(json.bad(field, "false", "no published Phi-3 checkpoint has this bias"));
+        }
+    }
+    if json.get("quantization_config").is_some() {
+        let hint = "load the checkpoint's unquantised weights";
+        return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are understood", hint));
+    }
+    Ok(())
+}
+
+fn heads(json: &Object, hidden_size: usize) -> Result<Heads> {
+    let heads = json.required("num_attention_heads", 1..=limits::HEADS)?;
+    let kv_heads = json.integer("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(heads);
+    if kv_heads > heads || !heads.is_multiple_of(kv_heads) {
+        let expected = format!("a divisor of num_attention_heads ({heads})");
+        return Err(json.bad("num_key_value_heads", expected, "query heads share key heads in equal groups"));
+    }
+    let head_dim = match json.integer("head_dim", 1..=limits::WIDTH)? {
+        Some(head_dim) => head_dim,
+        None if !hidden_size.is_multiple_of(heads) => {
+            let expected = format!("a divisor of hidden_size ({hidden_size})");
+            return Err(json.bad("num_attention_heads", expected, "heads share the width in equal parts"));
+        }
+        None => hidden_size / heads,
+    };
+    if !head_dim.is_multiple_of(2) {
+        let expected = format!("an even head size, not {head_dim}");
+        return Err(json.bad("num_attention_heads", expected, "dimensions of a head are rotated in pairs"));
+    }
+    Ok(Heads { heads, kv_heads, head_dim, rotary_dim: head_dim })
+}
+
+/// Rotary embedding and the number of rotated dimensions. Newer files have all of it in `rope_parameters`.
+fn rope(json: &Object, head_dim: usize, max_positions: usize) -> Result<(Rope, usize)> {
+    let newer = json.object("rope_parameters")?;
+    let scaling = match json.object("rope_scaling")? {
+        Some(scaling) => Some(scaling),
+        None => json.object("rope_parameters")?,
+    };
+    let near = newer.as_ref().unwrap_or(json);
+    let number = |field| Ok::<_, Error>(near.positive(field)?.or(json.positive(field)?));
+
+    let factor = number("partial_rotary_factor")?.unwrap_or(1.0);
+    let rotary_dim = (head_dim as f64 * factor) as usize;
+    if factor > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
+        let owner = if json.get("partial_rotary_factor").is_some() { json } else { near };
+        let expected = format!("a share of the head ({head_dim}) that leaves an even number of dimensions");
+        return Err(owner.bad("partial_rotary_factor", expected, "dimensions of a head are rotated in pairs"));
+    }
+    let theta = number("rope_theta")?.unwrap_or(10000.0) as f32;
+    let long = match scaling {
+        Some(scaling) => long_rope(json, &scaling, rotary_dim, max_positions)?,
+        None => None,
+    };
+    Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
+}
+
+fn long_rope(json: &Object, scaling: &Object, rotary_dim: usize, max_positions: usize) -> Result<Option<LongRope>> {
+    let kind = scaling.string("rope_type")?.or(scaling.string("type")?);
+    match kind {
+        Some("su" | "longrope") => {}
+        Some("default") => return Ok(None),
+        _ => {
+            let field = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
+            return Err(scaling.bad(field, "\"longrope\", \"su\" or \"default\"", "other kinds are not implemented"));
+        }
+    }
+    const KNOWN: [&str; 10] = [
+        "rope_type",
+        "type",
+        "short_factor",
+        "long_factor",
+        "factor",
+        "attention_factor",
+        "original_max_position_embeddings",
+        "rope_theta",
+        "partial_rotary_factor",
+        "max_position_embeddings",
+    ];
+    if let Some(unknown) = scaling.names().find(|name| !KNOWN.contains(name)) {
+        return Err(scaling.bad(unknown, "nothing: this field is not understood", "it may change the result"));
+    }
+    let field = "original_max_position_embeddings";
+    let owner = if scaling.get(field).is_some() { scaling } else { json };
+    let original = owner.required(field, 1..=limits::POSITIONS)?;
+    let scale = match scaling.positive("attention_factor")? {
+        Some(scale) => scale,
+        None if max_positions <= original => 1.0,
+        None if original == 1 => {
+            return Err(owner.bad(field, "more than 1", "the attention factor divides by its logarithm"));
+        }
+        None => (1.0 + (max_positions as f64 / original as f64).ln() / (original as f64).ln()).sqrt(),
+    };
+    Ok(Some(LongRope {
+        short_factor: scaling.factors("short_factor", rotary_dim / 2)?,
+        long_factor: scaling.factors("long_factor", rotary_dim / 2)?,
+        original_max_position_embeddings: original,
+        attention_factor: scale as f32,
+    }))
+}
+
+/// One token id or a list of them.
+pub(crate) fn token_ids(json: &Object, field: &str) -> Result<Vec<u32>> {
+    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match json.get(field) {
+        None => Some(Vec::new()),
+        Some(serde_json::Value::Array(list)) => list.iter().map(id).collect(),
+        Some(value) => id(value).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| json.bad(field, "a token id or a list of them", "compare the file with the published one"))
+}

@@ -1,0 +1,369 @@
+//! The decoder: one text for every Phi-3 and every machine.
+
+use crate::sequence::{PagePool, Sequence};
+use crate::{Checkpoint, Config, Error, Result};
+use phi3_tensor::{Backend, Batch, DeviceInfo, Finish, Mask, Norm, Role, Segment};
+
+/// One layer's weights, under their published names.
+struct Layer<B: Backend> {
+    input_layernorm: B::Vector,
+    qkv_proj: B::Matrix,
+    o_proj: B::Matrix,
+    post_attention_layernorm: B::Vector,
+    gate_up_proj: B::Matrix,
+    down_proj: B::Matrix,
+}
+
+/// A pass's activations, `[rows, …]`, made once.
+struct Activations<B: Backend> {
+    /// The residual stream, `[rows, hidden_size]`.
+    x: B::Rows,
+    /// Queries, `[rows, heads * head_dim]`.
+    q: B::Rows,
+    /// What the heads return, `[rows, heads * head_dim]`.
+    mixed: B::Rows,
+    /// The gated feed-forward, `[rows, intermediate_size]`.
+    gated: B::Rows,
+    /// Rows whose logits are wanted, `[rows, hidden_size]`.
+    chosen: B::Rows,
+    /// `[output rows, vocab_size]`
+    logits: B::Rows,
+}
+
+/// Rows of which sequence a pass computes, and whose logits are wanted.
+pub struct Feed<'a> {
+    /// Where the tokens follow.
+    pub sequence: &'a mut Sequence,
+    /// At least one.
+    pub tokens: &'a [u32],
+    /// Whose logits are wanted.
+    pub outputs: Outputs,
+}
+
+/// Whose logits a feed wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// Nobody's: a chunk of a prompt that goes on.
+    None,
+    /// The last token's.
+    Last,
+    /// Every token's.
+    All,
+}
+
+/// Is shown the hidden states of a pass: `hidden.0` (input of layer 0), `hidden.i` (output of layer i - 1) and
+/// `hidden.norm`, each `[rows, hidden_size]`.
+pub type Probe<'a> = dyn FnMut(&str, &[f32]) + 'a;
+
+/// How a decoder is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderOptions {
+    /// Rows of a pass, at most: the length of a prompt's chunks.
+    pub max_rows: usize,
+}
+
+impl Default for DecoderOptions {
+    fn default() -> Self {
+        Self { max_rows: 512 }
+    }
+}
+
+/// A model on a device. The library's border: machines differ behind it.
+pub trait Model: Send {
+    /// What the model computes.
+    fn config(&self) -> &Config;
+    /// What it runs on.
+    fn device(&self) -> &DeviceInfo;
+    /// Rows that one pass takes.
+    fn max_rows(&self) -> usize;
+    /// An empty sequence. It may outlive neither its use nor the model's: another model refuses it.
+    fn sequence(&self) -> Sequence;
+    /// Bytes of keys and values in use.
+    fn cache_bytes(&self) -> u64;
+    /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the feeds.
+    fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
+}
+
+/// The decoder on a backend.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    config: Config,
+    options: DecoderOptions,
+    embed_tokens: B::Matrix,
+    layers: Vec<Layer<B>>,
+    norm: B::Vector,
+    /// Absent where the embedding is the head.
+    lm_head: Option<B::Matrix>,
+    cache: B::Cache,
+    pool: PagePool,
+    activations: Activations<B>,
+    /// Rows of `activations.logits`.
+    max_outputs: usize,
+    batch: Batch,
+}
+
+/// Bytes of logits that are computed at once, about.
+const LOGITS_BYTES: usize = 64 << 20;
+
+impl<B: Backend> Decoder<B> {
+    /// Brings a checkpoint to a device. `progress` is told the bytes of weights that are there so far.
+    pub fn load(
+        mut backend: B,
+        checkpoint: &Checkpoint,
+        options: DecoderOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let config = checkpoint.config().clone();
+        let mut loader = Loader { backend: &mut backend, checkpoint, done: 0, progress };
+        let embed_tokens =
+            loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, Role::Plain)?;
+        let mut layers = Vec::new();
+        for i in 0..config.num_hidden_layers {
+            layers.push(loader.layer(&config, i)?);
+        }
+        let norm = loader.vector("model.norm.weight", config.hidden_size)?;
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size, Role::Plain)?),
+        };
+        let rows = options.max_rows.clamp(1, config.max_position_embeddings.max(16));
+        let max_outputs = (LOGITS_BYTES / 4 / config.vocab_size).clamp(1, rows);
+        let activations = Activations {
+            x: backend.rows("x", rows, config.hidden_size)?,
+            q: backend.rows("q", rows, config.heads.q_dim())?,
+            mixed: backend.rows("mixed", rows, config.heads.q_dim())?,
+            gated: backend.rows("gated", rows, config.intermediate_size)?,
+            chosen: backend.rows("chosen", rows, config.hidden_size)?,
+            logits: backend.rows("logits", max_outputs, config.vocab_size)?,
+        };
+        Ok(Self {
+            cache: backend.cache(config.num_hidden_layers, config.heads)?,
+            options: DecoderOptions { max_rows: rows },
+            backend,
+            config,
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            pool: PagePool::default(),
+            activations,
+            max_outputs,
+            batch: Batch::default(),
+        })
+    }
+
+    /// The machine, for its own counters.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Checks the feeds and lays them out as rows of one pass.
+    fn lay_out(&mut self, feeds: &mut [Feed<'_>]) -> Result<()> {
+        self.check(feeds)?;
+        let batch = &mut self.batch;
+        batch.clear();
+        for feed in feeds {
+            let (start, position) = (batch.rows(), feed.sequence.len());
+            feed.sequence.grow(feed.tokens.len());
+            batch.tokens.extend_from_slice(feed.tokens);
+            for position in position..position + feed.tokens.len() {
+                batch.positions.push(position as u32);
+                self.config.rope.turn(feed.sequence.rope_set(), position, &mut batch.rope);
+            }
+            let pages = batch.pages.len();
+            batch.pages.extend_from_slice(feed.sequence.pages());
+            let rows = start..batch.tokens.len();
+            match feed.outputs {
+                Outputs::None => {}
+                Outputs::Last => batch.outputs.push(rows.end as u32 - 1),
+                Outputs::All => batch.outputs.extend(rows.clone().map(|row| row as u32)),
+            }
+            batch.segments.push(Segment { rows, position, pages: pages..batch.pages.len() });
+        }
+        Ok(self.backend.reserve(&mut self.cache, self.pool.made())?)
+    }
+
+    fn check(&self, feeds: &[Feed<'_>]) -> Result<()> {
+        let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
+        if rows > self.options.max_rows {
+            let limit = format!("a pass takes {} rows", self.options.max_rows);
+            let hint = "feed a long prompt in chunks";
+            return Err(Error::Request { what: "pass", found: format!("{rows} rows"), limit, hint });
+        }
+        for feed in feeds {
+            if feed.tokens.is_empty() {
+                let limit = "a feed has at least one token".into();
+                return Err(Error::Request {
+                    what: "pass",
+                    found: "no token".into(),
+                    limit,
+                    hint: "leave the feed out",
+                });
+            }
+            let length = feed.sequence.len() + feed.tokens.len();
+            check_length(&self.config, length)?;
+            check_tokens(&self.config, feed.tokens)?;
+        }
+        Ok(())
+    }
+
+    /// The pass itself.
+    fn run(&mut self, logits: &mut Vec<f32>, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
+        let Self { backend, config, layers, cache, activations: a, batch, .. } = self;
+        let (rows, width) = (batch.rows(), config.hidden_size);
+        let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
+        let mask = Mask { window: config.sliding_window, scale: 1.0 / (config.heads.head_dim as f32).sqrt() };
+        let mut show = |backend: &mut B, name: &str, x: &B::Rows| -> Result<()> {
+            if let Some(probe) = probe.as_deref_mut() {
+                let mut hidden = vec![0.0; rows * width];
+                backend.read(x, &mut hidden)?;
+                probe(name, &hidden);
+            }
+            Ok(())
+        };
+
+        backend.begin(batch)?;
+        backend.embed(&self.embed_tokens, &mut a.x)?;
+        for (i, layer) in layers.iter().enumerate() {
+            show(backend, &format!("hidden.{i}"), &a.x)?;
+            backend.project_qkv(&a.x, norm(&layer.input_layernorm), &layer.qkv_proj, &mut a.q, cache, i)?;
+            backend.attention(&a.q, cache, i, mask, &mut a.mixed)?;
+            backend.project(&a.mixed, None, &layer.o_proj, Finish::Add, &mut a.x)?;
+            let post = Some(norm(&layer.post_attention_layernorm));
+            backend.project(&a.x, post, &layer.gate_up_proj, Finish::SiluGate, &mut a.gated)?;
+            backend.project(&a.gated, None, &layer.down_proj, Finish::Add, &mut a.x)?;
+        }
+        show(backend, &format!("hidden.{}", layers.len()), &a.x)?;
+        if probe.is_some() {
+            backend.norm(&a.x, norm(&self.norm), &mut a.chosen)?;
+        }
+        if let Some(probe) = probe {
+            let mut hidden = vec![0.0; rows * width];
+            backend.read(&a.chosen, &mut hidden)?;
+            probe("hidden.norm", &hidden);
+        }
+
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        let (outputs, vocab) = (batch.outputs.len(), config.vocab_size);
+        logits.resize(outputs * vocab, 0.0);
+        if outputs == 0 {
+            return Ok(backend.finish()?);
+        }
+        if outputs == rows && outputs <= self.max_outputs {
+            backend.project(&a.x, Some(norm(&self.norm)), head, Finish::Replace, &mut a.logits)?;
+            return Ok(backend.read(&a.logits, logits)?);
+        }
+        for (slice, out) in logits.chunks_mut(self.max_outputs * vocab).enumerate() {
+            backend.select(&a.x, slice * self.max_outputs, out.len() / vocab, &mut a.chosen)?;
+            backend.project(&a.chosen, Some(norm(&self.norm)), head, Finish::Replace, &mut a.logits)?;
+            backend.read(&a.logits, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Model for Decoder<B> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn device(&self) -> &DeviceInfo {
+        self.backend.info()
+    }
+
+    fn max_rows(&self) -> usize {
+        self.options.max_rows
+    }
+
+    fn sequence(&self) -> Sequence {
+        Sequence::new(self.pool.clone())
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        self.pool.used() as u64 * self.backend.page_bytes(&self.cache)
+    }
+
+    fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
+        logits.clear();
+        if feeds.is_empty() {
+            return Ok(());
+        }
+        self.lay_out(feeds)?;
+        self.run(logits, probe)?;
+        for feed in feeds.iter_mut() {
+            feed.sequence.append(feed.tokens, self.config.sliding_window);
+        }
+        self.check_finite(feeds, logits)
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    fn check_finite(&self, _feeds: &[Feed<'_>], logits: &[f32]) -> Result<()> {
+        let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+        let row = self.batch.outputs[at / self.config.vocab_size] as usize;
+        let position = self.batch.positions[row] as usize;
+        Err(Error::NotFinite { what: "logits", position, cause: "a weight may be damaged".into() })
+    }
+}
+
+/// An error where a sequence would be longer than the model's context.
+pub fn check_length(config: &Config, tokens: usize) -> Result<()> {
+    if tokens <= config.max_position_embeddings {
+        return Ok(());
+    }
+    Err(Error::Request {
+        what: "prompt too long",
+        found: format!("{tokens} tokens"),
+        limit: format!("the model's context is {} tokens (max_position_embeddings)", config.max_position_embeddings),
+        hint: "shorten the prompt",
+    })
+}
+
+/// An error where a token is none of the model's.
+pub fn check_tokens(config: &Config, tokens: &[u32]) -> Result<()> {
+    match tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+        None => Ok(()),
+        Some(token) => Err(Error::Request {
+            what: "unknown token id",
+            found: token.to_string(),
+            limit: format!("the model has ids 0 to {} (vocab_size)", config.vocab_size - 1),
+            hint: "the tokenizer may be another model's",
+        }),
+    }
+}
+
+/// Looks weights up, brings them over, and counts.
+struct Loader<'a, B: Backend> {
+    backend: &'a mut B,
+    checkpoint: &'a Checkpoint,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<B: Backend> Loader<'_, B> {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize, role: Role) -> Result<B::Matrix> {
+        let weight = self.checkpoint.matrix(name, rows, cols)?;
+        let matrix = self.backend.matrix(&weight, role)?;
+        self.done += weight.bytes().len() as u64;
+        (self.progress)(self.done);
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<B::Vector> {
+        let values = self.checkpoint.vector(name, len)?;
+        Ok(self.backend.vector(name, &values)?)
+    }
+
+    fn layer(&mut self, config: &Config, i: usize) -> Result<Layer<B>> {
+        let (hidden, heads) = (config.hidden_size, config.heads);
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        Ok(Layer {
+            input_layernorm: self.vector(&name("input_layernorm"), hidden)?,
+            qkv_proj: self.matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden, Role::Qkv(heads))?,
+            o_proj: self.matrix(&name("self_attn.o_proj"), hidden, heads.q_dim(), Role::Plain)?,
+            post_attention_layernorm: self.vector(&name("post_attention_layernorm"), hidden)?,
+            gate_up_proj: self.matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden, Role::GateUp)?,
+            down_proj: self.matrix(&name("mlp.down_proj"), hidden, config.intermediate_size, Role::Plain)?,
+        })
+    }
+}

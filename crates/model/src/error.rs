@@ -1,0 +1,106 @@
+//! What can be wrong with a checkpoint or a request.
+
+use std::path::{Path, PathBuf};
+
+/// An error of loading or of running a model: which file, tensor or field, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("cannot read {}: {message}; hint: {hint}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// A file is not the JSON that it should be.
+    #[error("{}: not valid JSON: {message}; hint: the file may be incomplete, fetch it again", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with line and column.
+        message: String,
+    },
+
+    /// A field of a JSON file is missing, of the wrong kind, or out of range.
+    #[error("{}: {field}: expected {expected}, found {found}; hint: {hint}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field, with the fields around it.
+        field: String,
+        /// What would be right.
+        expected: String,
+        /// What stands there.
+        found: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// The header of a safetensors file is damaged.
+    #[error("{}: bad safetensors header: {message}; hint: the file may be truncated or no safetensors file", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// A tensor is not what the model needs.
+    #[error("{}: tensor {tensor}: {message}; hint: {hint}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor as published.
+        tensor: String,
+        /// What was expected and what was found.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// A request does not fit the model.
+    #[error("{what}: {found}, but {limit}; hint: {hint}")]
+    Request {
+        /// The part of the request.
+        what: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What the model allows.
+        limit: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// The model computed NaN or infinity.
+    #[error("{what} not finite (NaN or infinity) at position {position}; {cause}")]
+    NotFinite {
+        /// What was not finite.
+        what: &'static str,
+        /// Position in the sequence.
+        position: usize,
+        /// The weight that is to blame, where one was found.
+        cause: String,
+    },
+
+    /// The device could not do it.
+    #[error(transparent)]
+    Device(#[from] phi3_tensor::Error),
+}
+
+impl Error {
+    pub(crate) fn read(path: &Path, error: &std::io::Error, hint: &'static str) -> Self {
+        Self::Read { path: path.to_owned(), message: error.to_string(), hint }
+    }
+
+    pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
+        Self::Json { path: path.to_owned(), message: error.to_string() }
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,193 @@
+//! The front end of a safetensors file: a checked header over a memory map.
+
+use crate::{Error, Result};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest header that is read, as in the reference implementation.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Types a file may have, with the bits of an element.
+const DTYPES: [(&str, u64); 22] = [
+    ("BOOL", 8),
+    ("F4", 4),
+    ("F6_E2M3", 6),
+    ("F6_E3M2", 6),
+    ("U8", 8),
+    ("I8", 8),
+    ("F8_E5M2", 8),
+    ("F8_E4M3", 8),
+    ("F8_E8M0", 8),
+    ("F8_E4M3FNUZ", 8),
+    ("F8_E5M2FNUZ", 8),
+    ("I16", 16),
+    ("U16", 16),
+    ("F16", 16),
+    ("BF16", 16),
+    ("I32", 32),
+    ("U32", 32),
+    ("F32", 32),
+    ("C64", 64),
+    ("F64", 64),
+    ("I64", 64),
+    ("U64", 64),
+];
+
+/// A tensor's place in a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Vec<usize>,
+    /// Bytes of the whole file.
+    pub(crate) range: Range<usize>,
+}
+
+/// An opened file: its tensors, and the bytes behind them.
+pub(crate) struct SafeTensors {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl SafeTensors {
+    /// Maps a file and checks its header; the weights are not read.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let hint = "a checkpoint folder holds model.safetensors, or an index and every shard that it names";
+        let read = |e: std::io::Error| Error::read(path, &e, hint);
+        let file = File::open(path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(Error::Header { path: path.to_owned(), message: "not a regular file".into() });
+        }
+        if metadata.len() < 8 {
+            return Err(too_short(path, metadata.len()));
+        }
+        // SAFETY: the map is read only; as with every mapped file, it must not be cut short while in use.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
+        Self::parse(path, Arc::new(map))
+    }
+
+    /// Checks the header of bytes that came from `path`.
+    pub(crate) fn parse(path: &Path, bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self> {
+        let data = (*bytes).as_ref();
+        let header = |message: String| Error::Header { path: path.to_owned(), message };
+        let Some((length, rest)) = data.split_first_chunk::<8>() else {
+            return Err(too_short(path, data.len() as u64));
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > rest.len() as u64 || length > MAX_HEADER {
+            let message = format!("its length field says {length} bytes, the file has {} after it", rest.len());
+            return Err(header(message));
+        }
+        let (text, tensors) = rest.split_at(length as usize);
+        let text = std::str::from_utf8(text).map_err(|e| header(format!("not UTF-8: {e}")))?;
+        let fields = parse_object(text).map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
+        let start = 8 + length as usize;
+        let mut entries = Vec::with_capacity(fields.len());
+        let mut names = HashSet::new();
+        for (name, value) in fields {
+            if name == "__metadata__" {
+                continue;
+            }
+            let entry = entry(path, name, &value, start, tensors.len())?;
+            if !names.insert(entry.name.clone()) {
+                return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
+            }
+            entries.push(entry);
+        }
+        no_overlap(path, &mut entries)?;
+        Ok(Self { path: path.to_owned(), bytes, entries })
+    }
+}
+
+fn too_short(path: &Path, len: u64) -> Error {
+    Error::Header { path: path.to_owned(), message: format!("the file is too short: {len} bytes, at least 8 expected") }
+}
+
+fn tensor(path: &Path, name: &str, message: impl Into<String>) -> Error {
+    let hint = "the file is damaged or truncated, fetch it again";
+    Error::Tensor { path: path.to_owned(), tensor: name.into(), message: message.into(), hint }
+}
+
+/// The fields of a JSON object in their order, repeated names kept.
+fn parse_object(text: &str) -> serde_json::Result<Vec<(String, Value)>> {
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, Value)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object of tensors")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Self::Value, M::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = map.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(text);
+    let fields = json.deserialize_map(Fields)?;
+    json.end()?;
+    Ok(fields)
+}
+
+/// Checks one tensor: type, shape, and that its bytes lie in the file and are as many as the shape asks for.
+fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> Result<Entry> {
+    let bad = |message: String| tensor(path, &name, message);
+    let numbers = |field: &str| -> Result<Vec<u64>> {
+        let list = value.get(field).and_then(Value::as_array);
+        list.and_then(|list| list.iter().map(Value::as_u64).collect())
+            .ok_or_else(|| bad(format!("{field}: expected a list of whole numbers, found {}", at(value, field))))
+    };
+    let dtype = value.get("dtype").and_then(Value::as_str);
+    let Some(&(dtype, bits)) = DTYPES.iter().find(|(name, _)| Some(*name) == dtype) else {
+        return Err(bad(format!("dtype: expected a safetensors type such as BF16, found {}", at(value, "dtype"))));
+    };
+    let shape = numbers("shape")?;
+    let offsets = numbers("data_offsets")?;
+    let &[begin, end] = offsets.as_slice() else {
+        return Err(bad(format!("data_offsets: expected begin and end, found {offsets:?}")));
+    };
+    if begin > end {
+        return Err(bad(format!("data_offsets: begin {begin} lies behind end {end}")));
+    }
+    let bytes = shape.iter().try_fold(bits, |n, &d| n.checked_mul(d)).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
+    if bytes != Some(end - begin) {
+        let wanted = bytes.map_or("more bytes than 64 bits count".into(), |n| format!("{n} bytes"));
+        let message = format!("shape {shape:?} of {dtype}: expected {wanted}, data_offsets hold {}", end - begin);
+        return Err(bad(message));
+    }
+    if end > len as u64 {
+        let message = format!("data_offsets [{begin}, {end}] lie outside the file, which has {len} bytes of data");
+        return Err(bad(message));
+    }
+    let shape = shape.into_iter().map(|d| d as usize).collect();
+    Ok(Entry { dtype, shape, range: start + begin as usize..start + end as usize, name })
+}
+
+fn at(value: &Value, field: &str) -> String {
+    let text = value.get(field).map_or("nothing".into(), Value::to_string);
+    text.chars().take(60).collect()
+}
+
+fn no_overlap(path: &Path, entries: &mut [Entry]) -> Result<()> {
+    entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
+    for pair in entries.windows(2) {
+        if pair[1].range.start < pair[0].range.end {
+            let message = format!("its data_offsets overlap those of {}", pair[0].name);
+            return Err(tensor(path, &pair[1].name, message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Sequences and the pages that hold their keys and values.
+
+use crate::rope::RopeSet;
+use phi3_tensor::{Batch, PAGE};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Hands out pages of the cache. Pages come back when a sequence is dropped or no longer sees them.
+#[derive(Clone, Default)]
+pub(crate) struct PagePool(Arc<Mutex<Pages>>);
+
+#[derive(Default)]
+struct Pages {
+    free: Vec<u32>,
+    /// Pages that were ever handed out: the cache needs room for this many.
+    made: u32,
+}
+
+impl PagePool {
+    fn with<T>(&self, f: impl FnOnce(&mut Pages) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> u32 {
+        self.with(|pages| {
+            pages.free.pop().unwrap_or_else(|| {
+                pages.made += 1;
+                pages.made - 1
+            })
+        })
+    }
+
+    fn give_back(&self, page: u32) {
+        if page != Batch::NO_PAGE {
+            self.with(|pages| pages.free.push(page));
+        }
+    }
+
+    /// Pages that the cache needs room for.
+    pub(crate) fn made(&self) -> usize {
+        self.with(|pages| pages.made as usize)
+    }
+
+    /// Pages in use.
+    pub(crate) fn used(&self) -> usize {
+        self.with(|pages| pages.made as usize - pages.free.len())
+    }
+}
+
+/// One text in the cache: its tokens, their pages, and the rope factors that its keys were rotated with.
+pub struct Sequence {
+    pool: PagePool,
+    tokens: Vec<u32>,
+    pages: Vec<u32>,
+    set: RopeSet,
+}
+
+impl Sequence {
+    pub(crate) fn new(pool: PagePool) -> Self {
+        Self { pool, tokens: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
+    }
+
+    /// The tokens whose keys and values are in the cache.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Number of cached tokens: the position of the next one.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The factors that the cached keys were rotated with.
+    pub fn rope_set(&self) -> RopeSet {
+        self.set
+    }
+
+    /// The empty sequence with these factors, for passes over several sequences; [`advance`](crate::advance) chooses them
+    /// itself.
+    pub fn with_rope(mut self, set: RopeSet) -> Self {
+        self.clear();
+        self.set = set;
+        self
+    }
+
+    /// Sets the factors; only an empty sequence may change them.
+    pub(crate) fn set_rope(&mut self, set: RopeSet) {
+        debug_assert!(self.is_empty() || self.set == set);
+        self.set = set;
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.pages.drain(..).for_each(|page| self.pool.give_back(page));
+        self.tokens.clear();
+    }
+
+    /// Keeps the first `len` tokens, so that others may follow them. With a sliding window the positions that the next
+    /// token would see may be gone; then everything is forgotten. Returns how many tokens are left.
+    pub fn truncate(&mut self, len: usize, window: Option<usize>) -> usize {
+        if len < self.tokens.len() {
+            let seen = window.map_or(0, |window| (len + 1).saturating_sub(window));
+            let needed = seen / PAGE..len.div_ceil(PAGE);
+            if self.pages[needed].contains(&Batch::NO_PAGE) {
+                self.clear();
+            } else {
+                self.pages.drain(len.div_ceil(PAGE)..).for_each(|page| self.pool.give_back(page));
+                self.tokens.truncate(len);
+            }
+        }
+        self.tokens.len()
+    }
+
+    /// Makes room for `count` more tokens.
+    pub(crate) fn grow(&mut self, count: usize) {
+        while self.pages.len() * PAGE < self.tokens.len() + count {
+            self.pages.push(self.pool.take());
+        }
+    }
+
+    /// The page of each `PAGE` positions.
+    pub(crate) fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    /// Records tokens whose keys and values a pass has written, and frees pages that no later token sees.
+    pub(crate) fn append(&mut self, tokens: &[u32], window: Option<usize>) {
+        self.tokens.extend_from_slice(tokens);
+        let seen = window.map_or(0, |window| (self.tokens.len() + 1).saturating_sub(window));
+        for page in &mut self.pages[..seen / PAGE] {
+            self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
+        }
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

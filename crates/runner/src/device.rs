@@ -1,0 +1,161 @@
+//! Choosing a machine, and saying why.
+
+use crate::{Error, Result};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
+use phi3_tensor::cpu::{self, Cpu};
+use std::fmt;
+use std::str::FromStr;
+
+/// Which machine to run on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// A real GPU where there is one, else the processor; never a software adapter.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU: a real one where there is one, else a software adapter.
+    Gpu,
+    /// The adapter of this number, as `devices` lists them.
+    GpuIndex(usize),
+    /// The first adapter whose name contains this, in any case of letters.
+    Name(String),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "cpu" => Self::Cpu,
+            "gpu" => Self::Gpu,
+            "" => return Err(bad_device(text)),
+            _ => match text.strip_prefix("gpu:") {
+                Some(index) => Self::GpuIndex(index.parse().map_err(|_| bad_device(text))?),
+                None => Self::Name(text.to_owned()),
+            },
+        })
+    }
+}
+
+fn bad_device(found: &str) -> Error {
+    let expected = "auto, cpu, gpu, gpu:N, or part of an adapter's name".into();
+    Error::Argument { argument: "--device", expected, found: format!("{found:?}") }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu => f.write_str("gpu"),
+            Self::GpuIndex(index) => write!(f, "gpu:{index}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// How a model is set up on its machine.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Which machine.
+    pub device: Device,
+    /// Threads of the CPU backend; as many as the process may use where absent.
+    pub threads: Option<usize>,
+    /// Tokens of a pass, at most.
+    pub max_rows: Option<usize>,
+    /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
+    pub max_binding: Option<u64>,
+}
+
+/// A loaded model, and why it is on this machine.
+pub struct Placed {
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// One line for the user: the machine and the reason.
+    pub reason: String,
+}
+
+impl Setup {
+    fn decoder(&self) -> DecoderOptions {
+        let default = DecoderOptions::default();
+        DecoderOptions { max_rows: self.max_rows.unwrap_or(default.max_rows) }
+    }
+
+    /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.
+    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+        match &self.device {
+            Device::Cpu => self.on_cpu(checkpoint, "as asked", progress),
+            Device::Auto => self.on_any(checkpoint, progress),
+            #[cfg(feature = "gpu")]
+            other => {
+                let backend = gpu::open(other, self)?;
+                self.on_gpu(backend, checkpoint, "as asked", progress)
+            }
+            #[cfg(not(feature = "gpu"))]
+            other => Err(phi3_tensor::Error::NoAdapter {
+                wanted: format!("for {other}"),
+                hint: "this build has no GPU backend: build with the feature `gpu`, or use --device cpu".into(),
+            }
+            .into()),
+        }
+    }
+
+    fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+        let backend = Cpu::new(cpu::Options { threads: self.threads, level: None })?;
+        let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
+        Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+        self.on_cpu(checkpoint, "this build has no GPU backend", progress)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+        let backend = match gpu::open(&Device::Auto, self) {
+            Ok(backend) => backend,
+            Err(Error::Model(phi3_model::Error::Device(phi3_tensor::Error::NoAdapter { .. }))) => {
+                return self.on_cpu(checkpoint, "no real GPU was found", progress);
+            }
+            Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
+        };
+        match self.on_gpu(backend, checkpoint, "the best GPU found", progress) {
+            Err(Error::Model(phi3_model::Error::Device(error @ phi3_tensor::Error::OutOfMemory { .. }))) => {
+                self.on_cpu(checkpoint, &format!("the model does not fit the GPU ({error})"), progress)
+            }
+            other => other,
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn on_gpu(
+        &self,
+        backend: phi3_tensor::gpu::Gpu,
+        checkpoint: &Checkpoint,
+        why: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Placed> {
+        let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
+        Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
+    }
+}
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::{Device, Setup};
+    use crate::Result;
+    use phi3_tensor::gpu::{Gpu, Options, Select};
+
+    pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
+        let select = match device {
+            Device::Auto | Device::Gpu | Device::Cpu => Select::Any,
+            Device::GpuIndex(index) => Select::Index(*index),
+            Device::Name(name) => Select::Name(name.clone()),
+        };
+        let software = *device != Device::Auto;
+        Ok(Gpu::open(select, &Options { software, max_binding: setup.max_binding, ..Options::default() })?)
+    }
+}

@@ -1,0 +1,78 @@
+//! Every error of the library.
+
+use std::path::PathBuf;
+
+/// What can go wrong: a transparent error of a lower crate, or one of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Of the checkpoint, the request or the device.
+    #[error(transparent)]
+    Model(#[from] phi3_model::Error),
+
+    /// Of the tokenizer or the chat template.
+    #[error(transparent)]
+    Text(#[from] crate::text::Error),
+
+    /// Of the sampler.
+    #[error(transparent)]
+    Sampler(#[from] crate::sampler::Error),
+
+    /// The text of a request is empty.
+    #[error("the prompt is empty; hint: {hint}")]
+    EmptyPrompt {
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// Text was given or wanted, and the checkpoint has no tokenizer.
+    #[error("{} has no tokenizer.json; hint: put the model's tokenizer files beside its weights, or give token ids", path.display())]
+    NoTokenizer {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {message}; hint: {hint}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system or the parser said.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// Standard input or output failed.
+    #[error("standard {stream}: {message}; hint: {hint}")]
+    Stream {
+        /// `input` or `output`.
+        stream: &'static str,
+        /// What the system said.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// An argument is not understood.
+    #[error("{argument}: expected {expected}, found {found}")]
+    Argument {
+        /// The argument.
+        argument: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+}
+
+impl From<phi3_tensor::Error> for Error {
+    fn from(error: phi3_tensor::Error) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

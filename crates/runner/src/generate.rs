@@ -1,0 +1,382 @@
+//! Generation as an iterator of events.
+
+use crate::engine::Engine;
+use crate::sampler::{Sampler, SamplerOptions};
+use crate::text::TextStream;
+use crate::{Error, Result};
+use phi3_model::{Advance, Outputs, RopePolicy, RopeSet, Step, advance};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How to generate.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// New tokens, at most; up to the model's context where absent.
+    pub max_tokens: Option<usize>,
+    /// How to choose tokens; the model's own way ([`Engine::sampler_defaults`]) where absent.
+    pub sampler: Option<SamplerOptions>,
+    /// Whether to go on after a stop token.
+    pub ignore_eos: bool,
+    /// Whether special tokens stand in the text.
+    pub raw: bool,
+    /// Tokens of a pass; as many as the model takes where absent.
+    pub chunk: Option<usize>,
+    /// Set from elsewhere, it ends generation after the pass in progress.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model produced a stop token.
+    Stop,
+    /// `max_tokens` or the model's context was reached.
+    Length,
+    /// [`GenerateOptions::stop`] was set.
+    Interrupted,
+}
+
+/// Tokens of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, found in the cache.
+    pub cached_tokens: usize,
+    /// New tokens, a stop token included.
+    pub completion_tokens: usize,
+    /// Prompt and completion.
+    pub total_tokens: usize,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Loading the model, in milliseconds.
+    pub load_ms: f64,
+    /// Computing the prompt.
+    pub prompt_ms: f64,
+    /// From the request to the first token.
+    pub first_token_ms: f64,
+    /// Computing the tokens after the first.
+    pub decode_ms: f64,
+    /// Computing the cache again at LongRoPE's border; part of the above.
+    pub rebuild_ms: f64,
+    /// Prompt tokens per second, those of the cache left out.
+    pub prompt_per_second: f64,
+    /// Tokens per second after the first.
+    pub decode_per_second: f64,
+}
+
+/// What a generation was, once it has ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// How many tokens.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+    /// The seed that repeats it; `None` where the most likely token was always taken.
+    pub seed: Option<u64>,
+}
+
+/// What happens during a generation.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The text has more tokens than LongRoPE's border (or fewer again): the cache is computed again with the other
+    /// factors.
+    RopeSwitch {
+        /// The factors from now on.
+        set: RopeSet,
+        /// Cached tokens that are computed again.
+        tokens: usize,
+    },
+    /// A new token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text that is certain now: often empty, never half a character.
+        text: String,
+    },
+    /// The end; nothing follows.
+    Done(Summary),
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// New tokens, a stop token included.
+    pub ids: Vec<u32>,
+    /// Their text, without the stop token.
+    pub text: String,
+    /// How it went.
+    pub summary: Summary,
+}
+
+/// A generation in progress: an iterator of [`Event`]s that ends after [`Event::Done`] or an error.
+pub struct Generation<'a> {
+    engine: &'a mut Engine,
+    options: GenerateOptions,
+    sampler: Sampler,
+    stream: Option<TextStream>,
+    /// Prompt, then what was generated.
+    ids: Vec<u32>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    /// New tokens, at most.
+    limit: usize,
+    /// The rendered chat, its answer as it grows; `None` where the request was none.
+    spoken: Option<String>,
+    logits: Vec<f32>,
+    pending: VecDeque<Event>,
+    started: Instant,
+    prompt_time: Duration,
+    first_token: Duration,
+    decode_time: Duration,
+    rebuild_time: Duration,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Ended,
+}
+
+impl<'a> Generation<'a> {
+    pub(crate) fn start(
+        engine: &'a mut Engine,
+        ids: Vec<u32>,
+        spoken: Option<String>,
+        options: &GenerateOptions,
+    ) -> Result<Self> {
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt { hint: "give at least one token" });
+        }
+        phi3_model::check_length(engine.config(), ids.len())?;
+        phi3_model::check_tokens(engine.config(), &ids)?;
+        let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
+        let room = engine.config().max_position_embeddings - ids.len();
+        Ok(Self {
+            sampler,
+            stream: engine.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),
+            prompt_tokens: ids.len(),
+            cached_tokens: 0,
+            // the last new token is not fed, so one more than there is room for can be had
+            limit: options.max_tokens.unwrap_or(usize::MAX).min(room + 1),
+            ids,
+            spoken,
+            options: options.clone(),
+            logits: Vec::new(),
+            pending: VecDeque::new(),
+            started: Instant::now(),
+            prompt_time: Duration::ZERO,
+            first_token: Duration::ZERO,
+            decode_time: Duration::ZERO,
+            rebuild_time: Duration::ZERO,
+            state: State::Running,
+            engine,
+        })
+    }
+
+    /// The seed of the sampler; `None` where the most likely token is always taken.
+    pub fn seed(&self) -> Option<u64> {
+        self.sampler.seed()
+    }
+
+    /// Runs to the end.
+    pub fn collect_all(self) -> Result<Completion> {
+        let (mut ids, mut text) = (Vec::new(), String::new());
+        for event in self {
+            match event? {
+                Event::Token { id, text: piece } => {
+                    ids.push(id);
+                    text.push_str(&piece);
+                }
+                Event::Done(summary) => return Ok(Completion { ids, text, summary }),
+                Event::RopeSwitch { .. } => {}
+            }
+        }
+        // an iterator that has ended gives no more; it ends with `Done` or an error
+        Err(Error::Stream { stream: "events", message: "ended early".into(), hint: "start a new generation" })
+    }
+
+    fn new_tokens(&self) -> usize {
+        self.ids.len() - self.prompt_tokens
+    }
+
+    fn stopped(&self) -> bool {
+        self.options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    /// Feeds what the cache does not hold yet; `false` when it was interrupted.
+    fn feed(&mut self) -> Result<bool> {
+        let Self { engine, ids, options, logits, pending, rebuild_time, .. } = self;
+        let sequence = &mut engine.resident;
+        let settings = Advance {
+            chunk: options.chunk.unwrap_or(usize::MAX),
+            policy: engine.policy,
+            budget: self.prompt_tokens.saturating_add(self.limit - 1),
+            outputs: Outputs::Last,
+        };
+        let mut rebuilding = None;
+        let watch = &mut |step: Step| {
+            match step {
+                Step::RopeSwitch { set, tokens } => {
+                    rebuilding = Some(Instant::now());
+                    pending.push_back(Event::RopeSwitch { set, tokens });
+                }
+                Step::Pass { done, total } if done == total => {
+                    *rebuild_time += rebuilding.take().map_or(Duration::ZERO, |since: Instant| since.elapsed());
+                }
+                Step::Pass { .. } => {}
+            }
+            match options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let new = &ids[sequence.len()..];
+        let result = advance(&mut *engine.model, sequence, new, settings, logits, None, watch);
+        result.map_err(|error| {
+            engine.resident.clear();
+            engine.explain(error)
+        })
+    }
+
+    /// Keeps of the cached text what the new one begins with; at least the prompt's last token is computed anew.
+    fn reuse(&mut self) {
+        let window = self.engine.config().sliding_window;
+        let sequence = &mut self.engine.resident;
+        let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
+        self.cached_tokens = sequence.truncate(same.min(self.ids.len() - 1), window);
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let since = Instant::now();
+        let first = self.new_tokens() == 0;
+        if first {
+            self.reuse();
+        }
+        if self.limit == 0 {
+            return self.end(FinishReason::Length);
+        }
+        let finished = self.feed()?;
+        if first {
+            self.prompt_time = since.elapsed();
+        }
+        if !finished || self.stopped() {
+            return self.end(FinishReason::Interrupted);
+        }
+        let id = self.sampler.sample(&self.ids, &mut self.logits)?;
+        self.ids.push(id);
+        if first {
+            self.first_token = self.started.elapsed();
+        } else {
+            self.decode_time += since.elapsed();
+        }
+        let stop = !self.options.ignore_eos && self.engine.generation.eos_token_id.contains(&id);
+        let mut text = String::new();
+        if let Some(stream) = &mut self.stream {
+            // a stop token ends the text and is no part of it, unless the text is wanted raw
+            if !stop || self.options.raw {
+                text = stream.push(id)?;
+            }
+            if stop || self.new_tokens() == self.limit {
+                text.push_str(&stream.finish()?);
+            }
+        }
+        self.say(&text);
+        self.pending.push_back(Event::Token { id, text });
+        match (stop, self.new_tokens() == self.limit) {
+            (true, _) => self.end(FinishReason::Stop),
+            (_, true) => self.end(FinishReason::Length),
+            _ => Ok(()),
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        if let Some(spoken) = &mut self.spoken {
+            spoken.push_str(text);
+        }
+    }
+
+    fn end(&mut self, finish_reason: FinishReason) -> Result<()> {
+        self.state = State::Ended;
+        if let (FinishReason::Interrupted, Some(stream)) = (finish_reason, &mut self.stream) {
+            let text = stream.finish()?;
+            self.say(&text);
+        }
+        self.remember(finish_reason);
+        let completion_tokens = self.new_tokens();
+        let rate = |tokens: usize, time: Duration| match time.as_secs_f64() {
+            seconds if seconds > 0.0 => tokens as f64 / seconds,
+            _ => 0.0,
+        };
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        self.pending.push_back(Event::Done(Summary {
+            finish_reason,
+            usage: Usage {
+                prompt_tokens: self.prompt_tokens,
+                cached_tokens: self.cached_tokens,
+                completion_tokens,
+                total_tokens: self.prompt_tokens + completion_tokens,
+            },
+            timings: Timings {
+                load_ms: ms(self.engine.loading),
+                prompt_ms: ms(self.prompt_time),
+                first_token_ms: ms(self.first_token),
+                decode_ms: ms(self.decode_time),
+                rebuild_ms: ms(self.rebuild_time),
+                prompt_per_second: rate(self.prompt_tokens - self.cached_tokens, self.prompt_time),
+                decode_per_second: rate(completion_tokens.saturating_sub(1), self.decode_time),
+            },
+            seed: self.sampler.seed(),
+        }));
+        Ok(())
+    }
+
+    /// Notes the ids behind the chat's text, without a stop token, which the template writes again.
+    fn remember(&mut self, finish_reason: FinishReason) {
+        let said = self.ids.len() - usize::from(finish_reason == FinishReason::Stop);
+        self.engine.spoken = match self.spoken.take() {
+            Some(text) if !self.options.raw => Some((text, self.ids[..said].to_vec())),
+            _ => None,
+        };
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.pending.is_empty() && self.state == State::Running
+            && let Err(error) = self.step()
+        {
+            self.state = State::Ended;
+            return Some(Err(error));
+        }
+        self.pending.pop_front().map(Ok)
+    }
+}
+
+/// Parses the names of [`RopePolicy`].
+pub fn rope_policy(text: &str) -> Result<RopePolicy> {
+    Ok(match text {
+        "exact" => RopePolicy::Exact,
+        "ahead" => RopePolicy::Ahead,
+        "long" => RopePolicy::Long,
+        "short" => RopePolicy::Short,
+        _ => {
+            let expected = "exact, ahead, long or short".into();
+            return Err(Error::Argument { argument: "--longrope", expected, found: format!("{text:?}") });
+        }
+    })
+}

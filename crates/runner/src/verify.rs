@@ -1,0 +1,322 @@
+//! Comparing a model with goldens of the reference implementation.
+//!
+//! A golden is `golden.safetensors` with `golden.json`: per prompt N its `prompt.N.input_ids`, `prompt.N.logits` and
+//! perhaps `prompt.N.hidden.*`; greedy continuations `greedy.N.ids` and `greedy.N.logits`; log-probabilities
+//! `logprobs.N.token`; and in `golden.json` under `batch` the prompts to run together as one batch.
+
+use crate::{Error, Result};
+use phi3_model::{Advance, Feed, Model, Outputs, RopePolicy, Sequence, advance};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A golden, read and checked.
+pub struct Golden {
+    path: PathBuf,
+    floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    ids: BTreeMap<String, Vec<u32>>,
+    batch: Vec<String>,
+}
+
+/// How to verify.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyOptions {
+    /// Largest difference of a logit that is allowed. Hidden states may differ by twice as much times `1 + |x|`.
+    pub tolerance: f64,
+    /// Tokens of a pass.
+    pub chunk: usize,
+}
+
+/// One comparison.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// Prompt and what of it.
+    pub name: String,
+    /// Largest difference, in parts of what is allowed for hidden states; absent for ids.
+    pub difference: Option<f64>,
+    /// Where it is, or what differs.
+    pub place: String,
+    /// Whether it is allowed.
+    pub ok: bool,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Every comparison.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Whether all is as the golden says; a golden without a single comparison proves nothing.
+    pub fn ok(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0).max(5);
+        writeln!(f, "{:width$}  {:>10}  {:6}  where", "check", "difference", "result")?;
+        for check in &self.checks {
+            let difference = check.difference.map_or("-".into(), |d| format!("{d:.2e}"));
+            let result = if check.ok { "ok" } else { "FAILED" };
+            writeln!(f, "{:width$}  {difference:>10}  {result:6}  {}", check.name, check.place)?;
+        }
+        Ok(())
+    }
+}
+
+fn file_error(path: &Path, message: String) -> Error {
+    let hint = "a golden is golden.safetensors with golden.json, made by the scripts in tests/oracle";
+    Error::File { action: "read", path: path.to_owned(), message, hint }
+}
+
+impl Golden {
+    /// Reads `golden.safetensors` and `golden.json` of a folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("golden.safetensors");
+        let bytes = std::fs::read(&path).map_err(|e| file_error(&path, e.to_string()))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| file_error(&path, e.to_string()))?;
+        let mut golden = Self { path: path.clone(), floats: BTreeMap::new(), ids: BTreeMap::new(), batch: Vec::new() };
+        for (name, view) in tensors.iter() {
+            let words = view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+            match view.dtype() {
+                Dtype::F32 => {
+                    let values = words.map(f32::from_le_bytes).collect();
+                    golden.floats.insert(name.to_owned(), (view.shape().to_vec(), values));
+                }
+                Dtype::I32 => {
+                    let ids = words.map(|b| u32::try_from(i32::from_le_bytes(b))).collect::<std::result::Result<_, _>>();
+                    let ids = ids.map_err(|_| file_error(&path, format!("{name}: negative token ids (images)")))?;
+                    golden.ids.insert(name.to_owned(), ids);
+                }
+                _ => {}
+            }
+        }
+        golden.batch = batch_names(&folder.join("golden.json"))?;
+        Ok(golden)
+    }
+
+    /// Names of the prompts.
+    fn prompts(&self) -> Vec<String> {
+        let name = |key: &String| Some(key.strip_prefix("prompt.")?.strip_suffix(".input_ids")?.to_owned());
+        self.ids.keys().filter_map(name).collect()
+    }
+
+    fn prompt(&self, name: &str) -> Result<&[u32]> {
+        let key = format!("prompt.{name}.input_ids");
+        self.ids.get(&key).map(Vec::as_slice).ok_or_else(|| file_error(&self.path, format!("{key} is missing")))
+    }
+
+    fn rows(&self, key: &str) -> Option<&[f32]> {
+        self.floats.get(key).map(|(_, values)| values.as_slice())
+    }
+}
+
+fn batch_names(path: &Path) -> Result<Vec<String>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read(path).map_err(|e| file_error(path, e.to_string()))?;
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| file_error(path, e.to_string()))?;
+    let list = json.get("batch").and_then(|list| list.as_array());
+    Ok(list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()))
+}
+
+/// Runs every prompt of a golden and compares.
+pub fn verify(model: &mut dyn Model, golden: &Golden, options: VerifyOptions) -> Result<Report> {
+    let mut report = Report::default();
+    for name in golden.prompts() {
+        verify_prompt(model, golden, &name, options, &mut report)?;
+        verify_greedy(model, golden, &name, options, &mut report)?;
+    }
+    verify_batch(model, golden, options, &mut report)?;
+    Ok(report)
+}
+
+/// Hidden states of a whole text, by name, in the order of computation.
+pub type Hidden = Vec<(String, Vec<f32>)>;
+
+/// Logits of every token of a text, `[tokens, vocab_size]`, and its hidden states where wanted.
+pub fn logits(
+    model: &mut dyn Model,
+    ids: &[u32],
+    chunk: usize,
+    policy: RopePolicy,
+    hidden: Option<&mut Hidden>,
+) -> Result<Vec<f32>> {
+    let mut sequence = model.sequence();
+    let mut out = Vec::new();
+    let settings = Advance { chunk, policy, budget: ids.len(), outputs: Outputs::All };
+    let watch = &mut |_| ControlFlow::Continue(());
+    match hidden {
+        None => advance(model, &mut sequence, ids, settings, &mut out, None, watch)?,
+        Some(hidden) => {
+            let mut probe = |name: &str, rows: &[f32]| match hidden.iter_mut().find(|(known, _)| known == name) {
+                Some((_, all)) => all.extend_from_slice(rows),
+                None => hidden.push((name.to_owned(), rows.to_vec())),
+            };
+            advance(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
+        }
+    };
+    Ok(out)
+}
+
+fn verify_prompt(
+    model: &mut dyn Model,
+    golden: &Golden,
+    name: &str,
+    options: VerifyOptions,
+    report: &mut Report,
+) -> Result<()> {
+    let ids = golden.prompt(name)?;
+    let mut hidden = Hidden::new();
+    let wants_hidden = golden.rows(&format!("prompt.{name}.hidden.0")).is_some();
+    let got = logits(model, ids, options.chunk, RopePolicy::Exact, wants_hidden.then_some(&mut hidden))?;
+    for (state, got) in &hidden {
+        if let Some(want) = golden.rows(&format!("prompt.{name}.{state}")) {
+            report.checks.push(compare_hidden(&format!("{name} {state}"), want, got, ids.len(), options.tolerance));
+        }
+    }
+    let vocab = model.config().vocab_size;
+    if let Some(want) = golden.rows(&format!("prompt.{name}.logits")) {
+        report.checks.push(compare(&format!("{name} logits"), want, &got, vocab, options.tolerance));
+    }
+    if let Some(want) = golden.rows(&format!("logprobs.{name}.token")) {
+        let got: Vec<f32> = got.chunks_exact(vocab).zip(&ids[1..]).map(|(row, &id)| log_probability(row, id)).collect();
+        report.checks.push(compare(&format!("{name} log-probabilities"), want, &got, 1, options.tolerance));
+    }
+    Ok(())
+}
+
+/// Natural-log probability of `id`.
+pub fn log_probability(logits: &[f32], id: u32) -> f32 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&v| f64::from(v - most).exp()).sum();
+    (f64::from(logits[id as usize] - most) - sum.ln()) as f32
+}
+
+fn verify_greedy(
+    model: &mut dyn Model,
+    golden: &Golden,
+    name: &str,
+    options: VerifyOptions,
+    report: &mut Report,
+) -> Result<()> {
+    let Some(want) = golden.ids.get(&format!("greedy.{name}.ids")) else { return Ok(()) };
+    let (got, rows) = greedy(model, golden.prompt(name)?, want.len(), options.chunk)?;
+    let agree = got.iter().zip(want).take_while(|(a, b)| a == b).count();
+    let place = match got.get(agree) {
+        None => format!("all {} ids agree", want.len()),
+        Some(id) => format!("id {agree} is {id}, expected {}", want[agree]),
+    };
+    report.checks.push(Check { name: format!("{name} greedy"), difference: None, place, ok: agree == want.len() });
+    if let Some(want) = golden.rows(&format!("greedy.{name}.logits")) {
+        let vocab = model.config().vocab_size;
+        report.checks.push(compare(&format!("{name} greedy logits"), want, &rows, vocab, options.tolerance));
+    }
+    Ok(())
+}
+
+/// The most likely token, again and again, stop tokens or not: new ids and the logits they were chosen from.
+pub fn greedy(model: &mut dyn Model, prompt: &[u32], count: usize, chunk: usize) -> Result<(Vec<u32>, Vec<f32>)> {
+    let mut sequence = model.sequence();
+    let (mut ids, mut rows, mut row) = (prompt.to_vec(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let new = ids[sequence.len()..].to_vec();
+        let settings = Advance { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        advance(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
+        rows.extend_from_slice(&row);
+        let best = (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best });
+        ids.push(best.unwrap_or(0) as u32);
+    }
+    Ok((ids.split_off(prompt.len()), rows))
+}
+
+/// All prompts of the golden's batch in the same passes: each must give what it gives alone.
+fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, report: &mut Report) -> Result<()> {
+    if golden.batch.is_empty() {
+        return Ok(());
+    }
+    let prompts = golden.batch.iter().map(|name| golden.prompt(name)).collect::<Result<Vec<_>>>()?;
+    let got = batch_logits(model, &prompts, options.chunk)?;
+    let vocab = model.config().vocab_size;
+    for (name, got) in golden.batch.iter().zip(got) {
+        if let Some(want) = golden.rows(&format!("prompt.{name}.logits")) {
+            report.checks.push(compare(&format!("{name} in a batch"), want, &got, vocab, options.tolerance));
+        }
+    }
+    Ok(())
+}
+
+/// Logits of every token of several texts that are computed together, at most `chunk` tokens of each in a pass.
+pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> Result<Vec<Vec<f32>>> {
+    let chunk = chunk.clamp(1, (model.max_rows() / prompts.len().max(1)).max(1));
+    let vocab = model.config().vocab_size;
+    let mut sequences: Vec<Sequence> = prompts
+        .iter()
+        .map(|ids| model.config().rope.choose(RopePolicy::Exact, ids.len(), 0))
+        .map(|set| model.sequence().with_rope(set))
+        .collect();
+    let mut all = vec![Vec::new(); prompts.len()];
+    let mut out = Vec::new();
+    loop {
+        let mut owners = Vec::new();
+        let mut feeds = Vec::new();
+        for (i, (sequence, ids)) in sequences.iter_mut().zip(prompts).enumerate() {
+            let part = &ids[sequence.len()..];
+            let part = &part[..part.len().min(chunk)];
+            if !part.is_empty() {
+                owners.push((i, part.len()));
+                feeds.push(Feed { sequence, tokens: part, outputs: Outputs::All });
+            }
+        }
+        if feeds.is_empty() {
+            return Ok(all);
+        }
+        model.forward(&mut feeds, &mut out, None)?;
+        let mut rest = out.as_slice();
+        for (owner, rows) in owners {
+            let (mine, others) = rest.split_at(rows * vocab);
+            all[owner].extend_from_slice(mine);
+            rest = others;
+        }
+    }
+}
+
+/// Largest difference and where it is; a NaN counts as infinite.
+fn largest(want: &[f32], got: &[f32], scale: impl Fn(f64) -> f64) -> (f64, usize) {
+    let difference = |(want, got): (&f32, &f32)| {
+        let difference = (f64::from(*want) - f64::from(*got)).abs() / scale(f64::from(*want));
+        if difference.is_nan() { f64::INFINITY } else { difference }
+    };
+    let all = want.iter().zip(got).map(difference).enumerate();
+    all.fold((0.0, 0), |best, (i, d)| if d > best.0 { (d, i) } else { best })
+}
+
+fn compare(name: &str, want: &[f32], got: &[f32], width: usize, tolerance: f64) -> Check {
+    if want.len() != got.len() {
+        let place = format!("{} values, expected {}", got.len(), want.len());
+        return Check { name: name.to_owned(), difference: None, place, ok: false };
+    }
+    let (difference, at) = largest(want, got, |_| 1.0);
+    let place = match width {
+        1 => format!("position {at}"),
+        _ => format!("position {}, id {}", at / width, at % width),
+    };
+    Check { name: name.to_owned(), difference: Some(difference), place, ok: difference <= tolerance }
+}
+
+fn compare_hidden(name: &str, want: &[f32], got: &[f32], rows: usize, tolerance: f64) -> Check {
+    if want.len() != got.len() {
+        let place = format!("{} values, expected {}", got.len(), want.len());
+        return Check { name: name.to_owned(), difference: None, place, ok: false };
+    }
+    let (difference, at) = largest(want, got, |x| 1.0 + x.abs());
+    let width = want.len() / rows.max(1);
+    let place = format!("position {}, dimension {}", at / width.max(1), at % width.max(1));
+    Check { name: name.to_owned(), difference: Some(difference), place, ok: difference <= 2.0 * tolerance }
+}

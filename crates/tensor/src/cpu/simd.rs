@@ -1,0 +1,353 @@
+//! Vector registers of the instruction sets, and the weight types that load into them.
+
+use std::fmt;
+
+/// An instruction set with kernels of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Level {
+    /// What every target has; vectorised by the compiler.
+    Portable,
+    /// AVX2 with FMA and F16C, 256 bits.
+    Avx2,
+    /// AVX-512 F, BW and VL, 512 bits.
+    Avx512,
+    /// AArch64's NEON, 128 bits.
+    Neon,
+}
+
+impl Level {
+    /// Every level, widest last.
+    pub const ALL: [Level; 4] = [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512];
+
+    /// The widest level that this processor has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|level| level.available()).unwrap_or(Level::Portable)
+    }
+
+    /// Whether this processor has it.
+    pub fn available(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                Level::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 => "AVX-512",
+            Level::Neon => "NEON",
+        })
+    }
+}
+
+/// Registers of one instruction set.
+///
+/// # Safety
+///
+/// Every function needs the instruction set at run time, and pointers to as many readable elements as it loads.
+pub(super) unsafe trait Simd: Copy + 'static {
+    /// A register of f32.
+    type V: Copy;
+    /// f32 in a register.
+    const LANES: usize;
+    /// Activation rows that the projection kernel holds at once: as many as the register file allows.
+    const ROWS: usize;
+    /// Whether `f32::mul_add` is one instruction.
+    const FMA: bool;
+
+    unsafe fn zero() -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn load_f16(p: *const u8) -> Self::V;
+    unsafe fn load_bf16(p: *const u8) -> Self::V;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn sum(v: Self::V) -> f32;
+}
+
+/// A weight type as the projection kernel reads it.
+///
+/// # Safety
+///
+/// `load` needs `S::LANES * BYTES` readable bytes.
+pub(super) unsafe trait Format: 'static {
+    /// Bytes of an element.
+    const BYTES: usize;
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V;
+}
+
+pub(super) struct F32;
+pub(super) struct F16;
+pub(super) struct Bf16;
+
+// SAFETY: each reads LANES elements of BYTES bytes.
+unsafe impl Format for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller's promise; `Simd::load` takes any alignment.
+        unsafe { S::load(p.cast()) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Format for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_f16(p) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Format for Bf16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const u8) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::load_bf16(p) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+// SAFETY: needs no instruction set; loads are unaligned and of LANES elements.
+unsafe impl Simd for Portable {
+    type V = [f32; 8];
+    const LANES: usize = 8;
+    const ROWS: usize = 2;
+    const FMA: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 8] {
+        [0.0; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 8] {
+        // SAFETY: eight readable f32, by the trait.
+        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> [f32; 8] {
+        // SAFETY: sixteen readable bytes, by the trait.
+        let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        halves.map(|h| half::f16::from_bits(u16::from_le(h)).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> [f32; 8] {
+        // SAFETY: sixteen readable bytes, by the trait.
+        let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        halves.map(|h| f32::from_bits(u32::from(u16::from_le(h)) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 8], b: [f32; 8], mut c: [f32; 8]) -> [f32; 8] {
+        for i in 0..8 {
+            c[i] += a[i] * b[i];
+        }
+        c
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: [f32; 8]) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2;
+
+    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller vouches for.
+    unsafe impl Simd for Avx2 {
+        type V = __m256;
+        const LANES: usize = 8;
+        const ROWS: usize = 2;
+        const FMA: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m256 {
+            // SAFETY: AVX2 is there.
+            unsafe { _mm256_setzero_ps() }
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m256 {
+            // SAFETY: eight readable f32.
+            unsafe { _mm256_loadu_ps(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u8) -> __m256 {
+            // SAFETY: sixteen readable bytes.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u8) -> __m256 {
+            // SAFETY: sixteen readable bytes.
+            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: FMA is there.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(v: __m256) -> f32 {
+            // SAFETY: AVX2 is there.
+            unsafe {
+                let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+                let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+                _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512;
+
+    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller vouches for.
+    unsafe impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        const ROWS: usize = 6;
+        const FMA: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero() -> __m512 {
+            // SAFETY: AVX-512 is there.
+            unsafe { _mm512_setzero_ps() }
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> __m512 {
+            // SAFETY: sixteen readable f32.
+            unsafe { _mm512_loadu_ps(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u8) -> __m512 {
+            // SAFETY: 32 readable bytes.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u8) -> __m512 {
+            // SAFETY: 32 readable bytes.
+            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: AVX-512 is there.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(v: __m512) -> f32 {
+            // SAFETY: AVX-512 is there.
+            unsafe { _mm512_reduce_add_ps(v) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use arm::Neon;
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::Simd;
+    use std::arch::aarch64::*;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon;
+
+    // SAFETY: NEON is part of AArch64.
+    unsafe impl Simd for Neon {
+        type V = [float32x4_t; 2];
+        const LANES: usize = 8;
+        const ROWS: usize = 2;
+        const FMA: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self::V {
+            // SAFETY: NEON is there.
+            unsafe { [vdupq_n_f32(0.0); 2] }
+        }
+
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self::V {
+            // SAFETY: eight readable f32.
+            unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(p: *const u8) -> Self::V {
+            // SAFETY: sixteen readable bytes; plain AArch64 converts halves.
+            unsafe {
+                let halves = vld1q_u16(p.cast());
+                let (low, high): (float32x4_t, float32x4_t);
+                std::arch::asm!(
+                    "fcvtl {low:v}.4s, {h:v}.4h", "fcvtl2 {high:v}.4s, {h:v}.8h",
+                    low = out(vreg) low, high = out(vreg) high, h = in(vreg) halves,
+                    options(pure, nomem, nostack)
+                );
+                [low, high]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u8) -> Self::V {
+            // SAFETY: sixteen readable bytes.
+            unsafe {
+                let halves = vld1q_u16(p.cast());
+                let low = vshll_n_u16::<16>(vget_low_u16(halves));
+                [vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(vshll_high_n_u16::<16>(halves))]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            // SAFETY: NEON is there.
+            unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(v: Self::V) -> f32 {
+            // SAFETY: NEON is there.
+            unsafe { vaddvq_f32(vaddq_f32(v[0], v[1])) }
+        }
+    }
+}
