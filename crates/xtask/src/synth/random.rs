@@ -40,46 +40,80 @@ impl Dtype {
     }
 }
 
+/// The elements of one tensor.
+pub(super) enum Values {
+    /// Every 16 bits of a random stream choose one of 65,536 values, which are spread like the normal distribution.
+    Random { stream: u64, table: Vec<u8>, size: u64 },
+    /// The elements themselves.
+    Given { bytes: Vec<u8>, size: u64 },
+}
+
+impl Values {
+    /// Depends on the seed, the tensor's name and its kind of values, on nothing else.
+    pub(super) fn of(tensor: &Tensor, dtype: Dtype, seed: u64) -> Self {
+        let size = dtype.size();
+        match tensor.fill {
+            Fill::Normal { mean, sigma } => {
+                let value = |i| mean + sigma * normal(i);
+                Self::Random { stream: stream(seed, &tensor.name), table: encode((0..65_536).map(value), dtype), size }
+            }
+            Fill::InverseFrequencies { base } => {
+                let count = tensor.elements();
+                let value = |i| base.powf(-(i as f64) / count as f64) as f32;
+                Self::Given { bytes: encode((0..count).map(value), dtype), size }
+            }
+        }
+    }
+
+    /// Writes the elements from `first` on.
+    pub(super) fn fill(&self, out: &mut [u8], first: u64) {
+        match self {
+            Self::Random { stream, table, size: 2 } => choose::<2>(out, table, *stream, first),
+            Self::Random { stream, table, .. } => choose::<4>(out, table, *stream, first),
+            Self::Given { bytes, size } => out.copy_from_slice(&bytes[(first * size) as usize..][..out.len()]),
+        }
+    }
+}
+
+/// Box and Muller's transform of a grid of 256 by 256 points.
+fn normal(i: u32) -> f32 {
+    let [radius, angle] = [i / 256, i % 256].map(|step| (f64::from(step) + 0.5) / 256.0);
+    ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+}
+
+fn encode(values: impl Iterator<Item = f32>, dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::Bf16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+    }
+}
+
+/// Element `i` takes 16 bits of the number `i / 4` of the stream.
+fn choose<const N: usize>(out: &mut [u8], table: &[u8], stream: u64, first: u64) {
+    let (out, table) = (out.as_chunks_mut::<N>().0, table.as_chunks::<N>().0);
+    let bits = |group: u64| mix(stream.wrapping_add(group.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let choice = |bits: u64, lane: usize| table[(bits >> (16 * lane)) as usize & 0xFFFF];
+    let (lane, group) = ((first % 4) as usize, first / 4);
+    let (head, rest) = out.split_at_mut(out.len().min((4 - lane) % 4));
+    for (lane, element) in (lane..).zip(head) {
+        *element = choice(bits(group), lane);
+    }
+    for (group, elements) in (first.div_ceil(4)..).zip(rest.chunks_mut(4)) {
+        let bits = bits(group);
+        for (lane, element) in elements.iter_mut().enumerate() {
+            *element = choice(bits, lane);
+        }
+    }
+}
+
 /// The stream of a tensor: its name and the seed.
-pub(super) fn stream(seed: u64, name: &str) -> u64 {
+fn stream(seed: u64, name: &str) -> u64 {
     // FNV-1a, mixed.
     let hash = name
         .bytes()
         .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     mix(hash ^ mix(seed))
-}
-
-/// Writes the elements of a tensor from `first` on.
-pub(super) fn fill(out: &mut [u8], tensor: &Tensor, stream: u64, first: u64, dtype: Dtype) {
-    match tensor.fill {
-        Fill::Normal { mean, sigma } => {
-            // The sum of four uniform numbers of 16 bits, shifted and scaled: near enough to a normal one.
-            let scale = sigma * (3.0_f32).sqrt() / 65_536.0;
-            write(out, first, dtype, |index| {
-                let bits = mix(stream.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-                let sum = (bits & 0xFFFF) + (bits >> 16 & 0xFFFF) + (bits >> 32 & 0xFFFF) + (bits >> 48);
-                mean + (sum as f32 - 131_070.0) * scale
-            });
-        }
-        Fill::InverseFrequencies { base } => {
-            let dimensions = 2.0 * tensor.elements() as f64;
-            write(out, first, dtype, |index| base.powf(-2.0 * index as f64 / dimensions) as f32);
-        }
-    }
-}
-
-fn write(out: &mut [u8], first: u64, dtype: Dtype, value: impl Fn(u64) -> f32) {
-    match dtype {
-        Dtype::Bf16 => elements(out, first, |index| bf16::from_f32(value(index)).to_le_bytes()),
-        Dtype::F16 => elements(out, first, |index| f16::from_f32(value(index)).to_le_bytes()),
-        Dtype::F32 => elements(out, first, |index| value(index).to_le_bytes()),
-    }
-}
-
-fn elements<const N: usize>(out: &mut [u8], first: u64, value: impl Fn(u64) -> [u8; N]) {
-    for (index, element) in (first..).zip(out.as_chunks_mut::<N>().0) {
-        *element = value(index);
-    }
 }
 
 /// The mixing function of SplitMix64.
@@ -97,11 +131,11 @@ mod tests {
     fn values_have_the_mean_and_spread_asked_for() {
         let tensor = Tensor::normal("x", &[1 << 18], 0.5, 0.25);
         let mut bytes = vec![0; 4 << 18];
-        fill(&mut bytes, &tensor, stream(1, "x"), 0, Dtype::F32);
+        Values::of(&tensor, Dtype::F32, 1).fill(&mut bytes, 0);
         let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
-        // Five standard errors of the mean, and of the spread, of 2^18 values.
+        // Five standard errors of the mean of 2^18 values; as much for their spread.
         assert!((mean - 0.5).abs() < 5.0 * 0.25 / 512.0, "{mean}");
         assert!((variance.sqrt() - 0.25).abs() < 5.0 * 0.25 / 512.0, "{}", variance.sqrt());
     }
@@ -111,11 +145,24 @@ mod tests {
         let tensor = Tensor::normal("x", &[100], 0.0, 1.0);
         for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
             let size = dtype.size() as usize;
-            let (mut whole, mut parts) = (vec![0; 100 * size], vec![0; 100 * size]);
-            fill(&mut whole, &tensor, 7, 0, dtype);
-            fill(&mut parts[..33 * size], &tensor, 7, 0, dtype);
-            fill(&mut parts[33 * size..], &tensor, 7, 33, dtype);
-            assert_eq!(whole, parts);
+            let values = Values::of(&tensor, dtype, 7);
+            for cut in [0, 1, 2, 33, 96, 99, 100] {
+                let (mut whole, mut parts) = (vec![0; 100 * size], vec![0; 100 * size]);
+                values.fill(&mut whole, 0);
+                values.fill(&mut parts[..cut * size], 0);
+                values.fill(&mut parts[cut * size..], cut as u64);
+                assert_eq!(whole, parts, "{cut}");
+            }
         }
+    }
+
+    #[test]
+    fn frequencies_fall_by_a_constant_factor() {
+        let fill = Fill::InverseFrequencies { base: 10_000.0 };
+        let tensor = Tensor { name: "inv_freq".into(), shape: vec![4], fill };
+        let mut bytes = [0; 16];
+        Values::of(&tensor, Dtype::F32, 0).fill(&mut bytes, 0);
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        assert_eq!(values, [1.0, 0.1, 0.01, 0.001]);
     }
 }

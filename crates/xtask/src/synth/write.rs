@@ -8,7 +8,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::random::{self, Dtype};
+use super::random::{Dtype, Values};
 use super::tensors::Tensor;
 use super::write_json;
 use crate::Result;
@@ -90,7 +90,7 @@ fn write_shard(
     file.write_all(header.as_bytes())?;
     let mut buffer = vec![0; BUFFER_BYTES];
     for tensor in tensors {
-        let stream = random::stream(seed, &tensor.name);
+        let values = Values::of(tensor, dtype, seed);
         let size = dtype.size();
         let mut first = 0;
         while first < tensor.elements() {
@@ -98,7 +98,7 @@ fn write_shard(
             let bytes = &mut buffer[..(count * size) as usize];
             bytes.par_chunks_mut(PIECE_BYTES).enumerate().for_each(|(i, piece)| {
                 let offset = (i * PIECE_BYTES) as u64 / size;
-                random::fill(piece, tensor, stream, first + offset, dtype);
+                values.fill(piece, first + offset);
             });
             file.write_all(bytes)?;
             first += count;
