@@ -1,1 +1,1 @@
-//! Placeholder of the skeleton.
+//! Tests of the workspace; they are in `tests/`.

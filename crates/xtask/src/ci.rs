@@ -1,0 +1,123 @@
+//! `cargo xtask ci`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::dependencies::Metadata;
+use crate::process::{cargo, command, output, root, run as run_program};
+use crate::{Result, test, tidy};
+
+/// crates.io takes no larger crate.
+const LARGEST_CRATE: u64 = 10 << 20;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only these steps
+    #[arg(value_name = "STEP", value_parser = clap::builder::PossibleValuesParser::new(STEPS.map(|step| step.0)))]
+    steps: Vec<String>,
+}
+
+type Step = (&'static str, fn() -> Result);
+
+const STEPS: [Step; 8] = [
+    ("fmt", fmt),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("doc", doc),
+    ("floor", floor),
+    ("test", tests),
+    ("readme", readme),
+    ("package", package),
+];
+
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, step) in STEPS {
+        if !arguments.steps.is_empty() && !arguments.steps.iter().any(|chosen| chosen == name) {
+            continue;
+        }
+        println!("== {name}");
+        let start = Instant::now();
+        step().map_err(|reason| format!("step {name}: {reason}"))?;
+        times.push((name, start.elapsed()));
+        println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    println!("\nAll steps passed:");
+    for (name, time) in times {
+        println!("  {name:8} {:8.1} s", time.as_secs_f64());
+    }
+    Ok(())
+}
+
+fn fmt() -> Result {
+    run_program(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result {
+    run_program(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn doc() -> Result {
+    run_program(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The decoder builds without any GPU code.
+fn floor() -> Result {
+    let model = ["-p", "phi3-model", "--no-default-features"];
+    run_program(cargo().arg("check").args(model))?;
+    let tree = output(cargo().arg("tree").args(model).args(["-e", "normal", "--prefix", "none"]))?;
+    match tree.lines().find(|line| ["wgpu", "naga", "tokenizers"].iter().any(|name| line.starts_with(name))) {
+        Some(line) => Err(format!("phi3-model without features depends on {line}")),
+        None => Ok(()),
+    }
+}
+
+fn tests() -> Result {
+    test::run(&test::Arguments { require_gpu: true, rest: Vec::new() })
+}
+
+/// The first command of the README that starts with `cargo run`.
+fn readme() -> Result {
+    let text = std::fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+    let line = text
+        .lines()
+        .map(|line| line.trim().trim_start_matches("$ "))
+        .find(|line| line.starts_with("cargo run"))
+        .ok_or("README.md has no line that starts with `cargo run`")?;
+    println!("{line}");
+    run_program(&mut shell(line))
+}
+
+fn shell(line: &str) -> Command {
+    let (program, option) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    let mut shell = command(program);
+    shell.args([option, line]);
+    shell
+}
+
+/// Every crate that is published can be packed, and is not too large. Those whose dependencies are published already (or that
+/// have none) are built from the packed files too.
+fn package() -> Result {
+    let metadata = Metadata::load()?;
+    let crates = metadata.published_members();
+    let mut pack = cargo();
+    pack.args(["package", "--allow-dirty", "--no-verify"]);
+    for name in &crates {
+        pack.args(["-p", name]);
+    }
+    run_program(&mut pack)?;
+    let embedding = crates.iter().filter(|name| ["phi3-shaders", "phi3-demo"].contains(&name.as_str()));
+    for name in embedding {
+        run_program(cargo().args(["package", "--allow-dirty", "-p", name]))?;
+    }
+    for name in &crates {
+        let file: PathBuf = metadata.packed(name);
+        let size = file.metadata().map_err(|error| format!("{}: {error}", file.display()))?.len();
+        println!("{name:16} {:8.1} KiB", size as f64 / 1024.0);
+        if size > LARGEST_CRATE {
+            return Err(format!("{name} is {size} bytes packed, {LARGEST_CRATE} is the limit"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! The project's own commands: `cargo xtask test`, `ci`, `tidy`, `synth`.
+
+mod ci;
+mod dependencies;
+mod process;
+mod synth;
+mod test;
+mod tidy;
+mod vulkan;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What can fail says so in words.
+type Result<T = (), E = String> = std::result::Result<T, E>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all tests, with a software Vulkan driver where there is no GPU
+    Test(test::Arguments),
+    /// Run everything that a change must pass
+    Ci(ci::Arguments),
+    /// Check the rules that no other tool checks
+    Tidy,
+    /// Write a full-size checkpoint with random weights
+    Synth(synth::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Tidy => tidy::run(),
+        Command::Synth(arguments) => synth::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

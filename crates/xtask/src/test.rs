@@ -1,0 +1,41 @@
+//! `cargo xtask test`.
+
+use crate::process::{cargo, root, run as run_program};
+use crate::{Result, vulkan};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Fail, instead of leaving out the GPU tests, where there is no GPU and no driver can be installed
+    #[arg(long)]
+    pub(crate) require_gpu: bool,
+    /// What else `cargo test` is told, such as `-p phi3-model` or `-- --nocapture`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result {
+    let require = arguments.require_gpu || std::env::var_os("CI").is_some();
+    match vulkan::ensure() {
+        Err(reason) if require => return Err(reason),
+        Err(reason) => println!("GPU tests are left out: {reason}"),
+        Ok(()) => {}
+    }
+    let mut test = cargo();
+    test.arg("test");
+    let chosen = |word: &String| ["-p", "--package", "--workspace", "--all"].contains(&word.as_str());
+    if !arguments.rest.iter().take_while(|word| *word != "--").any(chosen) {
+        test.arg("--workspace");
+    }
+    test.args(&arguments.rest);
+    if require {
+        test.env("PHI3_GPU", "require");
+    }
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // Mesa complains in every test without it.
+        let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+        let folder = folder.join("xdg-runtime");
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        test.env("XDG_RUNTIME_DIR", folder);
+    }
+    run_program(&mut test)
+}

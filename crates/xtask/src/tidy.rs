@@ -1,0 +1,144 @@
+//! `cargo xtask tidy`: the rules that no other tool checks.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::dependencies::Metadata;
+use crate::process::{command, output, root};
+
+const LONGEST_FILE: usize = 600;
+
+/// Source text, whose length is limited.
+const SOURCE: [&str; 3] = ["rs", "wgsl", "py"];
+
+/// Text that people write.
+const WRITTEN: [&str; 9] = ["rs", "wgsl", "py", "toml", "md", "sh", "yml", "yaml", "jinja"];
+
+pub(crate) fn run() -> Result {
+    let mut faults = Metadata::load()?.faults();
+    let files = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
+    let mut count = 0;
+    let mut examples = String::new();
+    for name in files.split('\0').filter(|name| is_written(name)) {
+        // A file that git knows may be deleted by now.
+        let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
+        count += 1;
+        check(name, &text, &mut faults);
+        if name.contains("examples/") {
+            examples += &text;
+        }
+    }
+    if let Ok(readme) = std::fs::read_to_string(root().join("README.md")) {
+        check_readme(&readme, &examples, &mut faults);
+    }
+    if faults.is_empty() {
+        println!("{count} files and all dependencies are tidy");
+        return Ok(());
+    }
+    faults.iter().for_each(|fault| println!("{fault}"));
+    Err(format!("{} faults", faults.len()))
+}
+
+fn is_written(name: &str) -> bool {
+    extension(name).is_some_and(|extension| WRITTEN.contains(&extension)) || name.starts_with(".ci/")
+}
+
+fn extension(name: &str) -> Option<&str> {
+    Path::new(name).extension()?.to_str()
+}
+
+fn check(name: &str, text: &str, faults: &mut Vec<String>) {
+    let extension = extension(name).unwrap_or("");
+    let lines = text.lines().count();
+    if SOURCE.contains(&extension) && lines > LONGEST_FILE {
+        faults.push(format!("{name}: {lines} lines, {LONGEST_FILE} is the limit"));
+    }
+    if !text.is_empty() && !text.ends_with('\n') {
+        faults.push(format!("{name}: the last line does not end"));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut fault = |what: &str| faults.push(format!("{name}:{number}: {what}"));
+        if line.contains('\t') {
+            fault("a tab");
+        }
+        // In Markdown two spaces break a line.
+        let is_break = extension == "md" && line.strip_suffix("  ") == Some(line.trim_end());
+        if line.trim_end() != line && !is_break {
+            fault("white space at the end");
+        }
+        if extension == "rs" && ["todo", "unimplemented"].iter().any(|stub| line.contains(&format!("{stub}!("))) {
+            fault("a stub");
+        }
+        if names_a_machine(line) {
+            fault("an absolute path of one machine");
+        }
+    }
+    let is_kernel = name.contains("shaders/kernels/") && extension == "wgsl";
+    if is_kernel && !text.starts_with("//") {
+        faults.push(format!("{name}: a kernel starts with a comment: formula, shapes, grid, source"));
+    }
+}
+
+/// A path below someone's home or work folder.
+fn names_a_machine(line: &str) -> bool {
+    ["home", "root", "Users", "work"].iter().any(|folder| {
+        let pattern = format!("/{folder}/");
+        line.match_indices(&pattern).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            !before.is_some_and(|c| c.is_alphanumeric() || "._-/}>~*)".contains(c))
+        })
+    })
+}
+
+/// Every Rust block of the README is part of an example, which is compiled.
+fn check_readme(readme: &str, examples: &str, faults: &mut Vec<String>) {
+    for block in readme.split("```rust\n").skip(1) {
+        let code = block.split("```").next().unwrap_or("").trim();
+        if !examples.contains(code) {
+            let first = code.lines().next().unwrap_or("");
+            faults.push(format!(
+                "README.md: the Rust block that starts with `{first}` is not in any example, letter by letter"
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(name: &str, text: &str) -> Vec<String> {
+        let mut faults = Vec::new();
+        check(name, text, &mut faults);
+        faults
+    }
+
+    #[test]
+    fn rules() {
+        let [home, stub] = ["/ho", "to"].map(String::from);
+        assert_eq!(faults("a.rs", "fn main() {}\n"), [""; 0]);
+        assert_eq!(faults("a.md", "a break  \nb\n"), [""; 0]);
+        assert_eq!(faults("shaders/kernels/a.wgsl", "// sum\n"), [""; 0]);
+        for (name, text, word) in [
+            ("a.rs", "x\n".repeat(601), "601 lines"),
+            ("a.rs", "x ".into(), "does not end"),
+            ("a.rs", "x \n".into(), "white space"),
+            ("a.md", "x \n".into(), "white space"),
+            ("a.md", "x   \n".into(), "white space"),
+            ("a.toml", "\tx\n".into(), "a tab"),
+            ("a.rs", format!("{stub}do!()\n"), "a stub"),
+            ("a.md", format!("see {home}me/me/x\n"), "absolute path"),
+            ("shaders/kernels/a.wgsl", "fn f() {}\n".into(), "comment"),
+        ] {
+            let found = faults(name, &text);
+            assert!(found.iter().any(|fault| fault.contains(word)), "{name} {text:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_the_readme() {
+        let mut faults = Vec::new();
+        check_readme("a\n```rust\nlet a = 1;\n```\n```rust\nlet b;\n```\n", "fn main() {\nlet a = 1;\n}", &mut faults);
+        assert_eq!(faults.len(), 1);
+    }
+}

@@ -1,0 +1,77 @@
+//! The Vulkan driver that the GPU tests need on Linux; Metal and Direct3D come with their systems.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::process::{command, run, succeeds};
+
+const PACKAGES: [&str; 2] = ["mesa-vulkan-drivers", "libvulkan1"];
+
+const ADVICE: &str = "no Vulkan driver was found. A software one (lavapipe) is enough:
+  Debian, Ubuntu  sudo apt-get install mesa-vulkan-drivers libvulkan1
+  Fedora          sudo dnf install mesa-vulkan-drivers vulkan-loader
+  Arch            sudo pacman -S vulkan-swrast vulkan-icd-loader
+  macOS, Windows  nothing: Metal and Direct3D 12 come with the system";
+
+/// Makes sure that there is a driver: looks for one, and on Debian and Ubuntu installs one where that asks for no password.
+///
+/// # Errors
+/// There is none; the error says how to get one.
+pub(crate) fn ensure() -> Result {
+    if !cfg!(target_os = "linux") || is_installed() {
+        return Ok(());
+    }
+    if let Some(prefix) = package_manager() {
+        println!("Installing a software Vulkan driver: {}", PACKAGES.join(" "));
+        let apt = |arguments: &[&str]| {
+            let words: Vec<&str> = prefix.iter().copied().chain(["apt-get"]).chain(arguments.iter().copied()).collect();
+            run(command(words[0]).args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive"))
+        };
+        apt(&["update"])?;
+        apt(&["install", "-y", "--no-install-recommends", PACKAGES[0], PACKAGES[1]])?;
+        if is_installed() {
+            return Ok(());
+        }
+    }
+    Err(ADVICE.into())
+}
+
+/// A driver announces itself by a file in one of these folders; the loader is a library.
+fn is_installed() -> bool {
+    let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].iter().any(|name| std::env::var_os(name).is_some());
+    (named || driver_folders().iter().any(|folder| has_driver(folder))) && has_loader()
+}
+
+fn driver_folders() -> Vec<PathBuf> {
+    let fixed = ["/etc", "/usr/share", "/usr/local/share", "/usr/local/etc"].map(PathBuf::from);
+    let listed = std::env::var_os("XDG_DATA_DIRS").unwrap_or_default();
+    let own = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    fixed.into_iter().chain(std::env::split_paths(&listed)).chain(own).map(|base| base.join("vulkan/icd.d")).collect()
+}
+
+fn has_driver(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
+}
+
+fn has_loader() -> bool {
+    let folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64"];
+    let architecture = format!("{}-linux-gnu", std::env::consts::ARCH);
+    folders.iter().map(Path::new).any(|folder| {
+        [folder.to_path_buf(), folder.join(&architecture)].iter().any(|folder| folder.join("libvulkan.so.1").exists())
+    }) || std::env::var_os("LD_LIBRARY_PATH")
+        .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join("libvulkan.so.1").exists()))
+}
+
+/// How to call `apt-get`, if it can be called without asking anyone.
+fn package_manager() -> Option<&'static [&'static str]> {
+    if !succeeds("apt-get", &["--version"]) {
+        None
+    } else if succeeds("sh", &["-c", "test \"$(id -u)\" = 0"]) {
+        Some(&[])
+    } else if succeeds("sudo", &["-n", "true"]) {
+        Some(&["sudo", "-n"])
+    } else {
+        None
+    }
+}
