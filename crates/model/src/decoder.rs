@@ -2,7 +2,7 @@
 
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Result};
-use phi3_tensor::{Backend, Batch, DeviceInfo, Finish, Mask, Norm, Role, Segment};
+use phi3_tensor::{Backend, Batch, DeviceInfo, Finish, Mask, Norm, PAGE, Role, Segment};
 
 /// One layer's weights, under their published names.
 struct Layer<B: Backend> {
@@ -80,6 +80,9 @@ pub trait Model: Send {
     fn sequence(&self) -> Sequence;
     /// Bytes of keys and values in use.
     fn cache_bytes(&self) -> u64;
+    /// Makes room on the device for `sequence` to grow to `tokens` tokens, where growing bit by bit would be dear. A
+    /// sliding window needs no more than itself and a pass.
+    fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()>;
     /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the feeds.
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
 }
@@ -281,6 +284,12 @@ impl<B: Backend> Model for Decoder<B> {
 
     fn cache_bytes(&self) -> u64 {
         self.pool.used() as u64 * self.backend.page_bytes(&self.cache)
+    }
+
+    fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()> {
+        let window = self.config.sliding_window.map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
+        let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
+        Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
     }
 
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {

@@ -164,6 +164,9 @@ impl<'a> Generation<'a> {
         phi3_model::check_tokens(engine.config(), &ids)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
         let room = engine.config().max_position_embeddings - ids.len();
+        if let Some(max_tokens) = options.max_tokens {
+            engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room))?;
+        }
         Ok(Self {
             sampler,
             stream: engine.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),

@@ -144,6 +144,11 @@ pub trait Backend: Sized + Send + 'static {
     /// Makes room for pages `0 .. pages`; contents are kept. Never shrinks.
     fn reserve(&mut self, cache: &mut Self::Cache, pages: usize) -> Result<()>;
 
+    /// Is told how many pages a request may come to need, so that a machine whose cache is dear to enlarge does so once.
+    fn prepare(&mut self, _cache: &mut Self::Cache, _pages: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes that one page takes in all layers together.
     fn page_bytes(&self, cache: &Self::Cache) -> u64;
 

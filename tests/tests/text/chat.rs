@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use phi3_runner::text::{ChatTemplate, Message};
 use serde::Deserialize;
 
-use crate::data::{PHI_3, json, path, vectors};
+use super::data::{PHI_3, json, path, vectors};
 
 #[derive(Deserialize)]
 struct ChatVector {

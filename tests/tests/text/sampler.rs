@@ -6,7 +6,7 @@ use phi3_runner::sampler::{Sampler, SamplerOptions};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::data::{json, path};
+use super::data::{json, path};
 
 fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
     let bytes = tensors.tensor(name).unwrap().data();

@@ -3,7 +3,7 @@
 use phi3_runner::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use crate::data::{DEMO, PHI_3, Random, json, tokenizers};
+use super::data::{DEMO, PHI_3, Random, json, tokenizers};
 
 /// Checks the concatenation and returns the pieces.
 fn check(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {

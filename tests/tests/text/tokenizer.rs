@@ -4,7 +4,7 @@ use phi3_runner::text::{Error, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::data::{DEMO, PHI_3, PHI_3_VISION, Random, json, path, tokenizers, vectors};
+use super::data::{DEMO, PHI_3, PHI_3_VISION, Random, json, path, tokenizers, vectors};
 
 #[test]
 fn all_vectors() {

@@ -21,16 +21,28 @@ pub(super) fn devices(args: &Devices) -> Result<Outcome> {
             features.push("f16".to_owned());
         }
         if let Some([least, most]) = adapter["subgroup"].as_array().map(Vec::as_slice) {
-            features.push(if least == most { format!("subgroups of {least}") } else { format!("subgroups of {least} to {most}") });
+            features.push(if least == most {
+                format!("subgroups of {least}")
+            } else {
+                format!("subgroups of {least} to {most}")
+            });
         }
         if adapter["matrix_units"] == true {
             features.push("matrix units".to_owned());
         }
         let features = if features.is_empty() { "none beyond WebGPU's own".to_owned() } else { features.join(", ") };
-        let tier = adapter["tier"].as_str().map_or("none: below WebGPU's default limits".to_owned(), |tier| format!("{tier} kernels"));
+        let tier = adapter["tier"]
+            .as_str()
+            .map_or("none: below WebGPU's default limits".to_owned(), |tier| format!("{tier} kernels"));
         output::print(&format!(
             "gpu:{}  {} ({}, {})\n       driver    {}\n       features  {features}\n       limits    buffers of {}, bindings of {}\n       tier      {tier}\n",
-            adapter["index"], text("name"), text("kind"), text("backend"), text("driver"), size("max_buffer"), size("max_binding"),
+            adapter["index"],
+            text("name"),
+            text("kind"),
+            text("backend"),
+            text("driver"),
+            size("max_buffer"),
+            size("max_binding"),
         ))?;
     }
     if let Some(missing) = missing {

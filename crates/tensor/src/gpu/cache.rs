@@ -5,6 +5,9 @@ use super::recorder::Recorder;
 use crate::{Heads, PAGE, Result};
 use phi3_shaders::MAX_HEAD_DIM;
 
+/// Pages that a cache starts with, so that a short talk never makes it grow.
+const FEWEST: usize = 16;
+
 /// Keys and values of every layer: `[pages * PAGE][kv_heads][head stride]` f32 each.
 pub struct Cache {
     pub(super) heads: Heads,
@@ -66,7 +69,7 @@ impl Cache {
         }
         let page = self.side_bytes();
         let most = (device.max_binding / page.max(1)) as usize;
-        let roomy = pages.max(2 * self.pages).min(most).max(pages);
+        let roomy = pages.max(2 * self.pages).max(FEWEST).min(most).max(pages);
         self.grow(device, recorder, roomy).or_else(|error| match error {
             crate::Error::OutOfMemory { .. } if roomy > pages => self.grow(device, recorder, pages),
             error => Err(error),

@@ -134,6 +134,10 @@ impl Backend for Gpu {
         cache.reserve(&mut self.device, &mut self.recorder, pages)
     }
 
+    fn prepare(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        self.reserve(cache, pages)
+    }
+
     fn page_bytes(&self, cache: &Cache) -> u64 {
         cache.page_bytes()
     }

@@ -1,0 +1,35 @@
+use crate::machines::{data, gpu};
+use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, RopePolicy, advance};
+use phi3_tensor::gpu::{Gpu, Options, Select};
+use std::ops::ControlFlow;
+
+/// A decoded token is one submit of five dispatches a layer and three around them; nothing is made for it.
+#[test]
+fn a_decoded_token_is_one_submit_and_allocates_nothing() {
+    if gpu().is_none() {
+        return;
+    }
+    let backend = Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }).unwrap();
+    let checkpoint = Checkpoint::open(&data("oracle/checkpoints/phi-3-medium-4k")).unwrap();
+    let mut model = Decoder::load(backend, &checkpoint, DecoderOptions::default(), &mut |_| {}).unwrap();
+    let mut sequence = model.sequence();
+    let mut logits = Vec::new();
+    let mut feed = |model: &mut Decoder<Gpu>, sequence: &mut _, tokens: &[u32]| {
+        let options = Advance { chunk: usize::MAX, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        advance(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    };
+    feed(&mut model, &mut sequence, &[3, 1, 4, 1, 5]);
+    // the first token makes the decode pipelines and bind groups
+    feed(&mut model, &mut sequence, &[9]);
+    for token in 0..20 {
+        let before = model.backend().counters();
+        feed(&mut model, &mut sequence, &[token]);
+        let after = model.backend().counters();
+        assert_eq!(after.submits - before.submits, 1);
+        assert_eq!(after.dispatches - before.dispatches, 5 * 4 + 2);
+        assert_eq!(
+            (after.bind_groups, after.pipelines, after.buffers),
+            (before.bind_groups, before.pipelines, before.buffers)
+        );
+    }
+}

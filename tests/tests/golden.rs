@@ -1,0 +1,66 @@
+use crate::machines::{checkpoints, data, machines, on};
+use phi3_model::Checkpoint;
+use phi3_runner::verify::{Golden, VerifyOptions, verify};
+use phi3_runner::{Device, Setup};
+use std::path::Path;
+
+fn check(setup: &Setup, folder: &Path, chunk: usize) {
+    let tolerance = if setup.device == Device::Cpu { 1e-4 } else { 2e-4 };
+    let mut placed = setup.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
+    let golden = Golden::read(folder).unwrap();
+    let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
+    assert!(report.checks.len() >= 14, "{report}");
+    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
+}
+
+#[test]
+fn whole_prompts() {
+    for setup in machines() {
+        for folder in checkpoints() {
+            check(&setup, &folder, usize::MAX);
+        }
+    }
+}
+
+#[test]
+fn prompts_in_chunks() {
+    for setup in machines() {
+        for folder in checkpoints() {
+            check(&setup, &folder, 7);
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_many() {
+    let folder = data("oracle/checkpoints/phi-3-medium-4k");
+    for threads in [1, 5] {
+        check(&Setup { threads: Some(threads), ..on(Device::Cpu) }, &folder, 7);
+    }
+}
+
+#[test]
+fn a_wrong_golden_is_noticed() {
+    let folder = data("oracle/checkpoints/phi-3-mini-4k");
+    let other = data("oracle/checkpoints/phi-3-medium-4k");
+    let mut placed = on(Device::Cpu).load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
+    let options = VerifyOptions { tolerance: 1e-4, chunk: usize::MAX };
+    let report = verify(&mut *placed.model, &Golden::read(&other).unwrap(), options).unwrap();
+    assert!(!report.ok() && report.to_string().contains("FAILED"));
+}
+
+/// The CPU's results are the same bits however a prompt is cut, and however many threads share the work.
+#[test]
+fn the_cpu_gives_the_same_bits_for_every_chunk_and_thread_count() {
+    let folder = data("oracle/checkpoints/phi-4");
+    let ids: Vec<u32> = (0..90).map(|i| (i * 37 + 11) % 448).collect();
+    let mut all = Vec::new();
+    for (threads, chunk) in [(1, 90), (2, 90), (2, 7), (3, 1), (2, 33)] {
+        let setup = Setup { threads: Some(threads), ..on(Device::Cpu) };
+        let mut placed = setup.load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
+        let policy = phi3_runner::RopePolicy::Exact;
+        let logits = phi3_runner::verify::logits(&mut *placed.model, &ids, chunk, policy, None).unwrap();
+        all.push(logits.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+    }
+    assert!(all.iter().all(|bits| *bits == all[0]));
+}

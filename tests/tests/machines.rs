@@ -1,0 +1,43 @@
+use phi3_runner::{Device, Setup};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// The machines of this computer that tests run on: the CPU, and a GPU if there is one, software ones included.
+///
+/// Where there is no adapter the reason is printed; with PHI3_GPU=require it is a failure.
+pub(crate) fn machines() -> Vec<Setup> {
+    let mut machines = vec![on(Device::Cpu)];
+    machines.extend(gpu());
+    machines
+}
+
+/// The GPU, if there is one.
+pub(crate) fn gpu() -> Option<Setup> {
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    match MISSING.get_or_init(|| phi3_tensor::gpu::adapters().err().map(|error| error.to_string())) {
+        None => Some(on(Device::Gpu)),
+        Some(reason) if std::env::var("PHI3_GPU").as_deref() == Ok("require") => panic!("{reason}"),
+        Some(reason) => {
+            println!("skipped on the GPU: {reason}");
+            None
+        }
+    }
+}
+
+pub(crate) fn on(device: Device) -> Setup {
+    Setup { device, ..Setup::default() }
+}
+
+/// A path under `tests/data`.
+pub(crate) fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+}
+
+/// The oracle's checkpoints.
+pub(crate) fn checkpoints() -> Vec<PathBuf> {
+    let folder = data("oracle/checkpoints");
+    let mut all: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    assert!(all.len() >= 7);
+    all
+}

@@ -1,0 +1,18 @@
+//! Tests of the whole engine, in one binary.
+
+/// Damaged and unusual checkpoints: each ends as its list says.
+mod bad_safetensors;
+/// Submits, dispatches and allocations of a decoded token.
+mod counters;
+/// The embedded demo model's published samples.
+mod demo;
+/// Every checkpoint of the oracle against its golden, on every machine.
+mod golden;
+/// LongRoPE's border: policies, events, the cache.
+mod long_rope;
+/// Machines that the tests run on.
+mod machines;
+/// A model of another shape, with its golden made by the reference operations.
+mod shapes;
+/// Text against vectors: tokenizer, streaming, chat templates, samplers.
+mod text;
