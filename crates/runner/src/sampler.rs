@@ -28,7 +28,7 @@ impl Default for SamplerOptions {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplerError {
     /// An option is out of its range.
-    #[error("`{option}` must be {expected}, found {found}")]
+    #[error("{option}: expected {expected}, found {found}")]
     Option {
         /// Its name.
         option: &'static str,

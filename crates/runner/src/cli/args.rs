@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand};
+use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use std::path::PathBuf;
 
@@ -246,10 +247,14 @@ impl ModelArgs {
 }
 
 impl SamplingArgs {
-    /// The model's own way of sampling, changed by what was typed.
-    pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> GenerateOptions {
-        let own = engine.sampler_defaults();
-        let sampler = SamplerOptions {
+    /// Refuses values out of range before anything is loaded.
+    pub(super) fn check(&self) -> Result<()> {
+        self.over(SamplerOptions::default()).map(|_| ())
+    }
+
+    /// What was typed, over other defaults.
+    fn over(&self, own: SamplerOptions) -> Result<SamplerOptions> {
+        let options = SamplerOptions {
             temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
             top_k: self.top_k.unwrap_or(own.top_k),
             top_p: self.top_p.unwrap_or(own.top_p),
@@ -257,13 +262,18 @@ impl SamplingArgs {
             repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
             seed: self.seed.unwrap_or(own.seed),
         };
-        GenerateOptions {
+        Ok(Sampler::new(options)?.options().clone())
+    }
+
+    /// The model's own way of sampling, changed by what was typed.
+    pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> Result<GenerateOptions> {
+        Ok(GenerateOptions {
             max_tokens: self.max_tokens,
-            sampler: Some(sampler),
+            sampler: Some(self.over(engine.sampler_defaults())?),
             ignore_eos: self.ignore_eos,
             chunk: Some(model.chunk()),
             ..GenerateOptions::default()
-        }
+        })
     }
 }
 

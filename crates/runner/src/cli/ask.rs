@@ -15,8 +15,9 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
     messages.push(Message::user(prompt));
 
+    args.sampling.check()?;
     let mut engine = output::load(&args.model)?;
-    let mut options = args.sampling.options(&engine, &args.model);
+    let mut options = args.sampling.options(&engine, &args.model)?;
     options.stop = Some(output::stop_on_ctrl_c());
     let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
     if !args.model.quiet {
@@ -25,20 +26,30 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     Ok(output::outcome(&summary))
 }
 
+const WAITING: &str =
+    "type the prompt, then end it with Ctrl-D (Ctrl-Z and Enter on Windows); phi3-run --help shows more";
+
+/// The line break that ends a file or a piped line is not part of the prompt.
+fn without_last_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
 /// The prompt from where it was given: typed, a file, or standard input.
 fn prompt(typed: Option<String>, file: &PromptFile, may_wait: bool) -> Result<String> {
     let text = match (typed, &file.file) {
         (Some(text), _) => text,
-        (None, Some(path)) => output::read_text(path)?,
+        (None, Some(path)) => without_last_break(output::read_text(path)?),
         (None, None) => {
             if may_wait && std::io::stdin().is_terminal() {
-                output::note(
-                    "type the prompt, then end it with Ctrl-D (Ctrl-Z and Enter on Windows); phi3-run --help shows more",
-                );
+                output::note(WAITING);
             }
-            // the line break that ends a piped line is not part of the question
-            let text = output::read_stdin()?;
-            text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)).to_owned()
+            without_last_break(output::read_stdin()?)
         }
     };
     if text.trim().is_empty() {
@@ -69,8 +80,9 @@ pub(super) fn input(args: &InputArgs) -> Result<Input> {
 /// `phi3-run generate`
 pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     let input = input(&args.input)?;
+    args.sampling.check()?;
     let mut engine = output::load(&args.model)?;
-    let mut options = args.sampling.options(&engine, &args.model);
+    let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
     options.stop = Some(output::stop_on_ctrl_c());
     let has_tokenizer = engine.tokenizer().is_ok();

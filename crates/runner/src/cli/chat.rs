@@ -73,6 +73,7 @@ impl Lines {
 }
 
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
+    args.sampling.check()?;
     let mut engine = output::load(&args.model)?;
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
@@ -116,7 +117,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             _ => messages.push(Message::user(line)),
         }
         stop.store(false, Ordering::Relaxed);
-        let mut options = args.sampling.options(&engine, &args.model);
+        let mut options = args.sampling.options(&engine, &args.model)?;
         options.stop = Some(stop.clone());
         let result = engine.chat(&messages, &options).and_then(|answer| output::stream(answer, args.model.quiet));
         let (answer, summary) = match result {

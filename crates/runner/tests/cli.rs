@@ -1,0 +1,291 @@
+//! The binary as a user runs it: output, errors, exit codes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn phi3_run(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3-run"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    phi3_run(args).output().expect("the binary starts")
+}
+
+fn with_input(args: &[&str], input: &[u8]) -> Output {
+    let mut command = phi3_run(args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    child.stdin.take().expect("piped").write_all(input).expect("the binary reads");
+    child.wait_with_output().expect("the binary ends")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text is UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text is UTF-8")
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(name)
+}
+
+fn checkpoint(name: &str) -> String {
+    data("oracle/checkpoints").join(name).display().to_string()
+}
+
+/// One line that begins with "error:", holds every word and a hint; exit code 2; nothing on standard output.
+fn assert_error(output: &Output, words: &[&str]) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(output.stdout.is_empty());
+    let error = text.lines().last().unwrap_or("");
+    assert!(error.starts_with("error: ") && !text.contains("panicked"), "{text}");
+    assert!(error.contains("hint: ") || error.contains("expected"), "{text}");
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in {text}");
+    }
+}
+
+const WHO: &str = "I am a tiny Phi-3 model with about 4 million parameters. I can tell little stories, do small sums \
+                   and answer simple questions.\n";
+
+#[test]
+fn a_question_is_answered_on_stdout_and_the_rest_goes_to_stderr() {
+    let output = output(&["--device", "cpu", "--greedy", "Who are you?"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), WHO));
+    let notes = stderr(&output);
+    for word in ["device   CPU", "prompt   7 tokens", "decode   34 tokens", "tokens/s"] {
+        assert!(notes.contains(word), "{notes}");
+    }
+}
+
+#[test]
+fn several_words_files_and_standard_input_are_prompts_too() {
+    let args = ["--device", "cpu", "--greedy", "--quiet"];
+    let words = output(&[&args[..], &["Who", "are", "you?"]].concat());
+    assert_eq!((stdout(&words).as_str(), stderr(&words).as_str()), (WHO, ""));
+    assert_eq!(stdout(&with_input(&args, b"Who are you?\n")), WHO);
+    assert_eq!(stdout(&with_input(&[&args[..], &["-"]].concat(), b"Who are you?")), WHO);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "Who are you?\r\n").unwrap();
+    assert_eq!(stdout(&output(&[&args[..], &["-f", &file.path().display().to_string()]].concat())), WHO);
+}
+
+#[test]
+fn a_seed_is_printed_and_repeats_the_answer() {
+    let ask = |seed: &str| output(&["--device", "cpu", "--seed", seed, "-n", "30", "Tell me a story."]);
+    let (first, second) = (ask("11"), ask("11"));
+    assert!(stderr(&first).contains("seed     11"));
+    assert_eq!(first.stdout, second.stdout);
+    assert_ne!(first.stdout, ask("12").stdout);
+}
+
+#[test]
+fn generate_prints_one_json_object() {
+    let model = checkpoint("phi-3-mini-4k");
+    let args = ["generate", "--model", &model, "--device", "cpu", "--ids", "5, 7 11", "--max-tokens", "6", "--greedy"];
+    let output = output(&[&args[..], &["--ignore-eos", "--json"]].concat());
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["ids"].as_array().unwrap().len(), 6);
+    assert_eq!((&object["finish_reason"], &object["text"]), (&"length".into(), &serde_json::Value::Null));
+    assert_eq!(object["usage"]["prompt_tokens"], 3);
+    assert_eq!(object["usage"]["completion_tokens"], 6);
+    assert!(object["timings"]["decode_per_second"].as_f64().unwrap() > 0.0);
+    assert!(object["device"].as_str().unwrap().contains("CPU"));
+}
+
+#[test]
+fn generate_continues_text_and_stops() {
+    let args = [
+        "generate",
+        "--device",
+        "cpu",
+        "--greedy",
+        "--json",
+        "--prompt",
+        "<|user|>\nWho are you?<|end|>\n<|assistant|>\n",
+    ];
+    let object: serde_json::Value = serde_json::from_slice(&output(&args).stdout).unwrap();
+    assert_eq!(format!("{}\n", object["text"].as_str().unwrap()), WHO);
+    assert_eq!(object["finish_reason"], "stop");
+    assert_eq!(object["ids"].as_array().unwrap().last().unwrap(), 2087);
+    let raw = output(&[&args[..4], &["--raw", "--quiet"], &args[5..]].concat());
+    assert!(stdout(&raw).ends_with("<|end|>\n"), "{}", stdout(&raw));
+    let none = output(&[&args[..], &["--max-tokens", "0"]].concat());
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&none.stdout).unwrap()["finish_reason"], "length");
+}
+
+#[test]
+fn logits_are_written_as_the_oracle_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.safetensors").display().to_string();
+    let model = checkpoint("phi-4-mini");
+    let args = ["logits", "--model", &model, "--device", "cpu", "--ids", "1 2 3 4 5", "--hidden", "--out", &file];
+    for chunk in [&[][..], &["--chunk", "2"]] {
+        assert_eq!(output(&[&args[..], chunk].concat()).status.code(), Some(0));
+        let bytes = std::fs::read(&file).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(tensors.tensor("logits").unwrap().shape(), [5, 512]);
+        for name in ["hidden.0", "hidden.1", "hidden.2", "hidden.3", "hidden.norm"] {
+            assert_eq!(tensors.tensor(name).unwrap().shape(), [5, 96]);
+        }
+    }
+}
+
+#[test]
+fn verify_passes_and_fails_with_exit_codes() {
+    let (model, other) = (checkpoint("phi-3-medium-4k"), checkpoint("phi-3-mini-4k"));
+    let good = output(&["verify", "--model", &model, "--device", "cpu", "--chunk", "7"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
+    assert!(stdout(&good).contains("all 24 ids agree") && stdout(&good).contains("all checks passed"));
+    let bad = output(&["verify", "--model", &model, "--golden", &other, "--device", "cpu"]);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(stdout(&bad).contains("FAILED"));
+}
+
+#[test]
+fn tokenize_and_render_need_the_tokenizer_only() {
+    let model = data("tokenizer/phi-3").display().to_string();
+    assert_eq!(stdout(&output(&["tokenize", "--model", &model, "Hello, world!"])), "15043 29892 3186 29991\n");
+    let json = with_input(&["tokenize", "--model", &model, "--json"], "Grüße".as_bytes());
+    let object: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(object["decoded"], "Grüße");
+    let lines = with_input(&["tokenize", "--model", &model, "--jsonl"], b"\"a\\nb\"\n\"<|end|> x\"\n\"\"\n");
+    let decoded: Vec<String> = stdout(&lines)
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["decoded"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(decoded, ["a\nb", "<|end|> x", ""]);
+    let messages = br#"[{"role": "user", "content": "Hi"}]"#;
+    let render = with_input(&["render", "--model", &model, "-"], messages);
+    assert_eq!(stdout(&render), "<|user|>\nHi<|end|>\n<|assistant|>\n");
+    let without = with_input(&["render", "--model", &model, "--no-generation-prompt", "-"], messages);
+    assert_eq!(stdout(&without), "<|user|>\nHi<|end|>\n<|endoftext|>");
+}
+
+#[test]
+fn a_chat_has_turns_and_commands() {
+    let script = b"My name is Ada.\nWhat is my name?\n/undo\n/nonsense\n/reset\nWhat is 47 + 38?\n/quit\n";
+    let output = with_input(&["chat", "--device", "cpu", "--greedy"], script);
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[1].contains("Ada") && lines[2] == "47 + 38 = 85.", "{lines:?}");
+    let notes = stderr(&output);
+    assert!(notes.contains("from the cache") && notes.contains("/nonsense is no command"), "{notes}");
+}
+
+#[test]
+fn devices_are_listed() {
+    let output = output(&["devices"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("cpu    CPU ("));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = phi3_run(&["--device", "cpu", "-n", "200", "--ignore-eos", "Tell me a story about a fox."])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("error"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_cleanly_with_statistics() {
+    use std::io::{BufRead, BufReader, Read};
+    let mut child = phi3_run(&["generate", "--device", "cpu", "--ignore-eos", "--prompt", "Once upon a time"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut notes = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    notes.read_line(&mut line).unwrap();
+    let mut first = [0u8; 20];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    notes.read_to_string(&mut line).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(line.contains("ended    interrupted") && line.contains("decode   "), "{line}");
+}
+
+#[test]
+fn bad_input_is_one_line_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    assert_error(&output(&["--model", &path("nowhere"), "Hi"]), &["config.json", "nowhere"]);
+
+    let bad = |case: &str| data("oracle/bad/safetensors").join(case).display().to_string();
+    let generate = |model: &str, more: &[&str]| {
+        output(
+            &[&["generate", "--model", model, "--device", "cpu", "--ids", "1 2", "--max-tokens", "2"], more].concat(),
+        )
+    };
+    assert_error(&generate(&bad("truncated"), &[]), &["model.safetensors"]);
+    assert_error(&generate(&bad("nan"), &[]), &["model.layers.0.mlp.down_proj.weight"]);
+    assert_error(&generate(&bad("config-hidden-act-unknown"), &[]), &["config.json", "hidden_act", "relu6"]);
+    assert_error(&generate(&bad("no-weights"), &[]), &["model.safetensors"]);
+
+    let model = checkpoint("phi-3.5-mini");
+    let long = vec!["5"; 1025].join(" ");
+    let ids = |ids: &str| output(&["generate", "--model", &model, "--device", "cpu", "--ids", ids]);
+    assert_error(&ids(&long), &["1025 tokens", "1024"]);
+    assert_error(&ids("1 384"), &["384", "vocab_size"]);
+    assert_error(&ids("1 x"), &["--ids", "x"]);
+    assert_error(&ids(" "), &["empty"]);
+    let text = output(&["generate", "--model", &model, "--device", "cpu", "--prompt", "Hi"]);
+    assert_error(&text, &["tokenizer.json"]);
+
+    assert_error(&output(&["--device", "cpu", ""]), &["prompt is empty"]);
+    assert_error(&with_input(&["--device", "cpu"], b" \n"), &["prompt is empty"]);
+    assert_error(&with_input(&["--device", "cpu"], b"caf\xe9"), &["UTF-8"]);
+    std::fs::write(path("latin1"), b"caf\xe9").unwrap();
+    assert_error(&output(&["--device", "cpu", "-f", &path("latin1")]), &["latin1", "UTF-8"]);
+    assert_error(&output(&["--device", "cpu", "-f", &path("missing")]), &["missing"]);
+    assert_error(&output(&["--device", "cpu", "--top-p", "7", "Hi"]), &["top_p"]);
+    assert_error(&output(&["--device", "gpu:99", "Hi"]), &["99"]);
+    assert_error(&output(&["--device", "no such card", "Hi"]), &["no such card"]);
+    assert_error(&output(&["verify", "--model", &bad("base"), "--device", "cpu"]), &["golden"]);
+    assert_error(&output(&["tokenize", "--model", &bad("base"), "x"]), &["tokenizer.json"]);
+    std::fs::write(path("messages.json"), "{}").unwrap();
+    assert_error(&output(&["render", &path("messages.json")]), &["messages.json"]);
+    let nowhere = path("no/such/folder/out.safetensors");
+    assert_error(&output(&["logits", "--device", "cpu", "--ids", "1", "--out", &nowhere]), &["out.safetensors"]);
+}
+
+/// A Vulkan loader with no driver behind it: what a machine without a GPU has.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_adapter_is_an_error_for_gpu_and_the_cpu_for_auto() {
+    let without = |args: &[&str]| {
+        phi3_run(args).env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent").output().unwrap()
+    };
+    assert_error(&without(&["--device", "gpu", "Hi"]), &["no GPU adapter"]);
+    let auto = without(&["--greedy", "Who are you?"]);
+    assert_eq!(stdout(&auto), WHO);
+    assert!(stderr(&auto).contains("no real GPU"), "{}", stderr(&auto));
+}
+
+#[test]
+fn unknown_flags_are_usage_errors() {
+    let output = output(&["--no-such-flag"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--no-such-flag"));
+    assert_eq!(self::output(&["--help"]).status.code(), Some(0));
+    assert_eq!(self::output(&["--version"]).status.code(), Some(0));
+}
