@@ -1,1 +1,1 @@
-//! Placeholder of the skeleton.
+//! Benchmarks of the operations: `cargo bench`. They stand in `benches/operations.rs`.

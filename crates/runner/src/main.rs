@@ -2,8 +2,21 @@
 
 mod cli;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
+/// A panic is a defect, ours or a library's: it ends the program with one line, like every error. Libraries that panic on
+/// damaged files are caught where they are called and print nothing.
 fn main() -> ExitCode {
-    cli::run()
+    let place = Arc::new(Mutex::new(String::new()));
+    let noted = place.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        *noted.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string().replace('\n', " ");
+    }));
+    catch_unwind(AssertUnwindSafe(cli::run)).unwrap_or_else(|_| {
+        let place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        eprintln!("error: a defect of phi3-run: {place}; hint: please report this line");
+        ExitCode::from(2)
+    })
 }

@@ -183,6 +183,7 @@ unsafe fn columns<S: Simd, F: Format>(
 /// Four weight rows times M activation rows, each product summed in one register; then the finish. Returns M.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "inlined into one loop; a struct would only be taken apart again")]
+#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn block<S: Simd, F: Format, const M: usize>(
     rows: [*const u8; GROUP],
     x: *const f32,
