@@ -3,6 +3,8 @@
 //!
 //! `cargo bench -- CPU/decode` picks some. PHI3_ADAPTER names a GPU; a software one is measured too, and says so.
 
+#![allow(missing_docs, reason = "the macro of criterion makes public functions")]
+
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Gpu, Options, Select};

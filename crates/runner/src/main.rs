@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A panic is a defect, ours or a library's: it ends the program with one line, like every error. Libraries that panic on
 /// damaged files are caught where they are called and print nothing.
 fn main() -> ExitCode {
+    quiet_drivers();
     let place = Arc::new(Mutex::new(String::new()));
     let noted = place.clone();
     std::panic::set_hook(Box::new(move |info| {
@@ -19,4 +20,12 @@ fn main() -> ExitCode {
         eprintln!("error: a defect of phi3-run: {place}; hint: please report this line");
         ExitCode::from(2)
     })
+}
+
+/// Mesa's drivers complain on standard error where this variable is absent, and use nothing of it to compute.
+fn quiet_drivers() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the program has one thread yet.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+    }
 }

@@ -18,18 +18,11 @@ pub(crate) fn run() -> Result {
     let mut faults = Metadata::load()?.faults();
     let files = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     let mut count = 0;
-    let mut examples = String::new();
     for name in files.split('\0').filter(|name| is_written(name)) {
         // A file that git knows may be deleted by now.
         let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
         count += 1;
         check(name, &text, &mut faults);
-        if name.contains("examples/") {
-            examples += &text;
-        }
-    }
-    if let Ok(readme) = std::fs::read_to_string(root().join("README.md")) {
-        check_readme(&readme, &examples, &mut faults);
     }
     if faults.is_empty() {
         println!("{count} files and all dependencies are tidy");
@@ -90,19 +83,6 @@ fn names_a_machine(line: &str) -> bool {
     })
 }
 
-/// Every Rust block of the README is part of an example, which is compiled.
-fn check_readme(readme: &str, examples: &str, faults: &mut Vec<String>) {
-    for block in readme.split("```rust\n").skip(1) {
-        let code = block.split("```").next().unwrap_or("").trim();
-        if !examples.contains(code) {
-            let first = code.lines().next().unwrap_or("");
-            faults.push(format!(
-                "README.md: the Rust block that starts with `{first}` is not in any example, letter by letter"
-            ));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,12 +113,5 @@ mod tests {
             let found = faults(name, &text);
             assert!(found.iter().any(|fault| fault.contains(word)), "{name} {text:?}: {found:?}");
         }
-    }
-
-    #[test]
-    fn blocks_of_the_readme() {
-        let mut faults = Vec::new();
-        check_readme("a\n```rust\nlet a = 1;\n```\n```rust\nlet b;\n```\n", "fn main() {\nlet a = 1;\n}", &mut faults);
-        assert_eq!(faults.len(), 1);
     }
 }
