@@ -106,7 +106,26 @@ fn machine<B: Backend>(criterion: &mut Criterion, name: &str, mut backend: B) {
     }
 }
 
+/// What this machine's memory gives when it is only read, by as many threads: the measure of the decode rows.
+fn plain_read(criterion: &mut Criterion) {
+    let words = vec![1u64; 64 << 20];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut group = criterion.benchmark_group("memory");
+    group.sample_size(10).throughput(Throughput::Bytes(8 * words.len() as u64));
+    group.bench_function("plain read", |bench| {
+        bench.iter(|| {
+            std::thread::scope(|scope| {
+                for part in words.chunks(words.len().div_ceil(threads)) {
+                    scope.spawn(|| std::hint::black_box(part.iter().fold(0, |sum, word| sum ^ word)));
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
 fn operations(criterion: &mut Criterion) {
+    plain_read(criterion);
     match Cpu::new(phi3_tensor::cpu::Options::default()) {
         Ok(cpu) => machine(criterion, "CPU", cpu),
         Err(error) => println!("CPU left out: {error}"),

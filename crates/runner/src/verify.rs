@@ -54,6 +54,12 @@ impl Report {
     pub fn ok(&self) -> bool {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
+
+    /// The earliest hidden state that differs: the layer to look at.
+    pub fn first_layer(&self) -> Option<&str> {
+        let hidden = self.checks.iter().find(|check| !check.ok && check.name.contains(" hidden."));
+        hidden.map(|check| check.name.as_str())
+    }
 }
 
 impl fmt::Display for Report {
@@ -64,6 +70,9 @@ impl fmt::Display for Report {
             let difference = check.difference.map_or("-".into(), |d| format!("{d:.2e}"));
             let result = if check.ok { "ok" } else { "FAILED" };
             writeln!(f, "{:width$}  {difference:>10}  {result:6}  {}", check.name, check.place)?;
+        }
+        if let Some(name) = self.first_layer() {
+            writeln!(f, "first that differs: {name} (hidden.0 is the embedding, hidden.i the output of layer i - 1)")?;
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ fn verify_passes_and_fails_with_exit_codes() {
     assert!(stdout(&good).contains("all 24 ids agree") && stdout(&good).contains("all checks passed"));
     let bad = output(&["verify", "--model", &model, "--golden", &other, "--device", "cpu"]);
     assert_eq!(bad.status.code(), Some(1));
-    assert!(stdout(&bad).contains("FAILED"));
+    assert!(stdout(&bad).contains("FAILED") && stdout(&bad).contains("first that differs: mid hidden.0"));
 }
 
 #[test]

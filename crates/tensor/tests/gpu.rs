@@ -104,7 +104,7 @@ fn misuse_is_an_error() {
     let q = gpu.rows("q", 4, 16).unwrap();
     gpu.reserve(&mut cache, 2).unwrap();
     let mut batch = decode(&[3, 4], &[0, 1], 8);
-    batch.pages[1] = 2;
+    batch.pages[1] = 99;
     gpu.begin(&batch).unwrap();
     mismatch(gpu.attention(&q, &cache, 0, Mask { window: None, scale: 1.0 }, &mut out));
     batch.segments.remove(0);
