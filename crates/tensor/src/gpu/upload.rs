@@ -56,6 +56,7 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         DType::F32 => Format::F32,
         DType::F16 => Format::F16,
         DType::Bf16 => Format::Bf16,
+        dtype => return Err(device.no_kernels(&weight.name, dtype)),
     };
     check_rows(weight, role)?;
     let order = Order { role, rows: weight.rows };
