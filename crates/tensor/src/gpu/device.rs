@@ -1,7 +1,7 @@
 //! A device, its buffers, and what went wrong with it.
 
 use super::adapter::{AdapterInfo, Options};
-use crate::{DType, Error, Result};
+use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -174,10 +174,6 @@ impl Device {
 
     pub(super) fn failed(&self, message: String) -> Error {
         Error::Device { device: self.name.clone(), message }
-    }
-
-    pub(super) fn no_kernels(&self, name: &str, dtype: DType) -> Error {
-        Error::UnsupportedType { name: name.to_owned(), dtype, device: self.name.clone() }
     }
 
     pub(super) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {
