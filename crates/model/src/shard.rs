@@ -53,7 +53,7 @@ pub(crate) fn no_overlap(path: &Path, entries: &mut [Entry], hint: &'static str)
             return Err(Error::Tensor {
                 path: path.to_owned(),
                 tensor: pair[1].name.clone(),
-                message: format!("its bytes (data_offsets) overlap those of {}", pair[0].name),
+                message: format!("its bytes overlap those of {}", pair[0].name),
                 hint,
             });
         }

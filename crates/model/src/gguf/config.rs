@@ -26,7 +26,8 @@ pub(crate) fn config(metadata: &Metadata, vocabulary: &Vocabulary, tensors: &Ten
         heads,
         vocab_size: vocabulary.tokens.len(),
         max_position_embeddings,
-        rms_norm_eps: eps.ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?,
+        rms_norm_eps: eps
+            .ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?,
         rope: rope(metadata, heads, max_position_embeddings, tensors)?,
         // 0: none
         sliding_window: window.filter(|&window| window > 0),
@@ -42,7 +43,8 @@ pub(super) fn architecture(metadata: &Metadata) -> Result<()> {
     match metadata.string(key)?.as_deref() {
         Some("phi3") => Ok(()),
         Some("phi2" | "phimoe") => {
-            let hint = "the architecture is known, but its decoder is not supported yet; take the safetensors checkpoint";
+            let hint =
+                "the architecture is known, but its decoder is not supported yet; take the safetensors checkpoint";
             Err(metadata.bad(key, "\"phi3\"", hint))
         }
         _ => Err(metadata.bad(key, "\"phi3\" (type string)", "other architectures are not supported")),
@@ -64,7 +66,11 @@ fn heads(metadata: &Metadata, hidden_size: usize) -> Result<Heads> {
     let head_dim = hidden_size / heads;
     for key in ["phi3.attention.key_length", "phi3.attention.value_length"] {
         if metadata.integer(key, 0..=usize::MAX)?.is_some_and(|length| length != head_dim) {
-            return Err(metadata.bad(key, format!("{head_dim}: embedding_length / head_count"), "no Phi-3 has other heads"));
+            return Err(metadata.bad(
+                key,
+                format!("{head_dim}: embedding_length / head_count"),
+                "no Phi-3 has other heads",
+            ));
         }
     }
     let key = "phi3.rope.dimension_count";
@@ -100,7 +106,9 @@ fn rope(metadata: &Metadata, heads: Heads, max_positions: usize, tensors: &Tenso
         Some(LongRope {
             short_factor: factors(SHORT)?,
             long_factor: factors(LONG)?,
-            original_max_position_embeddings: metadata.integer(original, 1..=limits::POSITIONS)?.unwrap_or(max_positions),
+            original_max_position_embeddings: metadata
+                .integer(original, 1..=limits::POSITIONS)?
+                .unwrap_or(max_positions),
             attention_factor: metadata.positive("phi3.rope.scaling.attn_factor")?.unwrap_or(1.0),
         }),
     ))

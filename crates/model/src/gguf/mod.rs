@@ -16,8 +16,8 @@ pub use vocabulary::{TokenizerKind, Vocabulary};
 pub(crate) use config::config;
 pub(crate) use names::translate;
 
-use crate::shard::{Shard, map};
 use crate::Result;
+use crate::shard::{Shard, map};
 use std::path::Path;
 
 /// An opened model.

@@ -276,7 +276,8 @@ impl Reader<'_> {
             let begin = usize::try_from(offset).ok().and_then(|offset| start?.checked_add(offset));
             let end = begin.and_then(|begin| begin.checked_add(size)).filter(|&end| end <= len);
             let (Some(begin), Some(end)) = (begin, end) else {
-                let message = format!("its {size} bytes at offset {offset} reach past the end of the file ({len} bytes)");
+                let message =
+                    format!("its {size} bytes at offset {offset} reach past the end of the file ({len} bytes)");
                 return Err(self.tensor(&entry.name, message + ": truncated?"));
             };
             entry.range = begin..end;

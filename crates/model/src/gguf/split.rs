@@ -18,7 +18,11 @@ pub(super) fn complete(path: &Path, metadata: &Metadata, first: Shard) -> Result
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(stem) = name.strip_suffix(&format!("-00001-of-{count:05}.gguf")) else {
             let expected = format!("a file name that ends in -00001-of-{count:05}.gguf (this is one shard of several)");
-            return Err(metadata.bad("split.count", expected, "the shards must keep the names that they were made with"));
+            return Err(metadata.bad(
+                "split.count",
+                expected,
+                "the shards must keep the names that they were made with",
+            ));
         };
         for no in 1..count {
             let path = path.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1));

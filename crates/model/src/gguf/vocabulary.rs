@@ -68,7 +68,13 @@ impl Vocabulary {
         let kind = match metadata.string(&model)?.as_deref() {
             Some("llama") => TokenizerKind::SentencePiece,
             Some("gpt2") => TokenizerKind::BytePairs,
-            _ => return Err(metadata.bad(&model, "\"llama\" or \"gpt2\"", "no published Phi model has another tokenizer")),
+            _ => {
+                return Err(metadata.bad(
+                    &model,
+                    "\"llama\" or \"gpt2\"",
+                    "no published Phi model has another tokenizer",
+                ));
+            }
         };
         let tokens = metadata.strings(&key("tokens"))?.filter(|tokens| !tokens.is_empty());
         let Some(tokens) = tokens else {
