@@ -1,9 +1,12 @@
-//! A checkpoint folder: `config.json` and its weights, one file or many.
+//! A checkpoint: a folder with `config.json` and safetensors weights, or a GGUF file; of either, one file or many.
 
+use crate::gguf::{self, Metadata, Vocabulary};
 use crate::json::Object;
-use crate::safetensors::{Entry, SafeTensors};
+use crate::safetensors;
+use crate::shard::{Entry, Shard};
 use crate::{Config, Error, Result};
 use phi3_tensor::{Bytes, DType, Weight};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -11,36 +14,111 @@ use std::sync::Arc;
 /// An opened checkpoint: checked headers over memory maps. Weights are not read until they are used.
 pub struct Checkpoint {
     config: Config,
-    files: Vec<SafeTensors>,
-    /// Tensor name to file and entry.
-    tensors: HashMap<String, (usize, usize)>,
+    tensors: Tensors,
+    gguf: Option<(Metadata, Vocabulary)>,
+}
+
+/// What the weight files call tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// The published names.
+    Published,
+    /// Those of GGUF.
+    Gguf,
+}
+
+/// The tensors of all weight files.
+pub(crate) struct Tensors {
+    files: Vec<Shard>,
+    /// Name in the file to file and entry.
+    places: HashMap<String, (usize, usize)>,
+    names: Names,
 }
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 impl Checkpoint {
-    /// Opens a folder that holds `config.json` and `model.safetensors`, or `model.safetensors.index.json` and the shards
-    /// that it names.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let config = Config::read(&folder.join("config.json"))?;
-        let paths = weight_files(folder)?;
-        let files = paths.iter().map(|path| SafeTensors::open(path)).collect::<Result<Vec<_>>>()?;
-        Self::assemble(config, files)
+    /// Opens a GGUF file (of several shards, the first), or a folder that holds `config.json` and `model.safetensors`, or
+    /// `model.safetensors.index.json` and the shards that it names.
+    pub fn open(path: &Path) -> Result<Self> {
+        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        if !path.is_dir() && (named || path.is_file()) {
+            return Self::open_gguf(path);
+        }
+        let config = Config::read(&path.join("config.json"))?;
+        let paths = weight_files(path)?;
+        let files = paths.iter().map(|path| safetensors::open(path)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { config, tensors: Tensors::new(files, Names::Published)?, gguf: None })
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let gguf::Gguf { metadata, vocabulary, shards } = gguf::open(path)?;
+        let tensors = Tensors::new(shards, Names::Gguf)?;
+        let config = gguf::config(&metadata, &vocabulary, &tensors)?;
+        Ok(Self { config, tensors, gguf: Some((metadata, vocabulary)) })
     }
 
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
     pub fn from_memory(name: &str, config: &str, weights: &'static [u8]) -> Result<Self> {
         let config = Config::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
-        let file = SafeTensors::parse(&Path::new(name).join(SINGLE), Arc::new(weights))?;
-        Self::assemble(config, vec![file])
+        let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(weights))?;
+        Ok(Self { config, tensors: Tensors::new(vec![file], Names::Published)?, gguf: None })
     }
 
-    fn assemble(config: Config, files: Vec<SafeTensors>) -> Result<Self> {
-        let mut tensors = HashMap::new();
+    /// What the decoder computes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The metadata of a GGUF file; other checkpoints keep theirs in files of their own.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.gguf.as_ref().map(|(metadata, _)| metadata)
+    }
+
+    /// The tokenizer's data in a GGUF file.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.gguf.as_ref().map(|(_, vocabulary)| vocabulary)
+    }
+
+    /// Bytes of all weight files.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
+    }
+
+    /// A matrix `[rows, cols]` by its published name.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        self.tensors.matrix(name, rows, cols)
+    }
+
+    /// A vector by its published name, widened to f32.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.tensors.vector(name, len)
+    }
+
+    /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantised
+    /// weight only scales and minima can be.
+    pub fn first_not_finite(&self) -> Option<String> {
+        let files = self.tensors.files.iter();
+        files.flat_map(|file| file.entries.iter().map(move |entry| (file, entry))).find_map(|(file, entry)| {
+            let bytes = &(*file.bytes).as_ref()[entry.range.clone()];
+            let finite = dtype(entry.dtype).is_none_or(|dtype| dtype.all_finite(bytes));
+            (!finite).then(|| format!("{} of {}", entry.name, file.path.display()))
+        })
+    }
+}
+
+/// The type of a name in a weight file, where the engine has it.
+fn dtype(name: &str) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+}
+
+impl Tensors {
+    fn new(files: Vec<Shard>, names: Names) -> Result<Self> {
+        let mut places = HashMap::new();
         for (i, file) in files.iter().enumerate() {
             for (j, entry) in file.entries.iter().enumerate() {
-                if let Some((first, _)) = tensors.insert(entry.name.clone(), (i, j)) {
+                if let Some((first, _)) = places.insert(entry.name.clone(), (i, j)) {
                     return Err(Error::Tensor {
                         path: file.path.clone(),
                         tensor: entry.name.clone(),
@@ -50,80 +128,81 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Self { config, files, tensors })
+        Ok(Self { files, places, names })
     }
 
-    /// What the decoder computes.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(self.name(name).as_ref())
     }
 
-    /// Bytes of all weight files.
-    pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
+    fn name<'a>(&self, published: &'a str) -> Cow<'a, str> {
+        match self.names {
+            Names::Published => Cow::Borrowed(published),
+            Names::Gguf => Cow::Owned(gguf::translate(published)),
+        }
     }
 
-    /// A matrix `[rows, cols]`.
-    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let (file, entry, dtype) = self.find(name, &[rows, cols])?;
         let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
-            .ok_or_else(|| self.wrong(file, name, "its bytes lie outside the file".into()))?;
-        Ok(Weight::new(name, dtype, rows, cols, bytes)?)
+            .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
+        Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
     }
 
     /// A vector, widened to f32.
-    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let (file, entry, dtype) = self.find(name, &[len])?;
         let mut values = vec![0.0; len];
         dtype.widen(&(*file.bytes).as_ref()[entry.range.clone()], &mut values);
         Ok(values)
     }
 
-    fn wrong(&self, file: &SafeTensors, name: &str, message: String) -> Error {
-        let hint = "config.json and the weights may be of different models";
+    /// An error about a tensor.
+    pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
+        let name = self.name(name);
+        let file = self.places.get(name.as_ref()).map_or(0, |&(file, _)| file);
+        match self.files.get(file) {
+            Some(file) => self.wrong_in(file, &name, message),
+            None => Error::Tensor { path: PathBuf::new(), tensor: name.into_owned(), message, hint: "no weights" },
+        }
+    }
+
+    fn wrong_in(&self, file: &Shard, name: &str, message: String) -> Error {
+        let hint = match self.names {
+            Names::Published => "config.json and the weights may be of different models",
+            Names::Gguf => "the metadata and the weights may be of different models, or the file is damaged",
+        };
         Error::Tensor { path: file.path.clone(), tensor: name.to_owned(), message, hint }
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<(&SafeTensors, &Entry, DType)> {
-        let Some(&(file, entry)) = self.tensors.get(name) else {
+    fn find(&self, published: &str, shape: &[usize]) -> Result<(&Shard, &Entry, DType)> {
+        let name = self.name(published);
+        let Some(&(file, entry)) = self.places.get(name.as_ref()) else {
             let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
             let more =
                 if self.files.len() > 1 { format!(" in all {} shards", self.files.len()) } else { String::new() };
-            return Err(Error::Tensor {
-                path,
-                tensor: name.to_owned(),
-                message: format!("is missing{more}, expected with shape {shape:?}"),
-                hint: "the download may be incomplete, or config.json of another model",
-            });
+            let hint = match self.names {
+                Names::Published => "the download may be incomplete, or config.json of another model",
+                Names::Gguf => "the file may be incomplete, or of another kind of model than it says",
+            };
+            let message = format!("is missing{more}, expected with shape {shape:?}");
+            return Err(Error::Tensor { path, tensor: name.into_owned(), message, hint });
         };
         let file = &self.files[file];
         let entry = &file.entries[entry];
         if entry.shape != shape {
-            return Err(self.wrong(file, name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
+            return Err(self.wrong_in(file, &name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
         }
-        let dtype = match entry.dtype {
-            "F32" => DType::F32,
-            "F16" => DType::F16,
-            "BF16" => DType::Bf16,
-            other => return Err(self.wrong(file, name, format!("dtype: expected F32, F16 or BF16, found {other}"))),
+        let Some(dtype) = dtype(entry.dtype) else {
+            let expected = match self.names {
+                Names::Published => "F32, F16 or BF16",
+                Names::Gguf => "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+            };
+            let message = format!("dtype: expected {expected}, found {} (type not supported)", entry.dtype);
+            return Err(self.wrong_in(file, &name, message));
         };
         Ok((file, entry, dtype))
-    }
-
-    /// The first weight that is NaN or infinite, in file order: to explain logits that are.
-    pub fn first_not_finite(&self) -> Option<String> {
-        let finite = |dtype: &str, bytes: &[u8]| match dtype {
-            "F32" => bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
-            "F16" => bytes.chunks_exact(2).all(|b| half::f16::from_le_bytes([b[0], b[1]]).is_finite()),
-            "BF16" => bytes.chunks_exact(2).all(|b| half::bf16::from_le_bytes([b[0], b[1]]).is_finite()),
-            _ => true,
-        };
-        self.files.iter().flat_map(|file| file.entries.iter().map(move |entry| (file, entry))).find_map(
-            |(file, entry)| {
-                let bytes = &(*file.bytes).as_ref()[entry.range.clone()];
-                (!finite(entry.dtype, bytes)).then(|| entry.name.clone())
-            },
-        )
     }
 }
 

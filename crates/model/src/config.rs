@@ -7,12 +7,12 @@ use phi3_tensor::Heads;
 use std::path::Path;
 
 /// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
-mod limits {
-    pub(super) const WIDTH: usize = 1 << 18;
-    pub(super) const VOCABULARY: usize = 1 << 24;
-    pub(super) const LAYERS: usize = 1 << 12;
-    pub(super) const HEADS: usize = 1 << 14;
-    pub(super) const POSITIONS: usize = 1 << 30;
+pub(crate) mod limits {
+    pub(crate) const WIDTH: usize = 1 << 18;
+    pub(crate) const VOCABULARY: usize = 1 << 24;
+    pub(crate) const LAYERS: usize = 1 << 12;
+    pub(crate) const HEADS: usize = 1 << 14;
+    pub(crate) const POSITIONS: usize = 1 << 30;
 }
 
 /// What a decoder computes: sizes, norms, rotation and mask, normalised from the fields of `config.json`.

@@ -26,12 +26,12 @@ pub enum Error {
         message: String,
     },
 
-    /// A field of a JSON file is missing, of the wrong kind, or out of range.
+    /// A field of a JSON file or a key of a GGUF file is missing, of the wrong kind, or out of range.
     #[error("{}: {field}: expected {expected}, found {found}; hint: {hint}", path.display())]
     Field {
         /// The file.
         path: PathBuf,
-        /// The field, with the fields around it.
+        /// The field, with the fields around it, or the key.
         field: String,
         /// What would be right.
         expected: String,
@@ -44,6 +44,15 @@ pub enum Error {
     /// The header of a safetensors file is damaged.
     #[error("{}: bad safetensors header: {message}; hint: the file may be truncated or no safetensors file", path.display())]
     Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// A GGUF file is damaged or no GGUF file.
+    #[error("{}: bad GGUF file: {message}; hint: the file may be incomplete or damaged, fetch it again", path.display())]
+    Gguf {
         /// The file.
         path: PathBuf,
         /// What is wrong.

@@ -40,7 +40,8 @@ impl GenerationConfig {
         Self::from_object(&Object::parse(path, json)?, config)
     }
 
-    fn of(config: &Config) -> Self {
+    /// What a checkpoint without that file says: only where a text begins and ends.
+    pub fn of(config: &Config) -> Self {
         Self { eos_token_id: config.eos_token_id.clone(), bos_token_id: config.bos_token_id, ..Self::default() }
     }
 

@@ -1,6 +1,6 @@
 //! The Phi-3 decoder: configuration, checkpoints, LongRoPE and the paged key/value cache.
 //!
-//! A variant is data: [`Config`] normalises `config.json`, [`Decoder`] reads that description and calls a
+//! A variant is data: [`Config`] normalises `config.json` or a GGUF file's metadata, [`Decoder`] reads that description and calls a
 //! [`Backend`](phi3_tensor::Backend)'s operations. Nothing here knows which machine it runs on.
 //!
 //! ```
@@ -20,10 +20,12 @@ mod config;
 mod decoder;
 mod error;
 mod generation;
+pub mod gguf;
 mod json;
 mod rope;
 mod safetensors;
 mod sequence;
+mod shard;
 
 pub use advance::{Advance, Step, advance};
 pub use checkpoint::Checkpoint;

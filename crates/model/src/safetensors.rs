@@ -1,17 +1,17 @@
 //! The front end of a safetensors file: a checked header over a memory map.
 
+use crate::shard::{Entry, Shard, Shared, map, no_overlap};
 use crate::{Error, Result};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 /// Longest header that is read, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
+
+const HINT: &str = "the file is damaged or truncated, fetch it again";
 
 /// Types a file may have, with the bits of an element.
 const DTYPES: [(&str, u64); 22] = [
@@ -39,72 +39,45 @@ const DTYPES: [(&str, u64); 22] = [
     ("U64", 64),
 ];
 
-/// A tensor's place in a file.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) dtype: &'static str,
-    pub(crate) shape: Vec<usize>,
-    /// Bytes of the whole file.
-    pub(crate) range: Range<usize>,
+/// Maps a file and checks its header; the weights are not read.
+pub(crate) fn open(path: &Path) -> Result<Shard> {
+    let hint = "a checkpoint folder holds model.safetensors, or an index and every shard that it names";
+    match map(path, hint)? {
+        Some(bytes) => parse(path, bytes),
+        None => Err(too_short(path, 0)),
+    }
 }
 
-/// An opened file: its tensors, and the bytes behind them.
-pub(crate) struct SafeTensors {
-    pub(crate) path: PathBuf,
-    pub(crate) bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    pub(crate) entries: Vec<Entry>,
-}
-
-impl SafeTensors {
-    /// Maps a file and checks its header; the weights are not read.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let hint = "a checkpoint folder holds model.safetensors, or an index and every shard that it names";
-        let read = |e: std::io::Error| Error::read(path, &e, hint);
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        if !metadata.is_file() {
-            return Err(Error::Header { path: path.to_owned(), message: "not a regular file".into() });
-        }
-        if metadata.len() < 8 {
-            return Err(too_short(path, metadata.len()));
-        }
-        // SAFETY: the map is read only; as with every mapped file, it must not be cut short while in use.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
-        Self::parse(path, Arc::new(map))
+/// Checks the header of bytes that came from `path`.
+pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
+    let data = (*bytes).as_ref();
+    let header = |message: String| Error::Header { path: path.to_owned(), message };
+    let Some((length, rest)) = data.split_first_chunk::<8>() else {
+        return Err(too_short(path, data.len() as u64));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > rest.len() as u64 || length > MAX_HEADER {
+        let message = format!("its length field says {length} bytes, the file has {} after it", rest.len());
+        return Err(header(message));
     }
-
-    /// Checks the header of bytes that came from `path`.
-    pub(crate) fn parse(path: &Path, bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self> {
-        let data = (*bytes).as_ref();
-        let header = |message: String| Error::Header { path: path.to_owned(), message };
-        let Some((length, rest)) = data.split_first_chunk::<8>() else {
-            return Err(too_short(path, data.len() as u64));
-        };
-        let length = u64::from_le_bytes(*length);
-        if length > rest.len() as u64 || length > MAX_HEADER {
-            let message = format!("its length field says {length} bytes, the file has {} after it", rest.len());
-            return Err(header(message));
+    let (text, tensors) = rest.split_at(length as usize);
+    let text = std::str::from_utf8(text).map_err(|e| header(format!("not UTF-8: {e}")))?;
+    let fields = parse_object(text).map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
+    let start = 8 + length as usize;
+    let mut entries = Vec::with_capacity(fields.len());
+    let mut names = HashSet::new();
+    for (name, value) in fields {
+        if name == "__metadata__" {
+            continue;
         }
-        let (text, tensors) = rest.split_at(length as usize);
-        let text = std::str::from_utf8(text).map_err(|e| header(format!("not UTF-8: {e}")))?;
-        let fields = parse_object(text).map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
-        let start = 8 + length as usize;
-        let mut entries = Vec::with_capacity(fields.len());
-        let mut names = HashSet::new();
-        for (name, value) in fields {
-            if name == "__metadata__" {
-                continue;
-            }
-            let entry = entry(path, name, &value, start, tensors.len())?;
-            if !names.insert(entry.name.clone()) {
-                return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
-            }
-            entries.push(entry);
+        let entry = entry(path, name, &value, start, tensors.len())?;
+        if !names.insert(entry.name.clone()) {
+            return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
         }
-        no_overlap(path, &mut entries)?;
-        Ok(Self { path: path.to_owned(), bytes, entries })
+        entries.push(entry);
     }
+    no_overlap(path, &mut entries, HINT)?;
+    Ok(Shard { path: path.to_owned(), bytes, entries })
 }
 
 fn too_short(path: &Path, len: u64) -> Error {
@@ -112,8 +85,7 @@ fn too_short(path: &Path, len: u64) -> Error {
 }
 
 fn tensor(path: &Path, name: &str, message: impl Into<String>) -> Error {
-    let hint = "the file is damaged or truncated, fetch it again";
-    Error::Tensor { path: path.to_owned(), tensor: name.into(), message: message.into(), hint }
+    Error::Tensor { path: path.to_owned(), tensor: name.into(), message: message.into(), hint: HINT }
 }
 
 /// The fields of a JSON object in their order, repeated names kept.
@@ -179,15 +151,4 @@ fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> 
 fn at(value: &Value, field: &str) -> String {
     let text = value.get(field).map_or("nothing".into(), Value::to_string);
     text.chars().take(60).collect()
-}
-
-fn no_overlap(path: &Path, entries: &mut [Entry]) -> Result<()> {
-    entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
-    for pair in entries.windows(2) {
-        if pair[1].range.start < pair[0].range.end {
-            let message = format!("its data_offsets overlap those of {}", pair[0].name);
-            return Err(tensor(path, &pair[1].name, message));
-        }
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod error;
 pub mod gpu;
 #[cfg(any(test, feature = "reference"))]
 pub mod parity;
+pub mod quant;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod weight;

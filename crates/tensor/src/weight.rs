@@ -50,10 +50,15 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// A matrix over `bytes`, which must hold exactly `rows * cols` elements of `dtype`.
+    /// A matrix over `bytes`, which must hold exactly `rows` rows of `cols` elements of `dtype`; each row is a whole number
+    /// of blocks.
     pub fn new(name: impl Into<String>, dtype: DType, rows: usize, cols: usize, bytes: Bytes) -> Result<Self> {
         let name = name.into();
-        let expected = rows.checked_mul(cols).and_then(|n| dtype.bytes(n)).unwrap_or(usize::MAX);
+        let block = dtype.block().0;
+        if !cols.is_multiple_of(block) {
+            return Err(Error::Blocks { name, cols, dtype, block });
+        }
+        let expected = dtype.bytes(cols).and_then(|row| row.checked_mul(rows)).unwrap_or(usize::MAX);
         if bytes.len() != expected {
             return Err(Error::Bytes { name, shape: vec![rows, cols], dtype, expected, found: bytes.len() });
         }
@@ -76,7 +81,7 @@ impl Weight {
         &self.bytes[row * len..][..len]
     }
 
-    /// The whole matrix as f32 (exact).
+    /// The whole matrix as f32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
         self.dtype.widen(&self.bytes, &mut out);

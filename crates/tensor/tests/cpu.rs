@@ -6,7 +6,7 @@ use phi3_tensor::parity;
 
 fn check(options: Options) {
     let mut cpu = Cpu::new(options).expect("threads start");
-    let outcomes = parity::run(&mut cpu).expect("every case runs");
+    let outcomes = parity::run(&mut cpu, &[]).expect("every case runs");
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
     assert!(outcomes.len() > 100 && failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), outcomes.len());
 }

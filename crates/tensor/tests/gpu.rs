@@ -6,7 +6,10 @@
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{Backend, Batch, DType, Error, Finish, Heads, Mask, Norm, PAGE, Role, Segment};
+use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, Mask, Norm, PAGE, Role, Segment, Weight};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::PathBuf;
 
 /// The adapter that PHI3_ADAPTER names, or the best.
 fn open(options: Options) -> Option<Gpu> {
@@ -24,7 +27,7 @@ fn open(options: Options) -> Option<Gpu> {
 fn assert_parity(options: Options) {
     let Some(mut gpu) = open(options) else { return };
     println!("{}", gpu.info());
-    let outcomes = parity::run(&mut gpu).unwrap();
+    let outcomes = parity::run(&mut gpu, &[]).unwrap();
     let worst = outcomes.iter().map(|o| o.difference / o.allowed).fold(0.0, f64::max);
     println!("{} cases, the worst at {worst:.3} of what is allowed", outcomes.len());
     let wrong: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
@@ -45,6 +48,41 @@ fn parity_with_matrices_in_pieces() {
 #[test]
 fn parity_with_checks_on_the_device() {
     assert_parity(Options { checked: true, validation: true, ..Options::default() });
+}
+
+/// The oracle's blocks, scales that are subnormal halves among them.
+#[test]
+fn every_block_means_what_it_means_on_the_cpu_bit_for_bit() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/oracle/gguf/blocks");
+    let bytes = std::fs::read(folder.join("blocks.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let index: Value = serde_json::from_slice(&std::fs::read(folder.join("blocks.json")).unwrap()).unwrap();
+    let mut blocks = 0;
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        let name = dtype.name().to_uppercase();
+        for (case, info) in index["types"][&name]["cases"].as_object().unwrap() {
+            if info["finite"] != true {
+                continue;
+            }
+            let size = |key: &str| info[key].as_u64().unwrap() as usize;
+            let (rows, cols) = (size("rows"), size("row_elements"));
+            let raw = tensors.tensor(&format!("{name}.{case}.raw")).unwrap().data().to_vec();
+            let weight = Weight::new(name.as_str(), dtype, rows, cols, Bytes::from(raw)).unwrap();
+            let table = gpu.matrix(&weight, Role::Plain).unwrap();
+            let mut x = gpu.rows("x", rows, cols).unwrap();
+            gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
+            gpu.embed(&table, &mut x).unwrap();
+            let mut got = vec![0.0; rows * cols];
+            gpu.read(&x, &mut got).unwrap();
+            for (i, (got, want)) in got.iter().zip(weight.to_f32()).enumerate() {
+                assert!(*got == want, "{name}.{case}[{i}]: {got:e}, expected {want:e}");
+            }
+            blocks += rows * cols / dtype.block().0;
+        }
+    }
+    println!("{blocks} blocks");
+    assert!(blocks > 400);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
+use crate::quant::{self, Block};
 use crate::{DType, PAGE};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Compiles a generic function for every instruction set and picks at run time.
@@ -106,6 +108,16 @@ pub(super) struct Weights<'a> {
     pub(super) cols: usize,
 }
 
+impl Weights<'_> {
+    /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
+    /// stand the up rows of a gated output; places without an output repeat the last.
+    #[inline(always)]
+    fn row(&self, i: usize, step: usize, column: usize, outputs: usize) -> usize {
+        let output = column + (i % step).min(outputs - 1);
+        if i >= step { self.rows / 2 + output } else { output }
+    }
+}
+
 pub(super) use crate::Finish;
 
 /// Columns `task` of `out`: `x wᵀ`, finished.
@@ -121,6 +133,7 @@ pub(super) fn project(level: Level, x: Input<'_>, w: Weights<'_>, finish: Finish
             DType::F32 => project_f32(level, x, w, finish, task, out),
             DType::F16 => project_f16(level, x, w, finish, task, out),
             DType::Bf16 => project_bf16(level, x, w, finish, task, out),
+            _ => project_decoded(level, x, w, finish, task, out),
         }
     }
 }
@@ -128,6 +141,46 @@ pub(super) fn project(level: Level, x: Input<'_>, w: Weights<'_>, finish: Finish
 dispatch!(project_f32 = columns[F32](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
 dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
 dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+
+/// Decodes whole blocks of a quantised row, in the instruction set of the level.
+type Decode = unsafe fn(Level, &[u8], &mut [f32]);
+
+fn decoder(dtype: DType) -> Decode {
+    match dtype {
+        DType::F32 | DType::F16 | DType::Bf16 => |_, _, _| unreachable!("plain types have loads of their own"),
+        DType::Q8_0 => decode_q8_0,
+        DType::Q4_0 => decode_q4_0,
+        DType::Q4_1 => decode_q4_1,
+        DType::Q5_0 => decode_q5_0,
+        DType::Q5_1 => decode_q5_1,
+        DType::Q2K => decode_q2_k,
+        DType::Q3K => decode_q3_k,
+        DType::Q4K => decode_q4_k,
+        DType::Q5K => decode_q5_k,
+        DType::Q6K => decode_q6_k,
+        DType::Iq4Nl => decode_iq4_nl,
+        DType::Iq4Xs => decode_iq4_xs,
+    }
+}
+
+dispatch!(decode_q8_0 = decode[quant::Q8_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_0 = decode[quant::Q4_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_1 = decode[quant::Q4_1](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_0 = decode[quant::Q5_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_1 = decode[quant::Q5_1](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q2_k = decode[quant::Q2K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q3_k = decode[quant::Q3K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_k = decode[quant::Q4K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_k = decode[quant::Q5K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q6_k = decode[quant::Q6K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_iq4_nl = decode[quant::Iq4Nl](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_iq4_xs = decode[quant::Iq4Xs](bytes: &[u8], out: &mut [f32]));
+
+#[inline(always)]
+unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
+    quant::row::<Q>(bytes, out);
+}
 
 /// Weight rows that the inner kernel takes at once.
 const GROUP: usize = 4;
@@ -152,31 +205,71 @@ unsafe fn columns<S: Simd, F: Format>(
         let mut column = task.start;
         while column < task.end {
             let outputs = step.min(task.end - column);
-            let rows: [*const u8; GROUP] = std::array::from_fn(|i| {
-                let output = column + (i % step).min(outputs - 1);
-                let row = if i >= step { w.rows / 2 + output } else { output };
-                w.bytes[row * w.cols * F::BYTES..].as_ptr()
-            });
-            let mut m = first;
-            while m < last {
-                let x = x.values[m * x.dim..].as_ptr();
-                // SAFETY: `rows` point at whole weight rows, x at the activation rows that each arm takes.
-                unsafe {
-                    m += match last - m {
-                        n if n >= 6 && S::ROWS >= 6 => {
-                            block::<S, F, 6>(rows, x, w.cols, m, column, outputs, finish, out)
-                        }
-                        n if n >= 4 && S::ROWS >= 4 => {
-                            block::<S, F, 4>(rows, x, w.cols, m, column, outputs, finish, out)
-                        }
-                        n if n >= 2 => block::<S, F, 2>(rows, x, w.cols, m, column, outputs, finish, out),
-                        _ => block::<S, F, 1>(rows, x, w.cols, m, column, outputs, finish, out),
-                    };
-                }
-            }
+            let rows: [*const u8; GROUP] =
+                std::array::from_fn(|i| w.bytes[w.row(i, step, column, outputs) * w.cols * F::BYTES..].as_ptr());
+            // SAFETY: `rows` point at whole weight rows.
+            unsafe { group::<S, F>(rows, x, first..last, w.cols, column, outputs, finish, out) }
             column += step;
         }
         first = last;
+    }
+}
+
+/// As [`columns`], for a quantised type: each group of weight rows is decoded once for all activation rows of a round.
+#[inline(always)]
+unsafe fn decoded_columns<S: Simd>(x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>) {
+    thread_local! {
+        static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    let decode = decoder(w.dtype);
+    let row_bytes = w.bytes.len() / w.rows.max(1);
+    let resident = (RESIDENT / (4 * x.dim.max(1))).max(S::ROWS);
+    let step = if finish == Finish::SiluGate { GROUP / 2 } else { GROUP };
+    DECODED.with_borrow_mut(|decoded| {
+        decoded.resize(decoded.len().max(GROUP * w.cols), 0.0);
+        let decoded = &mut decoded[..GROUP * w.cols];
+        for first in (0..x.rows).step_by(resident) {
+            let last = (first + resident).min(x.rows);
+            for column in task.clone().step_by(step) {
+                let outputs = step.min(task.end - column);
+                for (i, out) in decoded.chunks_exact_mut(w.cols.max(1)).enumerate() {
+                    let row = w.row(i, step, column, outputs);
+                    // SAFETY: the level that this function was compiled for is available.
+                    unsafe { decode(S::LEVEL, &w.bytes[row * row_bytes..][..row_bytes], out) }
+                }
+                let rows = std::array::from_fn(|i| decoded[i * w.cols..].as_ptr().cast());
+                // SAFETY: `rows` point at whole decoded rows.
+                unsafe { group::<S, F32>(rows, x, first..last, w.cols, column, outputs, finish, out) }
+            }
+        }
+    });
+}
+
+/// A group of weight rows times activation rows `range`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "inlined into one loop; a struct would only be taken apart again")]
+unsafe fn group<S: Simd, F: Format>(
+    rows: [*const u8; GROUP],
+    x: Input<'_>,
+    range: Range<usize>,
+    k: usize,
+    column: usize,
+    outputs: usize,
+    finish: Finish,
+    out: Output<'_>,
+) {
+    let mut m = range.start;
+    while m < range.end {
+        let x = x.values[m * x.dim..].as_ptr();
+        // SAFETY: `rows` point at whole weight rows, x at the activation rows that each arm takes.
+        unsafe {
+            m += match range.end - m {
+                n if n >= 6 && S::ROWS >= 6 => block::<S, F, 6>(rows, x, k, m, column, outputs, finish, out),
+                n if n >= 4 && S::ROWS >= 4 => block::<S, F, 4>(rows, x, k, m, column, outputs, finish, out),
+                n if n >= 2 => block::<S, F, 2>(rows, x, k, m, column, outputs, finish, out),
+                _ => block::<S, F, 1>(rows, x, k, m, column, outputs, finish, out),
+            };
+        }
     }
 }
 

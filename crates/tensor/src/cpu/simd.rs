@@ -66,6 +66,8 @@ impl fmt::Display for Level {
 pub(super) unsafe trait Simd: Copy + 'static {
     /// A register of f32.
     type V: Copy;
+    /// The level whose instructions these are.
+    const LEVEL: Level;
     /// f32 in a register.
     const LANES: usize;
     /// Activation rows that the projection kernel holds at once: as many as the register file allows.
@@ -133,6 +135,7 @@ pub(super) struct Portable;
 // SAFETY: needs no instruction set; loads are unaligned and of LANES elements.
 unsafe impl Simd for Portable {
     type V = [f32; 8];
+    const LEVEL: Level = Level::Portable;
     const LANES: usize = 8;
     const ROWS: usize = 2;
     const FMA: bool = false;
@@ -181,7 +184,7 @@ pub(super) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Level, Simd};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -190,6 +193,7 @@ mod x86 {
     // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller vouches for.
     unsafe impl Simd for Avx2 {
         type V = __m256;
+        const LEVEL: Level = Level::Avx2;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
@@ -241,6 +245,7 @@ mod x86 {
     // SAFETY: every function is one AVX-512 instruction (or a few), which the caller vouches for.
     unsafe impl Simd for Avx512 {
         type V = __m512;
+        const LEVEL: Level = Level::Avx512;
         const LANES: usize = 16;
         const ROWS: usize = 6;
         const FMA: bool = true;
@@ -288,7 +293,7 @@ pub(super) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::Simd;
+    use super::{Level, Simd};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -297,6 +302,7 @@ mod arm {
     // SAFETY: NEON is part of AArch64.
     unsafe impl Simd for Neon {
         type V = [float32x4_t; 2];
+        const LEVEL: Level = Level::Neon;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;

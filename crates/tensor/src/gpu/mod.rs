@@ -8,6 +8,7 @@ mod adapter;
 mod cache;
 mod device;
 mod pipelines;
+mod planes;
 mod project;
 mod recorder;
 mod table;
@@ -160,7 +161,8 @@ impl Backend for Gpu {
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
         for piece in &table.pieces {
-            slots[binding::WEIGHT as usize] = Some(&piece.buffer);
+            slots[binding::WEIGHT as usize] = Some(&piece.weight);
+            slots[binding::SCALES as usize] = piece.scales.as_ref();
             let (first, count) = (piece.rows.start as u32, piece.rows.len() as u32);
             let params = [self.rows as u32, table.groups() as u32, first, count, (out.stride / 4) as u32, 0, 0, 0];
             let op = Op::Embed(table.format);

@@ -76,7 +76,8 @@ impl Gpu {
             };
             let mut slots = Slots::default();
             slots[binding::INPUT as usize] = Some(&x.buffer);
-            slots[binding::WEIGHT as usize] = Some(&piece.buffer);
+            slots[binding::WEIGHT as usize] = Some(&piece.weight);
+            slots[binding::SCALES as usize] = piece.scales.as_ref();
             slots[binding::GAIN as usize] = norm.map(|norm| &norm.weight.buffer);
             slots[binding::OUTPUT as usize] = Some(target.output);
             slots[binding::KEYS as usize] = target.keys;

@@ -1,6 +1,7 @@
 //! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
 
 use super::device::{Buffer, Device, STORAGE};
+use super::planes::{Planes, UNIT};
 use crate::{DType, Error, Result, Role, Weight};
 use phi3_shaders::Format;
 use std::num::NonZeroU64;
@@ -11,6 +12,9 @@ pub(super) const GROUP: usize = 8;
 
 /// Outputs that a kernel computes at once: pieces are padded to a multiple of it.
 const OUTPUTS: usize = 4;
+
+// so many rows have a whole number of units of blocks
+const _: () = assert!(OUTPUTS.is_multiple_of(UNIT));
 
 /// Outputs of the largest tile: pieces but the last have a multiple of it, where they can.
 const TILE: usize = 64;
@@ -33,7 +37,9 @@ pub struct Matrix {
 /// Rows of a matrix, in the device's order, in a buffer of their own.
 pub(super) struct Piece {
     pub(super) rows: Range<usize>,
-    pub(super) buffer: Buffer,
+    pub(super) weight: Buffer,
+    /// The plane of scales of a quantised type.
+    pub(super) scales: Option<Buffer>,
 }
 
 impl Piece {
@@ -52,30 +58,76 @@ impl Matrix {
 
 /// Brings a weight to the device.
 pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
-    let format = match weight.dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::Bf16 => Format::Bf16,
-    };
+    let format = format(weight.dtype);
     check_rows(weight, role)?;
     let order = Order { role, rows: weight.rows };
     if order.rows == 0 {
         return Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces: Vec::new() });
     }
-    let cols = weight.cols.next_multiple_of(GROUP);
-    let row_bytes = weight.dtype.bytes(cols).unwrap_or(usize::MAX);
-    let per_piece = rows_per_piece(device, weight, row_bytes)?;
+    let layout = Layout::of(weight);
+    let per_piece = rows_per_piece(device, weight, layout.bytes.max(layout.scales))?;
 
     let mut pieces = Vec::new();
     let mut in_flight = Vec::new();
     for start in (0..order.rows).step_by(per_piece) {
         let rows = start..(start + per_piece).min(order.rows);
-        let bytes = row_bytes * rows.len().next_multiple_of(OUTPUTS);
-        let piece = Piece { rows, buffer: device.buffer(&weight.name, bytes as u64, STORAGE)? };
-        fill(device, weight, &order, &piece, row_bytes, &mut in_flight)?;
+        let padded = rows.len().next_multiple_of(OUTPUTS);
+        let scales = match layout.scales {
+            0 => None,
+            bytes => Some(device.buffer(&weight.name, (bytes * padded) as u64, STORAGE)?),
+        };
+        let buffer = device.buffer(&weight.name, (layout.bytes * padded) as u64, STORAGE)?;
+        let piece = Piece { rows, weight: buffer, scales };
+        fill(device, weight, &order, &piece, &layout, &mut in_flight)?;
         pieces.push(piece);
     }
     Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces })
+}
+
+fn format(dtype: DType) -> Format {
+    match dtype {
+        DType::F32 => Format::F32,
+        DType::F16 => Format::F16,
+        DType::Bf16 => Format::Bf16,
+        DType::Q8_0 => Format::Q8_0,
+        DType::Q4_0 => Format::Q4_0,
+        DType::Q4_1 => Format::Q4_1,
+        DType::Q5_0 => Format::Q5_0,
+        DType::Q5_1 => Format::Q5_1,
+        DType::Q2K => Format::Q2K,
+        DType::Q3K => Format::Q3K,
+        DType::Q4K => Format::Q4K,
+        DType::Q5K => Format::Q5K,
+        DType::Q6K => Format::Q6K,
+        DType::Iq4Nl => Format::Iq4Nl,
+        DType::Iq4Xs => Format::Iq4Xs,
+    }
+}
+
+/// How rows lie on the device.
+struct Layout {
+    /// Bytes of a row; of a quantised type, in the plane of quants.
+    bytes: usize,
+    /// Bytes of a row in the plane of scales.
+    scales: usize,
+    planes: Option<Planes>,
+}
+
+impl Layout {
+    fn of(weight: &Weight) -> Self {
+        let cols = weight.cols.next_multiple_of(GROUP);
+        match Planes::of(weight.dtype) {
+            Some(planes) => {
+                let blocks = cols / weight.dtype.block().0;
+                Self {
+                    bytes: blocks * planes.quants / UNIT,
+                    scales: blocks * planes.scales / UNIT,
+                    planes: Some(planes),
+                }
+            }
+            None => Self { bytes: weight.dtype.bytes(cols).unwrap_or(usize::MAX), scales: 0, planes: None },
+        }
+    }
 }
 
 fn check_rows(weight: &Weight, role: Role) -> Result<()> {
@@ -109,26 +161,34 @@ fn fill(
     weight: &Weight,
     order: &Order,
     piece: &Piece,
-    row_bytes: usize,
+    layout: &Layout,
     in_flight: &mut Vec<wgpu::SubmissionIndex>,
 ) -> Result<()> {
-    let step = (CHUNK / row_bytes.max(1)).max(1);
+    // none for the rows past the last
+    let source = |row: usize| match piece.rows.start + row {
+        row if row < order.rows => weight.row(order.source(row)),
+        _ => &[],
+    };
+    let mut packed = (vec![0; OUTPUTS * layout.bytes], vec![0; OUTPUTS * layout.scales]);
+    let step = (CHUNK / (OUTPUTS * layout.bytes).max(1)).max(1) * OUTPUTS;
     for first in (0..piece.padded()).step_by(step) {
         let rows = first..(first + step).min(piece.padded());
-        let offset = (first * row_bytes) as u64;
-        let Some(size) = NonZeroU64::new((rows.len() * row_bytes) as u64) else { continue };
-        let Some(mut view) = device.queue.write_buffer_with(&piece.buffer.raw, offset, size) else {
-            device.check()?;
-            return Err(device.out_of_memory("staging memory", size.get(), String::new()));
-        };
-        for row in rows.clone() {
-            let mut to = view.slice((row - rows.start) * row_bytes..).into_slice(..row_bytes);
-            let from = match piece.rows.start + row {
-                row if row < order.rows => weight.row(order.source(row)),
-                _ => &[],
-            };
-            to.slice(..from.len()).copy_from_slice(from);
-            to.slice(from.len()..).fill(0);
+        let Some(mut view) = staging(device, &piece.weight, &rows, layout.bytes)? else { continue };
+        if let (Some(planes), Some(scales)) = (&layout.planes, &piece.scales) {
+            let Some(mut scales) = staging(device, scales, &rows, layout.scales)? else { continue };
+            for at in (0..rows.len()).step_by(OUTPUTS) {
+                let (quants_of, scales_of) = &mut packed;
+                pack(planes, weight, (0..OUTPUTS).map(|i| source(rows.start + at + i)), quants_of, scales_of);
+                view.slice(at * layout.bytes..).slice(..quants_of.len()).copy_from_slice(quants_of);
+                scales.slice(at * layout.scales..).slice(..scales_of.len()).copy_from_slice(scales_of);
+            }
+        } else {
+            for row in rows.clone() {
+                let mut to = view.slice((row - rows.start) * layout.bytes..).into_slice(..layout.bytes);
+                let from = source(row);
+                to.slice(..from.len()).copy_from_slice(from);
+                to.slice(from.len()..).fill(0);
+            }
         }
         drop(view);
         if in_flight.len() == IN_FLIGHT {
@@ -137,6 +197,42 @@ fn fill(
         in_flight.push(device.submit(None));
     }
     device.check()
+}
+
+/// Memory for rows of a buffer that the next submission copies there; none where they have no bytes.
+fn staging(
+    device: &Device,
+    buffer: &Buffer,
+    rows: &Range<usize>,
+    row_bytes: usize,
+) -> Result<Option<wgpu::QueueWriteBufferView>> {
+    let Some(size) = NonZeroU64::new((rows.len() * row_bytes) as u64) else { return Ok(None) };
+    match device.queue.write_buffer_with(&buffer.raw, (rows.start * row_bytes) as u64, size) {
+        Some(view) => Ok(Some(view)),
+        None => {
+            device.check()?;
+            Err(device.out_of_memory("staging memory", size.get(), String::new()))
+        }
+    }
+}
+
+/// Packs the blocks of rows one after another; a row that is not there is zero.
+fn pack<'a>(
+    planes: &Planes,
+    weight: &Weight,
+    rows: impl Iterator<Item = &'a [u8]>,
+    quants: &mut [u8],
+    scales: &mut [u8],
+) {
+    let size = weight.dtype.block().1;
+    let blocks = weight.row_bytes() / size;
+    quants.fill(0);
+    scales.fill(0);
+    for (i, row) in rows.enumerate() {
+        for (at, block) in row.chunks_exact(size).enumerate() {
+            planes.pack(block, i * blocks + at, quants, scales);
+        }
+    }
 }
 
 /// The order of a matrix's rows on the device.

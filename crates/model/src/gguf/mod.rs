@@ -1,0 +1,44 @@
+//! GGUF files: metadata, tensor table, shards, and the description of a decoder from them.
+//!
+//! A file is mapped, not read. Everything in it is checked before it is believed: counts and lengths against the bytes
+//! that are left, places of tensors against the file and each other.
+
+mod config;
+mod names;
+mod reader;
+mod split;
+mod value;
+mod vocabulary;
+
+pub use value::Metadata;
+pub use vocabulary::{TokenizerKind, Vocabulary};
+
+pub(crate) use config::config;
+pub(crate) use names::translate;
+
+use crate::Result;
+use crate::shard::{Shard, map};
+use std::path::Path;
+
+/// An opened model.
+pub(crate) struct Gguf {
+    pub(crate) metadata: Metadata,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) shards: Vec<Shard>,
+}
+
+/// Opens a model: its only file, or the first of its shards.
+pub(crate) fn open(path: &Path) -> Result<Gguf> {
+    let (metadata, first) = open_one(path)?;
+    let shards = split::complete(path, &metadata, first)?;
+    config::architecture(&metadata)?;
+    let vocabulary = Vocabulary::read(&metadata)?;
+    Ok(Gguf { metadata, vocabulary, shards })
+}
+
+fn open_one(path: &Path) -> Result<(Metadata, Shard)> {
+    match map(path, "--model takes a GGUF file (of several shards the first) or a checkpoint folder")? {
+        Some(bytes) => reader::parse(path, bytes),
+        None => reader::parse(path, std::sync::Arc::new(Vec::new())),
+    }
+}

@@ -1,0 +1,126 @@
+//! The tokenizer's data in a GGUF file (`tokenizer.*` keys), checked for consistency. What text becomes by it is the
+//! business of whoever tokenizes.
+
+use super::Metadata;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// How pieces merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenizerKind {
+    /// `llama`: SentencePiece, merges by score, falls back to bytes.
+    SentencePiece,
+    /// `gpt2`: byte-level pairs, merges by rank.
+    BytePairs,
+}
+
+/// The tokenizer's data of a model.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    /// The file, for messages.
+    pub path: PathBuf,
+    /// `general.name`.
+    pub name: Option<String>,
+    /// `tokenizer.ggml.model`.
+    pub kind: TokenizerKind,
+    /// `tokenizer.ggml.pre`: how text is cut before merging.
+    pub pre: Option<String>,
+    /// The tokens, by id.
+    pub tokens: Vec<String>,
+    /// A score of every token; empty where the file has none.
+    pub scores: Vec<f32>,
+    /// A type of every token (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte); empty where the file has none.
+    pub types: Vec<i64>,
+    /// Pairs that merge, best first, each with a space between.
+    pub merges: Vec<String>,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
+    /// Every token that ends an answer: the one that ends a text, the one that ends a turn, and the tokens that Phi models
+    /// end turns with.
+    pub stops: Vec<u32>,
+    /// The token for what cannot be expressed.
+    pub unknown: Option<u32>,
+    /// Whether encoding puts `bos` in front.
+    pub add_bos: bool,
+    /// Whether encoding puts `eos` behind.
+    pub add_eos: bool,
+    /// Whether a text gets a space in front.
+    pub add_space_prefix: bool,
+    /// The chat template.
+    pub chat_template: Option<String>,
+}
+
+/// Control tokens that end a turn in one or another Phi model, whatever `eos_token_id` says.
+const ENDS: [&str; 3] = ["<|end|>", "<|endoftext|>", "<|im_end|>"];
+
+const HINT: &str = "the file may be damaged, fetch it again";
+
+impl Vocabulary {
+    /// Reads and checks the `tokenizer.*` keys.
+    ///
+    /// # Errors
+    /// A key is missing, of the wrong type, or does not fit the tokens.
+    pub fn read(metadata: &Metadata) -> Result<Self> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let model = key("model");
+        let kind = match metadata.string(&model)?.as_deref() {
+            Some("llama") => TokenizerKind::SentencePiece,
+            Some("gpt2") => TokenizerKind::BytePairs,
+            _ => {
+                return Err(metadata.bad(
+                    &model,
+                    "\"llama\" or \"gpt2\"",
+                    "no published Phi model has another tokenizer",
+                ));
+            }
+        };
+        let tokens = metadata.strings(&key("tokens"))?.filter(|tokens| !tokens.is_empty());
+        let Some(tokens) = tokens else {
+            return Err(metadata.bad(&key("tokens"), "an array of the model's tokens", HINT));
+        };
+        let as_many = |name: &str, len: usize| match len {
+            len if len == tokens.len() => Ok(()),
+            _ => Err(metadata.bad(&key(name), format!("a length of {}, as of the tokens", tokens.len()), HINT)),
+        };
+        let scores = metadata.floats(&key("scores"))?;
+        let types = metadata.integers(&key("token_type"))?;
+        scores.as_ref().map_or(Ok(()), |list| as_many("scores", list.len()))?;
+        types.as_ref().map_or(Ok(()), |list| as_many("token_type", list.len()))?;
+        let id = |name: &str| {
+            let id = metadata.integer(&key(&format!("{name}_token_id")), 0..=tokens.len() - 1)?;
+            Ok::<_, Error>(id.map(|id| id as u32))
+        };
+        let (eos, eot) = (id("eos")?, id("eot")?);
+        let types = types.unwrap_or_default();
+        let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
+        let named = tokens.iter().enumerate().filter(|(i, token)| ENDS.contains(&token.as_str()) && control(*i));
+        let mut stops: Vec<u32> = eos.into_iter().chain(eot).chain(named.map(|(i, _)| i as u32)).collect();
+        stops.sort_unstable();
+        stops.dedup();
+        Ok(Self {
+            path: metadata.path().to_owned(),
+            name: metadata.string("general.name").unwrap_or_default(),
+            kind,
+            pre: metadata.string(&key("pre"))?,
+            scores: scores.unwrap_or_default(),
+            merges: metadata.strings(&key("merges"))?.unwrap_or_default(),
+            bos: id("bos")?,
+            eos,
+            stops,
+            unknown: id("unknown")?,
+            add_bos: metadata.boolean(&key("add_bos_token"))?.unwrap_or(kind == TokenizerKind::SentencePiece),
+            add_eos: metadata.boolean(&key("add_eos_token"))?.unwrap_or(false),
+            add_space_prefix: metadata.boolean(&key("add_space_prefix"))?.unwrap_or(true),
+            chat_template: metadata.string("tokenizer.chat_template")?,
+            tokens,
+            types,
+        })
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
