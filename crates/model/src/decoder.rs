@@ -1,8 +1,8 @@
 //! The decoder: one text for every Phi-3 and every machine.
 
 use crate::sequence::{PagePool, Sequence};
-use crate::{Checkpoint, Config, Error, Result};
-use phi3_tensor::{Backend, Batch, DeviceInfo, Finish, Mask, Norm, PAGE, Role, Segment};
+use crate::{Checkpoint, Config, Error, Recipe, Result};
+use phi3_tensor::{Backend, Batch, DType, DeviceInfo, Finish, Mask, Norm, PAGE, Role, Segment};
 
 /// One layer's weights, under their published names.
 struct Layer<B: Backend> {
@@ -60,11 +60,14 @@ pub type Probe<'a> = dyn FnMut(&str, &[f32]) + 'a;
 pub struct DecoderOptions {
     /// Rows of a pass, at most: the length of a prompt's chunks.
     pub max_rows: usize,
+    /// How plain matrices (f32, f16, bf16) are quantised while they are loaded; kept as they are where absent. Matrices
+    /// that are quantised in the file stay as they are.
+    pub quant: Option<Recipe>,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        Self { max_rows: 512 }
+        Self { max_rows: 512, quant: None }
     }
 }
 
@@ -117,7 +120,8 @@ impl<B: Backend> Decoder<B> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let mut loader = Loader { backend: &mut backend, checkpoint, done: 0, progress };
+        let mut loader =
+            Loader { backend: &mut backend, checkpoint, config: &config, quant: options.quant, done: 0, progress };
         let embed_tokens =
             loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, Role::Plain)?;
         let mut layers = Vec::new();
@@ -141,7 +145,7 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             cache: backend.cache(config.num_hidden_layers, config.heads)?,
-            options: DecoderOptions { max_rows: rows },
+            options: DecoderOptions { max_rows: rows, ..options },
             backend,
             config,
             embed_tokens,
@@ -345,6 +349,8 @@ pub fn check_tokens(config: &Config, tokens: &[u32]) -> Result<()> {
 struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     checkpoint: &'a Checkpoint,
+    config: &'a Config,
+    quant: Option<Recipe>,
     done: u64,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -352,7 +358,10 @@ struct Loader<'a, B: Backend> {
 impl<B: Backend> Loader<'_, B> {
     fn matrix(&mut self, name: &str, rows: usize, cols: usize, role: Role) -> Result<B::Matrix> {
         let weight = self.checkpoint.matrix(name, rows, cols)?;
-        let matrix = self.backend.matrix(&weight, role)?;
+        let matrix = match self.quant.filter(|_| DType::PLAIN.contains(&weight.dtype)) {
+            Some(recipe) => self.backend.matrix(&recipe.apply(&weight, self.config)?, role)?,
+            None => self.backend.matrix(&weight, role)?,
+        };
         self.done += weight.bytes().len() as u64;
         (self.progress)(self.done);
         Ok(matrix)

@@ -1,7 +1,7 @@
 //! Choosing a machine, and saying why.
 
 use crate::{Error, Result};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Recipe};
 use phi3_tensor::cpu::{self, Cpu};
 use std::fmt;
 use std::str::FromStr;
@@ -67,6 +67,8 @@ pub struct Setup {
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
     pub max_binding: Option<u64>,
+    /// How plain weights are quantised while they are loaded.
+    pub quant: Option<Recipe>,
 }
 
 /// A loaded model, and why it is on this machine.
@@ -80,7 +82,7 @@ pub struct Placed {
 impl Setup {
     fn decoder(&self) -> DecoderOptions {
         let default = DecoderOptions::default();
-        DecoderOptions { max_rows: self.max_rows.unwrap_or(default.max_rows) }
+        DecoderOptions { max_rows: self.max_rows.unwrap_or(default.max_rows), quant: self.quant }
     }
 
     /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.

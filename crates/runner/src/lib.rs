@@ -18,6 +18,7 @@ mod device;
 mod engine;
 mod error;
 mod generate;
+pub mod perplexity;
 pub mod sampler;
 pub mod text;
 pub mod verify;
@@ -28,5 +29,5 @@ pub use error::{Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
-pub use phi3_model::{RopePolicy, RopeSet};
+pub use phi3_model::{Recipe, RopePolicy, RopeSet};
 pub use sampler::SamplerOptions;

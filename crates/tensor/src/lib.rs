@@ -16,10 +16,12 @@ pub mod parity;
 pub mod quant;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
+mod requantise;
 mod weight;
 
 pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Heads, Mask, Norm, Role};
 pub use batch::{Batch, PAGE, Segment};
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use requantise::Rounding;
 pub use weight::{Bytes, Weight};

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand};
+use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use std::path::PathBuf;
@@ -57,6 +58,9 @@ pub(super) struct ModelArgs {
     /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_binding: Option<u64>,
+    /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
+    #[arg(long, value_name = "TYPE")]
+    quant: Option<Recipe>,
     /// Print no progress, notes or statistics
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -232,7 +236,7 @@ pub(super) fn source(model: &Option<PathBuf>) -> Source {
 impl ModelArgs {
     /// The machine.
     pub(super) fn setup(&self) -> Setup {
-        Setup { device: self.device.clone(), threads: self.threads, max_rows: None, max_binding: self.max_binding }
+        Setup { device: self.device.clone(), threads: self.threads, max_rows: None, max_binding: self.max_binding, quant: self.quant }
     }
 
     /// Tokens of a pass.

@@ -1,0 +1,165 @@
+//! Which type each matrix gets when a model is quantised.
+
+use crate::{Config, Error, Result};
+use phi3_tensor::{DType, Rounding, Weight};
+use std::fmt;
+use std::str::FromStr;
+
+/// A way to quantise a model: a type for every matrix. Norms stay f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    name: &'static str,
+    dtype: DType,
+    /// Whether the matrices that llama.cpp keeps finer are kept finer.
+    mixed: bool,
+    rounding: Rounding,
+    /// llama.cpp's number of the recipe (`llama_ftype`).
+    file_type: u32,
+}
+
+const fn plain(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
+    Recipe { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
+}
+
+const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
+    Recipe { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
+}
+
+impl Recipe {
+    /// Every recipe. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name; the others use one
+    /// type throughout.
+    pub const ALL: [Recipe; 20] = [
+        plain("f32", DType::F32, 0),
+        plain("f16", DType::F16, 1),
+        plain("bf16", DType::Bf16, 32),
+        plain("q8_0", DType::Q8_0, 7),
+        plain("q6_k", DType::Q6K, 18),
+        mixed("q5_k_m", DType::Q5K, 17),
+        plain("q5_k", DType::Q5K, 16),
+        plain("q5_1", DType::Q5_1, 9),
+        plain("q5_0", DType::Q5_0, 8),
+        mixed("q4_k_m", DType::Q4K, 15),
+        plain("q4_k", DType::Q4K, 14),
+        plain("q4_1", DType::Q4_1, 3),
+        plain("q4_0", DType::Q4_0, 2),
+        plain("iq4_nl", DType::Iq4Nl, 25),
+        plain("iq4_xs", DType::Iq4Xs, 30),
+        Recipe { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
+        mixed("q3_k_m", DType::Q3K, 12),
+        plain("q3_k", DType::Q3K, 11),
+        mixed("q2_k_m", DType::Q2K, 10),
+        plain("q2_k", DType::Q2K, 10),
+    ];
+
+    /// The name that is typed.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// llama.cpp's number (`general.file_type`).
+    pub fn file_type(self) -> u32 {
+        self.file_type
+    }
+
+    /// The type of the matrix with this published name and row length.
+    pub fn dtype(self, name: &str, cols: usize, config: &Config) -> DType {
+        let wanted = if self.mixed { self.finer(name, config) } else { self.dtype };
+        fitting(wanted, cols)
+    }
+
+    /// llama.cpp's choice (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
+    fn finer(self, name: &str, config: &Config) -> DType {
+        let is = |part: &str| name.contains(part);
+        let layers = config.num_hidden_layers;
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        let more_bits =
+            layer.is_some_and(|i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2);
+        if is("lm_head") || (is("embed_tokens") && config.tie_word_embeddings) {
+            return DType::Q6K;
+        }
+        match self.dtype {
+            DType::Q2K if is("o_proj") || is("down_proj") => DType::Q3K,
+            DType::Q3K if is("o_proj") || is("qkv_proj") => DType::Q4K,
+            DType::Q3K if is("down_proj") && layer.is_some_and(|i| i < layers / 16) => DType::Q5K,
+            DType::Q3K if is("down_proj") && more_bits => DType::Q4K,
+            DType::Q4K if is("qkv_proj") => DType::Q5K,
+            DType::Q5K if is("qkv_proj") => DType::Q6K,
+            DType::Q4K | DType::Q5K if is("down_proj") && more_bits => DType::Q6K,
+            other => other,
+        }
+    }
+
+    /// A matrix by this recipe.
+    pub fn apply(self, weight: &Weight, config: &Config) -> Result<Weight> {
+        let dtype = self.dtype(&weight.name, weight.cols, config);
+        if dtype == weight.dtype {
+            return Ok(weight.clone());
+        }
+        let rounding = if dtype == self.dtype { self.rounding } else { Rounding::Fitted };
+        Ok(weight.requantised(dtype, rounding)?)
+    }
+}
+
+/// The type itself where rows are whole blocks of it, else the nearest that fits, as llama.cpp chooses.
+fn fitting(dtype: DType, cols: usize) -> DType {
+    if cols.is_multiple_of(dtype.block().0) {
+        return dtype;
+    }
+    let smaller = match dtype {
+        DType::Q2K | DType::Q3K | DType::Iq4Xs => DType::Iq4Nl,
+        DType::Q4K => DType::Q5_0,
+        DType::Q5K => DType::Q5_1,
+        DType::Q6K => DType::Q8_0,
+        _ => DType::F16,
+    };
+    if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl FromStr for Recipe {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wanted = text.to_ascii_lowercase();
+        Self::ALL.into_iter().find(|recipe| recipe.name == wanted).ok_or_else(|| Error::Request {
+            what: "unknown type",
+            found: format!("{text:?}"),
+            limit: format!("there are {}", Self::ALL.map(Self::name).join(", ")),
+            hint: "q4_k_m is small and good, q8_0 nearly exact",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Config {
+        Config::parse("config.json".as_ref(), json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn q4_k_m_keeps_what_llama_cpp_keeps_finer() {
+        let phi_3_mini = config(
+            r#"{"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "vocab_size": 32064}"#,
+        );
+        let recipe: Recipe = "Q4_K_M".parse().unwrap();
+        let of = |name: &str, cols| recipe.dtype(name, cols, &phi_3_mini);
+        assert_eq!(of("lm_head.weight", 3072), DType::Q6K);
+        assert_eq!(of("model.embed_tokens.weight", 3072), DType::Q4K);
+        assert_eq!(of("model.layers.3.self_attn.qkv_proj.weight", 3072), DType::Q5K);
+        let finer = (0..32).filter(|i| of(&format!("model.layers.{i}.mlp.down_proj.weight"), 8192) == DType::Q6K);
+        assert_eq!(finer.collect::<Vec<_>>(), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
+        // rows that are no whole blocks
+        assert_eq!(of("model.layers.3.mlp.down_proj.weight", 672), DType::Q8_0);
+        assert_eq!(of("model.layers.4.mlp.down_proj.weight", 672), DType::Q5_0);
+        assert_eq!(of("model.layers.4.mlp.down_proj.weight", 35), DType::F16);
+        assert!("q9".parse::<Recipe>().is_err());
+    }
+}

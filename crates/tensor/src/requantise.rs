@@ -1,0 +1,53 @@
+//! A weight in another type.
+
+use crate::quant::{quantise, quantise_int4_rtn};
+use crate::{Bytes, DType, Error, Result, Weight};
+use rayon::prelude::*;
+
+/// How values become blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// The type's own rule: ggml's for the simple types, a least-squares fit for the K and IQ4 types.
+    #[default]
+    Fitted,
+    /// Round to nearest with one scale for 32 weights, as the published `cpu-int4-rtn-block-32` models; Q4_0 only.
+    Int4Rtn,
+}
+
+impl Weight {
+    /// The same matrix in `dtype`, row by row on all threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] where a row is no whole number of blocks, [`Error::OutOfMemory`].
+    pub fn requantised(&self, dtype: DType, rounding: Rounding) -> Result<Weight> {
+        let (block, _) = dtype.block();
+        let wrong =
+            Error::Mismatch { op: "quantise", what: "rest of a row in blocks", expected: 0, found: self.cols % block };
+        let row = dtype.bytes(self.cols).filter(|&row| row > 0).ok_or(wrong)?;
+        let mut bytes = Vec::new();
+        let total = row.saturating_mul(self.rows);
+        bytes.try_reserve_exact(total).map_err(|e| Error::OutOfMemory {
+            device: "CPU".into(),
+            what: format!("{} in {dtype}", self.name),
+            bytes: total as u64,
+            detail: format!(" ({e})"),
+        })?;
+        bytes.resize(total, 0);
+        bytes.par_chunks_exact_mut(row).enumerate().for_each_init(
+            || vec![0.0; self.cols],
+            |values, (i, out)| {
+                self.dtype.widen(self.row(i), values);
+                let blocks = match rounding {
+                    Rounding::Fitted => quantise(dtype, values),
+                    Rounding::Int4Rtn => quantise_int4_rtn(values),
+                };
+                // the length of a row was checked, so there are blocks, and as many as fit
+                if let Some(blocks) = blocks.filter(|blocks| blocks.len() == out.len()) {
+                    out.copy_from_slice(&blocks);
+                }
+            },
+        );
+        Weight::new(self.name.clone(), dtype, self.rows, self.cols, Bytes::from(bytes))
+    }
+}
