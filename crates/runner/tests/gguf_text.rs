@@ -65,8 +65,8 @@ fn published(file: &Value) -> Vocabulary {
         tokens[id] = token["content"].as_str().unwrap().to_owned();
         types[id] = if token["special"] == true { 3 } else { 4 };
     }
-    for id in 32011..32064 {
-        tokens[id] = format!("[PAD{id}]");
+    for (id, token) in tokens.iter_mut().enumerate().skip(32011) {
+        *token = format!("[PAD{id}]");
     }
     let blank = |token: &String| token.chars().all(|c| c == '▁');
     let score = |(id, token): (usize, &String)| match id {
