@@ -86,6 +86,12 @@ impl Checkpoint {
         self.tensors.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
     }
 
+    /// Every tensor as its file has it: name, type, shape (outermost dimension first), bytes. In file order.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &'static str, &[usize], u64)> {
+        let entries = self.tensors.files.iter().flat_map(|file| &file.entries);
+        entries.map(|e| (e.name.as_str(), e.dtype, e.shape.as_slice(), e.range.len() as u64))
+    }
+
     /// A matrix `[rows, cols]` by its published name.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         self.tensors.matrix(name, rows, cols)
@@ -94,6 +100,11 @@ impl Checkpoint {
     /// A vector by its published name, widened to f32.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         self.tensors.vector(name, len)
+    }
+
+    /// An error about a tensor of this checkpoint.
+    pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
+        self.tensors.wrong(name, message)
     }
 
     /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantised

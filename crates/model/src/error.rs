@@ -17,6 +17,15 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// A file could not be written.
+    #[error("cannot write {}: {message}; hint: does the folder exist, and is there room?", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+
     /// A file is not the JSON that it should be.
     #[error("{}: not valid JSON: {message}; hint: the file may be incomplete, fetch it again", path.display())]
     Json {

@@ -8,6 +8,7 @@
 /// Rotary embedding of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
+    theta: f32,
     /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors where there are any.
     short: Vec<f32>,
     /// The same, divided by the long factors; empty without LongRoPE.
@@ -65,7 +66,12 @@ impl Rope {
         };
         let short = frequencies(scaling.as_ref().map(|s| s.short_factor.as_slice()));
         let long = scaling.as_ref().map_or(Vec::new(), |s| frequencies(Some(&s.long_factor)));
-        Self { short, long, scaling }
+        Self { theta, short, long, scaling }
+    }
+
+    /// The base of the frequencies.
+    pub fn theta(&self) -> f32 {
+        self.theta
     }
 
     /// The fields of LongRoPE, where the model has it.

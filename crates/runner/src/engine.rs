@@ -5,6 +5,7 @@ use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::{Error, Result};
+use phi3_model::gguf::Vocabulary;
 use phi3_model::{Checkpoint, Config, GenerationConfig, Model, RopePolicy, Sequence};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ pub enum Source {
     /// The tiny model inside this library.
     #[default]
     Demo,
-    /// A folder in the layout of a published checkpoint.
-    Folder(PathBuf),
+    /// A folder in the layout of a published checkpoint, or a GGUF file.
+    Path(PathBuf),
 }
 
 impl Source {
@@ -27,7 +28,7 @@ impl Source {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         Ok(match self {
             Self::Demo => Checkpoint::from_memory(phi3_demo::NAME, phi3_demo::CONFIG, phi3_demo::weights())?,
-            Self::Folder(folder) => Checkpoint::open(folder)?,
+            Self::Path(path) => Checkpoint::open(path)?,
         })
     }
 
@@ -38,10 +39,13 @@ impl Source {
                 format!("{}/tokenizer.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER.as_bytes(),
             )?),
-            Self::Folder(folder) => {
-                let file = folder.join("tokenizer.json");
-                if file.exists() { Some(Tokenizer::from_file(file)?) } else { None }
-            }
+            Self::Path(path) => match self.vocabulary()? {
+                Some(vocabulary) => Some(Tokenizer::from_gguf(&vocabulary)?),
+                None => {
+                    let file = path.join("tokenizer.json");
+                    if file.exists() { Some(Tokenizer::from_file(file)?) } else { None }
+                }
+            },
         })
     }
 
@@ -52,18 +56,29 @@ impl Source {
                 format!("{}/tokenizer_config.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER_CONFIG,
             )?,
-            Self::Folder(folder) => ChatTemplate::from_checkpoint(folder)?,
+            Self::Path(path) => match self.vocabulary()? {
+                Some(vocabulary) => ChatTemplate::from_gguf(&vocabulary)?,
+                None => ChatTemplate::from_checkpoint(path)?,
+            },
         })
     }
 
-    fn generation(&self, config: &Config) -> Result<GenerationConfig> {
+    /// The tokenizer's data of a GGUF file; `None` for other sources.
+    pub fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        match self {
+            Self::Path(path) if path.is_file() => Ok(Checkpoint::open(path)?.vocabulary().cloned()),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn generation(&self, config: &Config) -> Result<GenerationConfig> {
         let file = "generation_config.json";
         Ok(match self {
             Self::Demo => {
                 let path = Path::new(phi3_demo::NAME).join(file);
                 GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), config)?
             }
-            Self::Folder(folder) => GenerationConfig::read(&folder.join(file), config)?,
+            Self::Path(path) => GenerationConfig::read(&path.join(file), config)?,
         })
     }
 
@@ -71,7 +86,7 @@ impl Source {
     pub fn path(&self) -> &Path {
         match self {
             Self::Demo => Path::new(phi3_demo::NAME),
-            Self::Folder(folder) => folder,
+            Self::Path(path) => path,
         }
     }
 }
@@ -86,9 +101,9 @@ pub struct EngineBuilder<'a> {
 }
 
 impl<'a> EngineBuilder<'a> {
-    /// A folder in the layout of a published checkpoint. Without this call, the embedded demo model.
-    pub fn model(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.source = Source::Folder(folder.into());
+    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the embedded demo model.
+    pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source = Source::Path(path.into());
         self
     }
 

@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod generate;
 pub mod perplexity;
+mod quantise;
 pub mod sampler;
 pub mod text;
 pub mod verify;
@@ -30,4 +31,5 @@ pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
 pub use phi3_model::{Recipe, RopePolicy, RopeSet};
+pub use quantise::quantise;
 pub use sampler::SamplerOptions;

@@ -9,9 +9,11 @@ mod reader;
 mod split;
 mod value;
 mod vocabulary;
+mod write;
 
 pub use value::Metadata;
 pub use vocabulary::{TokenizerKind, Vocabulary};
+pub use write::{MetadataList, MetadataValue, write_gguf};
 
 pub(crate) use config::config;
 pub(crate) use names::translate;

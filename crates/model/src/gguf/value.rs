@@ -135,6 +135,11 @@ impl Metadata {
         &self.path
     }
 
+    /// A key's value on one line, long strings and arrays cut short.
+    pub fn shown(&self, key: &str) -> String {
+        self.values.get(key).map_or_else(String::new, Value::shown)
+    }
+
     /// The names of all keys, in alphabetical order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)

@@ -1,7 +1,7 @@
 //! The tokenizer's data in a GGUF file (`tokenizer.*` keys), checked for consistency. What text becomes by it is the
 //! business of whoever tokenizes.
 
-use super::Metadata;
+use super::{Metadata, MetadataList, MetadataValue};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -122,5 +122,36 @@ impl Vocabulary {
     /// The file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The `tokenizer.*` keys that say this.
+    pub fn to_metadata(&self) -> MetadataList {
+        use MetadataValue::{Bool, Floats, Integers, String as Text, Strings, U32};
+        let kind = match self.kind {
+            TokenizerKind::SentencePiece => "llama",
+            TokenizerKind::BytePairs => "gpt2",
+        };
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let mut keys = vec![
+            (key("model"), Text(kind.into())),
+            (key("pre"), Text(self.pre.clone().unwrap_or_else(|| "default".into()))),
+            (key("tokens"), Strings(self.tokens.clone())),
+        ];
+        if !self.scores.is_empty() {
+            keys.push((key("scores"), Floats(self.scores.clone())));
+        }
+        if !self.types.is_empty() {
+            keys.push((key("token_type"), Integers(self.types.iter().map(|&t| t as i32).collect())));
+        }
+        if !self.merges.is_empty() {
+            keys.push((key("merges"), Strings(self.merges.clone())));
+        }
+        let ids = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)];
+        keys.extend(ids.into_iter().filter_map(|(name, id)| Some((key(&format!("{name}_token_id")), U32(id?)))));
+        keys.push((key("add_bos_token"), Bool(self.add_bos)));
+        keys.push((key("add_eos_token"), Bool(self.add_eos)));
+        keys.push((key("add_space_prefix"), Bool(self.add_space_prefix)));
+        keys.extend(self.chat_template.clone().map(|text| ("tokenizer.chat_template".into(), Text(text))));
+        keys
     }
 }

@@ -32,6 +32,12 @@ pub(super) enum Command {
     Tokenize(Tokenize),
     /// Print the prompt that the chat template makes of messages
     Render(Render),
+    /// Write a checkpoint as a quantised GGUF file
+    Quantize(Quantize),
+    /// Show a checkpoint's description, tensors, types and sizes
+    Inspect(Inspect),
+    /// Perplexity of a text, and the distance of another model or machine
+    Perplexity(Perplexity),
     /// List the GPUs of this machine and what they can do
     Devices(Devices),
 }
@@ -39,8 +45,9 @@ pub(super) enum Command {
 /// Which model, on which machine.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Folder of a checkpoint: config.json, *.safetensors, tokenizer.json … [default: the demo model inside the program]
-    #[arg(long, short, value_name = "DIR")]
+    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file [default: the demo model inside
+    /// the program]
+    #[arg(long, short, value_name = "PATH")]
     pub(super) model: Option<PathBuf>,
     /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
     #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
@@ -222,21 +229,80 @@ pub(super) struct Render {
 }
 
 #[derive(Args)]
+pub(super) struct Quantize {
+    /// A checkpoint folder or GGUF file
+    #[arg(value_name = "IN")]
+    pub(super) input: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT.gguf")]
+    pub(super) output: PathBuf,
+    /// q4_k_m, q8_0, q6_k, q5_k_m, q4_0, int4, f16, bf16, …
+    #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "q4_k_m")]
+    pub(super) recipe: Recipe,
+    /// Print no progress or notes
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Inspect {
+    /// A checkpoint folder or GGUF file [default: the demo model]
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Perplexity {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The text
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Tokens of a window, at most
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(super) window: usize,
+    /// Tokens from one window's start to the next
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(super) stride: usize,
+    /// Another model, to measure its distance from --model
+    #[arg(long, value_name = "PATH")]
+    pub(super) against: Option<PathBuf>,
+    /// The machine of the other model [default: that of --device]
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) against_device: Option<Device>,
+    /// How the other model is quantised while it is loaded
+    #[arg(long, value_name = "TYPE")]
+    pub(super) against_quant: Option<Recipe>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
 pub(super) struct Devices {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// The model's folder, or the demo.
+/// The model's folder or file, or the demo.
 pub(super) fn source(model: &Option<PathBuf>) -> Source {
-    model.clone().map_or(Source::Demo, Source::Folder)
+    model.clone().map_or(Source::Demo, Source::Path)
 }
 
 impl ModelArgs {
     /// The machine.
     pub(super) fn setup(&self) -> Setup {
-        Setup { device: self.device.clone(), threads: self.threads, max_rows: None, max_binding: self.max_binding, quant: self.quant }
+        Setup {
+            device: self.device.clone(),
+            threads: self.threads,
+            max_rows: None,
+            max_binding: self.max_binding,
+            quant: self.quant,
+        }
     }
 
     /// Tokens of a pass.

@@ -5,7 +5,9 @@ mod ask;
 mod chat;
 mod check;
 mod devices;
+mod files;
 mod output;
+mod perplexity;
 mod text;
 
 use args::{Cli, Command};
@@ -24,6 +26,9 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Verify(args)) => check::verify(&args),
         Some(Command::Tokenize(args)) => text::tokenize(&args),
         Some(Command::Render(args)) => text::render(&args),
+        Some(Command::Quantize(args)) => files::quantize(&args),
+        Some(Command::Inspect(args)) => files::inspect(&args),
+        Some(Command::Perplexity(args)) => perplexity::perplexity(&args),
         Some(Command::Devices(args)) => devices::devices(&args),
     };
     match result {

@@ -74,14 +74,31 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
 }
 
+/// A progress bar on standard error, where that is a terminal.
+pub(super) fn bar(what: &str, quiet: bool) -> ProgressBar {
+    let shown = !quiet && std::io::stderr().is_terminal();
+    let target = if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    let counts = if what == "windows" { "{pos}/{len} {eta}" } else { "{bytes}/{total_bytes} {binary_bytes_per_sec}" };
+    match ProgressStyle::with_template(&format!("{what} {{bar:32}} {counts}")) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// Loads the engine with a progress bar, and says where it runs.
 pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
-    let bar = ProgressBar::new(0);
-    let shown = !model.quiet && std::io::stderr().is_terminal();
-    bar.set_draw_target(if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() });
-    if let Ok(style) = ProgressStyle::with_template("loading {bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec}") {
-        bar.set_style(style);
-    }
+    let bar = bar("loading", model.quiet);
     let progress = bar.clone();
     let result = model
         .engine()

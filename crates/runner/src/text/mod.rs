@@ -7,10 +7,12 @@ mod json;
 mod message;
 mod stream;
 mod template;
+mod to_gguf;
 mod tokenizer;
 
 pub use error::{Error, Result};
 pub use message::Message;
 pub use stream::TextStream;
 pub use template::ChatTemplate;
+pub use to_gguf::{placeholder, vocabulary};
 pub use tokenizer::Tokenizer;

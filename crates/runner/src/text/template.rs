@@ -115,6 +115,11 @@ impl ChatTemplate {
         String::from_utf8(out.0).map_err(|error| self.failed_because(error.to_string()))
     }
 
+    /// The template's text.
+    pub fn source(&self) -> Option<String> {
+        self.environment.get_template(NAME).ok().map(|template| template.source().to_owned())
+    }
+
     fn new(
         file: String,
         source: String,

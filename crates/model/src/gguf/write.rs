@@ -1,0 +1,252 @@
+//! Writing a GGUF file: version 3, tensor data one after the other, never the model in memory.
+//!
+//! Layout after `docs/gguf.md` of ggml; keys and tensor order are those of llama.cpp's converter.
+
+use super::names::translate;
+use crate::{Checkpoint, Config, Error, Recipe, Result};
+use phi3_tensor::{DType, Weight};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Where tensor data begins: at multiples of this.
+const ALIGNMENT: u64 = 32;
+
+/// A metadata value to write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetadataValue {
+    /// `u32`
+    U32(u32),
+    /// `f32`
+    F32(f32),
+    /// `bool`
+    Bool(bool),
+    /// `string`
+    String(String),
+    /// An array of strings.
+    Strings(Vec<String>),
+    /// An array of `f32`.
+    Floats(Vec<f32>),
+    /// An array of `i32`.
+    Integers(Vec<i32>),
+}
+
+/// Keys with their values, in the order of the file.
+pub type MetadataList = Vec<(String, MetadataValue)>;
+
+/// A tensor of the new file.
+struct Plan {
+    published: String,
+    /// Outermost first; one dimension for a vector.
+    shape: Vec<usize>,
+    dtype: DType,
+    bytes: u64,
+}
+
+/// Writes `checkpoint` by `recipe` to `out`. `tokenizer` are the `tokenizer.*` keys. `progress` is told the bytes of tensor
+/// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
+///
+/// The file appears under its name when it is complete. Returns whether it is.
+pub fn write_gguf(
+    checkpoint: &Checkpoint,
+    recipe: Recipe,
+    name: &str,
+    tokenizer: MetadataList,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<bool> {
+    let config = checkpoint.config();
+    let plans = plans(checkpoint, recipe)?;
+    let mut partial = out.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let fail = |e: std::io::Error| Error::Write { path: out.to_owned(), message: e.to_string() };
+    let result = (|| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
+        let mut metadata = model_keys(config, recipe, name);
+        metadata.extend(tokenizer);
+        file.write_all(&header(&metadata, &plans)).map_err(fail)?;
+        let total = plans.iter().map(|plan| plan.bytes).sum();
+        let mut done = 0;
+        for plan in &plans {
+            let data = data(checkpoint, recipe, plan)?;
+            file.write_all(&data).map_err(fail)?;
+            file.write_all(&vec![0; padding(plan.bytes)]).map_err(fail)?;
+            done += plan.bytes;
+            if !progress(done, total) {
+                return Ok(false);
+            }
+        }
+        file.into_inner().map_err(|e| fail(e.into_error()))?.sync_all().map_err(fail)?;
+        std::fs::rename(partial, out).map_err(fail)?;
+        Ok(true)
+    })();
+    if !matches!(result, Ok(true)) {
+        // the unfinished file is of no use; that it cannot be removed changes nothing about the result
+        let _ = std::fs::remove_file(partial);
+    }
+    result
+}
+
+fn padding(bytes: u64) -> usize {
+    (bytes.next_multiple_of(ALIGNMENT) - bytes) as usize
+}
+
+/// The tensors in llama.cpp's order.
+fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
+    let config = checkpoint.config();
+    let (hidden, heads) = (config.hidden_size, config.heads);
+    let mut plans = Vec::new();
+    let mut add = |name: String, shape: &[usize]| -> Result<()> {
+        let dtype = match *shape {
+            [rows, cols] => target(checkpoint.matrix(&name, rows, cols)?.dtype, &name, cols, recipe, config),
+            _ => DType::F32,
+        };
+        let row = dtype.bytes(shape[shape.len() - 1]);
+        let rows = shape[..shape.len() - 1].iter().product::<usize>();
+        let bytes = row.and_then(|row| row.checked_mul(rows)).map(|bytes| bytes as u64);
+        let message = || format!("rows of {} values are no whole blocks of {dtype}", shape[shape.len() - 1]);
+        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&name, message()))?;
+        plans.push(Plan { published: name, shape: shape.to_vec(), dtype, bytes });
+        Ok(())
+    };
+    add("model.embed_tokens.weight".into(), &[config.vocab_size, hidden])?;
+    for i in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        add(name("input_layernorm"), &[hidden])?;
+        add(name("self_attn.qkv_proj"), &[heads.qkv_dim(), hidden])?;
+        add(name("self_attn.o_proj"), &[hidden, heads.q_dim()])?;
+        add(name("post_attention_layernorm"), &[hidden])?;
+        add(name("mlp.gate_up_proj"), &[config.gate_up_dim(), hidden])?;
+        add(name("mlp.down_proj"), &[hidden, config.intermediate_size])?;
+    }
+    add("model.norm.weight".into(), &[hidden])?;
+    if !config.tie_word_embeddings {
+        add("lm_head.weight".into(), &[config.vocab_size, hidden])?;
+    }
+    if config.rope.scaling().is_some() {
+        add("rope_factors_long.weight".into(), &[heads.rotary_dim / 2])?;
+        add("rope_factors_short.weight".into(), &[heads.rotary_dim / 2])?;
+    }
+    Ok(plans)
+}
+
+/// The type of a matrix in the new file; what is quantised already stays as it is.
+fn target(now: DType, name: &str, cols: usize, recipe: Recipe, config: &Config) -> DType {
+    if now.is_quantised() { now } else { recipe.dtype(name, cols, config) }
+}
+
+fn data(checkpoint: &Checkpoint, recipe: Recipe, plan: &Plan) -> Result<Vec<u8>> {
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let scaling = checkpoint.config().rope.scaling();
+    Ok(match (plan.published.as_str(), plan.shape.as_slice(), scaling) {
+        ("rope_factors_long.weight", _, Some(scaling)) => floats(&scaling.long_factor),
+        ("rope_factors_short.weight", _, Some(scaling)) => floats(&scaling.short_factor),
+        (name, &[rows, cols], _) => {
+            let weight: Weight = checkpoint.matrix(name, rows, cols)?;
+            if weight.dtype == plan.dtype {
+                return Ok(weight.bytes().to_vec());
+            }
+            recipe.apply(&weight, checkpoint.config())?.bytes().to_vec()
+        }
+        (name, shape, _) => floats(&checkpoint.vector(name, shape.iter().product())?),
+    })
+}
+
+/// The keys of the model itself.
+fn model_keys(config: &Config, recipe: Recipe, name: &str) -> MetadataList {
+    use MetadataValue::{F32, String, U32};
+    let key = |name: &str| format!("phi3.{name}");
+    let number = |n: usize| U32(u32::try_from(n).unwrap_or(u32::MAX));
+    let original = config.rope.scaling().map_or(config.max_position_embeddings, |s| s.original_max_position_embeddings);
+    let mut keys = vec![
+        ("general.architecture".into(), String("phi3".into())),
+        ("general.type".into(), String("model".into())),
+        ("general.name".into(), String(name.into())),
+        ("general.quantization_version".into(), U32(2)),
+        ("general.file_type".into(), U32(recipe.file_type())),
+        (key("context_length"), number(config.max_position_embeddings)),
+        (key("rope.scaling.original_context_length"), number(original)),
+        (key("embedding_length"), number(config.hidden_size)),
+        (key("feed_forward_length"), number(config.intermediate_size)),
+        (key("block_count"), number(config.num_hidden_layers)),
+        (key("attention.head_count"), number(config.heads.heads)),
+        (key("attention.head_count_kv"), number(config.heads.kv_heads)),
+        (key("attention.layer_norm_rms_epsilon"), F32(config.rms_norm_eps)),
+        (key("rope.dimension_count"), number(config.heads.rotary_dim)),
+        (key("rope.freq_base"), F32(config.rope.theta())),
+        (key("attention.sliding_window"), number(config.sliding_window.unwrap_or(0))),
+    ];
+    if let Some(scaling) = config.rope.scaling() {
+        keys.push((key("rope.scaling.attn_factor"), F32(scaling.attention_factor)));
+    }
+    keys
+}
+
+/// Everything before the tensor data, padded.
+fn header(metadata: &[(String, MetadataValue)], plans: &[Plan]) -> Vec<u8> {
+    let mut out = b"GGUF".to_vec();
+    out.extend(3u32.to_le_bytes());
+    out.extend((plans.len() as u64).to_le_bytes());
+    out.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata {
+        string(&mut out, key);
+        write_value(&mut out, value);
+    }
+    let mut offset = 0u64;
+    for plan in plans {
+        string(&mut out, &translate(&plan.published));
+        out.extend((plan.shape.len() as u32).to_le_bytes());
+        plan.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
+        out.extend(plan.dtype.ggml_id().to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset += plan.bytes.next_multiple_of(ALIGNMENT);
+    }
+    let padded = (out.len() as u64).next_multiple_of(ALIGNMENT) as usize;
+    out.resize(padded, 0);
+    out
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn write_value(out: &mut Vec<u8>, value: &MetadataValue) {
+    let kind = |out: &mut Vec<u8>, id: u32| out.extend(id.to_le_bytes());
+    let array = |out: &mut Vec<u8>, element: u32, len: usize| {
+        out.extend(9u32.to_le_bytes());
+        out.extend(element.to_le_bytes());
+        out.extend((len as u64).to_le_bytes());
+    };
+    match value {
+        MetadataValue::U32(n) => {
+            kind(out, 4);
+            out.extend(n.to_le_bytes());
+        }
+        MetadataValue::F32(x) => {
+            kind(out, 6);
+            out.extend(x.to_le_bytes());
+        }
+        MetadataValue::Bool(b) => {
+            kind(out, 7);
+            out.push(u8::from(*b));
+        }
+        MetadataValue::String(text) => {
+            kind(out, 8);
+            string(out, text);
+        }
+        MetadataValue::Strings(list) => {
+            array(out, 8, list.len());
+            list.iter().for_each(|text| string(out, text));
+        }
+        MetadataValue::Floats(list) => {
+            array(out, 6, list.len());
+            list.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
+        MetadataValue::Integers(list) => {
+            array(out, 5, list.len());
+            list.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        }
+    }
+}
