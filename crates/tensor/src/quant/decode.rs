@@ -82,8 +82,11 @@ impl Block for Q4_0 {
     fn decode(block: &[u8], out: &mut [f32]) {
         let (d, quants) = (half(block, 0), part::<16>(block, 2));
         let out = part_mut::<32>(out, 0);
+        // two loops: one of both halves is not vectorised
         for i in 0..16 {
             out[i] = d * (i32::from(quants[i] & 15) - 8) as f32;
+        }
+        for i in 0..16 {
             out[i + 16] = d * (i32::from(quants[i] >> 4) - 8) as f32;
         }
     }
@@ -100,6 +103,8 @@ impl Block for Q4_1 {
         let out = part_mut::<32>(out, 0);
         for i in 0..16 {
             out[i] = d * f32::from(quants[i] & 15) + m;
+        }
+        for i in 0..16 {
             out[i + 16] = d * f32::from(quants[i] >> 4) + m;
         }
     }

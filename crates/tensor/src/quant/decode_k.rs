@@ -25,7 +25,7 @@ impl Block for Q2K {
             let (scale, offset) = (d * f32::from(packed & 15), min * f32::from(packed >> 4));
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
-                out[i] = scale * f32::from(quants[i] >> (2 * pair) & 3) - offset;
+                out[i] = scale * (i32::from(quants[i]) >> (2 * pair) & 3) as f32 - offset;
             }
         }
     }
@@ -48,8 +48,8 @@ impl Block for Q3K {
             let scale = d * (i32::from(low | high << 4) - 32) as f32;
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
-                let set = i32::from(third[i] >> (4 * upper + pair) & 1);
-                out[i] = scale * (i32::from(quants[i] >> (2 * pair) & 3) + 4 * set - 4) as f32;
+                let set = i32::from(third[i]) >> (4 * upper + pair) & 1;
+                out[i] = scale * ((i32::from(quants[i]) >> (2 * pair) & 3) + 4 * set - 4) as f32;
             }
         }
     }
@@ -101,8 +101,8 @@ impl Block for Q5K {
             let (scale, offset) = (d * f32::from(scale), min * f32::from(offset));
             let out = part_mut::<32>(out, 32 * group);
             for i in 0..32 {
-                let value = quants[i] >> (4 * (group % 2)) & 15 | (fifth[i] >> group & 1) << 4;
-                out[i] = scale * f32::from(value) - offset;
+                let value = i32::from(quants[i]) >> (4 * (group % 2)) & 15 | (i32::from(fifth[i]) >> group & 1) << 4;
+                out[i] = scale * value as f32 - offset;
             }
         }
     }
@@ -125,8 +125,8 @@ impl Block for Q6K {
             let scale = d * f32::from(scale as i8);
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
-                let value = low[i] >> (4 * (pair / 2)) & 15 | (high[i] >> (2 * pair) & 3) << 4;
-                out[i] = scale * (i32::from(value) - 32) as f32;
+                let value = i32::from(low[i]) >> (4 * (pair / 2)) & 15 | (i32::from(high[i]) >> (2 * pair) & 3) << 4;
+                out[i] = scale * (value - 32) as f32;
             }
         }
     }
