@@ -10,7 +10,7 @@ use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
 use crate::quant::{self, Block};
 use crate::{DType, PAGE};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Compiles a generic function for every instruction set and picks at run time.
@@ -219,30 +219,39 @@ unsafe fn columns<S: Simd, F: Format>(
 #[inline(always)]
 unsafe fn decoded_columns<S: Simd>(x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>) {
     thread_local! {
-        static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     }
     let decode = decoder(w.dtype);
     let row_bytes = w.bytes.len() / w.rows.max(1);
     let resident = (RESIDENT / (4 * x.dim.max(1))).max(S::ROWS);
     let step = if finish == Finish::SiluGate { GROUP / 2 } else { GROUP };
-    DECODED.with_borrow_mut(|decoded| {
-        decoded.resize(decoded.len().max(GROUP * w.cols), 0.0);
-        let decoded = &mut decoded[..GROUP * w.cols];
-        for first in (0..x.rows).step_by(resident) {
-            let last = (first + resident).min(x.rows);
-            for column in task.clone().step_by(step) {
-                let outputs = step.min(task.end - column);
-                for (i, out) in decoded.chunks_exact_mut(w.cols.max(1)).enumerate() {
-                    let row = w.row(i, step, column, outputs);
-                    // SAFETY: the level that this function was compiled for is available.
-                    unsafe { decode(S::LEVEL, &w.bytes[row * row_bytes..][..row_bytes], out) }
-                }
-                let rows = std::array::from_fn(|i| decoded[i * w.cols..].as_ptr().cast());
-                // SAFETY: `rows` point at whole decoded rows.
-                unsafe { group::<S, F32>(rows, x, first..last, w.cols, column, outputs, finish, out) }
+    // taken out, because a closure would not be compiled for the level's instructions
+    let mut scratch = DECODED.take();
+    scratch.resize(scratch.len().max(GROUP * w.cols), 0.0);
+    let decoded = &mut scratch[..GROUP * w.cols];
+    let mut first = 0;
+    while first < x.rows {
+        let last = (first + resident).min(x.rows);
+        let mut column = task.start;
+        while column < task.end {
+            let outputs = step.min(task.end - column);
+            for i in 0..GROUP {
+                let row = w.row(i, step, column, outputs);
+                let bytes = &w.bytes[row * row_bytes..][..row_bytes];
+                // SAFETY: the level that this function was compiled for is available.
+                unsafe { decode(S::LEVEL, bytes, &mut decoded[i * w.cols..][..w.cols]) }
             }
+            let mut rows = [decoded.as_ptr().cast(); GROUP];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = decoded[i * w.cols..].as_ptr().cast();
+            }
+            // SAFETY: `rows` point at whole decoded rows.
+            unsafe { group::<S, F32>(rows, x, first..last, w.cols, column, outputs, finish, out) }
+            column += step;
         }
-    });
+        first = last;
+    }
+    DECODED.set(scratch);
 }
 
 /// A group of weight rows times activation rows `range`.

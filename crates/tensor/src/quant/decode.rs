@@ -73,6 +73,14 @@ impl Block for Q8_0 {
     }
 }
 
+/// The four bits from SHIFT on of sixteen bytes, plus an offset, times a scale, plus a minimum.
+#[inline(always)]
+fn four_bits<const SHIFT: u32>(quants: &[u8; 16], offset: i32, scale: f32, min: f32, out: &mut [f32; 16]) {
+    for i in 0..16 {
+        out[i] = scale * ((i32::from(quants[i]) >> SHIFT & 15) + offset) as f32 + min;
+    }
+}
+
 /// Scale, 16 bytes: element i in the low half of byte i, element i + 16 in its high half. Minus 8.
 impl Block for Q4_0 {
     const LEN: usize = 32;
@@ -81,11 +89,8 @@ impl Block for Q4_0 {
     #[inline(always)]
     fn decode(block: &[u8], out: &mut [f32]) {
         let (d, quants) = (half(block, 0), part::<16>(block, 2));
-        let out = part_mut::<32>(out, 0);
-        for i in 0..16 {
-            out[i] = d * (i32::from(quants[i] & 15) - 8) as f32;
-            out[i + 16] = d * (i32::from(quants[i] >> 4) - 8) as f32;
-        }
+        four_bits::<0>(quants, -8, d, 0.0, part_mut(out, 0));
+        four_bits::<4>(quants, -8, d, 0.0, part_mut(out, 16));
     }
 }
 
@@ -97,11 +102,8 @@ impl Block for Q4_1 {
     #[inline(always)]
     fn decode(block: &[u8], out: &mut [f32]) {
         let (d, m, quants) = (half(block, 0), half(block, 2), part::<16>(block, 4));
-        let out = part_mut::<32>(out, 0);
-        for i in 0..16 {
-            out[i] = d * f32::from(quants[i] & 15) + m;
-            out[i + 16] = d * f32::from(quants[i] >> 4) + m;
-        }
+        four_bits::<0>(quants, 0, d, m, part_mut(out, 0));
+        four_bits::<4>(quants, 0, d, m, part_mut(out, 16));
     }
 }
 

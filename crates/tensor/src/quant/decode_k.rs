@@ -25,7 +25,7 @@ impl Block for Q2K {
             let (scale, offset) = (d * f32::from(packed & 15), min * f32::from(packed >> 4));
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
-                out[i] = scale * f32::from(quants[i] >> (2 * pair) & 3) - offset;
+                out[i] = scale * (i32::from(quants[i]) >> (2 * pair) & 3) as f32 - offset;
             }
         }
     }
@@ -48,8 +48,8 @@ impl Block for Q3K {
             let scale = d * (i32::from(low | high << 4) - 32) as f32;
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
-                let set = i32::from(third[i] >> (4 * upper + pair) & 1);
-                out[i] = scale * (i32::from(quants[i] >> (2 * pair) & 3) + 4 * set - 4) as f32;
+                let set = i32::from(third[i]) >> (4 * upper + pair) & 1;
+                out[i] = scale * ((i32::from(quants[i]) >> (2 * pair) & 3) + 4 * set - 4) as f32;
             }
         }
     }
@@ -101,8 +101,8 @@ impl Block for Q5K {
             let (scale, offset) = (d * f32::from(scale), min * f32::from(offset));
             let out = part_mut::<32>(out, 32 * group);
             for i in 0..32 {
-                let value = quants[i] >> (4 * (group % 2)) & 15 | (fifth[i] >> group & 1) << 4;
-                out[i] = scale * f32::from(value) - offset;
+                let value = i32::from(quants[i]) >> (4 * (group % 2)) & 15 | (i32::from(fifth[i]) >> group & 1) << 4;
+                out[i] = scale * value as f32 - offset;
             }
         }
     }
@@ -118,17 +118,28 @@ impl Block for Q6K {
     #[inline(always)]
     fn decode(block: &[u8], out: &mut [f32]) {
         let (scales, d) = (part::<16>(block, 192), half(block, 208));
-        for (group, &scale) in scales.iter().enumerate() {
-            let (upper, pair, side) = (group / 8, group % 8 / 2, group % 2);
-            let low = part::<16>(block, 64 * upper + 32 * (pair % 2) + 16 * side);
-            let high = part::<16>(block, 128 + 32 * upper + 16 * side);
-            let scale = d * f32::from(scale as i8);
-            let out = part_mut::<16>(out, 16 * group);
-            for i in 0..16 {
-                let value = low[i] >> (4 * (pair / 2)) & 15 | (high[i] >> (2 * pair) & 3) << 4;
-                out[i] = scale * (i32::from(value) - 32) as f32;
+        for upper in 0..2 {
+            for side in 0..2 {
+                let low = part::<16>(block, 64 * upper + 16 * side);
+                let next = part::<16>(block, 64 * upper + 32 + 16 * side);
+                let high = part::<16>(block, 128 + 32 * upper + 16 * side);
+                let scale = |pair: usize| d * f32::from(scales[8 * upper + 2 * pair + side] as i8);
+                let at = 128 * upper + 16 * side;
+                six_bits::<0, 0>(low, high, scale(0), part_mut(out, at));
+                six_bits::<0, 2>(next, high, scale(1), part_mut(out, at + 32));
+                six_bits::<4, 4>(low, high, scale(2), part_mut(out, at + 64));
+                six_bits::<4, 6>(next, high, scale(3), part_mut(out, at + 96));
             }
         }
+    }
+}
+
+/// Sixteen elements of Q6_K, whose bits start at LOW and HIGH.
+#[inline(always)]
+fn six_bits<const LOW: u32, const HIGH: u32>(low: &[u8; 16], high: &[u8; 16], scale: f32, out: &mut [f32; 16]) {
+    for i in 0..16 {
+        let value = i32::from(low[i]) >> LOW & 15 | (i32::from(high[i]) >> HIGH & 3) << 4;
+        out[i] = scale * (value - 32) as f32;
     }
 }
 
