@@ -42,3 +42,13 @@ fn open_one(path: &Path) -> Result<(Metadata, Shard)> {
         None => reader::parse(path, std::sync::Arc::new(Vec::new())),
     }
 }
+
+impl Metadata {
+    /// The metadata of a GGUF file, whatever its architecture; of a model in several files, of this file alone.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(open_one(path)?.0)
+    }
+}

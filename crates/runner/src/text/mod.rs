@@ -2,6 +2,7 @@
 
 mod clock;
 mod error;
+mod gguf;
 mod json;
 mod message;
 mod stream;

@@ -19,10 +19,10 @@ impl Block for Q2K {
     #[inline(always)]
     fn decode(block: &[u8], out: &mut [f32]) {
         let (scales, d, min) = (part::<16>(block, 0), half(block, 80), half(block, 82));
-        for group in 0..16 {
+        for (group, packed) in scales.iter().enumerate() {
             let (upper, pair, side) = (group / 8, group % 8 / 2, group % 2);
             let quants = part::<16>(block, 16 + 32 * upper + 16 * side);
-            let (scale, offset) = (d * f32::from(scales[group] & 15), min * f32::from(scales[group] >> 4));
+            let (scale, offset) = (d * f32::from(packed & 15), min * f32::from(packed >> 4));
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
                 out[i] = scale * f32::from(quants[i] >> (2 * pair) & 3) - offset;
@@ -118,11 +118,11 @@ impl Block for Q6K {
     #[inline(always)]
     fn decode(block: &[u8], out: &mut [f32]) {
         let (scales, d) = (part::<16>(block, 192), half(block, 208));
-        for group in 0..16 {
+        for (group, &scale) in scales.iter().enumerate() {
             let (upper, pair, side) = (group / 8, group % 8 / 2, group % 2);
             let low = part::<16>(block, 64 * upper + 32 * (pair % 2) + 16 * side);
             let high = part::<16>(block, 128 + 32 * upper + 16 * side);
-            let scale = d * f32::from(scales[group] as i8);
+            let scale = d * f32::from(scale as i8);
             let out = part_mut::<16>(out, 16 * group);
             for i in 0..16 {
                 let value = low[i] >> (4 * (pair / 2)) & 15 | (high[i] >> (2 * pair) & 3) << 4;

@@ -1,0 +1,155 @@
+//! Tokenizers and chat templates from GGUF metadata: the ids of the oracle's vectors, and of the published tokenizer.json.
+
+use phi3_model::gguf::{Metadata, TokenizerKind, Vocabulary};
+use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(path)
+}
+
+fn json(path: &Path) -> Value {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn ids(list: &Value) -> Vec<u32> {
+    list.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn vocabulary(path: &Path) -> Vocabulary {
+    let metadata = Metadata::open(path).unwrap_or_else(|e| panic!("{e}"));
+    Vocabulary::read(&metadata).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// `PHI3_GGUF_MODELS` names another folder, such as the oracle's full set.
+fn models() -> PathBuf {
+    std::env::var_os("PHI3_GGUF_MODELS").map_or(data("oracle/gguf/models"), PathBuf::from)
+}
+
+#[test]
+fn texts_become_the_ids_of_the_oracle() {
+    let mut checked = 0;
+    for model in ["phi3-gqa/MIX", "phi3-longrope/Q4_K_M", "phi3-window/Q4_0", "phi4-mini/Q4_K_M", "phi2/Q5_K_M"] {
+        let vocabulary = vocabulary(&models().join(format!("{model}.gguf")));
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap_or_else(|e| panic!("{model}: {e}"));
+        let golden = json(&models().join(format!("{model}.golden.json")));
+        for case in golden["tokens"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            // control tokens in a text are always taken as such here
+            if case["parse_special"] == false && text.contains("<|") {
+                continue;
+            }
+            assert_eq!(tokenizer.encode(text, true).unwrap(), ids(&case["ids"]), "{model}: {text:?}");
+            let back = tokenizer.decode(&tokenizer.encode(text, false).unwrap(), false).unwrap();
+            // between special tokens, Phi-3's vocabulary puts and swallows white space
+            assert!(back == text || text.contains("<|"), "{model}: {text:?} comes back as {back:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 50, "{checked}");
+}
+
+/// The published vocabulary as a GGUF file has it: scores by rank, 32064 tokens.
+fn published(file: &Value) -> Vocabulary {
+    let mut tokens = vec![String::new(); 32064];
+    let mut types = vec![2; 32064];
+    for (token, id) in file["model"]["vocab"].as_object().unwrap() {
+        let id = id.as_u64().unwrap() as usize;
+        tokens[id] = token.clone();
+        types[id] = if (3..259).contains(&id) { 6 } else { 1 };
+    }
+    for token in file["added_tokens"].as_array().unwrap() {
+        let id = token["id"].as_u64().unwrap() as usize;
+        tokens[id] = token["content"].as_str().unwrap().to_owned();
+        types[id] = if token["special"] == true { 3 } else { 4 };
+    }
+    for (id, token) in tokens.iter_mut().enumerate().skip(32011) {
+        *token = format!("[PAD{id}]");
+    }
+    let blank = |token: &String| token.chars().all(|c| c == '▁');
+    let score = |(id, token): (usize, &String)| match id {
+        0..259 => 0.0,
+        _ if blank(token) => -1e9,
+        _ => 259.0 - id as f32,
+    };
+    Vocabulary {
+        path: "published.gguf".into(),
+        name: Some("Phi3".into()),
+        kind: TokenizerKind::SentencePiece,
+        pre: Some("default".into()),
+        scores: tokens.iter().enumerate().map(score).collect(),
+        types,
+        tokens,
+        merges: Vec::new(),
+        bos: Some(1),
+        eos: Some(32000),
+        stops: vec![32000, 32007],
+        unknown: Some(0),
+        add_bos: false,
+        add_eos: false,
+        add_space_prefix: true,
+        chat_template: Some("{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}".into()),
+    }
+}
+
+#[test]
+fn the_published_vocabulary_gives_the_published_ids() {
+    let folder = std::env::var_os("PHI3_TOKENIZER").map_or(data("tokenizer/phi-3"), PathBuf::from);
+    if !folder.join("tokenizer.json").exists() {
+        println!("skipped: {} is not there", folder.display());
+        return;
+    }
+    let tokenizer = Tokenizer::from_gguf(&published(&json(&folder.join("tokenizer.json")))).unwrap();
+    let vectors = json(&folder.join("vectors.json"));
+    let vectors = vectors["vectors"].as_array().unwrap();
+    for case in vectors {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text, false).unwrap(), ids(&case["ids"]), "{text:?}");
+        let ids = ids(&case["ids"]);
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), case["decoded"].as_str().unwrap());
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), case["decoded_skip_special"].as_str().unwrap());
+    }
+    assert!(vectors.len() > 30);
+    for case in json(&folder.join("chat-vectors.json"))["vectors"].as_array().into_iter().flatten() {
+        if case["ids"].is_array() {
+            let text = case["text"].as_str().or(case["rendered"].as_str()).unwrap();
+            assert_eq!(tokenizer.encode(text, false).unwrap(), ids(&case["ids"]), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_begins_once() {
+    let mut vocabulary = vocabulary(&models().join("phi3-window/Q4_0.gguf"));
+    vocabulary.chat_template = Some("{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}".into());
+    let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+    for add_bos in [true, false] {
+        vocabulary.add_bos = add_bos;
+        let tokenizer = if add_bos { tokenizer.clone() } else { Tokenizer::from_gguf(&vocabulary).unwrap() };
+        let text = ChatTemplate::from_gguf(&vocabulary).unwrap().render(&[Message::user("cat")], true).unwrap();
+        let ids = tokenizer.encode(&text, true).unwrap();
+        assert_eq!(ids.iter().filter(|&&id| id == 1).count(), 1, "{text:?}");
+        assert_eq!(ids[0], 1);
+    }
+    vocabulary.chat_template = None;
+    assert!(ChatTemplate::from_gguf(&vocabulary).is_err());
+}
+
+#[test]
+fn other_tokenizers_are_refused_by_name() {
+    let metadata = Metadata::open(&data("oracle/bad/gguf/tokenizer-unknown.gguf")).unwrap();
+    let error = Vocabulary::read(&metadata).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.ggml.model") && error.contains("rwkv"), "{error}");
+
+    let mut vocabulary = vocabulary(&models().join("phi4-mini/Q4_K_M.gguf"));
+    vocabulary.pre = Some("tekken".into());
+    let error = Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.ggml.pre") && error.contains("tekken"), "{error}");
+    vocabulary.pre = Some("gpt-4o".into());
+    vocabulary.merges[0] = "oneword".into();
+    assert!(Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string().contains("merges"));
+    vocabulary.merges[0] = "no such".into();
+    assert!(Tokenizer::from_gguf(&vocabulary).is_err());
+}
