@@ -9,7 +9,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use phi3_tensor::parity::Random;
-use phi3_tensor::{Backend, Batch, DType, Finish, Heads, Mask, Norm, PAGE, Result, Role, Segment};
+use phi3_tensor::{Backend, Batch, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment};
 use std::time::Duration;
 
 const HIDDEN: usize = 3072;
@@ -43,7 +43,7 @@ fn layer<B: Backend>(group: &mut BenchmarkGroup<'_, WallTime>, b: &mut B, rows: 
     let mut q = b.rows("q", rows, HIDDEN)?;
     let mut mixed = b.rows("mixed", rows, HIDDEN)?;
     let mut gated = b.rows("gated", rows, FEED_FORWARD)?;
-    let mut cache = b.cache(1, HEADS)?;
+    let mut cache = b.cache(1, HEADS, KvType::F32)?;
     b.reserve(&mut cache, CONTEXT / PAGE)?;
     let batch = batch(rows);
     let mask = Mask { window: None, scale: 0.1 };

@@ -2,7 +2,8 @@
 // values to the cache.
 //
 // The weight's rows are ordered so that the two dimensions of a rotated pair are neighbours; head_dim is even, so that
-// no pair spans two heads. Queries and keys are reordered alike, which leaves their products as they are.
+// no pair spans two heads. Queries and keys are reordered alike, which leaves their products as they are. How the cache
+// holds them is the business of the texts in cache/.
 
 struct Finish {
     q_dim: u32,
@@ -10,14 +11,12 @@ struct Finish {
     head_dim: u32,
     rotary_dim: u32,
     q_stride: u32,    // of a row of queries, in vec2
-    slot_stride: u32, // of a position of the cache, in vec2
-    head_stride: u32, // of a head of the cache, in vec2
+    slot_stride: u32, // of a position of the cache, in pairs
+    head_stride: u32, // of a head of the cache, in pairs
     rope_at: u32,     // where the rotations stand in the batch table: [rows][rotary_dim / 2][cosine, sine]
 }
 
 @group(0) @binding(5) var<storage, read_write> queries: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> keys: array<vec2<f32>>;
-@group(0) @binding(7) var<storage, read_write> values: array<vec2<f32>>;
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
 
 fn rotated(row: u32, i: u32, y: vec2<f32>) -> vec2<f32> {
@@ -43,12 +42,11 @@ fn finish_pair(row: u32, n: u32, y: vec2<f32>) {
         return;
     }
     let m = (n - q_dim) % kv_dim;
-    let slot = batch[4u * row + 2u];
-    let at = slot * params.finish.slot_stride + m / params.finish.head_dim * params.finish.head_stride + i / 2u;
+    let at = m / params.finish.head_dim * params.finish.head_stride + i / 2u;
     if (n < q_dim + kv_dim) {
-        keys[at] = v;
+        store_key(row, at, v);
     } else {
-        values[at] = v;
+        store_value(row, at, v);
     }
 }
 

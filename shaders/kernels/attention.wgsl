@@ -1,30 +1,29 @@
 // out[r][h] = softmax(scale * q[r][h] . k) v over the positions first ..= position[r], with an online softmax over
 // tiles of positions (arXiv:1805.02867, arXiv:2205.14135) in a paged cache (arXiv:2309.06180).
 //
-// Shapes: q [rows, q_stride], keys and values [slots, 4 * slot4], out [rows, out_stride]. A head of the cache takes
-// 4 * head4 floats, which are zero from head_dim on; head_dim is at most 256.
+// Shapes: q [rows, q_stride], keys and values [slots, slot_stride], out [rows, out_stride]. A head of the cache is 4 * head4
+// numbers, which are zero from head_dim on; head_dim is at most 256. How the cache holds them is the business of the texts
+// in cache/, whose own elements the strides count.
 // Grid: (heads, rows).
 
 struct Params {
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
-    head4: u32,      // of a head of the cache, in vec4
-    slot4: u32,      // of a position of the cache, in vec4
-    q_stride: u32,   // in f32
-    out_stride: u32, // in f32
-    window: u32,     // positions that a row sees; all where it is 0
+    head4: u32,       // of a head, in vec4
+    slot_stride: u32, // of a position of the cache
+    q_stride: u32,    // in f32
+    out_stride: u32,  // in f32
+    window: u32,      // positions that a row sees; all where it is 0
     scale: f32,
+    head_stride: u32, // of a head of the cache
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
-@group(0) @binding(6) var<storage, read> keys: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read> values: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
 
 const THREADS: u32 = 128u;
@@ -49,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (params.window != 0u && position >= params.window) {
         first = position + 1u - params.window;
     }
-    let kv = head * params.kv_heads / params.heads * params.head4;
+    let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {
         var v = vec4<f32>();
@@ -73,10 +72,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let count = min(THREADS, position - start + 1u);
         var score = LOWEST;
         if (t < count) {
-            let at = slot(pages_at, start + t) * params.slot4 + kv;
+            let at = slot(pages_at, start + t) * params.slot_stride + kv;
             var product = 0.0;
             for (var i = 0u; i < params.head4; i++) {
-                product += dot(query[i], keys[at + i]);
+                product += dot(query[i], key(at, i));
             }
             score = params.scale * product;
         }
@@ -101,7 +100,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         if (share < shares) {
             for (var i = share; i < count; i += shares) {
-                sum += chances[i] * values[slot(pages_at, start + i) * params.slot4 + kv + lane];
+                sum += chances[i] * value(slot(pages_at, start + i) * params.slot_stride + kv, lane);
             }
         }
         workgroupBarrier();

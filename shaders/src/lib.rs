@@ -2,7 +2,8 @@
 //!
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
 //! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front) and a finish text
-//! (`finish/`: what becomes of the result). Bindings have one number each in every text, see [`binding`].
+//! (`finish/`: what becomes of the result). What writes or reads keys and values also has a cache text (`cache/`: how they
+//! are held). Bindings have one number each in every text, see [`binding`].
 
 /// Numbers of the bindings.
 pub mod binding {
@@ -18,7 +19,7 @@ pub mod binding {
     pub const GAIN: u32 = 4;
     /// Output activations, or queries.
     pub const OUTPUT: u32 = 5;
-    /// Keys of a layer.
+    /// Keys of a layer; or keys and values of a pass, before they are quantised.
     pub const KEYS: u32 = 6;
     /// Values of a layer.
     pub const VALUES: u32 = 7;
@@ -37,6 +38,9 @@ pub const FOLD: u32 = 32768;
 
 /// Positions in a page of the key/value cache.
 pub const PAGE: u32 = 16;
+
+/// Numbers of a head that share a scale in a quantised cache; a head's last block may have fewer.
+pub const KV_BLOCK: usize = 32;
 
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
@@ -174,6 +178,44 @@ impl Input {
     }
 }
 
+/// How the cache holds keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kv {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// Signed bytes, and a scale for every [`KV_BLOCK`] of a head.
+    Q8_0,
+}
+
+impl Kv {
+    /// Every type, for tests that walk them.
+    pub const ALL: [Kv; 3] = [Kv::F32, Kv::F16, Kv::Q8_0];
+
+    fn load(self) -> Part {
+        match self {
+            Kv::F32 => ("f32", include_str!("../cache/load_f32.wgsl")),
+            Kv::F16 => ("f16", include_str!("../cache/load_f16.wgsl")),
+            Kv::Q8_0 => ("q8_0", include_str!("../cache/load_q8_0.wgsl")),
+        }
+    }
+}
+
+/// Name and text of the finish of queries, keys and values, with one of the texts in `cache/`.
+macro_rules! qkv {
+    ($store:literal) => {
+        (
+            concat!("qkv_", $store),
+            concat!(
+                include_str!("../finish/qkv.wgsl"),
+                "\n",
+                include_str!(concat!("../cache/store_", $store, ".wgsl"))
+            ),
+        )
+    };
+}
+
 /// What becomes of a projection's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finish {
@@ -183,20 +225,30 @@ pub enum Finish {
     Add,
     /// Gates and ups, alternating, become `silu(gate) * up`.
     SiluGate,
-    /// Queries and keys are rotated; keys and values go to the cache.
-    Qkv,
+    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantised one, [`Op::Quantise`] brings
+    /// them there.
+    Qkv(Kv),
 }
 
 impl Finish {
     /// Every finish, for tests that walk them.
-    pub const ALL: [Finish; 4] = [Finish::Replace, Finish::Add, Finish::SiluGate, Finish::Qkv];
+    pub const ALL: [Finish; 6] = [
+        Finish::Replace,
+        Finish::Add,
+        Finish::SiluGate,
+        Finish::Qkv(Kv::F32),
+        Finish::Qkv(Kv::F16),
+        Finish::Qkv(Kv::Q8_0),
+    ];
 
     fn part(self) -> Part {
         match self {
             Finish::Replace => ("replace", include_str!("../finish/replace.wgsl")),
             Finish::Add => ("add", include_str!("../finish/add.wgsl")),
             Finish::SiluGate => ("silu_gate", include_str!("../finish/silu_gate.wgsl")),
-            Finish::Qkv => ("qkv", include_str!("../finish/qkv.wgsl")),
+            Finish::Qkv(Kv::F32) => qkv!("f32"),
+            Finish::Qkv(Kv::F16) => qkv!("f16"),
+            Finish::Qkv(Kv::Q8_0) => qkv!("staged"),
         }
     }
 }
@@ -252,8 +304,10 @@ pub enum Op {
         /// What becomes of the result.
         finish: Finish,
     },
+    /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
+    Quantise,
     /// Softmax attention over the cache.
-    Attention,
+    Attention(Kv),
     /// Some rows of others.
     Select,
 }
@@ -261,7 +315,8 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition.
     pub fn all() -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::Attention, Op::Select];
+        let mut all = vec![Op::RmsNorm, Op::Quantise, Op::Select];
+        all.extend(Kv::ALL.map(Op::Attention));
         all.extend(Format::ALL.map(Op::Embed));
         for product in Product::ALL {
             for format in Format::ALL {
@@ -295,7 +350,10 @@ impl Op {
                     &[("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)],
                 )
             }
-            Op::Attention => Kernel::compose(&[("attention", include_str!("../kernels/attention.wgsl"))], &[]),
+            Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
+            Op::Attention(kv) => {
+                Kernel::compose(&[("attention", include_str!("../kernels/attention.wgsl")), kv.load()], &[])
+            }
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{Backend, Batch, DType, DeviceInfo, Finish, Mask, Norm, PAGE, Role, Segment};
+use phi3_tensor::{Backend, Batch, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Role, Segment};
 
 /// One layer's weights, under their published names.
 struct Layer<B: Backend> {
@@ -63,11 +63,13 @@ pub struct DecoderOptions {
     /// How plain matrices (f32, f16, bf16) are quantised while they are loaded; kept as they are where absent. Matrices
     /// that are quantised in the file stay as they are.
     pub quant: Option<Recipe>,
+    /// Type of the cached keys and values.
+    pub kv: KvType,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        Self { max_rows: 512, quant: None }
+        Self { max_rows: 512, quant: None, kv: KvType::F32 }
     }
 }
 
@@ -144,7 +146,7 @@ impl<B: Backend> Decoder<B> {
             logits: backend.rows("logits", max_outputs, config.vocab_size)?,
         };
         Ok(Self {
-            cache: backend.cache(config.num_hidden_layers, config.heads)?,
+            cache: backend.cache(config.num_hidden_layers, config.heads, options.kv)?,
             options: DecoderOptions { max_rows: rows, ..options },
             backend,
             config,

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Recipe};
+use phi3_tensor::KvType;
 use phi3_tensor::cpu::{self, Cpu};
 use std::fmt;
 use std::str::FromStr;
@@ -69,6 +70,8 @@ pub struct Setup {
     pub max_binding: Option<u64>,
     /// How plain weights are quantised while they are loaded.
     pub quant: Option<Recipe>,
+    /// Type of the cached keys and values; f32 where absent.
+    pub kv: Option<KvType>,
 }
 
 /// A loaded model, and why it is on this machine.
@@ -82,7 +85,11 @@ pub struct Placed {
 impl Setup {
     fn decoder(&self) -> DecoderOptions {
         let default = DecoderOptions::default();
-        DecoderOptions { max_rows: self.max_rows.unwrap_or(default.max_rows), quant: self.quant }
+        DecoderOptions {
+            max_rows: self.max_rows.unwrap_or(default.max_rows),
+            quant: self.quant,
+            kv: self.kv.unwrap_or(default.kv),
+        }
     }
 
     /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.

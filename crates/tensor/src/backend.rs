@@ -57,9 +57,61 @@ impl Heads {
         self.kv_heads * self.head_dim
     }
 
+    /// The block of a quantised cache that dimension i of a key is in.
+    pub(crate) fn key_block(&self, i: usize) -> usize {
+        let half = self.rotary_dim / 2;
+        let place = match i {
+            i if i < half => 2 * i,
+            i if i < self.rotary_dim => 2 * (i - half) + 1,
+            i => i,
+        };
+        place / KvType::BLOCK
+    }
+
     /// Rows of the fused projection: queries, keys, values.
     pub fn qkv_dim(&self) -> usize {
         self.q_dim() + 2 * self.kv_dim()
+    }
+}
+
+/// How a cache holds keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision; what is larger than the largest half becomes that.
+    F16,
+    /// Whole numbers from -127 to 127, and a scale in single precision for every [`KvType::BLOCK`] of a head. In a key, the
+    /// two dimensions of a rotated pair count as neighbours.
+    Q8_0,
+}
+
+impl KvType {
+    /// Every type, for tests that walk them.
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
+
+    /// Numbers of a head that share a scale; a head's last block may have fewer.
+    pub const BLOCK: usize = 32;
+
+    /// Lower-case name, as command lines take it.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The type of a name of [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -139,7 +191,7 @@ pub trait Backend: Sized + Send + 'static {
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Self::Rows>;
 
     /// An empty cache of `layers` layers.
-    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Self::Cache>;
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Self::Cache>;
 
     /// Makes room for pages `0 .. pages`; contents are kept. Never shrinks.
     fn reserve(&mut self, cache: &mut Self::Cache, pages: usize) -> Result<()>;

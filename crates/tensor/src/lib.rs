@@ -19,7 +19,7 @@ pub mod reference;
 mod requantise;
 mod weight;
 
-pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Heads, Mask, Norm, Role};
+pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Heads, KvType, Mask, Norm, Role};
 pub use batch::{Batch, PAGE, Segment};
 pub use dtype::DType;
 pub use error::{Error, Result};

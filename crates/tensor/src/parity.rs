@@ -4,7 +4,9 @@
 //! multiple of any vector, tile or page.
 
 use crate::reference::Reference;
-use crate::{Backend, Batch, Bytes, DType, Finish, Heads, Mask, Norm, PAGE, Result, Role, Segment, Weight, quant};
+use crate::{
+    Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment, Weight, quant,
+};
 
 /// What a case gave.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ pub fn run<B: Backend>(machine: &mut B, without: &[DType]) -> Result<Vec<Outcome
         projections(machine, dtype, &mut outcomes)?;
         attentions(machine, dtype, &mut outcomes)?;
     }
+    caches(machine, &mut outcomes)?;
     Ok(outcomes)
 }
 
@@ -80,6 +83,20 @@ fn magnitude(a: &[f32]) -> f64 {
 /// Rounding of a sum of `terms` products whose result is about `size`.
 fn allowed(terms: usize, size: f64) -> f64 {
     4.0 * f64::from(f32::EPSILON) * (terms as f64).sqrt() * (size + 1.0)
+}
+
+/// The largest step between neighbouring numbers of a type of cache, relative to the largest number of a block.
+pub fn kv_step(kv: KvType) -> f64 {
+    match kv {
+        KvType::F32 => 0.0,
+        KvType::F16 => 1.0 / 1024.0,
+        KvType::Q8_0 => 1.0 / 127.0,
+    }
+}
+
+fn mean(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs()).sum();
+    sum / a.len().max(1) as f64
 }
 
 fn flat(tokens: Vec<u32>, outputs: Vec<u32>) -> Batch {
@@ -171,24 +188,26 @@ impl Projection {
     }
 }
 
+/// Narrow and wide heads, some no multiple of a vector or of a block of a quantised cache.
+const HEADS: [Heads; 5] = [
+    Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
+    Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
+    Heads { heads: 4, kv_heads: 1, head_dim: 96, rotary_dim: 96 },
+    Heads { heads: 2, kv_heads: 2, head_dim: 128, rotary_dim: 96 },
+    Heads { heads: 5, kv_heads: 5, head_dim: 14, rotary_dim: 14 },
+];
+
 /// project_qkv and attention: ragged batches, chunks, decode, grouped heads, partial rotation, windows. The types take
 /// turns with the heads.
 fn attentions<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outcome>) -> Result<()> {
-    let heads = [
-        Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
-        Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
-        Heads { heads: 4, kv_heads: 1, head_dim: 96, rotary_dim: 96 },
-        Heads { heads: 2, kv_heads: 2, head_dim: 128, rotary_dim: 96 },
-        Heads { heads: 5, kv_heads: 5, head_dim: 14, rotary_dim: 14 },
-    ];
     let turn = DType::ALL.iter().position(|&other| other == dtype).unwrap_or(0);
-    for (_, heads) in heads.into_iter().enumerate().filter(|(i, _)| i % 3 == turn % 3) {
+    for (_, heads) in HEADS.into_iter().enumerate().filter(|(i, _)| i % 3 == turn % 3) {
         for window in [None, Some(1), Some(15), Some(33)] {
             for chunk in [usize::MAX, 7] {
                 if dtype.is_quantised() && (window, chunk) != (None, 7) {
                     continue;
                 }
-                let plan = Attention { dtype, heads, window, chunk };
+                let plan = Attention { dtype, heads, kv: KvType::F32, window, chunk };
                 let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
                 let case = format!("attention {dtype} {heads:?} window {window:?} chunk {chunk}");
                 // softmax moves by the scores' rounding, which grows with the head's width
@@ -200,9 +219,34 @@ fn attentions<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outc
     Ok(())
 }
 
+/// Attention over the types of cache that round.
+///
+/// A machine's keys and values differ from the reference's by rounding in f32, so that of a number about half way between
+/// two that the type has, either may be taken: a difference may be as large as a step of the type, but only few are.
+fn caches<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    let narrow = Heads { heads: 4, kv_heads: 2, head_dim: 34, rotary_dim: 34 };
+    for kv in [KvType::F16, KvType::Q8_0] {
+        for heads in HEADS.into_iter().chain([narrow]) {
+            for (window, chunk) in [(None, 7), (Some(33), usize::MAX)] {
+                let plan = Attention { dtype: DType::F32, heads, kv, window, chunk };
+                let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
+                let case = format!("attention {kv} {heads:?} window {window:?} chunk {chunk}");
+                let exact = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
+                let step = 4.0 * kv_step(kv) * magnitude(&want);
+                let most = Outcome { case, difference: largest(&want, &got), allowed: exact + step };
+                let case = format!("{}: mean", most.case);
+                let mean = Outcome { case, difference: mean(&want, &got), allowed: exact + step / 100.0 };
+                outcomes.extend([most, mean]);
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Attention {
     dtype: DType,
     heads: Heads,
+    kv: KvType,
     window: Option<usize>,
     chunk: usize,
 }
@@ -210,7 +254,7 @@ struct Attention {
 impl Attention {
     /// Three sequences of 3, 45 and 77 tokens, by chunks, then two decoded tokens each; page ids are scattered.
     fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>> {
-        let Self { dtype, heads, window, chunk } = *self;
+        let Self { dtype, heads, kv, window, chunk } = *self;
         let mut random = Random(heads.head_dim as u64);
         let (hidden, layers, vocab) = (52usize.next_multiple_of(dtype.block().0), 2, 61);
         let table = b.matrix(&random.weight("table", dtype, vocab, hidden, 2.0), Role::Plain)?;
@@ -223,7 +267,7 @@ impl Attention {
         let mut x = b.rows("x", total, hidden)?;
         let mut q = b.rows("q", total, heads.q_dim())?;
         let mut out = b.rows("out", total, heads.q_dim())?;
-        let mut cache = b.cache(layers, heads)?;
+        let mut cache = b.cache(layers, heads, kv)?;
 
         let mut held = [0usize; 3];
         let mut pages: [Vec<u32>; 3] = Default::default();

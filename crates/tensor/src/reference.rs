@@ -1,6 +1,8 @@
 //! The specification of every operation: plain loops, sums in f64, one thread. For tests and diagnosis only.
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, PAGE, Result, Role, Weight};
+use crate::{
+    Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight,
+};
 
 /// The reference machine.
 pub struct Reference {
@@ -26,6 +28,7 @@ pub struct Rows {
 /// Keys and values, `[layer][page][slot][kv_dim]`.
 pub struct Cache {
     heads: Heads,
+    kv: KvType,
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
 }
@@ -45,6 +48,25 @@ fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     let mean = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / x.len() as f64;
     let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
     x.iter().zip(weight).map(|(&v, &w)| f64::from(v) * inverse * f64::from(w)).collect()
+}
+
+/// What a cache gives back for the keys or values of a head; `block` tells which of them share a scale.
+fn held(kv: KvType, head: &mut [f32], block: impl Fn(usize) -> usize) {
+    match kv {
+        KvType::F32 => {}
+        KvType::F16 => head.iter_mut().for_each(|v| *v = half::f16::from_f32(v.clamp(-65504.0, 65504.0)).to_f32()),
+        KvType::Q8_0 => {
+            let mut most = vec![0.0f32; head.len().div_ceil(KvType::BLOCK)];
+            for (i, v) in head.iter().enumerate() {
+                most[block(i)] = most[block(i)].max(v.abs());
+            }
+            for (i, v) in head.iter_mut().enumerate() {
+                let most = most[block(i)];
+                let inverse = if most > 1e-30 { 127.0 / most } else { 0.0 };
+                *v = (*v * inverse).round_ties_even() * (most / 127.0);
+            }
+        }
+    }
 }
 
 impl Reference {
@@ -86,8 +108,8 @@ impl Backend for Reference {
         Ok(Rows { dim, values: vec![0.0; rows * dim] })
     }
 
-    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
-        Ok(Cache { heads, keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers] })
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
+        Ok(Cache { heads, kv, keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers] })
     }
 
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
@@ -183,7 +205,10 @@ impl Backend for Reference {
         for segment in &self.batch.segments {
             let pages = &self.batch.pages[segment.pages.clone()];
             for (i, r) in segment.rows.clone().enumerate() {
-                let y: Vec<f32> = y[r * weight.rows..][..weight.rows].iter().map(|&v| v as f32).collect();
+                let mut y: Vec<f32> = y[r * weight.rows..][..weight.rows].iter().map(|&v| v as f32).collect();
+                let (keys, values) = y[q_dim..].split_at_mut(kv_dim);
+                keys.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| heads.key_block(i)));
+                values.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| i / KvType::BLOCK));
                 q.values[r * q_dim..][..q_dim].copy_from_slice(&y[..q_dim]);
                 let position = segment.position + i;
                 let at = (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;

@@ -3,10 +3,13 @@
 //! Without any, the tests say so and pass, unless PHI3_GPU=require is set.
 #![cfg(feature = "gpu")]
 
+use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, Mask, Norm, PAGE, Role, Segment, Weight};
+use phi3_tensor::{
+    Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -108,7 +111,7 @@ fn misuse_is_an_error() {
     let mut random = Random(1);
 
     let wide = Heads { heads: 2, kv_heads: 2, head_dim: 300, rotary_dim: 300 };
-    let error = gpu.cache(1, wide).err().unwrap();
+    let error = gpu.cache(1, wide, KvType::F32).err().unwrap();
     assert!(matches!(error, Error::Unsupported { what: "head_dim", found: 300, limit: 256, .. }), "{error}");
 
     for role in [Role::GateUp, Role::Qkv(wide)] {
@@ -138,7 +141,7 @@ fn misuse_is_an_error() {
 
     // a page that the cache does not have, a gap between segments, an output that is no row
     let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
-    let mut cache = gpu.cache(1, heads).unwrap();
+    let mut cache = gpu.cache(1, heads, KvType::F32).unwrap();
     let q = gpu.rows("q", 4, 16).unwrap();
     gpu.reserve(&mut cache, 2).unwrap();
     let mut batch = decode(&[3, 4], &[0, 1], 8);
@@ -163,7 +166,7 @@ fn what_is_too_large_is_out_of_memory() {
     let weight = Random(1).weight("w", DType::F32, 4, 1 << 13, 1.0);
     limit(gpu.matrix(&weight, Role::Plain).err().unwrap());
     let heads = Heads { heads: 4, kv_heads: 4, head_dim: 64, rotary_dim: 64 };
-    let mut cache = gpu.cache(2, heads).unwrap();
+    let mut cache = gpu.cache(2, heads, KvType::F32).unwrap();
     gpu.reserve(&mut cache, 4).unwrap();
     limit(gpu.reserve(&mut cache, 5).unwrap_err());
 }
@@ -186,7 +189,7 @@ fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
 }
 
 /// A sequence of 300 tokens, in chunks, over a cache that grows with it.
-fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>) -> Vec<f32> {
+fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) -> Vec<f32> {
     let mut random = Random(11);
     let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
     let gain = b.vector("gain", &random.vector(24, 1.5)).unwrap();
@@ -194,7 +197,7 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>) -> Vec<f32> 
     let mut x = b.rows("x", 128, 24).unwrap();
     let mut q = b.rows("q", 128, heads.q_dim()).unwrap();
     let mut out = b.rows("out", 128, heads.q_dim()).unwrap();
-    let mut cache = b.cache(1, heads).unwrap();
+    let mut cache = b.cache(1, heads, kv).unwrap();
     let mut all = Vec::new();
     for chunk in [0..100usize, 100..228, 228..298, 298..299, 299..300] {
         let rows = chunk.len();
@@ -229,12 +232,31 @@ fn attention_over_several_tiles_of_positions() {
     let Some(mut gpu) = open(Options::default()) else { return };
     for (head_dim, rotary_dim, window) in [(256, 64, None), (6, 6, None), (80, 20, Some(150)), (2, 0, Some(129))] {
         let heads = Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim };
-        let want = long(&mut Reference::default(), heads, window);
-        let got = long(&mut gpu, heads, window);
-        let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-        println!("head_dim {head_dim}, window {window:?}: {difference:e} of {size}");
-        assert!(want.len() == got.len() && difference < 1e-5 * (1.0 + size), "{heads:?} {window:?}: {difference}");
+        for kv in KvType::ALL {
+            let want = long(&mut Reference::default(), heads, window, kv);
+            let got = long(&mut gpu, heads, window, kv);
+            let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            println!("head_dim {head_dim}, window {window:?}, {kv}: {difference:e} of {size}");
+            // of a key or a value that is about half way between two that a type has, the other may be taken
+            let allowed = (1e-5 + parity::kv_step(kv) as f32) * (1.0 + size);
+            assert!(want.len() == got.len() && difference < allowed, "{heads:?} {window:?} {kv}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn caches_are_as_large_as_their_types() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let mut cpu = Cpu::new(Default::default()).unwrap();
+    // a head of 72 in three blocks, the last of eight
+    let heads = Heads { heads: 6, kv_heads: 3, head_dim: 72, rotary_dim: 72 };
+    for (kv, head) in [(KvType::F32, 4 * 72), (KvType::F16, 2 * 72), (KvType::Q8_0, 72 + 3 * 4)] {
+        let bytes = (5 * 2 * PAGE * heads.kv_heads * head) as u64;
+        let (on_gpu, on_cpu) = (gpu.cache(5, heads, kv).unwrap(), cpu.cache(5, heads, kv).unwrap());
+        assert_eq!(gpu.page_bytes(&on_gpu), bytes, "{kv}");
+        assert_eq!(cpu.page_bytes(&on_cpu), bytes, "{kv}");
+        assert_eq!(KvType::from_name(kv.name()), Some(kv));
     }
 }
 
@@ -265,7 +287,7 @@ fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
     let mut gated = gpu.rows("gated", 1, inner).unwrap();
     let mut last = gpu.rows("last", 1, hidden).unwrap();
     let mut logits = gpu.rows("logits", 1, vocab).unwrap();
-    let mut cache = gpu.cache(layers, heads).unwrap();
+    let mut cache = gpu.cache(layers, heads, KvType::F16).unwrap();
     gpu.reserve(&mut cache, 4).unwrap();
 
     let mut steady = None;

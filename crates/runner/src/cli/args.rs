@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
+use phi3_tensor::KvType;
 use std::path::PathBuf;
 
 /// Run Microsoft's Phi-3 models on the CPU or on any GPU.
@@ -68,6 +69,9 @@ pub(super) struct ModelArgs {
     /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
     #[arg(long, value_name = "TYPE")]
     quant: Option<Recipe>,
+    /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = kv_type)]
+    kv: Option<KvType>,
     /// Print no progress, notes or statistics
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -302,6 +306,7 @@ impl ModelArgs {
             max_rows: None,
             max_binding: self.max_binding,
             quant: self.quant,
+            kv: self.kv,
         }
     }
 
@@ -352,6 +357,11 @@ fn positive(text: &str) -> std::result::Result<usize, String> {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("expected a whole number of at least 1".into()),
     }
+}
+
+fn kv_type(text: &str) -> std::result::Result<KvType, String> {
+    let known = KvType::ALL.into_iter().find(|kv| kv.to_string() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", KvType::ALL.map(|kv| kv.to_string()).join(", ")))
 }
 
 fn bytes(text: &str) -> std::result::Result<u64, String> {

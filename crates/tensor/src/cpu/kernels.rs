@@ -9,7 +9,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
 use crate::quant::{self, Block};
-use crate::{DType, PAGE};
+use crate::{DType, Heads, KvType, PAGE};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -392,11 +392,67 @@ pub(super) struct Attend<'a> {
     /// Width of a head.
     pub(super) head_dim: usize,
     /// Key and value panels of page i of the sequence, for this key/value head.
-    pub(super) panels: &'a (dyn Fn(usize) -> (&'a [f32], &'a [f32]) + Sync),
+    pub(super) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
     /// Window, if there is one.
     pub(super) window: Option<usize>,
     /// Factor of the scores.
     pub(super) scale: f32,
+}
+
+/// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
+pub(super) enum Panels<'a> {
+    F32 { keys: &'a [f32], values: &'a [f32] },
+    F16 { keys: &'a [u16], values: &'a [u16] },
+    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
+}
+
+impl<'a> Panels<'a> {
+    /// Keys and values, widened into `room` where they are not f32 already.
+    #[inline(always)]
+    fn widened<'b>(self, d: usize, room: &'b mut Vec<f32>) -> (&'b [f32], &'b [f32])
+    where
+        'a: 'b,
+    {
+        if let Panels::F32 { keys, values } = self {
+            return (keys, values);
+        }
+        room.resize(2 * PAGE * d, 0.0);
+        let (to_keys, to_values) = room.split_at_mut(PAGE * d);
+        match self {
+            Panels::F32 { .. } => {}
+            Panels::F16 { keys, values } => {
+                to_keys.iter_mut().zip(keys).for_each(|(to, &half)| *to = finite_half(half));
+                to_values.iter_mut().zip(values).for_each(|(to, &half)| *to = finite_half(half));
+            }
+            Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
+                let keys = to_keys.chunks_exact_mut(PAGE).zip(keys.chunks_exact(PAGE));
+                for (i, (to, levels)) in keys.enumerate() {
+                    let scales = &key_scales[heads.key_block(i) * PAGE..][..PAGE];
+                    for ((to, &level), scale) in to.iter_mut().zip(levels).zip(scales) {
+                        *to = f32::from(level) * scale;
+                    }
+                }
+                let blocks = d.div_ceil(KvType::BLOCK);
+                let rows = to_values.chunks_exact_mut(d).zip(values.chunks_exact(d));
+                for ((to, levels), scales) in rows.zip(value_scales.chunks_exact(blocks)) {
+                    let row = to.chunks_mut(KvType::BLOCK).zip(levels.chunks(KvType::BLOCK)).zip(scales);
+                    for ((to, levels), scale) in row {
+                        to.iter_mut().zip(levels).for_each(|(to, &level)| *to = f32::from(level) * scale);
+                    }
+                }
+            }
+        }
+        (to_keys, to_values)
+    }
+}
+
+/// The value of a half that is not infinite, without a branch or a call.
+#[inline(always)]
+fn finite_half(bits: u16) -> f32 {
+    let bits = u32::from(bits);
+    // the exponent's bias changes by 112; the product is exact, for subnormal halves too
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
 }
 
 /// Attention of one task; see [`Attend`]. Writes rows and heads of its own.
@@ -425,8 +481,9 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, out: Output<'_>) {
         // SAFETY: rows and heads of this task only.
         unsafe { out.slice(row, task.heads.start * d..task.heads.end * d) }.fill(0.0);
     }
+    let mut room = Vec::new();
     for page in first_of(task.position) / PAGE..=last_position / PAGE {
-        let (keys, values) = (task.panels)(page);
+        let (keys, values) = (task.panels)(page).widened(d, &mut room);
         for (i, row) in task.rows.clone().enumerate() {
             let position = task.position + i;
             let low = first_of(position).max(page * PAGE);

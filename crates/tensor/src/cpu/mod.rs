@@ -8,7 +8,7 @@ pub use cache::Cache;
 use kernels::{Attend, Input, Output, Weights};
 pub use simd::Level;
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, Result, Role, Weight};
+use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
 use rayon::prelude::*;
 
 /// How the CPU backend runs.
@@ -58,15 +58,15 @@ pub struct Rows {
 const SERIAL: usize = 200_000;
 
 /// Room for `len` zeros, or an error where the memory is not to be had.
-pub(crate) fn zeros(device: &str, what: &str, len: usize) -> Result<Vec<f32>> {
+pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(device: &str, what: &str, len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {
         device: device.to_owned(),
         what: what.to_owned(),
-        bytes: (len as u64).saturating_mul(4),
+        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
         detail: format!(" ({e})"),
     })?;
-    values.resize(len, 0.0);
+    values.resize(len, T::zeroed());
     Ok(values)
 }
 
@@ -217,8 +217,8 @@ impl Backend for Cpu {
         Ok(Rows { dim, values: zeros(&self.info.name, name, rows.saturating_mul(dim))? })
     }
 
-    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
-        Ok(Cache::new(layers, heads))
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
+        Ok(Cache::new(layers, heads, kv))
     }
 
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {

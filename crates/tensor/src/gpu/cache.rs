@@ -2,18 +2,30 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use super::recorder::Recorder;
-use crate::{Heads, PAGE, Result};
-use phi3_shaders::MAX_HEAD_DIM;
+use crate::{Heads, KvType, PAGE, Result};
+use phi3_shaders::{KV_BLOCK, Kv, MAX_HEAD_DIM};
+
+const _: () = assert!(KvType::BLOCK == KV_BLOCK);
 
 /// Pages that a cache starts with, so that a short talk never makes it grow.
 const FEWEST: usize = 16;
 
-/// Keys and values of every layer: `[pages * PAGE][kv_heads][head stride]` f32 each.
+/// Keys and values of every layer: `[pages * PAGE][kv_heads][head]` each.
 pub struct Cache {
     pub(super) heads: Heads,
+    pub(super) kv: Kv,
     pub(super) layers: Vec<Layer>,
     /// Pages that every layer has.
     pub(super) pages: usize,
+    /// Keys and values of a pass, before they are quantised: `[rows][2][kv_heads][4 * head4]` f32.
+    pub(super) staged: Option<Buffer>,
+}
+
+/// How many elements of a kernel's array a head takes, and a position.
+#[derive(Clone, Copy)]
+pub(super) struct Strides {
+    pub(super) head: u32,
+    pub(super) slot: u32,
 }
 
 /// Keys and values of a layer; none before the first page.
@@ -28,7 +40,7 @@ impl Cache {
     ///
     /// [`Error::Unsupported`](crate::Error::Unsupported) for heads that are wider than the kernels take, or that have
     /// an odd width.
-    pub(super) fn new(device: &Device, layers: usize, heads: Heads) -> Result<Self> {
+    pub(super) fn new(device: &Device, layers: usize, heads: Heads, kv: KvType) -> Result<Self> {
         let Heads { heads: queries, kv_heads, head_dim, rotary_dim } = heads;
         if head_dim > MAX_HEAD_DIM {
             return Err(device.unsupported("head_dim", head_dim, MAX_HEAD_DIM));
@@ -39,22 +51,60 @@ impl Cache {
         super::same("cache", "head_dim", head_dim.max(2), head_dim)?;
         super::same("cache", "rotary_dim", rotary_dim.min(head_dim), rotary_dim)?;
         super::same("cache", "heads", queries / kv_heads.max(1) * kv_heads, queries)?;
-        Ok(Self { heads, layers: (0..layers).map(|_| Layer::default()).collect(), pages: 0 })
+        let kv = match kv {
+            KvType::F32 => Kv::F32,
+            KvType::F16 => Kv::F16,
+            KvType::Q8_0 => Kv::Q8_0,
+        };
+        let layers = (0..layers).map(|_| Layer::default()).collect();
+        Ok(Self { heads, kv, layers, pages: 0, staged: None })
     }
 
-    /// Floats of a head, a multiple of 4; those past `head_dim` stay zero.
-    pub(super) fn head_stride(&self) -> usize {
-        self.heads.head_dim.next_multiple_of(4)
+    /// Groups of four numbers of a head; those past `head_dim` stay zero.
+    pub(super) fn head4(&self) -> usize {
+        self.heads.head_dim.div_ceil(4)
     }
 
-    /// Floats of a position.
-    pub(super) fn slot_stride(&self) -> usize {
-        self.heads.kv_heads * self.head_stride()
+    /// Blocks of a head that share a scale.
+    pub(super) fn blocks(&self) -> usize {
+        self.heads.head_dim.div_ceil(KV_BLOCK)
     }
 
-    /// Bytes of a page's keys, or of its values, in one layer.
+    /// Words of a head.
+    fn head_words(&self) -> usize {
+        match self.kv {
+            Kv::F32 => 4 * self.head4(),
+            Kv::F16 => 2 * self.head4(),
+            Kv::Q8_0 => self.head4() + self.blocks(),
+        }
+    }
+
+    fn strides(&self, head: usize) -> Strides {
+        Strides { head: head as u32, slot: (self.heads.kv_heads * head) as u32 }
+    }
+
+    /// As the texts that load count: four numbers, or a word of a quantised cache.
+    pub(super) fn loaded(&self) -> Strides {
+        match self.kv {
+            Kv::F32 | Kv::F16 => self.strides(self.head4()),
+            Kv::Q8_0 => self.strides(self.head_words()),
+        }
+    }
+
+    /// As the texts that store count: pairs of numbers, of a quantised cache those before they are quantised.
+    pub(super) fn stored(&self) -> Strides {
+        self.strides(2 * self.head4())
+    }
+
+    /// Makes room for the keys and values of `rows` rows before they are quantised.
+    pub(super) fn stage(&mut self, device: &mut Device, rows: usize) -> Result<()> {
+        let bytes = rows as u64 * 2 * (self.heads.kv_heads * 4 * self.head4() * size_of::<f32>()) as u64;
+        device.grow(&mut self.staged, "keys and values of a pass", bytes, STORAGE)
+    }
+
+    /// Bytes of a page's keys, or its values, in one layer.
     fn side_bytes(&self) -> u64 {
-        (PAGE * self.slot_stride() * size_of::<f32>()) as u64
+        (PAGE * self.heads.kv_heads * self.head_words() * size_of::<u32>()) as u64
     }
 
     /// Bytes of a page in all layers.

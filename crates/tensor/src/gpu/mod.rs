@@ -18,9 +18,9 @@ pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
 pub use upload::Matrix;
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, Result, Role, Weight};
+use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
 use device::{Buffer, Device, STORAGE};
-use phi3_shaders::{Op, binding};
+use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
 use project::Target;
 use recorder::{Recorder, folded};
@@ -99,6 +99,33 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// Brings what a projection staged to a quantised cache.
+    fn quantise(&mut self, cache: &Cache, layer: usize) -> Result<()> {
+        const THREADS: usize = 64;
+        let layer = &cache.layers[layer];
+        let count = self.rows * cache.heads.kv_heads * cache.blocks();
+        let strides = cache.loaded();
+        let params = [
+            count as u32,
+            cache.heads.kv_heads as u32,
+            cache.head4() as u32,
+            cache.blocks() as u32,
+            (cache.heads.kv_heads * cache.head4()) as u32,
+            strides.slot,
+            strides.head,
+            0,
+        ];
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = cache.staged.as_ref();
+        slots[binding::KEYS as usize] = layer.keys.as_ref();
+        slots[binding::VALUES as usize] = layer.values.as_ref();
+        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let grid = folded(count.div_ceil(THREADS));
+        self.recorder.dispatch(&mut self.device, Op::Quantise, &slots, &params, grid)
+    }
+}
+
 impl Backend for Gpu {
     type Matrix = Matrix;
     type Vector = Vector;
@@ -127,8 +154,8 @@ impl Backend for Gpu {
         Ok(Rows { capacity: rows, dim, stride, buffer: self.device.buffer(name, size, STORAGE)? })
     }
 
-    fn cache(&mut self, layers: usize, heads: Heads) -> Result<Cache> {
-        Cache::new(&self.device, layers, heads)
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
+        Cache::new(&self.device, layers, heads, kv)
     }
 
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
@@ -225,33 +252,32 @@ impl Backend for Gpu {
         same("project_qkv", "rows", self.table.rows, self.rows)?;
         at_most("project_qkv", "pages", cache.pages, self.table.pages)?;
         q.check("project_qkv", self.rows)?;
+        let strides = cache.stored();
         let params = [
-            heads.q_dim(),
-            heads.kv_dim(),
-            heads.head_dim,
-            heads.rotary_dim,
-            q.stride / 2,
-            cache.slot_stride() / 2,
-            cache.head_stride() / 2,
-            self.table.rope_at,
-        ]
-        .map(|size| size as u32);
-        let Some(layer) = cache.layers.get(layer) else {
-            return Err(Error::Mismatch {
-                op: "project_qkv",
-                what: "layer",
-                expected: cache.layers.len(),
-                found: layer,
-            });
+            heads.q_dim() as u32,
+            heads.kv_dim() as u32,
+            heads.head_dim as u32,
+            heads.rotary_dim as u32,
+            (q.stride / 2) as u32,
+            strides.slot,
+            strides.head,
+            self.table.rope_at as u32,
+        ];
+        if layer >= cache.layers.len() {
+            let (op, what) = ("project_qkv", "layer");
+            return Err(Error::Mismatch { op, what, expected: cache.layers.len(), found: layer });
+        }
+        if cache.kv == Kv::Q8_0 {
+            cache.stage(&mut self.device, self.rows)?;
+        }
+        let (keys, values) = match cache.kv {
+            Kv::F32 | Kv::F16 => (cache.layers[layer].keys.as_ref(), cache.layers[layer].values.as_ref()),
+            Kv::Q8_0 => (cache.staged.as_ref(), None),
         };
-        let target = Target {
-            finish: phi3_shaders::Finish::Qkv,
-            params,
-            output: &q.buffer,
-            keys: layer.keys.as_ref(),
-            values: layer.values.as_ref(),
-        };
-        self.product("project_qkv", x, Some(norm), weight, &target)
+        let finish = phi3_shaders::Finish::Qkv(cache.kv);
+        let target = Target { finish, params, output: &q.buffer, keys, values };
+        self.product("project_qkv", x, Some(norm), weight, &target)?;
+        if cache.kv == Kv::Q8_0 { self.quantise(cache, layer) } else { Ok(()) }
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
@@ -272,22 +298,23 @@ impl Backend for Gpu {
         slots[binding::KEYS as usize] = layer.keys.as_ref();
         slots[binding::VALUES as usize] = layer.values.as_ref();
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let strides = cache.loaded();
         let params = [
             heads.heads as u32,
             heads.kv_heads as u32,
             heads.head_dim as u32,
-            (cache.head_stride() / 4) as u32,
-            (cache.slot_stride() / 4) as u32,
+            cache.head4() as u32,
+            strides.slot,
             q.stride as u32,
             out.stride as u32,
             mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
             mask.scale.to_bits(),
-            0,
+            strides.head,
             0,
             0,
         ];
         let grid = [heads.heads as u32, self.rows as u32, 1];
-        self.recorder.dispatch(&mut self.device, Op::Attention, &slots, &params, grid)
+        self.recorder.dispatch(&mut self.device, Op::Attention(cache.kv), &slots, &params, grid)
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {

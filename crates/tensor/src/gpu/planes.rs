@@ -6,19 +6,22 @@ use crate::DType;
 /// Blocks of as many rows as these are packed at once: the planes repeat at most every so many blocks.
 pub(super) const UNIT: usize = 4;
 
+/// Packs a block as number so many of a plane of quants and a plane of scales.
+type Pack = fn(&[u8], usize, &mut [u8], &mut [u8]);
+
 /// How blocks of a type become two planes.
 pub(super) struct Planes {
     /// Bytes of [`UNIT`] blocks in the plane of quants.
     pub(super) quants: usize,
     /// Bytes of [`UNIT`] blocks in the plane of scales.
     pub(super) scales: usize,
-    pack: fn(&[u8], usize, &mut [u8], &mut [u8]),
+    pack: Pack,
 }
 
 impl Planes {
     /// `None` for types that have no blocks.
     pub(super) fn of(dtype: DType) -> Option<Self> {
-        let (scales, pack): (usize, fn(&[u8], usize, &mut [u8], &mut [u8])) = match dtype {
+        let (scales, pack): (usize, Pack) = match dtype {
             DType::F32 | DType::F16 | DType::Bf16 => return None,
             DType::Q8_0 => (2, q8_0),
             DType::Q4_0 | DType::Iq4Nl => (2, q4_0),
