@@ -16,8 +16,32 @@ pub(super) fn level(x: f32, low: i32, high: i32) -> i32 {
     (x.round() as i32).clamp(low, high)
 }
 
+/// As [`level`], but of values far below 2^22 and with ties to even: three operations that run side by side.
+pub(super) fn near(x: f32, low: f32, high: f32) -> f32 {
+    /// Where f32 has no digits behind the point.
+    const WHOLE: f32 = 12_582_912.0;
+    (x + WHOLE - WHOLE).max(low).min(high)
+}
+
 /// Tried scales: steps of a tenth of a level to both sides of the one that reaches the extreme value.
 const STEPS: std::ops::RangeInclusive<i32> = -12..=12;
+
+/// Sums run in so many lanes; groups are of 16 or 32 values.
+const LANES: usize = 8;
+
+/// Sums over a group of what `terms` gives for each value.
+fn sums<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N] {
+    let mut lanes = [[0.0f32; LANES]; N];
+    for values in x.chunks_exact(LANES) {
+        for (i, &v) in values.iter().enumerate() {
+            let terms = terms(v);
+            for (lane, term) in lanes.iter_mut().zip(terms) {
+                lane[i] += term;
+            }
+        }
+    }
+    lanes.map(|lane| lane.iter().sum())
+}
 
 /// The d of least `Σ (x - d q)²` where `quantise` chooses q by the inverse of a scale near `extreme / reach`.
 pub(super) fn scale(x: &[f32], reach: f32, quantise: impl Fn(f32) -> f32) -> f32 {
@@ -25,12 +49,10 @@ pub(super) fn scale(x: &[f32], reach: f32, quantise: impl Fn(f32) -> f32) -> f32
     let mut best = (0.0, 0.0);
     for step in STEPS {
         let inverse = inverse(most) * (reach + step as f32 * 0.1);
-        let (mut xq, mut qq) = (0.0f32, 0.0f32);
-        for &v in x {
+        let [xq, qq] = sums(x, |v| {
             let q = quantise(v * inverse);
-            xq += v * q;
-            qq += q * q;
-        }
+            [v * q, q * q]
+        });
         // what the error loses against Σ x²
         let gain = xq * xq / qq;
         if gain > best.0 {
@@ -44,18 +66,16 @@ pub(super) fn scale(x: &[f32], reach: f32, quantise: impl Fn(f32) -> f32) -> f32
 pub(super) fn scale_min(x: &[f32], levels: i32) -> (f32, f32) {
     let low = x.iter().copied().fold(0.0f32, f32::min);
     let high = x.iter().copied().fold(0.0f32, f32::max);
-    let n = x.len() as f32;
-    let sum: f32 = x.iter().sum();
+    let (n, most) = (x.len() as f32, levels as f32);
+    let [sum] = sums(x, |v| [v]);
     let mut best = (f32::INFINITY, 0.0, -low);
     for step in STEPS {
-        let inverse = inverse(high - low) * (levels as f32 + step as f32 * 0.1);
-        let (mut q1, mut q2, mut xq) = (0.0f32, 0.0f32, 0.0f32);
-        for &v in x {
-            let q = level((v - low) * inverse, 0, levels) as f32;
-            q1 += q;
-            q2 += q * q;
-            xq += v * q;
-        }
+        let inverse = inverse(high - low) * (most + step as f32 * 0.1);
+        let choose = |v: f32| near((v - low) * inverse, 0.0, most);
+        let [q1, q2, xq] = sums(x, |v| {
+            let q = choose(v);
+            [q, q * q, v * q]
+        });
         let determinant = n * q2 - q1 * q1;
         let mut scale = (n * xq - sum * q1) / determinant;
         let mut offset = (q2 * sum - q1 * xq) / determinant;
@@ -63,14 +83,10 @@ pub(super) fn scale_min(x: &[f32], levels: i32) -> (f32, f32) {
         if offset > 0.0 || determinant <= 0.0 {
             (scale, offset) = (xq / q2, 0.0);
         }
-        let error: f32 = x
-            .iter()
-            .map(|&v| {
-                let q = level((v - low) * inverse, 0, levels) as f32;
-                let d = scale * q + offset - v;
-                d * d
-            })
-            .sum();
+        let [error] = sums(x, |v| {
+            let d = scale * choose(v) + offset - v;
+            [d * d]
+        });
         if error < best.0 {
             best = (error, scale, -offset);
         }

@@ -1,7 +1,7 @@
 //! Quantisers of the types that have a scale only. Q8_0, Q4_0 and Q5_0 give the bytes of ggml's `quantize_row_*_ref`.
 
 use super::IQ4_VALUES;
-use super::fit::{extreme, inverse, level, scale};
+use super::fit::{extreme, inverse, level, near, scale};
 use half::f16;
 
 /// Writes pairs of half bytes: element i in the low half of byte i, element `i + len / 2` in its high half.
@@ -69,7 +69,7 @@ fn levels_by(x: &[f32], stored: f32, n: i32) -> impl Iterator<Item = u8> {
 
 /// Groups of 16: their scales, and the levels of all values.
 fn groups_of_16(x: &[f32], n: i32, scale_range: i32) -> (f16, Vec<i32>, Vec<u8>) {
-    let round = |v: f32| level(v, -n, n - 1) as f32;
+    let round = |v: f32| near(v, -n as f32, (n - 1) as f32);
     let groups: Vec<f32> = x.chunks_exact(16).map(|x| scale(x, -n as f32, round)).collect();
     let (d, scales) = scales_of(&groups, scale_range);
     let levels = x.chunks_exact(16).zip(&scales).flat_map(|(x, &s)| levels_by(x, d.to_f32() * s as f32, n)).collect();
