@@ -220,11 +220,11 @@ impl Tensors {
 /// The weight files of a folder: the single file where there is one, else the shards of the index.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = folder.join(SINGLE);
-    if single.exists() {
+    if single.symlink_metadata().is_ok() {
         return Ok(vec![single]);
     }
     let index = folder.join(INDEX);
-    if !index.exists() {
+    if index.symlink_metadata().is_err() {
         return Err(Error::Read {
             path: folder.to_owned(),
             message: format!("no weights: neither {SINGLE} nor {INDEX} was found"),
@@ -250,6 +250,9 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             });
         }
         names.push(name);
+    }
+    if names.is_empty() {
+        return Err(index.bad("weight_map", "the tensors of the checkpoint", "fetch the index again"));
     }
     names.sort_unstable();
     names.dedup();

@@ -114,6 +114,33 @@ fn refuse_unknown(json: &Object) -> Result<()> {
             return Err(json.bad(field, "false", "no published Phi-3 checkpoint has this bias"));
         }
     }
+    // fields of related families that would change the result
+    for (field, neutral) in [
+        ("embedding_multiplier", 1.0),
+        ("residual_multiplier", 1.0),
+        ("attention_multiplier", 1.0),
+        ("logits_scaling", 1.0),
+        ("mup_width_multiplier", 1.0),
+        ("mup_embedding_multiplier", 1.0),
+        ("query_pre_attn_scalar", f64::NAN),
+        ("attn_logit_softcapping", f64::NAN),
+        ("final_logit_softcapping", f64::NAN),
+        ("num_local_experts", f64::NAN),
+        ("clip_qkv", f64::NAN),
+    ] {
+        if json.get(field).is_some_and(|value| value.as_f64() != Some(neutral)) {
+            return Err(json.bad(
+                field,
+                "nothing: this field is not understood",
+                "no published Phi-3 checkpoint has it",
+            ));
+        }
+    }
+    for (field, neutral) in [("use_sliding_window", true), ("qk_layernorm", false), ("use_qk_norm", false)] {
+        if json.boolean(field)?.is_some_and(|value| value != neutral) {
+            return Err(json.bad(field, neutral.to_string(), "no published Phi-3 checkpoint has it otherwise"));
+        }
+    }
     if json.get("quantization_config").is_some() {
         let hint = "load the checkpoint's unquantised weights";
         return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are understood", hint));

@@ -317,7 +317,7 @@ impl<B: Backend> Decoder<B> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
         let row = self.batch.outputs[at / self.config.vocab_size] as usize;
         let position = self.batch.positions[row] as usize;
-        Err(Error::NotFinite { what: "logits", position, cause: "a weight may be damaged".into() })
+        Err(Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() })
     }
 }
 

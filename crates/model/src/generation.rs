@@ -29,7 +29,7 @@ pub struct GenerationConfig {
 impl GenerationConfig {
     /// Reads `generation_config.json`; where there is none, only the stop tokens of `config` are known.
     pub fn read(path: &Path, config: &Config) -> Result<Self> {
-        if !path.exists() {
+        if path.symlink_metadata().is_err() {
             return Ok(Self::of(config));
         }
         Self::from_object(&Object::read(path, "the file is optional")?, config)

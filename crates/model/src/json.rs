@@ -24,7 +24,11 @@ const HINT: &str = "compare the file with the published one";
 impl Object {
     /// Reads a file that must hold one JSON object.
     pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::read(path, &e, hint))?;
+        let read = |e: std::io::Error| Error::read(path, &e, hint);
+        if !std::fs::metadata(path).map_err(read)?.is_file() {
+            return Err(Error::Read { path: path.to_owned(), message: "not a regular file".into(), hint });
+        }
+        let bytes = std::fs::read(path).map_err(read)?;
         Self::parse(path, &bytes)
     }
 

@@ -31,8 +31,8 @@ pub(crate) struct Shard {
 /// Maps a regular file that is not empty; `None` where it is empty.
 pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
     let read = |e: std::io::Error| Error::read(path, &e, hint);
-    let file = File::open(path).map_err(read)?;
-    let metadata = file.metadata().map_err(read)?;
+    // asked before it is opened: opening a pipe would wait for its writer
+    let metadata = std::fs::metadata(path).map_err(read)?;
     if !metadata.is_file() {
         let message = "not a regular file, perhaps a folder".into();
         return Err(Error::Read { path: path.to_owned(), message, hint });
@@ -40,6 +40,7 @@ pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
     if metadata.len() == 0 {
         return Ok(None);
     }
+    let file = File::open(path).map_err(read)?;
     // SAFETY: the map is read only; as with every mapped file, it must not be cut short while in use.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
     Ok(Some(Arc::new(map)))

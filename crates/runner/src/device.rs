@@ -27,12 +27,12 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
+        Ok(match text.to_ascii_lowercase().as_str() {
             "auto" => Self::Auto,
             "cpu" => Self::Cpu,
             "gpu" => Self::Gpu,
             "" => return Err(bad_device(text)),
-            _ => match text.strip_prefix("gpu:") {
+            lower => match lower.strip_prefix("gpu:") {
                 Some(index) => Self::GpuIndex(index.parse().map_err(|_| bad_device(text))?),
                 None => Self::Name(text.to_owned()),
             },
@@ -132,8 +132,8 @@ impl Setup {
             Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
         };
         match self.on_gpu(backend, checkpoint, "the best GPU found", progress) {
-            Err(Error::Model(phi3_model::Error::Device(error @ phi3_tensor::Error::OutOfMemory { .. }))) => {
-                self.on_cpu(checkpoint, &format!("the model does not fit the GPU ({error})"), progress)
+            Err(Error::Model(phi3_model::Error::Device(error))) => {
+                self.on_cpu(checkpoint, &format!("the GPU cannot take the model ({error})"), progress)
             }
             other => other,
         }

@@ -43,7 +43,7 @@ impl Source {
                 Some(vocabulary) => Some(Tokenizer::from_gguf(&vocabulary)?),
                 None => {
                     let file = path.join("tokenizer.json");
-                    if file.exists() { Some(Tokenizer::from_file(file)?) } else { None }
+                    if file.symlink_metadata().is_ok() { Some(Tokenizer::from_file(file)?) } else { None }
                 }
             },
         })
@@ -148,16 +148,19 @@ impl<'a> EngineBuilder<'a> {
         let start = Instant::now();
         let checkpoint = self.source.checkpoint()?;
         let total = checkpoint.bytes();
+        // small files first: what is wrong with them shows before the weights are loaded
+        let generation = self.source.generation(checkpoint.config())?;
+        let tokenizer = self.source.tokenizer()?;
+        let template = self.source.template().ok();
         let placed = self.setup.load(&checkpoint, &mut |done| {
             if let Some(progress) = &mut self.progress {
                 progress(done, total);
             }
         })?;
-        let config = placed.model.config();
         Ok(Engine {
-            generation: self.source.generation(config)?,
-            tokenizer: self.source.tokenizer()?,
-            template: self.source.template().ok(),
+            generation,
+            tokenizer,
+            template,
             resident: placed.model.sequence(),
             spoken: None,
             model: placed.model,
@@ -261,12 +264,14 @@ impl Engine {
     /// Answers the last of `messages`.
     pub fn chat(&mut self, messages: &[Message], options: &GenerateOptions) -> Result<Generation<'_>> {
         let text = self.render(messages, true)?;
+        self.check_size(&text)?;
         let ids = self.encode_chat(&text)?;
         Generation::start(self, ids, Some(text), options)
     }
 
     /// Continues a text, without a chat template.
     pub fn complete(&mut self, prompt: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.check_size(prompt)?;
         let ids = self.tokenizer()?.encode(prompt, true)?;
         if ids.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give some text to continue" });
@@ -296,8 +301,27 @@ impl Engine {
 
     /// Names the damaged weight where logits were not finite.
     pub(crate) fn explain(&self, error: phi3_model::Error) -> Error {
-        let phi3_model::Error::NotFinite { what, position, cause } = error else { return error.into() };
-        let damaged = self.source.checkpoint().ok().and_then(|checkpoint| checkpoint.first_not_finite());
+        self.source.explain(error.into())
+    }
+
+    /// Refuses a text that cannot fit the context, however well it is tokenized, before it is.
+    fn check_size(&self, text: &str) -> Result<()> {
+        const LARGE: usize = 1 << 20;
+        if text.len() < LARGE {
+            return Ok(());
+        }
+        let tokenizer = self.tokenizer()?;
+        let ids = 0..tokenizer.vocab_size() as u32;
+        let longest = ids.filter_map(|id| Some(tokenizer.id_to_token(id)?.len())).max().unwrap_or(1).max(1);
+        Ok(phi3_model::check_length(self.config(), text.len() / longest)?)
+    }
+}
+
+impl Source {
+    /// Names the damaged weight in an error about logits that were not finite.
+    pub fn explain(&self, error: Error) -> Error {
+        let Error::Model(phi3_model::Error::NotFinite { what, position, cause }) = error else { return error };
+        let damaged = self.checkpoint().ok().and_then(|checkpoint| checkpoint.first_not_finite());
         let cause =
             damaged.map_or(cause, |name| format!("the weight {name} holds NaN or infinity; hint: fetch it again"));
         phi3_model::Error::NotFinite { what, position, cause }.into()

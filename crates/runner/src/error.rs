@@ -56,8 +56,15 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// The command line is not understood.
+    #[error("{message}; hint: phi3-run --help lists what there is")]
+    Usage {
+        /// What is wrong with it.
+        message: String,
+    },
+
     /// An argument is not understood.
-    #[error("{argument}: expected {expected}, found {found}")]
+    #[error("{argument}: expected {expected}, found {found}; hint: phi3-run --help lists what there is")]
     Argument {
         /// The argument.
         argument: &'static str,

@@ -165,7 +165,11 @@ impl<'a> Generation<'a> {
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
         let room = engine.config().max_position_embeddings - ids.len();
         if let Some(max_tokens) = options.max_tokens {
-            engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room))?;
+            match engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room)) {
+                // the answer may end long before its limit: what does not fit shows when it is needed
+                Ok(()) | Err(phi3_model::Error::Device(phi3_tensor::Error::OutOfMemory { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(Self {
             sampler,

@@ -28,7 +28,9 @@ impl Default for SamplerOptions {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplerError {
     /// An option is out of its range.
-    #[error("{option}: expected {expected}, found {found}")]
+    #[error(
+        "{option}: expected {expected}, found {found}; hint: it comes from the command line or generation_config.json"
+    )]
     Option {
         /// Its name.
         option: &'static str,
@@ -38,7 +40,9 @@ pub enum SamplerError {
         found: f32,
     },
     /// The model computed nonsense.
-    #[error("the logit of token {token} is {value}: the model's weights are damaged, or its numbers overflow")]
+    #[error(
+        "the logit of token {token} is {value}: the model's weights are damaged, or its numbers overflow; hint: check the checkpoint"
+    )]
     NotFinite {
         /// The first token with such a logit.
         token: usize,
@@ -46,7 +50,7 @@ pub enum SamplerError {
         value: f32,
     },
     /// No logits were given.
-    #[error("there are no logits to choose from")]
+    #[error("there are no logits to choose from; hint: give at least one token")]
     NoLogits,
 }
 

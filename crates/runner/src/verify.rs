@@ -101,7 +101,7 @@ impl Golden {
                     let ids =
                         words.map(|b| u32::try_from(i32::from_le_bytes(b))).collect::<std::result::Result<_, _>>();
                     let ids = ids.map_err(|_| file_error(&path, format!("{name}: negative token ids (images)")))?;
-                    golden.ids.insert(name.to_owned(), ids);
+                    golden.ids.insert(name.to_owned(), checked(&path, name, ids)?);
                 }
                 _ => {}
             }
@@ -123,6 +123,14 @@ impl Golden {
 
     fn rows(&self, key: &str) -> Option<&[f32]> {
         self.floats.get(key).map(|(_, values)| values.as_slice())
+    }
+}
+
+/// The ids of a tensor; a prompt has at least one.
+fn checked(path: &Path, name: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
+    match ids.is_empty() {
+        true => Err(file_error(path, format!("{name}: expected at least one token id, found none"))),
+        false => Ok(ids),
     }
 }
 

@@ -240,6 +240,9 @@ fn bad_input_is_one_line_with_a_hint() {
     assert_error(&generate(&bad("nan"), &[]), &["model.layers.0.mlp.down_proj.weight"]);
     assert_error(&generate(&bad("config-hidden-act-unknown"), &[]), &["config.json", "hidden_act", "relu6"]);
     assert_error(&generate(&bad("no-weights"), &[]), &["model.safetensors"]);
+    let out = path("nan.safetensors");
+    let logits = output(&["logits", "--model", &bad("nan"), "--device", "cpu", "--ids", "1", "--out", &out]);
+    assert_error(&logits, &["model.layers.0.mlp.down_proj.weight"]);
 
     let model = checkpoint("phi-3.5-mini");
     let long = vec!["5"; 1025].join(" ");
@@ -264,6 +267,18 @@ fn bad_input_is_one_line_with_a_hint() {
     assert_error(&output(&["tokenize", "--model", &bad("base"), "x"]), &["tokenizer.json"]);
     std::fs::write(path("messages.json"), "{}").unwrap();
     assert_error(&output(&["render", &path("messages.json")]), &["messages.json"]);
+    std::fs::write(path("messages.json"), r#"[{"role": "user", "content": "Hi"}]"#).unwrap();
+    let hostile = ["{{ '%999999999999d'|format(5) }}".into(), format!("{{{{ {}1 }}}}", "-".repeat(100_000))];
+    for template in hostile {
+        let config = serde_json::json!({ "chat_template": template }).to_string();
+        std::fs::write(path("tokenizer_config.json"), config).unwrap();
+        let render = output(&["render", "--model", &folder.path().display().to_string(), &path("messages.json")]);
+        assert!(render.status.code().is_some_and(|code| code == 0 || code == 2), "{}", stderr(&render));
+        assert!(!stderr(&render).contains("panicked"), "{}", stderr(&render));
+    }
+    assert_error(&output(&["--threads", "0", "Hi"]), &["--threads"]);
+    assert_error(&output(&["-f", "x", "Hi"]), &["--file"]);
+    assert_error(&output(&["verify", "--model", &model, "--longrope", "long"]), &["--longrope"]);
     let nowhere = path("no/such/folder/out.safetensors");
     assert_error(&output(&["logits", "--device", "cpu", "--ids", "1", "--out", &nowhere]), &["out.safetensors"]);
 }
@@ -285,7 +300,11 @@ fn no_adapter_is_an_error_for_gpu_and_the_cpu_for_auto() {
 fn unknown_flags_are_usage_errors() {
     let output = output(&["--no-such-flag"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("--no-such-flag"));
+    assert_error(&output, &["--no-such-flag"]);
+    // options may stand before a command
+    let before = self::output(&["--device", "cpu", "-q", "generate", "--prompt", "Once upon a time", "-n", "3"]);
+    assert_eq!(before.status.code(), Some(0), "{}", stderr(&before));
+    assert!(before.stdout.len() < 60);
     assert_eq!(self::output(&["--help"]).status.code(), Some(0));
     assert_eq!(self::output(&["--version"]).status.code(), Some(0));
 }

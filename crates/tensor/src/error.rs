@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// A weight does not have the shape that an operation wants.
-    #[error("tensor {name}: shape {found:?}, expected {expected:?}")]
+    #[error("tensor {name}: shape {found:?}, expected {expected:?}; hint: the checkpoint may be damaged")]
     Shape {
         /// Name of the tensor as published.
         name: String,
@@ -16,7 +16,9 @@ pub enum Error {
     },
 
     /// The bytes of a weight do not fit its shape and type.
-    #[error("tensor {name}: {found} bytes, expected {expected} for shape {shape:?} of {dtype}")]
+    #[error(
+        "tensor {name}: {found} bytes, expected {expected} for shape {shape:?} of {dtype}; hint: the checkpoint may be damaged"
+    )]
     Bytes {
         /// Name of the tensor as published.
         name: String,
@@ -44,7 +46,9 @@ pub enum Error {
     },
 
     /// A row of a weight is no whole number of its type's blocks.
-    #[error("tensor {name}: rows of {cols} elements, but {dtype} wants a multiple of {block} (its block size)")]
+    #[error(
+        "tensor {name}: rows of {cols} elements, but {dtype} wants a multiple of {block} (its block size); hint: take another type"
+    )]
     Blocks {
         /// Name of the tensor as published.
         name: String,
@@ -57,7 +61,7 @@ pub enum Error {
     },
 
     /// An operation was called with buffers that do not fit each other.
-    #[error("{op}: {what} is {found}, expected {expected}")]
+    #[error("{op}: {what} is {found}, expected {expected}; hint: buffers of one model do not fit another")]
     Mismatch {
         /// The operation.
         op: &'static str,
@@ -70,7 +74,7 @@ pub enum Error {
     },
 
     /// A model wants something that this device's kernels do not do.
-    #[error("{device}: {what} is {found}; the kernels take at most {limit}")]
+    #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: --device cpu has no such limit")]
     Unsupported {
         /// The device.
         device: String,
@@ -83,7 +87,9 @@ pub enum Error {
     },
 
     /// Memory could not be had.
-    #[error("out of memory on {device}: {what} needs {bytes} bytes{detail}")]
+    #[error(
+        "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, --kv f16, --quant, or another --device"
+    )]
     OutOfMemory {
         /// The device.
         device: String,
@@ -105,7 +111,7 @@ pub enum Error {
     },
 
     /// The device or its driver failed.
-    #[error("{device} failed: {message}")]
+    #[error("{device} failed: {message}; hint: update its driver, or use --device cpu")]
     Device {
         /// The device.
         device: String,
@@ -114,7 +120,7 @@ pub enum Error {
     },
 
     /// The threads of the CPU backend could not be started.
-    #[error("cannot start {threads} threads: {message}")]
+    #[error("cannot start {threads} threads: {message}; hint: --threads takes fewer")]
     Threads {
         /// How many were asked for.
         threads: usize,

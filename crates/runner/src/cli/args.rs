@@ -54,7 +54,7 @@ pub(super) struct ModelArgs {
     #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
     device: Device,
     /// Threads of the CPU backend [default: all that this process may use]
-    #[arg(long, short, value_name = "N", value_parser = positive)]
+    #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -122,7 +122,7 @@ pub(super) struct Ask {
     #[command(flatten)]
     pub(super) prompt: PromptFile,
     /// The question; "-" or nothing reads standard input
-    #[arg(value_name = "PROMPT")]
+    #[arg(value_name = "PROMPT", conflicts_with = "file")]
     pub(super) words: Vec<String>,
 }
 
@@ -354,8 +354,15 @@ impl SamplingArgs {
 
 fn positive(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
+        Ok(n) if (1..=1 << 20).contains(&n) => Ok(n),
         _ => Err("expected a whole number of at least 1".into()),
+    }
+}
+
+fn threads(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=512).contains(&n) => Ok(n),
+        _ => Err("expected a whole number from 1 to 512".into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `phi3-run chat`: several turns.
 
-use super::args::Chat;
+use super::args::{self, Chat};
 use super::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{Error, FinishReason, Result};
@@ -74,6 +74,10 @@ impl Lines {
 
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
+    // without a template or a tokenizer no turn can succeed
+    let source = args::source(&args.model.model);
+    source.template()?;
+    source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })?;
     let mut engine = output::load(&args.model)?;
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
@@ -124,6 +128,9 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             Ok(result) => result,
             // what does not fit or cannot be rendered ends the turn, not the talk
             Err(error @ (Error::Text(_) | Error::Model(phi3_model::Error::Request { .. }))) => {
+                if !std::io::stdin().is_terminal() {
+                    return Err(error);
+                }
                 output::complain(&error);
                 messages.pop();
                 continue;

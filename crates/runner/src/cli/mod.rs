@@ -11,13 +11,27 @@ mod perplexity;
 mod text;
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser};
 use output::Outcome;
+use phi3_runner::Error;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Runs what was typed. Exit codes: 0 done, 1 a verification failed, 2 an error, 130 interrupted.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse_from(command_first(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // a reader that has gone away wanted no more
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            output::complain(&usage(&error));
+            return ExitCode::from(2);
+        }
+    };
     let result = match cli.command {
         None => ask::ask(&cli.ask),
         Some(Command::Chat(args)) => chat::chat(&args),
@@ -39,4 +53,40 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What clap says, on one line, without its usage.
+fn usage(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let said = text.split("Usage:").next().unwrap_or(&text).split("For more information").next().unwrap_or(&text);
+    let said: Vec<&str> = said.split_whitespace().collect();
+    let message = said.join(" ");
+    Error::Usage { message: message.strip_prefix("error: ").unwrap_or(&message).to_owned() }
+}
+
+/// Moves a command that stands behind options to the front: `--device cpu chat` means `chat --device cpu`.
+fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    let cli = Cli::command();
+    let takes_value = |word: &str| {
+        let named = cli.get_arguments().find(|arg| match word.strip_prefix("--") {
+            Some(long) => arg.get_long() == Some(long),
+            None => arg.get_short().is_some_and(|short| word == format!("-{short}")),
+        });
+        named.is_some_and(|arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append))
+    };
+    let mut at = 1;
+    while let Some(word) = words.get(at).map(|word| word.to_string_lossy().into_owned()) {
+        if !word.starts_with('-') {
+            if cli.get_subcommands().any(|command| command.get_name() == word) {
+                let command = words.remove(at);
+                words.insert(1, command);
+            }
+            break;
+        }
+        if word == "--" {
+            break;
+        }
+        at += 1 + usize::from(takes_value(&word));
+    }
+    words
 }

@@ -31,7 +31,8 @@ const CLOSED: &str = "closed pipe";
 
 /// Prints an error on one line.
 pub(super) fn complain(error: &Error) {
-    let line = error.to_string().replace(['\n', '\r'], " ");
+    // a template or a file may have put anything into a message
+    let line: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // a closed standard error leaves nowhere to say anything
     let _ = writeln!(std::io::stderr(), "error: {line}");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; hint: the tokenizer's files stand beside the weights", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -12,7 +12,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not what its name says.
-    #[error("{file} is malformed: {reason}; {hint}")]
+    #[error("{file} is malformed: {reason}; hint: {hint}")]
     Malformed {
         /// The file.
         file: String,
@@ -22,7 +22,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A field has another type or value than it can have.
-    #[error("{file}: `{field}` must be {expected}, found {found}; {hint}")]
+    #[error("{file}: `{field}` must be {expected}, found {found}; hint: {hint}")]
     Field {
         /// The file.
         file: String,
@@ -36,7 +36,9 @@ pub enum Error {
         hint: &'static str,
     },
     /// No chat template in the checkpoint.
-    #[error("{file} has no chat template{found}; this may be a base model: give it plain text, or give a template")]
+    #[error(
+        "{file} has no chat template{found}; hint: this may be a base model: give it plain text, or give a template"
+    )]
     NoTemplate {
         /// The file.
         file: String,
@@ -44,13 +46,13 @@ pub enum Error {
         found: String,
     },
     /// The template itself calls the messages invalid.
-    #[error("the chat template refuses these messages: {message}")]
+    #[error("the chat template refuses these messages: {message}; hint: check the roles and their order")]
     TemplateRaised {
         /// The template's words.
         message: String,
     },
     /// The template cannot be parsed or fails.
-    #[error("the chat template of {file} failed: {reason}")]
+    #[error("the chat template of {file} failed: {reason}; hint: compare it with the published one")]
     TemplateFailed {
         /// The file.
         file: String,
@@ -58,7 +60,7 @@ pub enum Error {
         reason: String,
     },
     /// The tokenizer fails on a text.
-    #[error("{file} cannot encode this text of {bytes} bytes: {reason}")]
+    #[error("{file} cannot encode this text of {bytes} bytes: {reason}; hint: compare the file with the published one")]
     Encode {
         /// The tokenizer's file.
         file: String,
@@ -68,7 +70,7 @@ pub enum Error {
         reason: String,
     },
     /// The tokenizer fails on token ids.
-    #[error("{file} cannot decode these {count} token ids: {reason}")]
+    #[error("{file} cannot decode these {count} token ids: {reason}; hint: compare the file with the published one")]
     Decode {
         /// The tokenizer's file.
         file: String,

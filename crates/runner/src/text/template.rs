@@ -23,6 +23,12 @@ const SPECIAL_TOKENS: [&str; 7] =
 /// A template's steps; the longest of the Phi templates takes some 60 a message.
 const FUEL: u64 = 20_000_000;
 
+/// No template is longer than that.
+const MOST_SOURCE: usize = 128 << 10;
+
+/// Stack to parse the longest on; only what is used of it is ever touched.
+const STACK: usize = 512 << 20;
+
 /// No prompt is longer than that.
 const MOST_BYTES: usize = 256 << 20;
 
@@ -155,8 +161,26 @@ fn environment(source: String) -> Result<Environment<'static>, minijinja::Error>
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", |format: String| clock::strftime_now(&format));
     environment.add_filter("tojson", tojson);
-    environment.add_template_owned(NAME, without_generation_tags(source))?;
+    // these make room for whatever size they are told, which nothing else bounds
+    for filter in ["format", "batch", "slice", "indent"] {
+        environment.remove_filter(filter);
+    }
+    compile(&mut environment, without_generation_tags(source))?;
     Ok(environment)
+}
+
+/// Parses the template where there is room: the parser recurses as deep as a template is nested, at worst once a byte.
+fn compile(environment: &mut Environment<'static>, source: String) -> Result<(), minijinja::Error> {
+    let wrong = |what: String| minijinja::Error::new(ErrorKind::SyntaxError, what);
+    if source.len() > MOST_SOURCE {
+        return Err(wrong(format!("it has {} bytes, more than {MOST_SOURCE}", source.len())));
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let parse = thread.spawn_scoped(scope, || environment.add_template_owned(NAME, source));
+        let parse = parse.map_err(|error| wrong(format!("no thread to parse it on: {error}")))?;
+        parse.join().unwrap_or_else(|_| Err(wrong("the parser failed".into())))
+    })
 }
 
 fn raise_exception(message: String) -> Result<String, minijinja::Error> {

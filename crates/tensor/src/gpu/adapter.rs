@@ -158,6 +158,13 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
 }
 
 fn none(select: &Select) -> Error {
+    let names: Vec<String> = match select {
+        Select::Any => Vec::new(),
+        _ => found(false).iter().map(|found| format!("gpu:{} {}", found.info.index, found.info.name)).collect(),
+    };
+    if !names.is_empty() {
+        return Error::NoAdapter { wanted: select.to_string(), hint: format!("there are {}", names.join(", ")) };
+    }
     let hint = if cfg!(target_os = "linux") {
         "install the Vulkan driver of the GPU (Debian: mesa-vulkan-drivers, which also has a software adapter; NVIDIA: \
          the driver's libraries and its ICD file), and see that /dev/dri is accessible"
