@@ -12,6 +12,8 @@ mod golden;
 mod long_rope;
 /// Machines that the tests run on.
 mod machines;
+/// GGUF files, quantising, cache types, perplexity.
+mod quantised;
 /// A model of another shape, with its golden made by the reference operations.
 mod shapes;
 /// Text against vectors: tokenizer, streaming, chat templates, samplers.

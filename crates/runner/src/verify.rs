@@ -84,9 +84,13 @@ fn file_error(path: &Path, message: String) -> Error {
 }
 
 impl Golden {
-    /// Reads `golden.safetensors` and `golden.json` of a folder.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("golden.safetensors");
+    /// Reads `golden.safetensors` and `golden.json` of a folder, or, for a file `NAME.gguf`, `NAME.golden.safetensors` and
+    /// `NAME.golden.json` beside it.
+    pub fn read(of: &Path) -> Result<Self> {
+        let (path, json) = match of.is_file() {
+            true => (of.with_extension("golden.safetensors"), of.with_extension("golden.json")),
+            false => (of.join("golden.safetensors"), of.join("golden.json")),
+        };
         let bytes = std::fs::read(&path).map_err(|e| file_error(&path, e.to_string()))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| file_error(&path, e.to_string()))?;
         let mut golden = Self { path: path.clone(), floats: BTreeMap::new(), ids: BTreeMap::new(), batch: Vec::new() };
@@ -106,7 +110,7 @@ impl Golden {
                 _ => {}
             }
         }
-        golden.batch = batch_names(&folder.join("golden.json"))?;
+        golden.batch = batch_names(&json)?;
         Ok(golden)
     }
 

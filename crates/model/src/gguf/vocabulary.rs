@@ -92,11 +92,11 @@ impl Vocabulary {
             let id = metadata.integer(&key(&format!("{name}_token_id")), 0..=tokens.len() - 1)?;
             Ok::<_, Error>(id.map(|id| id as u32))
         };
-        let (eos, eot) = (id("eos")?, id("eot")?);
+        let (eos, eot, eom) = (id("eos")?, id("eot")?, id("eom")?);
         let types = types.unwrap_or_default();
         let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
         let named = tokens.iter().enumerate().filter(|(i, token)| ENDS.contains(&token.as_str()) && control(*i));
-        let mut stops: Vec<u32> = eos.into_iter().chain(eot).chain(named.map(|(i, _)| i as u32)).collect();
+        let mut stops: Vec<u32> = eos.into_iter().chain(eot).chain(eom).chain(named.map(|(i, _)| i as u32)).collect();
         stops.sort_unstable();
         stops.dedup();
         Ok(Self {
@@ -146,7 +146,12 @@ impl Vocabulary {
         if !self.merges.is_empty() {
             keys.push((key("merges"), Strings(self.merges.clone())));
         }
-        let ids = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)];
+        // a stop token that is not found by its name has a key of its own
+        let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| ENDS.contains(&token.as_str()));
+        let others = || self.stops.iter().copied().filter(|&id| Some(id) != self.eos);
+        let turn = others().find(|&id| named(id));
+        let message = others().find(|&id| !named(id));
+        let ids = [("bos", self.bos), ("eos", self.eos), ("eot", turn), ("eom", message), ("unknown", self.unknown)];
         keys.extend(ids.into_iter().filter_map(|(name, id)| Some((key(&format!("{name}_token_id")), U32(id?)))));
         keys.push((key("add_bos_token"), Bool(self.add_bos)));
         keys.push((key("add_eos_token"), Bool(self.add_eos)));

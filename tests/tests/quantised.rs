@@ -1,0 +1,117 @@
+use crate::machines::{data, machines, on};
+use phi3_model::{Checkpoint, Recipe};
+use phi3_runner::perplexity::{Windows, compare, perplexity};
+use phi3_runner::text::Message;
+use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
+use phi3_runner::{Device, Engine, GenerateOptions, RopePolicy, SamplerOptions, Setup, Source, quantise};
+use phi3_tensor::KvType;
+use std::path::{Path, PathBuf};
+
+/// The GGUF models whose architecture runs.
+fn models() -> Vec<PathBuf> {
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let folders = list(&data("oracle/gguf/models")).into_iter().filter(|folder| {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        name.starts_with("phi3-") || name.starts_with("phi4-")
+    });
+    let mut files: Vec<_> = folders.flat_map(|folder| list(&folder)).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
+    files.sort();
+    assert!(files.len() >= 5);
+    files
+}
+
+#[test]
+fn gguf_models_agree_with_their_goldens_on_every_machine() {
+    for setup in machines() {
+        for file in models() {
+            let mut placed = setup.load(&Checkpoint::open(&file).unwrap(), &mut |_| {}).unwrap();
+            let golden = Golden::read(&file).unwrap();
+            for chunk in [usize::MAX, 7] {
+                let options = VerifyOptions { tolerance: 2e-4, chunk };
+                let report = verify(&mut *placed.model, &golden, options).unwrap();
+                assert!(report.checks.len() >= 4, "{report}");
+                assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", file.display(), placed.reason);
+            }
+        }
+    }
+}
+
+fn demo(setup: Setup) -> Engine {
+    Engine::builder().setup(setup).build().unwrap()
+}
+
+fn answer(engine: &mut Engine) -> String {
+    let options = GenerateOptions { sampler: Some(SamplerOptions::default()), ..GenerateOptions::default() };
+    engine.chat(&[Message::user("Who are you?")], &options).unwrap().collect_all().unwrap().text
+}
+
+const WHO: &str = "I am a tiny Phi-3 model with about 4 million parameters.";
+
+#[test]
+fn the_written_file_is_what_quantising_on_load_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % 2080).collect();
+    for name in ["bf16", "q8_0", "q4_k_m", "int4"] {
+        let recipe: Recipe = name.parse().unwrap();
+        let file = folder.path().join(format!("{name}.gguf"));
+        assert!(quantise(&Source::Demo, recipe, &file, &mut |_, _| true).unwrap());
+        let mut written = Engine::builder().model(&file).device(Device::Cpu).build().unwrap();
+        let mut loaded = demo(Setup { quant: Some(recipe), ..on(Device::Cpu) });
+        let of = |engine: &mut Engine| logits(engine.model(), &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
+        assert_eq!(of(&mut written), of(&mut loaded), "{name}");
+        assert_eq!(written.generation_config().eos_token_id, loaded.generation_config().eos_token_id);
+        for text in ["Hello, world!", "<|user|>\nHi<|end|> there ", "naïve 🦊\n\n  x", ""] {
+            let ids = |engine: &Engine| engine.tokenizer().unwrap().encode(text, true).unwrap();
+            assert_eq!(ids(&written), ids(&loaded), "{text:?}");
+        }
+        assert!(answer(&mut written).starts_with(WHO), "{name}");
+    }
+}
+
+#[test]
+fn an_interrupted_file_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.gguf");
+    let recipe = "q8_0".parse().unwrap();
+    assert!(!quantise(&Source::Demo, recipe, &file, &mut |done, total| done < total / 2).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn every_machine_quantises_on_load_and_takes_every_cache() {
+    for setup in machines() {
+        for (quant, kv) in [("q8_0", KvType::F32), ("q6_k", KvType::F16), ("q4_k_m", KvType::Q8_0)] {
+            let quant = Some(quant.parse().unwrap());
+            let mut engine = demo(Setup { quant, kv: Some(kv), ..setup.clone() });
+            assert!(answer(&mut engine).starts_with(WHO), "{quant:?} {kv}");
+        }
+    }
+}
+
+#[test]
+fn perplexity_is_the_published_figure_and_types_are_close_to_it() {
+    let mut engine = demo(on(Device::Cpu));
+    let ids = engine.tokenizer().unwrap().encode(phi3_demo::HELDOUT, false).unwrap();
+    let windows = Windows { window: 512, stride: 256 };
+    let of = |model: &mut dyn phi3_model::Model, windows| {
+        perplexity(model, &ids, windows, usize::MAX, RopePolicy::Exact, &mut |_, _| {}).unwrap()
+    };
+    let score = of(engine.model(), windows);
+    assert_eq!((ids.len(), score.tokens), (1044, 1043));
+    assert!((score.perplexity() - 1.471665).abs() < 5e-5, "{}", score.perplexity());
+    let whole = of(engine.model(), Windows { window: 1044, stride: 1044 });
+    assert!((whole.nll - 773.70643).abs() < 0.05, "{}", whole.nll);
+
+    for (recipe, most) in [("q8_0", 1e-4), ("q6_k", 2e-3), ("q4_k_m", 2e-2), ("q4_0", 0.1)] {
+        let mut other = demo(Setup { quant: Some(recipe.parse().unwrap()), ..on(Device::Cpu) });
+        let (policy, watch) = (RopePolicy::Exact, &mut |_: usize, _: usize| {});
+        let (first, second, distance) =
+            compare(engine.model(), other.model(), &ids, windows, usize::MAX, policy, watch).unwrap();
+        assert_eq!(first.tokens, second.tokens);
+        assert!(distance.mean >= 0.0 && distance.mean < most, "{recipe}: {distance:?}");
+        assert!(distance.same_top > 0.9, "{recipe}: {distance:?}");
+    }
+}
