@@ -73,6 +73,18 @@ impl Default for DecoderOptions {
     }
 }
 
+impl DecoderOptions {
+    /// Rows that activations are made for.
+    pub(crate) fn rows(&self, config: &Config) -> usize {
+        self.max_rows.clamp(1, config.max_position_embeddings.max(16))
+    }
+}
+
+/// Rows of logits that are computed at once.
+pub(crate) fn max_outputs(config: &Config, rows: usize) -> usize {
+    (LOGITS_BYTES / 4 / config.vocab_size).clamp(1, rows)
+}
+
 /// A model on a device. The library's border: machines differ behind it.
 pub trait Model: Send {
     /// What the model computes.
@@ -135,8 +147,8 @@ impl<B: Backend> Decoder<B> {
             true => None,
             false => Some(loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size, Role::Plain)?),
         };
-        let rows = options.max_rows.clamp(1, config.max_position_embeddings.max(16));
-        let max_outputs = (LOGITS_BYTES / 4 / config.vocab_size).clamp(1, rows);
+        let rows = options.rows(&config);
+        let max_outputs = max_outputs(&config, rows);
         let activations = Activations {
             x: backend.rows("x", rows, config.hidden_size)?,
             q: backend.rows("q", rows, config.heads.q_dim())?,

@@ -1,9 +1,9 @@
 //! Choosing a machine, and saying why.
 
 use crate::{Error, Result};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Recipe};
-use phi3_tensor::KvType;
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
 use phi3_tensor::cpu::{self, Cpu};
+use phi3_tensor::{Backend, KvType};
 use std::fmt;
 use std::str::FromStr;
 
@@ -83,13 +83,35 @@ pub struct Placed {
 }
 
 impl Setup {
-    fn decoder(&self) -> DecoderOptions {
+    /// How the decoder is set up.
+    pub fn decoder(&self) -> DecoderOptions {
         let default = DecoderOptions::default();
         DecoderOptions {
             max_rows: self.max_rows.unwrap_or(default.max_rows),
             quant: self.quant,
             kv: self.kv.unwrap_or(default.kv),
         }
+    }
+
+    /// What a checkpoint will take on the machine asked for, and that machine's line; nothing is loaded.
+    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, String)> {
+        let on_cpu = || -> Result<(Plan, String)> {
+            let mut cpu = Cpu::new(cpu::Options { threads: self.threads, level: None })?;
+            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder(), true)?;
+            Ok((plan, cpu.info().to_string()))
+        };
+        #[cfg(feature = "gpu")]
+        if self.device != Device::Cpu {
+            match gpu::open(&self.device, self) {
+                Ok(mut gpu) => {
+                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder(), false)?;
+                    return Ok((plan, gpu.info().to_string()));
+                }
+                Err(error) if self.device != Device::Auto => return Err(error),
+                Err(_) => {}
+            }
+        }
+        on_cpu()
     }
 
     /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.

@@ -181,6 +181,48 @@ fn a_chat_has_turns_and_commands() {
 }
 
 #[test]
+fn a_plan_counts_every_byte() {
+    let plan = |more: &[&str]| -> serde_json::Value {
+        let output = output(&[&["plan", "--device", "cpu", "--context", "1000", "--json"], more].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)))
+    };
+    let own = plan(&[]);
+    // the demo: 3,943,168 values in bf16, of which 11 norms of 256 are widened to f32
+    assert_eq!(own["weights"], 2 * (3_943_168 - 11 * 256) + 4 * 11 * 256);
+    assert_eq!(own["mapped"], 2 * (3_943_168 - 11 * 256));
+    assert_eq!(own["cache_per_token"], 5 * 2 * 2 * 32 * 4);
+    assert_eq!(own["cache"], 1008 * 5 * 2 * 2 * 32 * 4);
+    assert_eq!(own["fits"], true);
+    let small = plan(&["--quant", "q8_0", "--kv", "f16"]);
+    assert_eq!((&small["mapped"], &small["cache_per_token"]), (&0.into(), &(5 * 2 * 2 * 32 * 2).into()));
+    assert!(small["total"].as_u64() < own["total"].as_u64());
+    let shown = output(&["plan", &checkpoint("phi-4"), "--device", "cpu"]);
+    assert!(stdout(&shown).contains("weights") && stdout(&shown).contains("cache"), "{}", stderr(&shown));
+    assert_error(&output(&["plan", "--context", "5000"]), &["5000", "4096"]);
+}
+
+#[test]
+fn quantised_files_are_written_inspected_and_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("demo.gguf").display().to_string();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/model").display().to_string();
+    let written = output(&["quantize", &demo, &file, "--type", "q8_0"]);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    let shown = stdout(&output(&["inspect", &file]));
+    for word in ["general.architecture", "Q8_0", "blk.4.ffn_down.weight", "bits a value"] {
+        assert!(shown.contains(word), "{shown}");
+    }
+    let answer = output(&["--model", &file, "--device", "cpu", "--greedy", "-q", "Who are you?"]);
+    assert_eq!(stdout(&answer), WHO);
+    let heldout = Path::new(&demo).join("heldout.txt").display().to_string();
+    let score = output(&["perplexity", "--device", "cpu", "-q", "--against", &file, "--json", &heldout]);
+    let score: serde_json::Value = serde_json::from_slice(&score.stdout).unwrap();
+    assert!((score["score"]["perplexity"].as_f64().unwrap() - 1.471665).abs() < 5e-5, "{score}");
+    assert!(score["against"]["kl_mean"].as_f64().unwrap() < 1e-4, "{score}");
+    assert_error(&output(&["quantize", &demo, &file, "--type", "q9"]), &["q9"]);
+}
+
+#[test]
 fn devices_are_listed() {
     let output = output(&["devices"]);
     assert_eq!(output.status.code(), Some(0));

@@ -37,6 +37,8 @@ pub(super) enum Command {
     Quantize(Quantize),
     /// Show a checkpoint's description, tensors, types and sizes
     Inspect(Inspect),
+    /// Count what a model takes on a machine, before anything is loaded
+    Plan(Plan),
     /// Perplexity of a text, and the distance of another model or machine
     Perplexity(Perplexity),
     /// List the GPUs of this machine and what they can do
@@ -254,6 +256,21 @@ pub(super) struct Inspect {
     #[arg(value_name = "PATH")]
     pub(super) path: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// A checkpoint folder or GGUF file [default: that of --model]
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    pub(super) path: Option<PathBuf>,
+    /// Tokens of the text [default: the model's context]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(super) context: Option<usize>,
+    /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -8,6 +8,7 @@ mod devices;
 mod files;
 mod output;
 mod perplexity;
+mod plan;
 mod text;
 
 use args::{Cli, Command};
@@ -42,6 +43,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Render(args)) => text::render(&args),
         Some(Command::Quantize(args)) => files::quantize(&args),
         Some(Command::Inspect(args)) => files::inspect(&args),
+        Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Perplexity(args)) => perplexity::perplexity(&args),
         Some(Command::Devices(args)) => devices::devices(&args),
     };

@@ -1,0 +1,74 @@
+//! What a model will take, before anything is loaded.
+
+use crate::decoder::{DecoderOptions, max_outputs};
+use crate::{Checkpoint, Config, Result};
+use phi3_tensor::{Backend, DType, PAGE};
+
+/// Bytes of a model on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Matrices in the type that they will have, and norms in f32.
+    pub weights: u64,
+    /// Of these, bytes that stay in the file's mapping and are not copied: all of them, some, or (on a GPU) none.
+    pub mapped: u64,
+    /// Keys and values of a token.
+    pub cache_per_token: u64,
+    /// Activations, made once.
+    pub scratch: u64,
+}
+
+impl Plan {
+    /// Keys and values of `tokens` tokens; whole pages, and with a sliding window no more than it and a pass need.
+    pub fn cache(&self, config: &Config, options: DecoderOptions, tokens: usize) -> u64 {
+        let window = config.sliding_window.map_or(usize::MAX, |window| window + options.max_rows + PAGE);
+        tokens.min(window).next_multiple_of(PAGE) as u64 * self.cache_per_token
+    }
+
+    /// Everything with a cache of `tokens` tokens.
+    pub fn total(&self, config: &Config, options: DecoderOptions, tokens: usize) -> u64 {
+        self.weights + self.scratch + self.cache(config, options, tokens)
+    }
+}
+
+/// Counts what `checkpoint` will take on `backend`. Only headers are read; on the backend an empty cache is made.
+///
+/// `maps` says whether the backend uses weights where the file's mapping has them, as the CPU does.
+pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: DecoderOptions, maps: bool) -> Result<Plan> {
+    let config = checkpoint.config();
+    let (hidden, heads) = (config.hidden_size, config.heads);
+    let mut plan = Plan { weights: 0, mapped: 0, cache_per_token: 0, scratch: 0 };
+    let mut matrix = |name: &str, rows: usize, cols: usize| -> Result<()> {
+        let now = checkpoint.matrix(name, rows, cols)?;
+        let (len, kept) = (now.bytes().len() as u64, now.dtype);
+        let dtype = match options.quant.filter(|_| DType::PLAIN.contains(&kept)) {
+            Some(recipe) => recipe.dtype(name, cols, config),
+            None => kept,
+        };
+        let bytes = match dtype == kept {
+            true => len,
+            false => dtype.bytes(cols).map_or(len, |row| row as u64 * rows as u64),
+        };
+        plan.weights += bytes;
+        plan.mapped += if maps && dtype == kept { bytes } else { 0 };
+        Ok(())
+    };
+    matrix("model.embed_tokens.weight", config.vocab_size, hidden)?;
+    for i in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+        matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden)?;
+        matrix(&name("self_attn.o_proj"), hidden, heads.q_dim())?;
+        matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden)?;
+        matrix(&name("mlp.down_proj"), hidden, config.intermediate_size)?;
+    }
+    if !config.tie_word_embeddings {
+        matrix("lm_head.weight", config.vocab_size, hidden)?;
+    }
+    plan.weights += ((2 * config.num_hidden_layers + 1) * hidden * 4) as u64;
+    let cache = backend.cache(config.num_hidden_layers, heads, options.kv)?;
+    plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;
+    let rows = options.rows(config);
+    // x, chosen and normed; q, mixed; the fused projection; the gated feed-forward
+    let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + config.intermediate_size;
+    plan.scratch = 4 * (rows * row + max_outputs(config, rows) * config.vocab_size) as u64;
+    Ok(plan)
+}
