@@ -6,6 +6,8 @@ mod bad_safetensors;
 mod counters;
 /// The embedded demo model's published samples.
 mod demo;
+/// The seeds of the fuzz targets, without libFuzzer.
+mod fuzz_corpus;
 /// Every checkpoint of the oracle against its golden, on every machine.
 mod golden;
 /// LongRoPE's border: policies, events, the cache.

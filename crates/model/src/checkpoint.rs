@@ -53,17 +53,26 @@ impl Checkpoint {
     }
 
     fn open_gguf(path: &Path) -> Result<Self> {
-        let gguf::Gguf { metadata, vocabulary, shards } = gguf::open(path)?;
+        Self::of_gguf(gguf::open(path)?)
+    }
+
+    fn of_gguf(gguf: gguf::Gguf) -> Result<Self> {
+        let gguf::Gguf { metadata, vocabulary, shards } = gguf;
         let tensors = Tensors::new(shards, Names::Gguf)?;
         let config = gguf::config(&metadata, &vocabulary, &tensors)?;
         Ok(Self { config, tensors, gguf: Some((metadata, vocabulary)) })
     }
 
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
-    pub fn from_memory(name: &str, config: &str, weights: &'static [u8]) -> Result<Self> {
+    pub fn from_memory(name: &str, config: &str, weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         let config = Config::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
         let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(weights))?;
         Ok(Self { config, tensors: Tensors::new(vec![file], Names::Published)?, gguf: None })
+    }
+
+    /// A checkpoint in memory: the bytes of one GGUF file, which must be the model's only one; `name` is for messages.
+    pub fn from_gguf_memory(name: &str, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
+        Self::of_gguf(gguf::from_memory(Path::new(name), Arc::new(bytes))?)
     }
 
     /// What the decoder computes.

@@ -165,3 +165,17 @@ fn every_cut_is_an_error_and_any_byte_of_the_header_may_change() {
         }
     }
 }
+
+#[test]
+fn bytes_in_memory_are_a_model_too_unless_they_are_one_file_of_several() {
+    let base = std::fs::read(folder().join("base.gguf")).unwrap();
+    let path = folder().join("base.gguf");
+    let (memory, file) = (Checkpoint::from_gguf_memory("base", base).unwrap(), Checkpoint::open(&path).unwrap());
+    assert_eq!(memory.config(), file.config());
+    assert!(memory.tensors().eq(file.tensors()));
+    let mut split = std::fs::read_dir(folder().join("split")).unwrap().map(|entry| entry.unwrap().path());
+    let first = split.find(|path| path.to_string_lossy().contains("-00001-of-")).unwrap();
+    let error = Checkpoint::from_gguf_memory("split", std::fs::read(first).unwrap()).err().unwrap().to_string();
+    assert!(error.contains("split.count") && error.contains("first path"), "{error}");
+    assert!(Checkpoint::from_gguf_memory("empty", []).is_err());
+}

@@ -153,3 +153,17 @@ fn other_tokenizers_are_refused_by_name() {
     vocabulary.merges[0] = "no such".into();
     assert!(Tokenizer::from_gguf(&vocabulary).is_err());
 }
+
+#[test]
+fn a_long_piece_is_refused_at_once() {
+    let path = models().join("phi3-gqa/MIX.gguf");
+    let mut vocabulary = vocabulary(&path);
+    let id = vocabulary.types.iter().rposition(|&kind| kind == 1).unwrap();
+    vocabulary.tokens[id] = "a".repeat(256);
+    assert!(Tokenizer::from_gguf(&vocabulary).is_ok());
+    vocabulary.tokens[id] = "a".repeat(4 << 20);
+    let start = std::time::Instant::now();
+    let error = Tokenizer::from_gguf(&vocabulary).unwrap_err().to_string();
+    assert!(error.contains(&format!("tokens[{id}]")) && error.contains("256 bytes"), "{error}");
+    assert!(start.elapsed().as_secs() < 5);
+}

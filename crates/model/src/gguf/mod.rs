@@ -19,7 +19,7 @@ pub(crate) use config::config;
 pub(crate) use names::translate;
 
 use crate::Result;
-use crate::shard::{Shard, map};
+use crate::shard::{Shard, Shared, map};
 use std::path::Path;
 
 /// An opened model.
@@ -33,6 +33,18 @@ pub(crate) struct Gguf {
 pub(crate) fn open(path: &Path) -> Result<Gguf> {
     let (metadata, first) = open_one(path)?;
     let shards = split::complete(path, &metadata, first)?;
+    described(metadata, shards)
+}
+
+/// Reads a model from the bytes of its only file; `name` is for messages.
+pub(crate) fn from_memory(name: &Path, bytes: Shared) -> Result<Gguf> {
+    let (metadata, only) = reader::parse(name, bytes)?;
+    split::alone(&metadata)?;
+    let shards = split::complete(name, &metadata, only)?;
+    described(metadata, shards)
+}
+
+fn described(metadata: Metadata, shards: Vec<Shard>) -> Result<Gguf> {
     config::architecture(&metadata)?;
     let vocabulary = Vocabulary::read(&metadata)?;
     Ok(Gguf { metadata, vocabulary, shards })
@@ -52,5 +64,13 @@ impl Metadata {
     /// The file cannot be read or is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(open_one(path)?.0)
+    }
+
+    /// The metadata in the bytes of a GGUF file; `name` is for messages.
+    ///
+    /// # Errors
+    /// The bytes are damaged.
+    pub fn from_memory(name: &str, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
+        Ok(reader::parse(Path::new(name), std::sync::Arc::new(bytes))?.0)
     }
 }

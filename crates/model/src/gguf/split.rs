@@ -5,6 +5,17 @@ use crate::shard::Shard;
 use crate::{Error, Result};
 use std::path::Path;
 
+/// An error where a file in memory is one of several.
+pub(super) fn alone(metadata: &Metadata) -> Result<()> {
+    let key = "split.count";
+    match metadata.integer(key, 0..=u16::MAX as usize)? {
+        Some(2..) => {
+            Err(metadata.bad(key, "1: a model in one file", "open a model in several files by its first path"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// All shards of a model whose first file was opened.
 pub(super) fn complete(path: &Path, metadata: &Metadata, first: Shard) -> Result<Vec<Shard>> {
     let count = metadata.integer("split.count", 0..=u16::MAX as usize)?.unwrap_or(1);

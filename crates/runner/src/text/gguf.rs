@@ -30,7 +30,7 @@ impl Tokenizer {
     pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
         let file = vocabulary.path().display().to_string();
         let (model, normalizer, pre_tokenizer, decoder) = match vocabulary.kind {
-            TokenizerKind::SentencePiece => sentence_piece(vocabulary),
+            TokenizerKind::SentencePiece => sentence_piece(vocabulary)?,
             TokenizerKind::BytePairs => byte_pairs(vocabulary)?,
         };
         let tokenizer = json!({
@@ -134,9 +134,26 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
 }
 
+/// Bytes of a piece that is merged, at most: every split is looked up, which takes the square of its length. Published
+/// pieces have up to 48.
+const LONGEST_PIECE: usize = 256;
+
+fn normal(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
+    tokens(vocabulary).filter(|&(_, _, kind)| kind == types::NORMAL)
+}
+
 type Parts = (Value, Value, Value, Value);
 
-fn sentence_piece(vocabulary: &Vocabulary) -> Parts {
+fn sentence_piece(vocabulary: &Vocabulary) -> Result<Parts> {
+    if let Some((id, piece, _)) = normal(vocabulary).find(|(_, piece, _)| piece.len() > LONGEST_PIECE) {
+        return Err(Error::Field {
+            file: vocabulary.path().display().to_string(),
+            field: format!("tokenizer.ggml.tokens[{id}]"),
+            expected: format!("a piece of at most {LONGEST_PIECE} bytes"),
+            found: format!("one of {}", piece.len()),
+            hint: HINT,
+        });
+    }
     let merges: Vec<[&str; 2]> = merges_of(vocabulary);
     let unknown = vocabulary.unknown.and_then(|id| vocabulary.tokens.get(id as usize));
     let model = json!({
@@ -163,7 +180,7 @@ fn sentence_piece(vocabulary: &Vocabulary) -> Parts {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
-    (model, normalizer, Value::Null, json!({"type": "Sequence", "decoders": decoders}))
+    Ok((model, normalizer, Value::Null, json!({"type": "Sequence", "decoders": decoders})))
 }
 
 /// Every split of a normal piece into two pieces, by the piece's score, best first, then in the vocabulary's order, then
@@ -171,7 +188,7 @@ fn sentence_piece(vocabulary: &Vocabulary) -> Parts {
 fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
     let ids: HashMap<&str, u32> = tokens(vocabulary).map(|(id, token, _)| (token, id)).collect();
     let mut merges = Vec::new();
-    for (id, piece, _) in tokens(vocabulary).filter(|&(_, _, kind)| kind == types::NORMAL) {
+    for (id, piece, _) in normal(vocabulary) {
         let score = vocabulary.scores.get(id as usize).copied().unwrap_or(-(id as f32));
         let splits = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
         merges.extend(

@@ -211,7 +211,8 @@ fn without_generation_tags(source: String) -> String {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
         rest = tag;
-        let Some(end) = tag.find("%}") else { break };
+        // `{%}` is no whole tag
+        let Some(end) = tag[2..].find("%}").map(|end| end + 2) else { break };
         let (tag, after) = tag.split_at(end + 2);
         let word = tag[2..end].trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+'));
         match word {
@@ -400,6 +401,14 @@ mod tests {
         assert!(error.to_string().contains("bytes") || error.to_string().contains("large"), "{error}");
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
         assert!(render(&deep, &[]).is_err());
+    }
+
+    #[test]
+    fn damaged_tags_are_errors() {
+        for source in ["{%}generation", "generation {%", "{%} generation %}", "{% generation %}", "{%%}generation"] {
+            let error = render(source, &[]).unwrap_err();
+            assert!(error.to_string().contains("test"), "{source}: {error}");
+        }
     }
 
     #[test]

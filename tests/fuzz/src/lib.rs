@@ -1,0 +1,141 @@
+//! What the fuzz targets do with their input: what a user would, from the bytes of a file to logits and text.
+//!
+//! The file is also compiled into the engine's tests, which run the corpus through it.
+
+use phi3_model::gguf::{Metadata, Vocabulary};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Feed, GenerationConfig, Model, Outputs};
+use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
+use phi3_tensor::cpu::{Cpu, Options};
+use std::path::Path;
+
+/// Activations of a row, at most: larger models would only make the runs slow.
+const WIDEST: usize = 1 << 20;
+
+const TEXT: &str = "Hello,  wörld 🦙\n<|user|> 12345</s>\u{e000}";
+
+/// The bytes of a GGUF file: tensors, a pass over three tokens, the tokenizer and the chat template.
+pub fn gguf(data: &[u8]) {
+    let Ok(checkpoint) = Checkpoint::from_gguf_memory("fuzz.gguf", data.to_vec()) else { return };
+    if let Some(metadata) = checkpoint.metadata() {
+        metadata.keys().for_each(|key| drop(metadata.shown(key)));
+    }
+    if let Some(vocabulary) = checkpoint.vocabulary() {
+        of_vocabulary(vocabulary);
+    }
+    run(&checkpoint);
+}
+
+/// `config.json`, an index and weights, each but the last with its length (u32, little-endian) in front. An empty index
+/// stands for a single file; else the rest is two shards, the first with its length.
+pub fn safetensors(data: &[u8]) {
+    let Some((config, rest)) = part(data) else { return };
+    let Some((index, rest)) = part(rest) else { return };
+    let checkpoint = if index.is_empty() {
+        let Ok(config) = std::str::from_utf8(config) else { return };
+        Checkpoint::from_memory("fuzz", config, rest.to_vec())
+    } else {
+        let (first, second) = part(rest).unwrap_or((rest, &[]));
+        let folder = tempfile::tempdir().expect("a folder for shards");
+        for (name, bytes) in [
+            ("config.json", config),
+            ("model.safetensors.index.json", index),
+            ("model-00001-of-00002.safetensors", first),
+            ("model-00002-of-00002.safetensors", second),
+        ] {
+            std::fs::write(folder.path().join(name), bytes).expect("room for shards");
+        }
+        Checkpoint::open(folder.path())
+    };
+    let Ok(checkpoint) = checkpoint else { return };
+    let _ = GenerationConfig::parse(Path::new("generation_config.json"), config, checkpoint.config());
+    run(&checkpoint);
+}
+
+/// Tokenizers and chat templates: the bytes of a GGUF file, of which only the metadata counts; the text of a
+/// `tokenizer.json` or `tokenizer_config.json`; anything else is the text of a template.
+pub fn tokenizer(data: &[u8]) {
+    if data.starts_with(b"GGUF") {
+        let Ok(metadata) = Metadata::from_memory("fuzz.gguf", data.to_vec()) else { return };
+        let Ok(vocabulary) = Vocabulary::read(&metadata) else { return };
+        return of_vocabulary(&vocabulary);
+    }
+    let text = std::str::from_utf8(data).ok();
+    if data.starts_with(b"{\"") {
+        if let Ok(tokenizer) = Tokenizer::from_bytes("tokenizer.json", data) {
+            there_and_back(&tokenizer);
+        }
+        if let Some(Ok(template)) = text.map(|text| ChatTemplate::from_config("tokenizer_config.json", text)) {
+            render(&template);
+        }
+    } else if let Some(Ok(template)) = text.map(|text| ChatTemplate::from_source("fuzz", text, "<s>", "</s>")) {
+        render(&template);
+    }
+}
+
+/// A length and as many bytes; the rest.
+fn part(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = data.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+/// Looks every weight up and computes a pass.
+fn run(checkpoint: &Checkpoint) {
+    let _ = (checkpoint.bytes(), checkpoint.tensors().count(), checkpoint.first_not_finite());
+    let config = checkpoint.config();
+    let widths = [config.hidden_size, config.gate_up_dim(), config.heads.q_dim(), config.vocab_size];
+    if widths.into_iter().max() > Some(WIDEST) {
+        return;
+    }
+    let cpu = Cpu::new(Options { threads: Some(1), ..Options::default() }).expect("one thread");
+    let options = DecoderOptions { max_rows: 4, ..DecoderOptions::default() };
+    let Ok(mut model) = Decoder::load(cpu, checkpoint, options, &mut |_| {}) else { return };
+    let tokens = [0, 1, 2].map(|token| token % config.vocab_size as u32);
+    let mut sequence = model.sequence();
+    let mut logits = Vec::new();
+    let mut feeds = [Feed { sequence: &mut sequence, tokens: &tokens, outputs: Outputs::All }];
+    if model.forward(&mut feeds, &mut logits, None).is_ok() {
+        assert_eq!(logits.len(), 3 * config.vocab_size);
+    }
+}
+
+fn of_vocabulary(vocabulary: &Vocabulary) {
+    if let Ok(tokenizer) = Tokenizer::from_gguf(vocabulary) {
+        there_and_back(&tokenizer);
+    }
+    if let Ok(template) = ChatTemplate::from_gguf(vocabulary) {
+        render(&template);
+    }
+}
+
+fn there_and_back(tokenizer: &Tokenizer) {
+    let mut ids = tokenizer.encode(TEXT, true).unwrap_or_default();
+    let _ = tokenizer.encode("", true);
+    ids.extend(0..tokenizer.vocab_size().min(40) as u32 + 2);
+    for skip_special in [false, true] {
+        let whole = tokenizer.decode(&ids, skip_special);
+        let mut stream = tokenizer.stream(skip_special);
+        let pieces: Result<String, _> = ids.iter().map(|&id| stream.push(id)).collect();
+        let pieces = pieces.and_then(|pieces| Ok(pieces + &stream.finish()?));
+        if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+            assert_eq!(pieces, whole, "a stream gives another text");
+        }
+    }
+}
+
+fn render(template: &ChatTemplate) {
+    let messages = [Message::system("Be kind."), Message::user(TEXT), Message::assistant("Yes."), Message::user("")];
+    let _ = template.render(&messages, true);
+    let _ = template.render(&messages[1..2], false);
+}
+
+/// The tokenizers library may panic on bad files; the engine turns that into errors, so it must not end a run. Other
+/// panics still do: they reach libFuzzer's border, which aborts.
+pub fn let_guarded_panics_pass() {
+    let verbose = std::env::var_os("RUST_BACKTRACE").is_some();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.to_string();
+        if verbose || !text.contains("/registry/src/") {
+            eprintln!("{text}\n{}", std::backtrace::Backtrace::capture());
+        }
+    }));
+}
