@@ -134,3 +134,18 @@ fn small_changes_never_panic() {
     }
     assert!(refused > 100, "{refused}");
 }
+
+#[test]
+fn text_that_would_fill_the_memory_is_refused() {
+    let error = |config: &str, header: &str| {
+        let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+        weights.extend_from_slice(header.as_bytes());
+        Checkpoint::from_memory("folder", config, weights).err().unwrap().to_string()
+    };
+    let config = std::fs::read_to_string(data("oracle/bad/safetensors/base/config.json")).unwrap();
+    let numbers = "0,".repeat(5000) + "0";
+    let long = error(&config, &format!(r#"{{"x":{{"dtype":"F32","shape":[{numbers}],"data_offsets":[0,0]}}}}"#));
+    assert!(long.contains("tensor x") && long.contains("at most 4096"), "{long}");
+    let long = error(&format!("[{}0]", "0,".repeat(9 << 20)), "{}");
+    assert!(long.contains("config.json") && long.contains("at most 16777216"), "{long}");
+}

@@ -19,6 +19,10 @@ fn shown(value: &Value) -> String {
     if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
 }
 
+/// Longest text that is parsed: indexes of hundreds of layers stay below one megabyte, and a parsed value takes many times
+/// its text.
+const MAX_BYTES: usize = 16 << 20;
+
 const HINT: &str = "compare the file with the published one";
 
 impl Object {
@@ -34,6 +38,10 @@ impl Object {
 
     /// Parses bytes that came from `path`.
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > MAX_BYTES {
+            let message = format!("the file has {} bytes, at most {MAX_BYTES} expected", bytes.len());
+            return Err(Error::Json { path: path.to_owned(), message });
+        }
         let value: Value = serde_json::from_slice(bytes).map_err(|e| Error::json(path, &e))?;
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), within: String::new(), map }),

@@ -2,14 +2,18 @@
 
 use crate::shard::{Entry, Shard, Shared, map, no_overlap};
 use crate::{Error, Result};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
 /// Longest header that is read, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// Longest description of a tensor, which needs some 100 bytes: parsed, it takes many times its text.
+const MAX_ENTRY: usize = 4096;
 
 const HINT: &str = "the file is damaged or truncated, fetch it again";
 
@@ -62,20 +66,31 @@ pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
     }
     let (text, tensors) = rest.split_at(length as usize);
     let text = std::str::from_utf8(text).map_err(|e| header(format!("not UTF-8: {e}")))?;
-    let fields = parse_object(text).map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
     let start = 8 + length as usize;
-    let mut entries = Vec::with_capacity(fields.len());
+    let mut entries = Vec::new();
     let mut names = HashSet::new();
-    for (name, value) in fields {
+    let mut fault = None;
+    let mut add = |name: String, text: &str| {
         if name == "__metadata__" {
-            continue;
+            return Ok(());
         }
+        if text.len() > MAX_ENTRY {
+            let message = format!("its description has {} bytes, at most {MAX_ENTRY} expected", text.len());
+            return Err(tensor(path, &name, message));
+        }
+        let value = serde_json::from_str(text).map_err(|e| tensor(path, &name, format!("its description: {e}")))?;
         let entry = entry(path, name, &value, start, tensors.len())?;
         if !names.insert(entry.name.clone()) {
             return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
         }
         entries.push(entry);
+        Ok(())
+    };
+    let parsed = each_field(text, &mut |name, text| add(name, text).map_err(|e| fault = Some(e)).is_ok());
+    if let Some(fault) = fault {
+        return Err(fault);
     }
+    parsed.map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
     no_overlap(path, &mut entries, HINT)?;
     Ok(Shard { path: path.to_owned(), bytes, entries })
 }
@@ -88,30 +103,30 @@ fn tensor(path: &Path, name: &str, message: impl Into<String>) -> Error {
     Error::Tensor { path: path.to_owned(), tensor: name.into(), message: message.into(), hint: HINT }
 }
 
-/// The fields of a JSON object in their order, repeated names kept.
-fn parse_object(text: &str) -> serde_json::Result<Vec<(String, Value)>> {
-    struct Fields;
+/// Shows the fields of a JSON object and their text in their order, repeated names too, while `take` returns true.
+fn each_field(text: &str, take: &mut dyn FnMut(String, &str) -> bool) -> serde_json::Result<()> {
+    struct Fields<'a>(&'a mut dyn FnMut(String, &str) -> bool);
 
-    impl<'de> Visitor<'de> for Fields {
-        type Value = Vec<(String, Value)>;
+    impl<'de> Visitor<'de> for Fields<'_> {
+        type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON object of tensors")
         }
 
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Self::Value, M::Error> {
-            let mut fields = Vec::new();
-            while let Some(field) = map.next_entry()? {
-                fields.push(field);
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<(), M::Error> {
+            while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                if !(self.0)(name, value.get()) {
+                    return Err(M::Error::custom("a bad tensor"));
+                }
             }
-            Ok(fields)
+            Ok(())
         }
     }
 
     let mut json = serde_json::Deserializer::from_str(text);
-    let fields = json.deserialize_map(Fields)?;
-    json.end()?;
-    Ok(fields)
+    json.deserialize_map(Fields(take))?;
+    json.end()
 }
 
 /// Checks one tensor: type, shape, and that its bytes lie in the file and are as many as the shape asks for.

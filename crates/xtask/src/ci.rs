@@ -98,7 +98,7 @@ fn shell(line: &str) -> Command {
 
 /// Every crate that is published can be packed, and is not too large. Those whose dependencies are published already (or that
 /// have none) are built from the packed files too.
-fn package() -> Result {
+pub(crate) fn package() -> Result {
     let metadata = Metadata::load()?;
     let crates = metadata.published_members();
     let mut pack = cargo();

@@ -30,6 +30,8 @@ enum Command {
     Ci(ci::Arguments),
     /// Check the rules that no other tool checks
     Tidy,
+    /// Pack the crates that are published, and check that each could be
+    Package,
     /// Write a full-size checkpoint with random weights
     Synth(synth::Arguments),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::Package => ci::package(),
         Command::Synth(arguments) => synth::run(&arguments),
     };
     match result {

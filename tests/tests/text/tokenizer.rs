@@ -134,3 +134,27 @@ fn truncation_in_the_file_is_ignored() {
     let tokenizer = Tokenizer::from_bytes("x", &serde_json::to_vec(&value).unwrap()).unwrap();
     assert_eq!(tokenizer.encode("Hello, world!", false).unwrap(), [15_043, 29_892, 3_186, 29_991]);
 }
+
+#[test]
+fn steps_that_fill_the_memory_are_refused() {
+    let double = json!({"type": "Replace", "pattern": {"String": "l"}, "content": "ll"});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    for (field, steps, step) in [
+        ("normalizer", "normalizers", &double),
+        ("normalizer", "normalizers", &json!({"type": "ByteLevel"})),
+        ("normalizer", "normalizers", &json!({"type": "Sequence", "normalizers": [double, double]})),
+        ("pre_tokenizer", "pretokenizers", &bytes),
+        ("decoder", "decoders", &double),
+    ] {
+        for (count, good) in [(3, true), (60, false)] {
+            let mut file = json!({"version": "1.0", "added_tokens": [], "model": {
+                "type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?",
+            }});
+            file[field] = json!({"type": "Sequence", steps: vec![step; count]});
+            match Tokenizer::from_bytes("tokenizer.json", file.to_string().as_bytes()) {
+                Ok(_) => assert!(good, "{field}"),
+                Err(error) => assert!(!good && error.to_string().contains(field), "{error}"),
+            }
+        }
+    }
+}

@@ -21,7 +21,11 @@ const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A template's steps; the longest of the Phi templates takes some 60 a message.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 1_000_000;
+
+/// Bytes of the stack that a template runs on: a step can wrap a value into another, and values within values are written
+/// and dropped by recursion. Only what is used becomes real memory.
+const STACK: usize = 1 << 30;
 
 /// No template is longer than that.
 const MOST_SOURCE: usize = 128 << 10;
@@ -102,6 +106,19 @@ impl ChatTemplate {
         tools: Option<&Value>,
         add_generation_prompt: bool,
     ) -> Result<String> {
+        let render = || self.render_here(messages, tools, add_generation_prompt);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("phi3-template".into()).stack_size(STACK);
+            match thread.spawn_scoped(scope, render).map(|thread| thread.join()) {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(self.failed_because("the template engine gave up on it".into())),
+                // no such stack to be had: the caller's does for any honest template
+                Err(_) => render(),
+            }
+        })
+    }
+
+    fn render_here(&self, messages: &[Message], tools: Option<&Value>, add_generation_prompt: bool) -> Result<String> {
         let tokens = self.special_tokens.iter().map(|(name, token)| (*name, JinjaValue::from(token.as_str())));
         let context = JinjaValue::from_pairs(tokens.chain([
             ("messages", to_jinja(messages)),
@@ -401,6 +418,29 @@ mod tests {
         assert!(error.to_string().contains("bytes") || error.to_string().contains("large"), "{error}");
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
         assert!(render(&deep, &[]).is_err());
+    }
+
+    #[test]
+    fn deep_values_do_not_end_the_process() {
+        let nested = |levels: usize, open: &str, close: &str, rest: &str| {
+            let wrap = format!("{{% set ns.x = {}ns.x{} %}}", open.repeat(20), close.repeat(20));
+            let start = "{% set ns = namespace(x=0) %}{% for i in range(";
+            render(&format!("{start}{}) %}}{wrap}{{% endfor %}}{rest}", levels / 20), &[])
+        };
+        for (open, close) in [("[", "]"), ("{'a': ", "}")] {
+            for rest in ["{{ ns.x }}", "{{ ns.x|tojson(sort_keys=true) }}"] {
+                let result = nested(700_000, open, close, rest);
+                assert!(result.is_err() || result.is_ok_and(|text| !text.is_empty()));
+            }
+            assert_eq!(nested(400_000, open, close, "x").unwrap(), "x");
+            assert!(nested(2_000_000, open, close, "").unwrap_err().to_string().contains("steps"));
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_an_error() {
+        let error = render("{{ 'a'|indent(18446744073709551615) }}", &[]).unwrap_err().to_string();
+        assert!(error.contains("test"), "{error}");
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Tokenizer {
         let file = name.into();
         let malformed = |reason: String| Error::Malformed { file: file.clone(), reason, hint: HINT };
         let outline: Outline = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        outline.check_growth(&file)?;
         outline.check_special_tokens_of_template(&file)?;
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(malformed)?;
         // A prompt must neither be cut nor filled up, whatever the tokenizer was trained with.
@@ -132,6 +133,40 @@ struct Outline {
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// How many times longer a text may become by each part of the file, by its steps together; published ones stay below 100.
+const MOST_GROWTH: usize = 4096;
+
+/// How many times longer a step and those within make a text, at most or about.
+fn growth(step: &Value) -> usize {
+    match step {
+        Value::Array(steps) => steps.iter().map(growth).fold(1, usize::saturating_mul),
+        Value::Object(fields) => {
+            let content = fields.get("content").and_then(Value::as_str).map_or(0, str::len);
+            let own = match (fields.get("pattern"), fields.get("type").and_then(Value::as_str)) {
+                // a replacement, in older files without its type
+                (Some(pattern), _) => match pattern["String"].as_str() {
+                    Some(pattern) if !pattern.is_empty() => content.div_ceil(pattern.len()).max(1),
+                    // stands between any two characters
+                    _ => content.saturating_add(1),
+                },
+                (None, Some("ByteLevel")) => 2,
+                // the longest that a character becomes in Unicode's compatibility forms
+                (None, Some("NFKC" | "NFKD" | "Precompiled")) => 18,
+                _ => 1,
+            };
+            let steps = ["normalizers", "pretokenizers", "decoders"].iter().filter_map(|field| fields.get(*field));
+            steps.map(growth).fold(own, usize::saturating_mul)
+        }
+        _ => 1,
+    }
 }
 
 #[derive(Deserialize)]
@@ -143,6 +178,22 @@ struct AddedToken {
 }
 
 impl Outline {
+    /// Steps that each make a text longer would fill the memory.
+    fn check_growth(&self, file: &str) -> Result<()> {
+        let parts =
+            [("normalizer", &self.normalizer), ("pre_tokenizer", &self.pre_tokenizer), ("decoder", &self.decoder)];
+        match parts.into_iter().map(|(field, part)| (field, growth(part))).find(|(_, growth)| *growth > MOST_GROWTH) {
+            None => Ok(()),
+            Some((field, growth)) => Err(Error::Field {
+                file: file.into(),
+                field: field.into(),
+                expected: format!("steps that make a text at most {MOST_GROWTH} times longer"),
+                found: format!("a growth of {growth}"),
+                hint: HINT,
+            }),
+        }
+    }
+
     fn check_added_tokens(&self, file: &str, tokenizer: &tokenizers::Tokenizer) -> Result<()> {
         for (i, token) in self.added_tokens.iter().enumerate() {
             let id = tokenizer.token_to_id(&token.content);
