@@ -23,15 +23,12 @@ const SPECIAL_TOKENS: [&str; 7] =
 /// A template's steps; the longest of the Phi templates takes some 60 a message.
 const FUEL: u64 = 1_000_000;
 
-/// Bytes of the stack that a template runs on: a step can wrap a value into another, and values within values are written
+/// Bytes of the stack that a template is parsed and runs on: the parser recurses as deep as the text is nested, a step can wrap a value into another, and values within values are written
 /// and dropped by recursion. Only what is used becomes real memory.
 const STACK: usize = 1 << 30;
 
 /// No template is longer than that.
 const MOST_SOURCE: usize = 128 << 10;
-
-/// Stack to parse the longest on; only what is used of it is ever touched.
-const STACK: usize = 512 << 20;
 
 /// No prompt is longer than that.
 const MOST_BYTES: usize = 256 << 20;
