@@ -23,8 +23,9 @@ const SPECIAL_TOKENS: [&str; 7] =
 /// A template's steps; the longest of the Phi templates takes some 60 a message.
 const FUEL: u64 = 1_000_000;
 
-/// Bytes of the stack that a template is parsed and runs on: the parser recurses as deep as the text is nested, a step can wrap a value into another, and values within values are written
-/// and dropped by recursion. Only what is used becomes real memory.
+/// Bytes of the stack that a template is parsed and runs on: the parser recurses as deep as the text is nested, a step can
+/// wrap a value into another, and values within values are written and dropped by recursion. Only what is used becomes
+/// real memory.
 const STACK: usize = 1 << 30;
 
 /// No template is longer than that.
