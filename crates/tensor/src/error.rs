@@ -32,19 +32,6 @@ pub enum Error {
         found: usize,
     },
 
-    /// A device has no kernels for the type of a weight.
-    #[error(
-        "tensor {name}: {device} has no kernels for {dtype}; hint: run the model on the CPU, or take weights of another type"
-    )]
-    UnsupportedType {
-        /// Name of the tensor as published.
-        name: String,
-        /// Its type.
-        dtype: crate::DType,
-        /// The device.
-        device: String,
-    },
-
     /// A row of a weight is no whole number of its type's blocks.
     #[error(
         "tensor {name}: rows of {cols} elements, but {dtype} wants a multiple of {block} (its block size); hint: take another type"
