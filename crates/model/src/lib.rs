@@ -22,6 +22,7 @@ mod error;
 mod generation;
 pub mod gguf;
 mod json;
+mod layout;
 mod plan;
 mod recipe;
 mod rope;

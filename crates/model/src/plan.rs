@@ -1,6 +1,7 @@
 //! What a model will take, before anything is loaded.
 
 use crate::decoder::{DecoderOptions, max_outputs};
+use crate::layout::tensors;
 use crate::{Checkpoint, Config, Result};
 use phi3_tensor::{Backend, DType, PAGE};
 
@@ -52,18 +53,14 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
         plan.mapped += if maps && dtype == kept { bytes } else { 0 };
         Ok(())
     };
-    matrix("model.embed_tokens.weight", config.vocab_size, hidden)?;
-    for i in 0..config.num_hidden_layers {
-        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-        matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden)?;
-        matrix(&name("self_attn.o_proj"), hidden, heads.q_dim())?;
-        matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden)?;
-        matrix(&name("mlp.down_proj"), hidden, config.intermediate_size)?;
+    let mut vectors = 0;
+    for (name, shape) in tensors(config) {
+        match shape[..] {
+            [rows, cols] => matrix(&name, rows, cols)?,
+            _ => vectors += 4 * shape.iter().product::<usize>() as u64,
+        }
     }
-    if !config.tie_word_embeddings {
-        matrix("lm_head.weight", config.vocab_size, hidden)?;
-    }
-    plan.weights += ((2 * config.num_hidden_layers + 1) * hidden * 4) as u64;
+    plan.weights += vectors;
     let cache = backend.cache(config.num_hidden_layers, heads, options.kv)?;
     plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;
     let rows = options.rows(config);

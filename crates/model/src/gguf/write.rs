@@ -3,6 +3,7 @@
 //! Layout after `docs/gguf.md` of ggml; keys and tensor order are those of llama.cpp's converter.
 
 use super::names::translate;
+use crate::layout::tensors;
 use crate::{Checkpoint, Config, Error, Recipe, Result};
 use phi3_tensor::{DType, Weight};
 use std::fs::File;
@@ -95,7 +96,6 @@ fn padding(bytes: u64) -> usize {
 /// The tensors in llama.cpp's order.
 fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
     let config = checkpoint.config();
-    let (hidden, heads) = (config.hidden_size, config.heads);
     let mut plans = Vec::new();
     let mut add = |name: String, shape: &[usize]| -> Result<()> {
         let dtype = match *shape {
@@ -110,23 +110,12 @@ fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
         plans.push(Plan { published: name, shape: shape.to_vec(), dtype, bytes });
         Ok(())
     };
-    add("model.embed_tokens.weight".into(), &[config.vocab_size, hidden])?;
-    for i in 0..config.num_hidden_layers {
-        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-        add(name("input_layernorm"), &[hidden])?;
-        add(name("self_attn.qkv_proj"), &[heads.qkv_dim(), hidden])?;
-        add(name("self_attn.o_proj"), &[hidden, heads.q_dim()])?;
-        add(name("post_attention_layernorm"), &[hidden])?;
-        add(name("mlp.gate_up_proj"), &[config.gate_up_dim(), hidden])?;
-        add(name("mlp.down_proj"), &[hidden, config.intermediate_size])?;
-    }
-    add("model.norm.weight".into(), &[hidden])?;
-    if !config.tie_word_embeddings {
-        add("lm_head.weight".into(), &[config.vocab_size, hidden])?;
+    for (name, shape) in tensors(config) {
+        add(name, &shape)?;
     }
     if config.rope.scaling().is_some() {
-        add("rope_factors_long.weight".into(), &[heads.rotary_dim / 2])?;
-        add("rope_factors_short.weight".into(), &[heads.rotary_dim / 2])?;
+        add("rope_factors_long.weight".into(), &[config.heads.rotary_dim / 2])?;
+        add("rope_factors_short.weight".into(), &[config.heads.rotary_dim / 2])?;
     }
     Ok(plans)
 }
