@@ -1,4 +1,5 @@
 use phi3_runner::{Device, Setup};
+use phi3_tensor::cpu::Activations;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -24,8 +25,9 @@ pub(crate) fn gpu() -> Option<Setup> {
     }
 }
 
+/// A machine as exact as it can be.
 pub(crate) fn on(device: Device) -> Setup {
-    Setup { device, ..Setup::default() }
+    Setup { device, activations: Activations::F32, ..Setup::default() }
 }
 
 /// A path under `tests/data`.

@@ -5,6 +5,7 @@ use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
 use phi3_runner::{Device, Engine, GenerateOptions, RopePolicy, SamplerOptions, Setup, Source, quantise};
 use phi3_tensor::KvType;
+use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::{Path, PathBuf};
 
 /// The GGUF models whose architecture runs.
@@ -34,6 +35,34 @@ fn gguf_models_agree_with_their_goldens_on_every_machine() {
                 let report = verify(&mut *placed.model, &golden, options).unwrap();
                 assert!(report.checks.len() >= 4, "{report}");
                 assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", file.display(), placed.reason);
+            }
+        }
+    }
+}
+
+/// Activations in eight bits against those in f32, by the oracle's tolerances for it.
+#[test]
+fn activations_of_eight_bits_stay_close_at_every_level() {
+    let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 90).collect();
+    let of = |file: &Path, setup: &Setup, chunk| {
+        let mut placed = setup.load(&Checkpoint::open(file).unwrap(), &mut |_| {}).unwrap();
+        logits(&mut *placed.model, &ids, chunk, RopePolicy::Exact, None).unwrap()
+    };
+    for file in models() {
+        let exact = of(&file, &on(Device::Cpu), usize::MAX);
+        let mean = exact.iter().sum::<f32>() / exact.len() as f32;
+        let deviation = (exact.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / exact.len() as f32).sqrt();
+        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            let setup = Setup { activations: Activations::Int8, level: Some(level), ..on(Device::Cpu) };
+            let found = of(&file, &setup, usize::MAX);
+            let differences = || found.iter().zip(&exact).map(|(a, b)| (a - b).abs());
+            let rms = (differences().map(|d| d * d).sum::<f32>() / exact.len() as f32).sqrt();
+            let most = differences().fold(0.0, f32::max);
+            assert!(rms <= 0.05 * deviation && most <= 0.7, "{}, {level}: {rms}, {most}", file.display());
+            // however a prompt comes, and wherever the weights lie
+            for (chunk, pack, threads) in [(7, Pack::Load, 3), (1, Pack::Never, 1)] {
+                let other = of(&file, &Setup { pack, threads: Some(threads), ..setup.clone() }, chunk);
+                assert!(found == other, "{}, {level}, chunk {chunk}, {pack:?}", file.display());
             }
         }
     }

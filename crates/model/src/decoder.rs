@@ -136,8 +136,8 @@ impl<B: Backend> Decoder<B> {
         let config = checkpoint.config().clone();
         let mut loader =
             Loader { backend: &mut backend, checkpoint, config: &config, quant: options.quant, done: 0, progress };
-        let embed_tokens =
-            loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, Role::Plain)?;
+        let role = if config.tie_word_embeddings { Role::Plain } else { Role::Embedding };
+        let embed_tokens = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, role)?;
         let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
             layers.push(loader.layer(&config, i)?);

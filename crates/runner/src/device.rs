@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
-use phi3_tensor::cpu::{self, Cpu};
+use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
 use phi3_tensor::{Backend, KvType};
 use std::fmt;
 use std::str::FromStr;
@@ -64,6 +64,12 @@ pub struct Setup {
     pub device: Device,
     /// Threads of the CPU backend; as many as the process may use where absent.
     pub threads: Option<usize>,
+    /// Instruction set of the CPU backend; the widest that the processor has where absent.
+    pub level: Option<Level>,
+    /// Activations that the CPU backend multiplies quantised weights with.
+    pub activations: Activations,
+    /// When the CPU backend interleaves quantised weights.
+    pub pack: Pack,
     /// Tokens of a pass, at most.
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
@@ -83,6 +89,12 @@ pub struct Placed {
 }
 
 impl Setup {
+    /// How the CPU backend is set up.
+    fn cpu(&self) -> cpu::Options {
+        let Self { threads, level, activations, pack, .. } = *self;
+        cpu::Options { threads, level, activations, pack }
+    }
+
     /// How the decoder is set up.
     pub fn decoder(&self) -> DecoderOptions {
         let default = DecoderOptions::default();
@@ -96,7 +108,7 @@ impl Setup {
     /// What a checkpoint will take on the machine asked for, and that machine's line; nothing is loaded.
     pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, String)> {
         let on_cpu = || -> Result<(Plan, String)> {
-            let mut cpu = Cpu::new(cpu::Options { threads: self.threads, level: None })?;
+            let mut cpu = Cpu::new(self.cpu())?;
             let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder(), true)?;
             Ok((plan, cpu.info().to_string()))
         };
@@ -134,7 +146,7 @@ impl Setup {
     }
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
-        let backend = Cpu::new(cpu::Options { threads: self.threads, level: None })?;
+        let backend = Cpu::new(self.cpu())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
         Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
     }

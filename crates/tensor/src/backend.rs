@@ -118,8 +118,10 @@ impl fmt::Display for KvType {
 /// What a matrix is for, so that a backend can lay its rows out once, at load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Any projection, an embedding, or both at once (tied).
+    /// Any projection, or at once a projection and an embedding (tied).
     Plain,
+    /// An embedding, which nothing is multiplied with.
+    Embedding,
     /// Gate rows, then as many up rows: for [`Finish::SiluGate`].
     GateUp,
     /// Query, key and value rows: for [`Backend::project_qkv`].

@@ -5,6 +5,7 @@ use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use phi3_tensor::KvType;
+use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::PathBuf;
 
 /// Run Microsoft's Phi-3 models on the CPU or on any GPU.
@@ -58,6 +59,17 @@ pub(super) struct ModelArgs {
     /// Threads of the CPU backend [default: all that this process may use]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+    /// Instruction set of the CPU backend: avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What the CPU backend multiplies quantised weights with: int8 (fast) or f32 (exact) [default: int8; f32
+    /// for verify and logits]
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    pub(super) activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
+    /// mapped: an instant start, slower tokens)
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "N", value_parser = positive)]
     chunk: Option<usize>,
@@ -320,11 +332,19 @@ impl ModelArgs {
         Setup {
             device: self.device.clone(),
             threads: self.threads,
+            level: self.level,
+            activations: self.activations.unwrap_or_default(),
+            pack: self.pack,
             max_rows: None,
             max_binding: self.max_binding,
             quant: self.quant,
             kv: self.kv,
         }
+    }
+
+    /// The same, as exact as it can be where nothing else was asked for.
+    pub(super) fn exact(&self) -> Self {
+        Self { activations: self.activations.or(Some(Activations::F32)), ..self.clone() }
     }
 
     /// Tokens of a pass.
@@ -381,6 +401,22 @@ fn threads(text: &str) -> std::result::Result<usize, String> {
         Ok(n) if (1..=512).contains(&n) => Ok(n),
         _ => Err("expected a whole number from 1 to 512".into()),
     }
+}
+
+fn level(text: &str) -> std::result::Result<Level, String> {
+    let known = Level::from_name(&text.to_ascii_lowercase());
+    let known = known.ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::name).join(", ")))?;
+    if known.available() { Ok(known) } else { Err(format!("this processor has no {known}")) }
+}
+
+fn activations(text: &str) -> std::result::Result<Activations, String> {
+    let known = Activations::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", Activations::ALL.map(Activations::name).join(", ")))
+}
+
+fn pack(text: &str) -> std::result::Result<Pack, String> {
+    let known = Pack::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", Pack::ALL.map(Pack::name).join(", ")))
 }
 
 fn kv_type(text: &str) -> std::result::Result<KvType, String> {

@@ -13,7 +13,7 @@ use std::path::Path;
 /// `phi3-run logits`
 pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     let input = ask::input(&args.input)?;
-    let mut engine = output::load(&args.model)?;
+    let mut engine = output::load(&args.model.exact())?;
     let ids = ask::input_ids(&engine, &input)?;
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
@@ -79,7 +79,7 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
         return Err(wrong("--tolerance", "a number of at least 0", tolerance.to_string()));
     }
     let golden = Golden::read(folder)?;
-    let placed = load(&args.model)?;
+    let placed = load(&args.model.exact())?;
     let mut model = placed.model;
     let on_cpu = model.device().kind == phi3_tensor::DeviceKind::Cpu;
     let tolerance = args.tolerance.unwrap_or(if on_cpu { 1e-4 } else { 2e-4 });

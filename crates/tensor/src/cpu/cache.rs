@@ -1,10 +1,11 @@
 //! The paged key/value cache of the CPU.
 
 use super::kernels::Panels;
+use super::pool::Pool;
 use super::zeros;
 use crate::{Batch, Error, Heads, KvType, PAGE, Result};
 use half::f16;
-use rayon::prelude::*;
+use std::sync::Mutex;
 
 /// Keys and values: a page of a layer holds, per key/value head, keys `[head_dim][PAGE]`, then values
 /// `[PAGE][head_dim]`. Keys lie across the positions so that the scores of a page come out side by side.
@@ -26,21 +27,30 @@ enum Page {
     },
 }
 
-/// The rows of a pass by the page that their keys go to: `(page, [(row, slot)])`.
-pub(super) fn group_by_page(batch: &Batch, out: &mut Vec<(u32, Vec<(usize, usize)>)>) {
+/// Where the keys and values of a row of the pass go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    page: u32,
+    slot: usize,
+    row: usize,
+}
+
+/// The targets of a pass, by page.
+pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) -> Result<()> {
     out.clear();
     for segment in &batch.segments {
-        let pages = &batch.pages[segment.pages.clone()];
+        let pages = batch.pages.get(segment.pages.clone()).unwrap_or_default();
         for (i, row) in segment.rows.clone().enumerate() {
             let position = segment.position + i;
-            let page = pages[position / PAGE];
-            match out.last_mut() {
-                Some((last, rows)) if *last == page => rows.push((row, position % PAGE)),
-                _ => out.push((page, vec![(row, position % PAGE)])),
-            }
+            let Some(&page) = pages.get(position / PAGE) else {
+                let (op, what) = ("begin", "pages of a segment");
+                return Err(Error::Mismatch { op, what, expected: position / PAGE + 1, found: pages.len() });
+            };
+            out.push(Target { page, slot: position % PAGE, row });
         }
     }
-    out.sort_unstable_by_key(|(page, _)| *page);
+    out.sort_unstable();
+    Ok(())
 }
 
 impl Cache {
@@ -113,38 +123,46 @@ impl Cache {
     pub(super) fn append(
         &mut self,
         layer: usize,
-        by_page: &[(u32, Vec<(usize, usize)>)],
+        targets: &[Target],
         projected: &[f32],
         width: usize,
+        pool: &Pool,
     ) -> Result<()> {
         let heads = self.heads;
         let pages = &mut self.pages[layer];
-        if let Some((page, _)) = by_page.last().filter(|(page, _)| *page as usize >= pages.len()) {
+        let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return Ok(()) };
+        if last.page as usize >= pages.len() {
             let (op, what) = ("project_qkv", "page");
-            return Err(Error::Mismatch { op, what, expected: pages.len(), found: *page as usize });
+            return Err(Error::Mismatch { op, what, expected: pages.len(), found: last.page as usize });
         }
-        let write = |(page, rows): (&mut Page, &[(usize, usize)])| {
-            for &(row, slot) in rows {
-                let kv = &projected[row * width + heads.q_dim()..(row + 1) * width];
+        let write = |page: &mut Page, targets: &[Target]| {
+            for target in targets {
+                let kv = &projected[target.row * width + heads.q_dim()..(target.row + 1) * width];
                 let (keys, values) = kv.split_at(heads.kv_dim());
-                page.write(heads, slot, keys, values);
+                page.write(heads, target.slot, keys, values);
             }
         };
-        if let [(page, rows)] = by_page {
-            write((&mut pages[*page as usize], rows));
+        if first.page == last.page {
+            write(&mut pages[first.page as usize], targets);
             return Ok(());
         }
-        // two segments never share a page that one of them writes, so each page appears once and in order
-        let mut wanted = by_page.iter().peekable();
-        let targets: Vec<_> = pages
+        // two segments never share a page that one of them writes
+        let mut wanted = targets.chunk_by(|a, b| a.page == b.page).peekable();
+        let shares: Vec<_> = pages
             .iter_mut()
             .enumerate()
             .filter_map(|(i, page)| {
-                let (_, rows) = wanted.next_if(|(id, _)| *id as usize == i)?;
-                Some((page, rows.as_slice()))
+                let targets = wanted.next_if(|targets| targets[0].page as usize == i)?;
+                Some(Mutex::new((page, targets)))
             })
             .collect();
-        targets.into_par_iter().for_each(write);
+        pool.run(shares.len(), &|i| {
+            // a lock of its own for every task: it only hands over the page
+            if let Ok(mut share) = shares[i].lock() {
+                let (page, targets) = &mut *share;
+                write(page, targets);
+            }
+        });
         Ok(())
     }
 }

@@ -3,11 +3,13 @@
 //! Each result is summed in an order that depends on its own operands only, not on how many rows a pass has: a token's
 //! logits are the same bits whether its prompt came whole, in chunks or beside other sequences.
 
+use super::panel::PANEL;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
+use super::units::{self, Unit};
 use crate::quant::{self, Block};
 use crate::{DType, Heads, KvType, PAGE};
 use std::cell::Cell;
@@ -15,12 +17,12 @@ use std::ops::Range;
 
 /// Compiles a generic function for every instruction set and picks at run time.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
         $(#[$doc])*
-        unsafe fn $name(level: Level, $($arg: $ty),*) {
+        $vis unsafe fn $name(level: Level, $($arg: $ty),*) {
             match level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => {
+                Level::Avx512 | Level::Avx512Vnni => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
                     unsafe fn go($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.
@@ -41,7 +43,7 @@ macro_rules! dispatch {
                 }
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: the outer function's promise.
-                Level::Neon => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
+                Level::Neon | Level::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
                 // SAFETY: the outer function's promise.
                 _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
             }
@@ -335,7 +337,7 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
                 match finish {
                     Finish::Replace => *cell = y[o],
                     Finish::Add => *cell += y[o],
-                    Finish::SiluGate => *cell = silu(y[o]) * y[GROUP / 2 + o],
+                    Finish::SiluGate => *cell = silu::<S>(y[o]) * y[GROUP / 2 + o],
                 }
             }
         }
@@ -343,9 +345,75 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
     M
 }
 
+/// `e^x`, to 6e-7 of itself; 0 below -87, and at most `e^88`.
+///
+/// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
 #[inline(always)]
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
+fn exp<S: Simd>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let bounded = if x > 88.0 { 88.0 } else { x };
+    let bounded = if bounded < -87.0 { -87.0 } else { bounded };
+    let shifted = fma::<S>(bounded, std::f32::consts::LOG2_E, ROUND);
+    let whole = shifted - ROUND;
+    let rest = fma::<S>(whole, -0.693_359_4, bounded);
+    let rest = fma::<S>(whole, 2.121_944_4e-4, rest);
+    let mut sum = 8.369_148e-3;
+    for factor in [4.194_512_6e-2, 0.166_662_77, 0.499_988_67, 1.0, 1.0] {
+        sum = fma::<S>(sum, rest, factor);
+    }
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
+    if x < -87.0 { 0.0 } else { sum * power }
+}
+
+#[inline(always)]
+fn silu<S: Simd>(x: f32) -> f32 {
+    x / (1.0 + exp::<S>(-x))
+}
+
+/// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
+pub(super) fn finish(
+    level: Level,
+    finish: Finish,
+    sums: &[[f32; PANEL]],
+    ups: &[[f32; PANEL]],
+    first: usize,
+    cells: Range<usize>,
+    out: Output<'_>,
+) {
+    // SAFETY: the level is available; cells are the task's own.
+    unsafe { finish_rows(level, finish, sums, ups, first, cells, out) }
+}
+
+dispatch!(finish_rows = finish_generic(
+    finish: Finish,
+    sums: &[[f32; PANEL]],
+    ups: &[[f32; PANEL]],
+    first: usize,
+    cells: Range<usize>,
+    out: Output<'_>
+));
+
+#[inline(always)]
+unsafe fn finish_generic<S: Simd>(
+    finish: Finish,
+    sums: &[[f32; PANEL]],
+    ups: &[[f32; PANEL]],
+    first: usize,
+    cells: Range<usize>,
+    out: Output<'_>,
+) {
+    for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
+        // SAFETY: cells of this task only.
+        let out = unsafe { out.slice(first + i, cells.clone()) };
+        match finish {
+            Finish::Replace => out.copy_from_slice(&sums[..out.len()]),
+            Finish::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+            Finish::SiluGate => {
+                let gated: [f32; PANEL] = std::array::from_fn(|i| silu::<S>(sums[i]) * ups[i]);
+                out.copy_from_slice(&gated[..out.len()]);
+            }
+        }
+    }
 }
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
@@ -353,6 +421,13 @@ pub(super) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &
     assert!(x.len() == weight.len() && x.len() == out.len());
     // SAFETY: the level is available; the lengths were checked.
     unsafe { norm_row(level, x, weight, eps, out) }
+}
+
+dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit]));
+
+#[inline(always)]
+unsafe fn quantise_generic<S: Simd>(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit]) {
+    units::quantise(x, offset, sixteens, units);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));

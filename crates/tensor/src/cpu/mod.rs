@@ -1,15 +1,26 @@
 //! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
 
 mod cache;
+mod codes;
+mod integer;
 mod kernels;
+mod lanes;
+mod matrix;
+mod panel;
+mod pool;
+mod project;
 mod simd;
+mod units;
 
 pub use cache::Cache;
-use kernels::{Attend, Input, Output, Weights};
+use cache::Target;
+use kernels::{Attend, Output};
+pub use matrix::Matrix;
+use pool::Pool;
 pub use simd::Level;
+use units::Unit;
 
 use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
-use rayon::prelude::*;
 
 /// How the CPU backend runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,34 +29,75 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Instruction set; the widest that the processor has where absent.
     pub level: Option<Level>,
+    /// Type of the activations that quantised weights are multiplied with.
+    pub activations: Activations,
+    /// When quantised weights are interleaved.
+    pub pack: Pack,
+}
+
+/// Type of the activations that quantised weights are multiplied with; plain weights always have f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// Whole numbers of eight bits, with a scale for every 32.
+    #[default]
+    Int8,
+    /// Single precision: as exact as the weights, and slow.
+    F32,
+}
+
+impl Activations {
+    /// Every type, for tests that walk them.
+    pub const ALL: [Activations; 2] = [Activations::Int8, Activations::F32];
+
+    /// Lower-case name, as command lines take it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activations::Int8 => "int8",
+            Activations::F32 => "f32",
+        }
+    }
+}
+
+/// When quantised weights are interleaved for multiplication with activations of eight bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Pack {
+    /// Once, at load, into memory of their own.
+    #[default]
+    Load,
+    /// Whenever they are used: the file stays mapped, loading is instant, each token slower.
+    Never,
+}
+
+impl Pack {
+    /// Every choice, for tests that walk them.
+    pub const ALL: [Pack; 2] = [Pack::Load, Pack::Never];
+
+    /// Lower-case name, as command lines take it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pack::Load => "load",
+            Pack::Never => "never",
+        }
+    }
 }
 
 /// The processor as a [`Backend`].
 pub struct Cpu {
     info: DeviceInfo,
     level: Level,
-    threads: usize,
-    pool: rayon::ThreadPool,
+    activations: Activations,
+    pack: Pack,
+    pool: Pool,
     batch: Batch,
     /// Rows that the operations work on.
     active: usize,
-    /// Rows of the pass by page, for [`Cache::append`].
-    by_page: Vec<(u32, Vec<(usize, usize)>)>,
+    /// Where the keys and values of the pass go.
+    targets: Vec<Target>,
     normed: Vec<f32>,
     projected: Vec<f32>,
-}
-
-/// A weight, where it lies.
-pub struct Matrix {
-    weight: Weight,
-    role: Role,
-}
-
-impl Matrix {
-    fn weights(&self) -> Weights<'_> {
-        let Weight { rows, cols, dtype, .. } = self.weight;
-        Weights { bytes: self.weight.bytes(), dtype, rows, cols }
-    }
+    units: Vec<Unit>,
+    /// A row of an embedding in panels.
+    row: Vec<u8>,
 }
 
 /// Activations `[rows, dim]`.
@@ -86,11 +138,6 @@ impl Cpu {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let level = options.level.filter(|level| level.available()).unwrap_or_else(Level::best);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("phi3-{i}"))
-            .build()
-            .map_err(|e| Error::Threads { threads, message: e.to_string() })?;
         let plural = if threads == 1 { "" } else { "s" };
         let info = DeviceInfo {
             kind: DeviceKind::Cpu,
@@ -100,68 +147,22 @@ impl Cpu {
         Ok(Self {
             info,
             level,
-            threads,
-            pool,
+            activations: options.activations,
+            pack: options.pack,
+            pool: Pool::new(threads)?,
             batch: Batch::default(),
             active: 0,
-            by_page: Vec::new(),
+            targets: Vec::new(),
             normed: Vec::new(),
             projected: Vec::new(),
+            units: Vec::new(),
+            row: Vec::new(),
         })
     }
 
     /// Runs `0 .. tasks` on the pool, or here where `work` is small.
-    fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync + Send) {
-        if tasks <= 1 || self.threads == 1 || work < SERIAL {
-            (0..tasks).for_each(task);
-        } else {
-            self.pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&task));
-        }
-    }
-
-    /// `out = finish(norm(x) wᵀ)` for the active rows.
-    fn product(
-        &mut self,
-        x: &Rows,
-        norm: Option<Norm<'_, Self>>,
-        weight: &Matrix,
-        finish: Finish,
-        width: usize,
-        out: &mut [f32],
-    ) -> Result<()> {
-        let w = weight.weights();
-        same("project", "input width", w.cols, x.dim)?;
-        let rows = self.active;
-        let mut normed = std::mem::take(&mut self.normed);
-        let values = match norm {
-            Some(norm) => {
-                same("project", "norm width", x.dim, norm.weight.len())?;
-                if normed.len() < rows * x.dim {
-                    normed = zeros(&self.info.name, "normed activations", rows * x.dim)?;
-                }
-                self.norm_rows(x, norm, &mut normed);
-                &normed
-            }
-            None => &x.values,
-        };
-        let x = Input { values, rows, dim: x.dim };
-        let out = Output::new(out, width);
-        let (task, tasks) = self.split(width, w.cols, rows);
-        self.parallel(rows * w.rows * w.cols, tasks, |i| {
-            let columns = i * task..((i + 1) * task).min(width);
-            kernels::project(self.level, x, w, finish, columns, out);
-        });
-        self.normed = normed;
-        Ok(())
-    }
-
-    /// Outputs of a task, and the number of tasks: about eight a thread, in groups of four, of at most 256 KiB of
-    /// weights when many rows pass over them.
-    fn split(&self, width: usize, cols: usize, rows: usize) -> (usize, usize) {
-        let even = width.div_ceil(self.threads * 8).next_multiple_of(4);
-        let fits = if rows > 1 { ((256 << 10) / (2 * cols.max(1))).next_multiple_of(4) } else { usize::MAX };
-        let task = even.min(fits).max(4);
-        (task, width.div_ceil(task))
+    fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync) {
+        if work < SERIAL { (0..tasks).for_each(task) } else { self.pool.run(tasks, &task) }
     }
 
     fn norm_rows(&self, x: &Rows, norm: Norm<'_, Self>, out: &mut [f32]) {
@@ -206,7 +207,12 @@ impl Backend for Cpu {
         if role == Role::GateUp {
             same("matrix", "rows of gate and up (even)", 0, weight.rows % 2)?;
         }
-        Ok(Matrix { weight: weight.clone(), role })
+        let matrix = Matrix::new(weight, role);
+        let pack = weight.dtype.is_quantised()
+            && role != Role::Embedding
+            && self.activations == Activations::Int8
+            && self.pack == Pack::Load;
+        if pack { matrix.packed(&self.pool) } else { Ok(matrix) }
     }
 
     fn vector(&mut self, _name: &str, values: &[f32]) -> Result<Vec<f32>> {
@@ -232,17 +238,15 @@ impl Backend for Cpu {
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         self.batch.clone_from(batch);
         self.active = batch.rows();
-        cache::group_by_page(batch, &mut self.by_page);
-        Ok(())
+        cache::targets(batch, &mut self.targets)
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
-        let table = &table.weight;
         same("embed", "output width", table.cols, out.dim)?;
         at_most("embed", "rows", out.values.len() / out.dim.max(1), self.active)?;
         for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(&self.batch.tokens) {
             at_most("embed", "token", table.rows.saturating_sub(1), token as usize)?;
-            table.dtype.widen(table.row(token as usize), out);
+            table.widen(token as usize, &mut self.row, out)?;
         }
         Ok(())
     }
@@ -264,7 +268,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let gated = finish == Finish::SiluGate;
         same("project", "gate role", usize::from(gated), usize::from(weight.role == Role::GateUp))?;
-        let width = if gated { weight.weight.rows / 2 } else { weight.weight.rows };
+        let width = if gated { weight.rows / 2 } else { weight.rows };
         same("project", "output width", width, out.dim)?;
         self.product(x, norm, weight, finish, width, &mut out.values)
     }
@@ -280,7 +284,7 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let heads = cache.heads();
         let width = heads.qkv_dim();
-        same("project_qkv", "weight rows", width, weight.weight.rows)?;
+        same("project_qkv", "weight rows", width, weight.rows)?;
         same("project_qkv", "query width", heads.q_dim(), q.dim)?;
         same("project_qkv", "rotation", self.active * heads.rotary_dim, self.batch.rope.len())?;
         let mut projected = std::mem::take(&mut self.projected);
@@ -290,9 +294,7 @@ impl Backend for Cpu {
         self.product(x, Some(norm), weight, Finish::Replace, width, &mut projected)?;
         self.projected = projected;
         self.rotate(heads, q);
-        let (pool, work) = (&self.pool, self.active * width * 4);
-        let mut append = || cache.append(layer, &self.by_page, &self.projected, width);
-        if work < SERIAL || self.threads == 1 { append() } else { pool.install(append) }
+        cache.append(layer, &self.targets, &self.projected, width, &self.pool)
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {

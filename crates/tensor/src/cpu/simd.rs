@@ -12,13 +12,35 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW and VL, 512 bits.
     Avx512,
+    /// AVX-512 with VNNI, the dot products of bytes.
+    Avx512Vnni,
     /// AArch64's NEON, 128 bits.
     Neon,
+    /// NEON with the dot products of bytes.
+    NeonDot,
 }
 
 impl Level {
     /// Every level, widest last.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 6] =
+        [Level::Portable, Level::Neon, Level::NeonDot, Level::Avx2, Level::Avx512, Level::Avx512Vnni];
+
+    /// Lower-case name, as command lines take it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Vnni => "avx512-vnni",
+            Level::Neon => "neon",
+            Level::NeonDot => "neon-dot",
+        }
+    }
+
+    /// The level of a name of [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
 
     /// The widest level that this processor has.
     pub fn best() -> Self {
@@ -40,8 +62,12 @@ impl Level {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => Level::Avx512.available() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
             _ => false,
         }
     }
@@ -53,7 +79,9 @@ impl fmt::Display for Level {
             Level::Portable => "portable",
             Level::Avx2 => "AVX2",
             Level::Avx512 => "AVX-512",
+            Level::Avx512Vnni => "AVX-512 VNNI",
             Level::Neon => "NEON",
+            Level::NeonDot => "NEON dot product",
         })
     }
 }

@@ -180,7 +180,7 @@ impl Backend for Gpu {
 
     fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
         same("embed", "output width", table.cols, out.dim)?;
-        same("embed", "plain role", 1, usize::from(table.role == Role::Plain))?;
+        same("embed", "plain role", 1, usize::from(matches!(table.role, Role::Plain | Role::Embedding)))?;
         at_most("embed", "largest token", table.rows, self.table.tokens)?;
         same("embed", "rows", self.table.rows, self.rows)?;
         out.check("embed", self.rows)?;

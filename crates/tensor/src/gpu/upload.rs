@@ -132,7 +132,7 @@ impl Layout {
 
 fn check_rows(weight: &Weight, role: Role) -> Result<()> {
     let expected = match role {
-        Role::Plain => weight.rows,
+        Role::Plain | Role::Embedding => weight.rows,
         Role::GateUp => weight.rows.next_multiple_of(2),
         Role::Qkv(heads) => heads.qkv_dim(),
     };
@@ -245,7 +245,7 @@ impl Order {
     /// The file's row that stands in row `row` of the device.
     fn source(&self, row: usize) -> usize {
         match self.role {
-            Role::Plain => row,
+            Role::Plain | Role::Embedding => row,
             // gate 0, up 0, gate 1, up 1, ...
             Role::GateUp => row / 2 + row % 2 * (self.rows / 2),
             // the two dimensions of a rotated pair next to each other

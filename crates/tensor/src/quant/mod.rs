@@ -15,7 +15,7 @@ pub(crate) use decode::{Block, Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, row};
 pub(crate) use decode_k::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
 
 /// What the indices of IQ4_NL and IQ4_XS choose from (`kvalues_iq4nl`).
-const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(crate) const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Offsets of the halves (scale, minimum) in a block.
 pub(crate) fn scales(dtype: DType) -> &'static [usize] {

@@ -1,0 +1,227 @@
+//! Projections in whole numbers: quantised weights in panels times activations in eight bits.
+//!
+//! For each unit of 32 elements the products are summed exactly, then scaled and added in f32, units in order: a result
+//! depends on its own operands only, not on how many rows a pass has.
+
+use super::codes::{self, Codes};
+use super::lanes::{self, Lanes};
+use super::panel::PANEL;
+use super::simd::Level;
+use super::units::{UNIT, Unit};
+use crate::DType;
+
+/// How far ahead weights are asked for, in bytes.
+const AHEAD: usize = 2048;
+
+/// A panel and the activation rows that it is multiplied with.
+struct Task<'a> {
+    panel: &'a [u8],
+    /// `[rows, stride]`
+    units: &'a [Unit],
+    /// Units of a row.
+    stride: usize,
+    /// A row's product with each row of the panel.
+    sums: &'a mut [[f32; PANEL]],
+}
+
+/// The products of a panel's rows with `sums.len()` rows of activations, each of `stride` units.
+pub(super) fn product(
+    level: Level,
+    dtype: DType,
+    panel: &[u8],
+    units: &[Unit],
+    stride: usize,
+    sums: &mut [[f32; PANEL]],
+) {
+    assert!(units.len() >= sums.len() * stride);
+    let task = Task { panel, units, stride, sums };
+    match dtype {
+        DType::F32 | DType::F16 | DType::Bf16 => unreachable!("plain types have kernels of their own"),
+        DType::Q8_0 => run::<codes::Q8_0>(level, task),
+        DType::Q4_0 => run::<codes::Q4_0>(level, task),
+        DType::Q4_1 => run::<codes::Q4_1>(level, task),
+        DType::Q5_0 => run::<codes::Q5_0>(level, task),
+        DType::Q5_1 => run::<codes::Q5_1>(level, task),
+        DType::Q2K => run::<codes::Q2K>(level, task),
+        DType::Q3K => run::<codes::Q3K>(level, task),
+        DType::Q4K => run::<codes::Q4K>(level, task),
+        DType::Q5K => run::<codes::Q5K>(level, task),
+        DType::Q6K => run::<codes::Q6K>(level, task),
+        DType::Iq4Nl => run::<codes::Iq4Nl>(level, task),
+        DType::Iq4Xs => run::<codes::Iq4Xs>(level, task),
+    }
+}
+
+/// [`rows`] compiled for the instruction set of `level`.
+fn run<C: Codes>(level: Level, task: Task<'_>) {
+    assert!(task.panel.len() == task.stride / C::UNITS * C::BYTES && task.stride.is_multiple_of(C::UNITS));
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => {
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+            unsafe fn go<C: Codes>(task: Task<'_>) {
+                // SAFETY: the outer function's promise.
+                unsafe { rows::<lanes::Vnni, C>(task) }
+            }
+            // SAFETY: a level is only used where it is available; the panel is whole blocks, of as many units as a row.
+            unsafe { go::<C>(task) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
+            unsafe fn go<C: Codes>(task: Task<'_>) {
+                // SAFETY: the outer function's promise.
+                unsafe { rows::<lanes::Avx512, C>(task) }
+            }
+            // SAFETY: as above.
+            unsafe { go::<C>(task) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn go<C: Codes>(task: Task<'_>) {
+                // SAFETY: the outer function's promise.
+                unsafe { rows::<lanes::Avx2, C>(task) }
+            }
+            // SAFETY: as above.
+            unsafe { go::<C>(task) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot => {
+            #[target_feature(enable = "dotprod")]
+            unsafe fn go<C: Codes>(task: Task<'_>) {
+                // SAFETY: the outer function's promise.
+                unsafe { rows::<lanes::NeonDot, C>(task) }
+            }
+            // SAFETY: as above.
+            unsafe { go::<C>(task) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon => unsafe { rows::<lanes::Neon, C>(task) },
+        // SAFETY: as above.
+        _ => unsafe { rows::<lanes::Portable, C>(task) },
+    }
+}
+
+#[inline(always)]
+unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
+    let mut sums = task.sums;
+    let mut units = task.units.as_ptr();
+    while !sums.is_empty() {
+        // SAFETY: the caller's; `units` has a row for each of `sums`.
+        unsafe {
+            let taken = match sums.len() {
+                16.. => block::<L, C, 16>(task.panel, units, task.stride, sums),
+                4.. => block::<L, C, 4>(task.panel, units, task.stride, sums),
+                _ => block::<L, C, 1>(task.panel, units, task.stride, sums),
+            };
+            units = units.add(taken * task.stride);
+            sums = &mut sums[taken..];
+        }
+    }
+}
+
+/// A panel times M activation rows. Returns M.
+#[inline(always)]
+unsafe fn block<L: Lanes, C: Codes, const M: usize>(
+    panel: &[u8],
+    units: *const Unit,
+    stride: usize,
+    sums: &mut [[f32; PANEL]],
+) -> usize {
+    let parts = PANEL / L::ROWS;
+    // SAFETY: blocks lie in the panel, units in the rows that the caller vouches for.
+    unsafe {
+        // a panel is at most four registers
+        let mut acc = [[L::splat_f32(0.0); M]; 4];
+        for b in 0..stride / C::UNITS {
+            let block = panel.as_ptr().add(b * C::BYTES);
+            for part in 0..parts {
+                let head = C::head::<L>(block, part);
+                for u in 0..C::UNITS {
+                    if part == 0 && M == 1 {
+                        let bytes = C::BYTES / C::UNITS;
+                        for line in 0..bytes.div_ceil(64) {
+                            L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
+                        }
+                    }
+                    let codes = C::codes::<L>(block, part, u);
+                    for half in 0..if C::SIXTEENS { 2 } else { 1 } {
+                        let [scale, min] = C::scale::<L>(head, block, part, u, half);
+                        for (m, acc) in acc[part].iter_mut().enumerate() {
+                            let x = &*units.add(m * stride + b * C::UNITS + u);
+                            let dot = if C::SIXTEENS {
+                                quads::<L, C, 4>(&codes, x, 4 * half, x.start[half])
+                            } else {
+                                quads::<L, C, 8>(&codes, x, 0, x.start[0])
+                            };
+                            let scale = L::mul(scale, L::splat_f32(x.scale));
+                            *acc = L::fma(L::to_f32(dot), scale, *acc);
+                            if C::MINIMA {
+                                *acc = L::fma(min, L::splat_f32(x.sum[half]), *acc);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for (m, sums) in sums.iter_mut().take(M).enumerate() {
+            for (part, acc) in acc.iter().enumerate().take(parts) {
+                L::store(sums.as_mut_ptr().add(part * L::ROWS), acc[m]);
+            }
+        }
+    }
+    M
+}
+
+/// `start` plus the products of N quads from `first` on, in two chains.
+#[inline(always)]
+unsafe fn quads<L: Lanes, C: Codes, const N: usize>(codes: &[L::I; 8], x: &Unit, first: usize, start: i32) -> L::I {
+    // SAFETY: the caller's.
+    unsafe {
+        let dot = |sum, i| {
+            if C::SIGNED { L::dot_biased(sum, codes[i], x.quad(i)) } else { L::dot(sum, codes[i], x.quad(i)) }
+        };
+        let (mut a, mut b) = (L::splat(start), L::splat(0));
+        for i in 0..N / 2 {
+            a = dot(a, first + i);
+            b = dot(b, first + N / 2 + i);
+        }
+        L::add(a, b)
+    }
+}
+
+/// Units of a row of `dim` elements.
+pub(super) fn units_of(dim: usize) -> usize {
+    dim.div_ceil(UNIT)
+}
+
+/// A row of activations for weights of `dtype`.
+pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit]) {
+    assert!(units.len() == units_of(x.len()));
+    let (offset, sixteens) = match dtype {
+        DType::F32 | DType::F16 | DType::Bf16 => return,
+        DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => (bias(level), false),
+        DType::Q4_0 => (codes::Q4_0::OFFSET, codes::Q4_0::SIXTEENS),
+        DType::Q4_1 => (codes::Q4_1::OFFSET, codes::Q4_1::SIXTEENS),
+        DType::Q5_0 => (codes::Q5_0::OFFSET, codes::Q5_0::SIXTEENS),
+        DType::Q5_1 => (codes::Q5_1::OFFSET, codes::Q5_1::SIXTEENS),
+        DType::Q2K => (codes::Q2K::OFFSET, codes::Q2K::SIXTEENS),
+        DType::Q3K => (codes::Q3K::OFFSET, codes::Q3K::SIXTEENS),
+        DType::Q4K => (codes::Q4K::OFFSET, codes::Q4K::SIXTEENS),
+        DType::Q5K => (codes::Q5K::OFFSET, codes::Q5K::SIXTEENS),
+        DType::Q6K => (codes::Q6K::OFFSET, codes::Q6K::SIXTEENS),
+    };
+    // SAFETY: the level is available; plain loops over checked slices.
+    unsafe { super::kernels::quantise_units(level, x, offset, sixteens, units) }
+}
+
+/// What the level's kernel adds to signed codes.
+fn bias(level: Level) -> i32 {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => lanes::Vnni::BIAS,
+        _ => 0,
+    }
+}

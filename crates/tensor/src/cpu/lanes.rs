@@ -1,0 +1,193 @@
+//! Registers of whole numbers: several rows of a weight side by side, four elements of each in a 32-bit lane.
+
+/// What the integer kernel needs of an instruction set. A *quad* is four consecutive elements of a row: one lane.
+///
+/// Sums of products are exact, so every implementation gives the same whole numbers.
+///
+/// # Safety
+///
+/// Every function needs the instruction set at run time, and pointers to as many readable bytes as it loads.
+pub(super) unsafe trait Lanes: Copy + 'static {
+    /// One quad, or one 32-bit number, of each row.
+    type I: Copy;
+    /// One f32 of each row.
+    type F: Copy;
+    /// Rows in a register; divides [`PANEL`](super::panel::PANEL).
+    const ROWS: usize;
+    /// What [`biased`](Self::biased) adds to signed elements.
+    const BIAS: i32;
+
+    /// The quads at `p`: `4 * ROWS` bytes.
+    unsafe fn load(p: *const u8) -> Self::I;
+    /// `ROWS` bytes, each widened to a lane.
+    unsafe fn bytes(p: *const u8) -> Self::I;
+    /// As [`bytes`](Self::bytes), with their signs.
+    unsafe fn signed_bytes(p: *const u8) -> Self::I;
+    /// `ROWS` halves.
+    unsafe fn halves(p: *const u8) -> Self::F;
+    unsafe fn splat(v: i32) -> Self::I;
+    unsafe fn splat_f32(v: f32) -> Self::F;
+    /// Every byte with `mask`.
+    unsafe fn and(a: Self::I, mask: u8) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts right within each pair of bytes; bits from the neighbour come in, for a mask to take away.
+    unsafe fn shr(a: Self::I, n: usize) -> Self::I;
+    /// As [`shr`](Self::shr), to the left.
+    unsafe fn shl(a: Self::I, n: usize) -> Self::I;
+    /// Every byte, below 16, replaced by its entry.
+    unsafe fn lookup(a: Self::I, table: &[i8; 16]) -> Self::I;
+    /// Signed elements as [`dot_biased`](Self::dot_biased) takes them.
+    unsafe fn biased(a: Self::I) -> Self::I;
+    /// Adds to each lane the product of its quad, of unsigned elements below 64, with the signed quad x.
+    unsafe fn dot(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
+    /// As [`dot`](Self::dot), of elements that [`biased`](Self::biased) made: `x * (element + BIAS)`.
+    unsafe fn dot_biased(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
+    unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn to_f32(a: Self::I) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Writes `ROWS` f32.
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// Asks for a cache line that need not exist.
+    unsafe fn prefetch(p: *const u8);
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+#[inline(always)]
+fn each_byte(a: [i32; 16], f: impl Fn(u8) -> u8) -> [i32; 16] {
+    a.map(|lane| i32::from_le_bytes(lane.to_le_bytes().map(&f)))
+}
+
+// SAFETY: needs no instruction set; loads are unaligned and of the stated length.
+unsafe impl Lanes for Portable {
+    type I = [i32; 16];
+    type F = [f32; 16];
+    const ROWS: usize = 16;
+    const BIAS: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> [i32; 16] {
+        // SAFETY: 64 readable bytes, by the trait.
+        unsafe { p.cast::<[[u8; 4]; 16]>().read() }.map(i32::from_le_bytes)
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(p: *const u8) -> [i32; 16] {
+        // SAFETY: 16 readable bytes, by the trait.
+        unsafe { p.cast::<[u8; 16]>().read() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn signed_bytes(p: *const u8) -> [i32; 16] {
+        // SAFETY: 16 readable bytes, by the trait.
+        unsafe { p.cast::<[i8; 16]>().read() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn halves(p: *const u8) -> [f32; 16] {
+        // SAFETY: 32 readable bytes, by the trait.
+        unsafe { p.cast::<[[u8; 2]; 16]>().read() }.map(|h| half::f16::from_le_bytes(h).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn splat(v: i32) -> [i32; 16] {
+        [v; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn splat_f32(v: f32) -> [f32; 16] {
+        [v; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: [i32; 16], mask: u8) -> [i32; 16] {
+        a.map(|lane| lane & i32::from_le_bytes([mask; 4]))
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn shr(a: [i32; 16], n: usize) -> [i32; 16] {
+        a.map(|lane| (lane as u32 >> n) as i32)
+    }
+
+    #[inline(always)]
+    unsafe fn shl(a: [i32; 16], n: usize) -> [i32; 16] {
+        a.map(|lane| lane << n)
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(a: [i32; 16], table: &[i8; 16]) -> [i32; 16] {
+        each_byte(a, |b| table[usize::from(b & 15)] as u8)
+    }
+
+    #[inline(always)]
+    unsafe fn biased(a: [i32; 16]) -> [i32; 16] {
+        a
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+        let x = x.to_le_bytes();
+        std::array::from_fn(|i| {
+            let quad = quads[i].to_le_bytes();
+            (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b]) * i32::from(x[b] as i8))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn dot_biased(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+        let x = x.to_le_bytes();
+        std::array::from_fn(|i| {
+            let quad = quads[i].to_le_bytes();
+            (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b] as i8) * i32::from(x[b] as i8))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(a: [i32; 16]) -> [f32; 16] {
+        a.map(|v| v as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [f32; 16]) {
+        // SAFETY: 16 writable f32, by the trait.
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
+}
+
+#[cfg(target_arch = "x86_64")]
+#[path = "lanes_x86.rs"]
+mod x86;
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512, Vnni};
+
+#[cfg(target_arch = "aarch64")]
+#[path = "lanes_arm.rs"]
+mod arm;
+#[cfg(target_arch = "aarch64")]
+pub(super) use arm::{Neon, NeonDot};

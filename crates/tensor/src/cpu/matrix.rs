@@ -1,0 +1,86 @@
+//! A weight as the CPU holds it.
+
+use super::panel::{self, Order, PANEL, Panels};
+use super::pool::Pool;
+use super::zeros;
+use crate::{DType, Result, Role, Weight};
+use std::sync::Mutex;
+
+/// Where the weights lie.
+pub(super) enum Store {
+    /// As the checkpoint has them, row by row.
+    Rows(Weight),
+    /// In panels of their own.
+    Panels(Panels),
+}
+
+/// A weight matrix of the CPU.
+pub struct Matrix {
+    pub(super) role: Role,
+    pub(super) dtype: DType,
+    /// Rows of the matrix, and elements of a row.
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) order: Order,
+    pub(super) store: Store,
+}
+
+impl Matrix {
+    pub(super) fn new(weight: &Weight, role: Role) -> Self {
+        let order = Order { rows: weight.rows, gated: role == Role::GateUp };
+        let store = Store::Rows(weight.clone());
+        Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, order, store }
+    }
+
+    /// Interleaves the rows, on all threads.
+    pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
+        let Store::Rows(weight) = &self.store else { return Ok(self) };
+        let row = weight.row_bytes();
+        let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
+        let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
+        pool.run(targets.len(), &|i| {
+            // a lock of its own for every task: it only hands over the target
+            if let Ok(mut target) = targets[i].lock() {
+                let (range, panel) = &mut *target;
+                panel::pack(weight.dtype, &weight.bytes()[range.start * row..range.end * row], row, panel);
+            }
+        });
+        drop(targets);
+        self.store = Store::Panels(panels);
+        Ok(self)
+    }
+
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.dtype.bytes(self.cols).unwrap_or(0)
+    }
+
+    /// Panel i; interleaved in `room` where the rows lie as the file has them.
+    pub(super) fn panel<'a>(&'a self, i: usize, room: &'a mut Vec<u8>) -> &'a [u8] {
+        match &self.store {
+            Store::Panels(panels) => panels.panel(i),
+            Store::Rows(weight) => {
+                let (row, range) = (self.row_bytes(), self.order.of(i));
+                room.resize(PANEL * row, 0);
+                panel::pack(self.dtype, &weight.bytes()[range.start * row..range.end * row], row, room);
+                room
+            }
+        }
+    }
+
+    /// Widens row `row`.
+    pub(super) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+        match &self.store {
+            Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
+            Store::Panels(panels) => {
+                if room.len() < self.row_bytes() {
+                    *room = zeros("CPU", "a row of the embedding", self.row_bytes())?;
+                }
+                let bytes = &mut room[..self.row_bytes()];
+                panels.row(row, bytes);
+                self.dtype.widen(bytes, out);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! Weights in panels: sixteen rows interleaved, so that an instruction works on several rows and nothing is summed
+//! across a register.
+//!
+//! A panel holds its rows' blocks one after another, and of a block each part for all sixteen rows: halves, bytes, and
+//! quads of four consecutive bytes. It takes as many bytes as the rows do.
+
+use crate::{DType, Error, Result};
+use std::ops::Range;
+
+/// Rows of a panel.
+pub(super) const PANEL: usize = 16;
+
+/// A part of a block as the file has it; offsets count bytes from the block's start.
+#[derive(Clone, Copy)]
+pub(super) enum Field {
+    /// A half: scale or minimum.
+    Half(usize),
+    /// So many bytes: packed scales.
+    Bytes(usize, usize),
+    /// So many quads of bytes.
+    Quads(usize, usize),
+    /// 32 bits that become bit q of byte i for element 4q + i.
+    Bits(usize),
+}
+
+impl Field {
+    /// Bytes of the field in one row's block.
+    const fn len(self) -> usize {
+        match self {
+            Field::Half(_) => 2,
+            Field::Bytes(_, n) => n,
+            Field::Quads(_, n) => 4 * n,
+            Field::Bits(_) => 4,
+        }
+    }
+}
+
+/// Where field i of `fields` begins in a panel's block.
+pub(super) const fn place(fields: &[Field], i: usize) -> usize {
+    let (mut at, mut j) = (0, 0);
+    while j < i {
+        at += PANEL * fields[j].len();
+        j += 1;
+    }
+    at
+}
+
+pub(super) const Q8_0: &[Field] = &[Field::Half(0), Field::Quads(2, 8)];
+pub(super) const Q4_0: &[Field] = &[Field::Half(0), Field::Quads(2, 4)];
+pub(super) const Q4_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Quads(4, 4)];
+pub(super) const Q5_0: &[Field] = &[Field::Half(0), Field::Bits(2), Field::Quads(6, 4)];
+pub(super) const Q5_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bits(4), Field::Quads(8, 4)];
+pub(super) const Q2_K: &[Field] = &[Field::Half(80), Field::Half(82), Field::Bytes(0, 16), Field::Quads(16, 16)];
+pub(super) const Q3_K: &[Field] = &[Field::Half(108), Field::Bytes(96, 12), Field::Quads(0, 8), Field::Quads(32, 16)];
+pub(super) const Q4_K: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 32)];
+pub(super) const Q5_K: &[Field] =
+    &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 8), Field::Quads(48, 32)];
+pub(super) const Q6_K: &[Field] =
+    &[Field::Half(208), Field::Bytes(192, 16), Field::Quads(0, 32), Field::Quads(128, 16)];
+pub(super) const IQ4_NL: &[Field] = Q4_0;
+pub(super) const IQ4_XS: &[Field] = &[Field::Half(0), Field::Bytes(2, 6), Field::Quads(8, 32)];
+
+/// The parts of a block, in the order of a panel; empty for a plain type.
+pub(super) fn fields(dtype: DType) -> &'static [Field] {
+    match dtype {
+        DType::F32 | DType::F16 | DType::Bf16 => &[],
+        DType::Q8_0 => Q8_0,
+        DType::Q4_0 => Q4_0,
+        DType::Q4_1 => Q4_1,
+        DType::Q5_0 => Q5_0,
+        DType::Q5_1 => Q5_1,
+        DType::Q2K => Q2_K,
+        DType::Q3K => Q3_K,
+        DType::Q4K => Q4_K,
+        DType::Q5K => Q5_K,
+        DType::Q6K => Q6_K,
+        DType::Iq4Nl => IQ4_NL,
+        DType::Iq4Xs => IQ4_XS,
+    }
+}
+
+/// The 32 bits of [`Field::Bits`], moved: bit 4q + i to bit q of byte i; an 8x4 transposition.
+fn spread(bits: u32) -> u32 {
+    (0..8).fold(0, |out, q| {
+        let quad = bits >> (4 * q) & 15;
+        // one bit to each byte
+        out | (quad.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
+    })
+}
+
+/// The inverse of [`spread`].
+fn gather(bytes: u32) -> u32 {
+    (0..32).fold(0, |out, k| out | (bytes >> (8 * (k % 4) + k / 4) & 1) << k)
+}
+
+/// Interleaves rows, each `row` bytes, `rows` of them one after another and zeros for the missing, into `panel`.
+pub(super) fn pack(dtype: DType, rows: &[u8], row: usize, panel: &mut [u8]) {
+    let (block, fields) = (dtype.block().1, fields(dtype));
+    let count = rows.len().checked_div(row).unwrap_or(0).min(PANEL);
+    if count < PANEL {
+        panel.fill(0);
+    }
+    for (b, panel) in panel.chunks_exact_mut(PANEL * block).enumerate() {
+        let mut rest = panel;
+        for &field in fields {
+            let (part, after) = rest.split_at_mut(PANEL * field.len());
+            rest = after;
+            let of = |r: usize, at: usize, len: usize| &rows[r * row + b * block + at..][..len];
+            match field {
+                Field::Half(at) => {
+                    for (r, to) in part.chunks_exact_mut(2).enumerate().take(count) {
+                        to.copy_from_slice(of(r, at, 2));
+                    }
+                }
+                Field::Bytes(at, n) => {
+                    for r in 0..count {
+                        for (to, &byte) in part[r..].iter_mut().step_by(PANEL).zip(of(r, at, n)) {
+                            *to = byte;
+                        }
+                    }
+                }
+                Field::Quads(at, n) => {
+                    let part = part.as_chunks_mut::<4>().0;
+                    for r in 0..count {
+                        let quads = of(r, at, 4 * n).as_chunks::<4>().0;
+                        for (to, quad) in part[r..].iter_mut().step_by(PANEL).zip(quads) {
+                            *to = *quad;
+                        }
+                    }
+                }
+                Field::Bits(at) => {
+                    for (r, to) in part.as_chunks_mut::<4>().0.iter_mut().enumerate().take(count) {
+                        let bits = of(r, at, 4);
+                        *to = spread(u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]])).to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Row `r` of a panel, as the file had it.
+fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
+    let (block, fields) = (dtype.block().1, fields(dtype));
+    for (row, panel) in row.chunks_exact_mut(block).zip(panel.chunks_exact(PANEL * block)) {
+        let mut rest = panel;
+        for &field in fields {
+            let (part, after) = rest.split_at(PANEL * field.len());
+            rest = after;
+            match field {
+                Field::Half(at) => row[at..at + 2].copy_from_slice(&part[2 * r..][..2]),
+                Field::Bytes(at, n) => {
+                    for (to, &byte) in row[at..at + n].iter_mut().zip(part[r..].iter().step_by(PANEL)) {
+                        *to = byte;
+                    }
+                }
+                Field::Quads(at, n) => {
+                    let quads = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
+                    for (to, quad) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(quads) {
+                        *to = *quad;
+                    }
+                }
+                Field::Bits(at) => {
+                    let bits = part.as_chunks::<4>().0[r];
+                    row[at..at + 4].copy_from_slice(&gather(u32::from_le_bytes(bits)).to_le_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Which rows of a matrix its panels hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Order {
+    /// Rows of the matrix.
+    pub(super) rows: usize,
+    /// Whether a panel of gate rows alternates with one of the up rows beside them.
+    pub(super) gated: bool,
+}
+
+impl Order {
+    pub(super) fn panels(self) -> usize {
+        if self.gated { 2 * (self.rows / 2).div_ceil(PANEL) } else { self.rows.div_ceil(PANEL) }
+    }
+
+    /// Rows of panel i.
+    pub(super) fn of(self, i: usize) -> Range<usize> {
+        let (half, first) = if self.gated { (self.rows / 2, i % 2 * (self.rows / 2)) } else { (self.rows, 0) };
+        let at = PANEL * if self.gated { i / 2 } else { i };
+        first + at..first + (at + PANEL).min(half)
+    }
+
+    /// The panel that holds row `row`, and its place there.
+    fn find(self, row: usize) -> (usize, usize) {
+        let half = self.rows / 2;
+        match self.gated {
+            true if row >= half => (2 * ((row - half) / PANEL) + 1, (row - half) % PANEL),
+            true => (2 * (row / PANEL), row % PANEL),
+            false => (row / PANEL, row % PANEL),
+        }
+    }
+}
+
+/// A cache line; what panels are made of, so that they begin on one.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Line([u8; 64]);
+
+/// A matrix in panels.
+pub(super) struct Panels {
+    dtype: DType,
+    order: Order,
+    /// Bytes of a row.
+    row: usize,
+    lines: Vec<Line>,
+}
+
+impl Panels {
+    /// Room for a matrix whose rows have `row` bytes.
+    pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
+        let bytes = order.panels().saturating_mul(PANEL).saturating_mul(row);
+        let lines = bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(64)).map_err(|()| Error::OutOfMemory {
+            device: "CPU".into(),
+            what: format!("{name}, repacked"),
+            bytes: bytes as u64,
+            detail: String::new(),
+        })?;
+        Ok(Self { dtype, order, row, lines })
+    }
+
+    /// Every panel with the rows that belong into it.
+    pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
+        let (order, bytes) = (self.order, (PANEL * self.row).max(1));
+        let panels = bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).chunks_exact_mut(bytes);
+        panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
+    }
+
+    pub(super) fn panel(&self, i: usize) -> &[u8] {
+        let bytes = PANEL * self.row;
+        &bytemuck::cast_slice(&self.lines)[i * bytes..][..bytes]
+    }
+
+    /// Row `row` as the file had it; `out` has as many bytes as a row.
+    pub(super) fn row(&self, row: usize, out: &mut [u8]) {
+        let (panel, place) = self.order.find(row);
+        unpack(self.dtype, self.panel(panel), place, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+            let row = 3 * dtype.block().1;
+            for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
+                let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
+                let order = Order { rows, gated };
+                let mut panels = Panels::new(dtype, order, row, "test").expect("memory");
+                for (range, panel) in panels.panels_mut() {
+                    pack(dtype, &bytes[range.start * row..range.end * row], row, panel);
+                }
+                let mut seen = 0;
+                for (i, expected) in bytes.chunks_exact(row).enumerate() {
+                    let mut found = vec![0; row];
+                    panels.row(i, &mut found);
+                    assert_eq!(found, expected, "{dtype}, row {i} of {rows}, gated {gated}");
+                    seen += 1;
+                }
+                assert_eq!(seen, rows);
+                let held: usize = (0..order.panels()).map(|i| order.of(i).len()).sum();
+                assert_eq!(held, rows);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_cover_a_block() {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+            let fields = fields(dtype);
+            assert_eq!(place(fields, fields.len()), PANEL * dtype.block().1, "{dtype}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Threads for regions of a few hundred microseconds.
+//!
+//! A region is done when its tasks are done, not when every thread has looked at it: a thread that the system has not
+//! scheduled is never waited for, and the caller takes the tasks itself. Idle threads look for work for a moment, then
+//! sleep.
+
+use crate::{Error, Result};
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long an idle thread looks for work before it sleeps: about the pause between two regions of a token.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// A value on cache lines of its own.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+struct Shared {
+    /// The region's number in the upper half, its tasks not yet taken in the lower.
+    ticket: Apart<AtomicU64>,
+    /// Tasks finished.
+    done: Apart<AtomicUsize>,
+    /// What the tasks run, and how many there are.
+    job: UnsafeCell<Option<(Job, usize)>>,
+    panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    sleeping: Vec<Apart<AtomicBool>>,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is written only while no task of the last region is unfinished, and read only by a thread that has
+// taken a task of this one; the ticket's exchange orders the two.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is used only while its region runs.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Takes a task: how many were left with it.
+    fn take(&self) -> Option<usize> {
+        let mut ticket = self.ticket.0.load(Acquire);
+        loop {
+            let left = ticket as u32;
+            if left == 0 {
+                return None;
+            }
+            match self.ticket.0.compare_exchange_weak(ticket, ticket - 1, AcqRel, Acquire) {
+                Ok(_) => return Some(left as usize),
+                Err(found) => ticket = found,
+            }
+        }
+    }
+
+    /// Runs tasks until none is left.
+    fn work(&self) {
+        while let Some(left) = self.take() {
+            // SAFETY: a taken and unfinished task keeps the caller in `run`, so the job is this region's and lives.
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
+                if let Some((job, tasks)) = *self.job.get() {
+                    (*job)(tasks - left);
+                }
+            }));
+            if let Err(payload) = outcome {
+                *self.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+            self.done.0.fetch_add(1, Release);
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.ticket.0.load(SeqCst) as u32 == 0 && !self.stop.load(SeqCst)
+    }
+
+    /// What thread `i` does all its life.
+    fn serve(&self, i: usize) {
+        while !self.stop.load(Acquire) {
+            self.work();
+            let since = Instant::now();
+            let mut turns = 0u32;
+            while self.idle() {
+                turns = turns.wrapping_add(1);
+                std::hint::spin_loop();
+                // the clock costs more than a turn
+                if turns.is_multiple_of(16) && since.elapsed() > SPIN {
+                    let sleeping = &self.sleeping[i].0;
+                    sleeping.store(true, SeqCst);
+                    if self.idle() {
+                        std::thread::park();
+                    }
+                    sleeping.store(false, SeqCst);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A few threads beside the caller's.
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// One region at a time.
+    region: Mutex<()>,
+}
+
+impl Pool {
+    /// `threads` in all, the caller's among them.
+    pub(super) fn new(threads: usize) -> Result<Self> {
+        let beside = threads.saturating_sub(1);
+        let shared = Arc::new(Shared {
+            ticket: Apart(AtomicU64::new(0)),
+            done: Apart(AtomicUsize::new(0)),
+            job: UnsafeCell::new(None),
+            panicked: Mutex::new(None),
+            sleeping: (0..beside).map(|_| Apart(AtomicBool::new(false))).collect(),
+            stop: AtomicBool::new(false),
+        });
+        let mut pool = Self { shared, threads: Vec::with_capacity(beside), region: Mutex::new(()) };
+        for i in 0..beside {
+            let shared = pool.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("phi3-{}", i + 1)).spawn(move || shared.serve(i));
+            pool.threads.push(thread.map_err(|e| Error::Threads { threads, message: e.to_string() })?);
+        }
+        Ok(pool)
+    }
+
+    /// Threads in all.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Runs `0 .. tasks`, each once, on all threads; a task must not call this again.
+    pub(super) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        if tasks <= 1 || self.threads.is_empty() || u32::try_from(tasks).is_err() {
+            return (0..tasks).for_each(task);
+        }
+        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; this function returns when no task uses `task` any more.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(task) };
+        // SAFETY: every task of the last region is finished, so nobody reads.
+        unsafe { *shared.job.get() = Some((job, tasks)) };
+        shared.done.0.store(0, Relaxed);
+        let number = (shared.ticket.0.load(Relaxed) >> 32).wrapping_add(1);
+        shared.ticket.0.store(number << 32 | tasks as u64, SeqCst);
+        for (thread, sleeping) in self.threads.iter().zip(&shared.sleeping).take(tasks - 1) {
+            if sleeping.0.load(SeqCst) {
+                thread.thread().unpark();
+            }
+        }
+        shared.work();
+        let mut turns = 0u32;
+        while shared.done.0.load(Acquire) != tasks {
+            turns = turns.saturating_add(1);
+            if turns < 200 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let payload = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(region);
+        if let Some(payload) = payload {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // a task's panic was handed to its caller
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        let pool = Pool::new(5).expect("threads");
+        let counts: Vec<AtomicUsize> = (0..23).map(|_| AtomicUsize::new(0)).collect();
+        for region in 0..5000 {
+            let tasks = 1 + region % counts.len();
+            counts.iter().for_each(|count| count.store(0, Relaxed));
+            pool.run(tasks, &|i| {
+                counts[i].fetch_add(1, Relaxed);
+            });
+            let ran: Vec<_> = counts.iter().map(|count| count.load(Relaxed)).collect();
+            assert!((0..counts.len()).all(|i| ran[i] == usize::from(i < tasks)), "region {region}: {ran:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3).expect("threads");
+        let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert_ne!(i, 5))));
+        assert!(outcome.is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(8, &|_| {
+            count.fetch_add(1, Relaxed);
+        });
+        assert_eq!(count.into_inner(), 8);
+    }
+
+    #[test]
+    fn threads_sleep_and_wake() {
+        let pool = Pool::new(2).expect("threads");
+        for _ in 0..20 {
+            std::thread::sleep(2 * SPIN);
+            let count = AtomicUsize::new(0);
+            pool.run(64, &|_| {
+                count.fetch_add(1, Relaxed);
+            });
+            assert_eq!(count.into_inner(), 64);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Projections: which kernel, and how the work is shared out.
+
+use super::kernels::{self, Input, Output, Weights};
+use super::matrix::{Matrix, Store};
+use super::panel::PANEL;
+use super::units::Unit;
+use super::{Activations, Cpu, Rows, integer, same, zeros};
+use crate::{Error, Finish, Norm, Result};
+use std::cell::Cell;
+
+/// Rows of activations whose sums a task holds.
+const ROWS: usize = 128;
+
+/// Bytes of activations that stay in the second-level cache while a task's weights pass by.
+const RESIDENT: usize = 768 << 10;
+
+impl Cpu {
+    /// `out = finish(norm(x) wᵀ)` for the active rows.
+    pub(super) fn product(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        finish: Finish,
+        width: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        same("project", "input width", weight.cols, x.dim)?;
+        let rows = self.active;
+        let mut normed = std::mem::take(&mut self.normed);
+        let values = match norm {
+            Some(norm) => {
+                same("project", "norm width", x.dim, norm.weight.len())?;
+                if normed.len() < rows * x.dim {
+                    normed = zeros(&self.info.name, "normed activations", rows * x.dim)?;
+                }
+                self.norm_rows(x, norm, &mut normed);
+                &normed
+            }
+            None => &x.values,
+        };
+        let x = Input { values, rows, dim: x.dim };
+        let out = Output::new(out, width);
+        match &weight.store {
+            Store::Rows(rows) if !weight.dtype.is_quantised() || self.activations == Activations::F32 => {
+                let w = Weights { bytes: rows.bytes(), dtype: rows.dtype, rows: rows.rows, cols: rows.cols };
+                self.plain(x, w, finish, width, out);
+            }
+            _ => self.integers(x, weight, finish, width, out)?,
+        }
+        self.normed = normed;
+        Ok(())
+    }
+
+    /// Activations as they are.
+    fn plain(&self, x: Input<'_>, w: Weights<'_>, finish: Finish, width: usize, out: Output<'_>) {
+        let (task, tasks) = self.split(width, w.cols, x.rows);
+        self.parallel(x.rows * w.rows * w.cols, tasks, |i| {
+            let columns = i * task..((i + 1) * task).min(width);
+            kernels::project(self.level, x, w, finish, columns, out);
+        });
+    }
+
+    /// Outputs of a task, and the number of tasks: about eight a thread, in groups of four, of at most 256 KiB of
+    /// weights when many rows pass over them.
+    fn split(&self, width: usize, cols: usize, rows: usize) -> (usize, usize) {
+        let even = width.div_ceil(self.pool.threads() * 8).next_multiple_of(4);
+        let fits = if rows > 1 { ((256 << 10) / (2 * cols.max(1))).next_multiple_of(4) } else { usize::MAX };
+        let task = even.min(fits).max(4);
+        (task, width.div_ceil(task))
+    }
+
+    /// Activations in eight bits, weights in panels.
+    fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
+        let stride = integer::units_of(x.dim);
+        if self.units.len() < x.rows * stride {
+            let what = "activations in eight bits";
+            let bytes = (x.rows * stride * size_of::<Unit>()) as u64;
+            self.units = bytemuck::allocation::try_zeroed_vec(x.rows * stride).map_err(|()| Error::OutOfMemory {
+                device: self.info.name.clone(),
+                what: what.into(),
+                bytes,
+                detail: String::new(),
+            })?;
+        }
+        let mut units = std::mem::take(&mut self.units);
+        self.quantise(x, w, &mut units);
+        let columns = width.div_ceil(PANEL);
+        let task = columns.div_ceil(self.pool.threads() * 8).max(1);
+        self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
+            let columns = i * task..((i + 1) * task).min(columns);
+            panels(self.level, &units, stride, x.rows, w, finish, columns, width, out);
+        });
+        self.units = units;
+        Ok(())
+    }
+
+    fn quantise(&self, x: Input<'_>, w: &Matrix, units: &mut [Unit]) {
+        let stride = integer::units_of(x.dim);
+        if x.rows == 1 {
+            return integer::quantise(self.level, w.dtype, &x.values[..x.dim], &mut units[..stride]);
+        }
+        let targets = Shares::new(units, stride);
+        self.parallel(x.rows * x.dim * 8, x.rows, |row| {
+            // SAFETY: a task takes its own row.
+            let units = unsafe { targets.take(row) };
+            integer::quantise(self.level, w.dtype, &x.values[row * x.dim..][..x.dim], units);
+        });
+    }
+}
+
+/// A slice in equal shares, one for each task.
+struct Shares<'a, T> {
+    first: *mut T,
+    len: usize,
+    share: usize,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: tasks take different shares, by the contract of `take`.
+unsafe impl<T: Send> Sync for Shares<'_, T> {}
+
+impl<'a, T> Shares<'a, T> {
+    fn new(values: &'a mut [T], share: usize) -> Self {
+        Self { first: values.as_mut_ptr(), len: values.len(), share, lifetime: std::marker::PhantomData }
+    }
+
+    /// Share i.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses it.
+    unsafe fn take(&self, i: usize) -> &'a mut [T] {
+        assert!((i + 1) * self.share <= self.len);
+        // SAFETY: inside the slice; alone by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.share), self.share) }
+    }
+}
+
+thread_local! {
+    /// A panel that is interleaved when it is needed.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Output panels `columns` of all rows.
+#[allow(clippy::too_many_arguments, reason = "one call; a struct would only be taken apart again")]
+fn panels(
+    level: super::Level,
+    units: &[Unit],
+    stride: usize,
+    rows: usize,
+    w: &Matrix,
+    finish: Finish,
+    columns: std::ops::Range<usize>,
+    width: usize,
+    out: Output<'_>,
+) {
+    let mut room = ROOM.take();
+    let resident = (RESIDENT / (stride * size_of::<Unit>()).max(1)).clamp(16, ROWS) / 16 * 16;
+    let mut sums = [[[0.0; PANEL]; ROWS]; 2];
+    for first in (0..rows).step_by(resident) {
+        let count = resident.min(rows - first);
+        let units = &units[first * stride..(first + count) * stride];
+        for column in columns.clone() {
+            let sides = if finish == Finish::SiluGate { 2 } else { 1 };
+            for (side, sums) in sums.iter_mut().enumerate().take(sides) {
+                let panel = w.panel(column * sides + side, &mut room);
+                integer::product(level, w.dtype, panel, units, stride, &mut sums[..count]);
+            }
+            let cells = column * PANEL..((column + 1) * PANEL).min(width);
+            let [sums, ups] = &sums;
+            kernels::finish(level, finish, &sums[..count], &ups[..count], first, cells, out);
+        }
+    }
+    ROOM.set(room);
+}
