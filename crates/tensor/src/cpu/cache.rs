@@ -1,6 +1,6 @@
 //! The paged key/value cache of the CPU.
 
-use super::kernels::Panels;
+use super::attention::Panels;
 use super::pool::Pool;
 use super::zeros;
 use crate::{Batch, Error, Heads, KvType, PAGE, Result};

@@ -10,8 +10,8 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
 use super::units::{self, Unit};
+use crate::DType;
 use crate::quant::{self, Block};
-use crate::{DType, Heads, KvType, PAGE};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -50,6 +50,8 @@ macro_rules! dispatch {
         }
     };
 }
+
+pub(super) use dispatch;
 
 /// Activations as a kernel reads them: `rows` rows of `dim` f32.
 #[derive(Clone, Copy)]
@@ -345,11 +347,16 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
     M
 }
 
+#[inline(always)]
+pub(super) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+    if S::FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
 /// `e^x`, to 6e-7 of itself; 0 below -87, and at most `e^88`.
 ///
 /// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
 #[inline(always)]
-fn exp<S: Simd>(x: f32) -> f32 {
+pub(super) fn exp<S: Simd>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let bounded = if x > 88.0 { 88.0 } else { x };
     let bounded = if bounded < -87.0 { -87.0 } else { bounded };
@@ -449,180 +456,5 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
     let inverse = 1.0 / (square / x.len() as f32 + eps).sqrt();
     for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
         *out = x * inverse * w;
-    }
-}
-
-/// `out[i] = query i` attended over the pages: queries of one key/value head, rows first, then the heads of the group.
-pub(super) struct Attend<'a> {
-    /// Queries `[rows, heads of all]`; this task takes `heads` of each of `rows`.
-    pub(super) q: &'a [f32],
-    /// Width of a row of q and of the output.
-    pub(super) width: usize,
-    /// Rows of the pass.
-    pub(super) rows: Range<usize>,
-    /// Position of the first of these rows.
-    pub(super) position: usize,
-    /// Query heads of this task: one key/value head's.
-    pub(super) heads: Range<usize>,
-    /// Width of a head.
-    pub(super) head_dim: usize,
-    /// Key and value panels of page i of the sequence, for this key/value head.
-    pub(super) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
-    /// Window, if there is one.
-    pub(super) window: Option<usize>,
-    /// Factor of the scores.
-    pub(super) scale: f32,
-}
-
-/// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
-pub(super) enum Panels<'a> {
-    F32 { keys: &'a [f32], values: &'a [f32] },
-    F16 { keys: &'a [u16], values: &'a [u16] },
-    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
-}
-
-impl<'a> Panels<'a> {
-    /// Keys and values, widened into `room` where they are not f32 already.
-    #[inline(always)]
-    fn widened<'b>(self, d: usize, room: &'b mut Vec<f32>) -> (&'b [f32], &'b [f32])
-    where
-        'a: 'b,
-    {
-        if let Panels::F32 { keys, values } = self {
-            return (keys, values);
-        }
-        room.resize(2 * PAGE * d, 0.0);
-        let (to_keys, to_values) = room.split_at_mut(PAGE * d);
-        match self {
-            Panels::F32 { .. } => {}
-            Panels::F16 { keys, values } => {
-                to_keys.iter_mut().zip(keys).for_each(|(to, &half)| *to = finite_half(half));
-                to_values.iter_mut().zip(values).for_each(|(to, &half)| *to = finite_half(half));
-            }
-            Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
-                let keys = to_keys.chunks_exact_mut(PAGE).zip(keys.chunks_exact(PAGE));
-                for (i, (to, levels)) in keys.enumerate() {
-                    let scales = &key_scales[heads.key_block(i) * PAGE..][..PAGE];
-                    for ((to, &level), scale) in to.iter_mut().zip(levels).zip(scales) {
-                        *to = f32::from(level) * scale;
-                    }
-                }
-                let blocks = d.div_ceil(KvType::BLOCK);
-                let rows = to_values.chunks_exact_mut(d).zip(values.chunks_exact(d));
-                for ((to, levels), scales) in rows.zip(value_scales.chunks_exact(blocks)) {
-                    let row = to.chunks_mut(KvType::BLOCK).zip(levels.chunks(KvType::BLOCK)).zip(scales);
-                    for ((to, levels), scale) in row {
-                        to.iter_mut().zip(levels).for_each(|(to, &level)| *to = f32::from(level) * scale);
-                    }
-                }
-            }
-        }
-        (to_keys, to_values)
-    }
-}
-
-/// The value of a half that is not infinite, without a branch or a call.
-#[inline(always)]
-fn finite_half(bits: u16) -> f32 {
-    let bits = u32::from(bits);
-    // the exponent's bias changes by 112; the product is exact, for subnormal halves too
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
-}
-
-/// Attention of one task; see [`Attend`]. Writes rows and heads of its own.
-pub(super) fn attend(level: Level, task: &Attend<'_>, out: Output<'_>) {
-    // SAFETY: the level is available; the loops index checked slices.
-    unsafe { attend_rows(level, task, out) }
-}
-
-dispatch!(attend_rows = attend_generic(task: &Attend<'_>, out: Output<'_>));
-
-/// Running softmax of one query: `sum(exp(s - most))` and `sum(exp(s - most) v)`.
-struct Running {
-    most: f32,
-    sum: f32,
-}
-
-#[inline(always)]
-unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, out: Output<'_>) {
-    let d = task.head_dim;
-    let first_of = |position: usize| task.window.map_or(0, |window| (position + 1).saturating_sub(window));
-    let last_position = task.position + task.rows.len() - 1;
-    let group = task.heads.len();
-    let mut running: Vec<Running> =
-        (0..task.rows.len() * group).map(|_| Running { most: f32::NEG_INFINITY, sum: 0.0 }).collect();
-    for row in task.rows.clone() {
-        // SAFETY: rows and heads of this task only.
-        unsafe { out.slice(row, task.heads.start * d..task.heads.end * d) }.fill(0.0);
-    }
-    let mut room = Vec::new();
-    for page in first_of(task.position) / PAGE..=last_position / PAGE {
-        let (keys, values) = (task.panels)(page).widened(d, &mut room);
-        for (i, row) in task.rows.clone().enumerate() {
-            let position = task.position + i;
-            let low = first_of(position).max(page * PAGE);
-            let high = (position + 1).min((page + 1) * PAGE);
-            if low >= high {
-                continue;
-            }
-            for (j, head) in task.heads.clone().enumerate() {
-                let q = &task.q[row * task.width + head * d..][..d];
-                // SAFETY: rows and heads of this task only.
-                let acc = unsafe { out.slice(row, head * d..(head + 1) * d) };
-                let scores = scores::<S>(q, keys, task.scale);
-                accumulate::<S>(&scores, low % PAGE..low % PAGE + high - low, values, &mut running[i * group + j], acc);
-            }
-        }
-    }
-    for (i, row) in task.rows.clone().enumerate() {
-        for (j, head) in task.heads.clone().enumerate() {
-            let inverse = 1.0 / running[i * group + j].sum;
-            // SAFETY: rows and heads of this task only.
-            unsafe { out.slice(row, head * d..(head + 1) * d) }.iter_mut().for_each(|v| *v *= inverse);
-        }
-    }
-}
-
-#[inline(always)]
-fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
-    if S::FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Scores of the positions of a page; keys lie `[head_dim][PAGE]`.
-#[inline(always)]
-fn scores<S: Simd>(q: &[f32], keys: &[f32], scale: f32) -> [f32; PAGE] {
-    let mut acc = [0f32; PAGE];
-    for (&q, k) in q.iter().zip(keys.chunks_exact(PAGE)) {
-        for (acc, &k) in acc.iter_mut().zip(k) {
-            *acc = fma::<S>(q, k, *acc);
-        }
-    }
-    acc.map(|s| s * scale)
-}
-
-/// Adds the positions `seen` of a page; values lie `[PAGE][head_dim]`.
-#[inline(always)]
-fn accumulate<S: Simd>(
-    scores: &[f32; PAGE],
-    seen: Range<usize>,
-    values: &[f32],
-    running: &mut Running,
-    acc: &mut [f32],
-) {
-    let most = scores[seen.clone()].iter().copied().fold(running.most, f32::max);
-    if most > running.most {
-        let factor = (running.most - most).exp();
-        running.sum *= factor;
-        acc.iter_mut().for_each(|v| *v *= factor);
-        running.most = most;
-    }
-    let d = acc.len();
-    for j in seen {
-        let weight = (scores[j] - running.most).exp();
-        running.sum += weight;
-        for (acc, &v) in acc.iter_mut().zip(&values[j * d..][..d]) {
-            *acc = fma::<S>(weight, v, *acc);
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
 
+mod attention;
 mod cache;
 mod codes;
 mod integer;
@@ -12,9 +13,10 @@ mod project;
 mod simd;
 mod units;
 
+use attention::Attend;
 pub use cache::Cache;
 use cache::Target;
-use kernels::{Attend, Output};
+use kernels::Output;
 pub use matrix::Matrix;
 use pool::Pool;
 pub use simd::Level;
@@ -328,7 +330,7 @@ impl Backend for Cpu {
                     window: mask.window,
                     scale: mask.scale,
                 };
-                return kernels::attend(self.level, &task, output);
+                return attention::attend(self.level, &task, output);
             }
         });
         Ok(())

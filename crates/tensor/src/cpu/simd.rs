@@ -104,11 +104,14 @@ pub(super) unsafe trait Simd: Copy + 'static {
     const FMA: bool;
 
     unsafe fn zero() -> Self::V;
+    unsafe fn splat(v: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn load_f16(p: *const u8) -> Self::V;
     unsafe fn load_bf16(p: *const u8) -> Self::V;
     /// `a * b + c`
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 }
 
@@ -121,6 +124,8 @@ pub(super) unsafe trait Format: 'static {
     /// Bytes of an element.
     const BYTES: usize;
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
+    /// One element.
+    unsafe fn one(p: *const u8) -> f32;
 }
 
 pub(super) struct F32;
@@ -135,6 +140,12 @@ unsafe impl Format for F32 {
         // SAFETY: the caller's promise; `Simd::load` takes any alignment.
         unsafe { S::load(p.cast()) }
     }
+
+    #[inline(always)]
+    unsafe fn one(p: *const u8) -> f32 {
+        // SAFETY: an element's bytes, by the trait.
+        unsafe { p.cast::<f32>().read_unaligned() }
+    }
 }
 
 // SAFETY: as above.
@@ -145,6 +156,12 @@ unsafe impl Format for F16 {
         // SAFETY: the caller's promise.
         unsafe { S::load_f16(p) }
     }
+
+    #[inline(always)]
+    unsafe fn one(p: *const u8) -> f32 {
+        // SAFETY: an element's bytes, by the trait.
+        unsafe { half::f16::from_bits(u16::from_le(p.cast::<u16>().read_unaligned())).to_f32() }
+    }
 }
 
 // SAFETY: as above.
@@ -154,6 +171,12 @@ unsafe impl Format for Bf16 {
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::load_bf16(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn one(p: *const u8) -> f32 {
+        // SAFETY: an element's bytes, by the trait.
+        unsafe { f32::from_bits(u32::from(u16::from_le(p.cast::<u16>().read_unaligned())) << 16) }
     }
 }
 
@@ -167,6 +190,22 @@ unsafe impl Simd for Portable {
     const LANES: usize = 8;
     const ROWS: usize = 2;
     const FMA: bool = false;
+
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> [f32; 8] {
+        [v; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [f32; 8]) {
+        // SAFETY: eight writable f32, by the trait.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
 
     #[inline(always)]
     unsafe fn zero() -> [f32; 8] {
@@ -227,6 +266,24 @@ mod x86 {
         const FMA: bool = true;
 
         #[inline(always)]
+        unsafe fn splat(v: f32) -> __m256 {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm256_set1_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m256) {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
         unsafe fn zero() -> __m256 {
             // SAFETY: AVX2 is there.
             unsafe { _mm256_setzero_ps() }
@@ -277,6 +334,24 @@ mod x86 {
         const LANES: usize = 16;
         const ROWS: usize = 6;
         const FMA: bool = true;
+
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> __m512 {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm512_set1_ps(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: __m512) {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { _mm512_add_ps(a, b) }
+        }
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
@@ -334,6 +409,27 @@ mod arm {
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
+
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> Self::V {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { [vdupq_n_f32(v); 2] }
+        }
+
+        #[inline(always)]
+        unsafe fn store(p: *mut f32, v: Self::V) {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe {
+                vst1q_f32(p, v[0]);
+                vst1q_f32(p.add(4), v[1]);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+            // SAFETY: the instruction set is there; a store has room for a register.
+            unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
+        }
 
         #[inline(always)]
         unsafe fn zero() -> Self::V {
