@@ -8,6 +8,7 @@ mod kernels;
 mod lanes;
 mod matrix;
 mod panel;
+mod plain;
 mod pool;
 mod project;
 mod simd;
