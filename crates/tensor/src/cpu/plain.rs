@@ -281,6 +281,8 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
                 }
             }
         }
+        // a copy in memory: what is indexed below would not stay in registers above
+        let acc = std::hint::black_box(acc);
         for j in 0..M {
             let mut y = [0.0; GROUP];
             for r in 0..GROUP {
