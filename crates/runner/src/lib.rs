@@ -14,6 +14,7 @@
 //! # Ok::<(), phi3_runner::Error>(())
 //! ```
 
+pub mod bench;
 mod device;
 mod engine;
 mod error;
