@@ -1,9 +1,9 @@
 //! Choosing a machine, and saying why.
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
 use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
-use phi3_tensor::{Backend, KvType};
+use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
 use std::str::FromStr;
 
@@ -78,6 +78,8 @@ pub struct Setup {
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values; f32 where absent.
     pub kv: Option<KvType>,
+    /// Whether to load where memory does not seem to suffice.
+    pub force: bool,
 }
 
 /// A loaded model, and why it is on this machine.
@@ -105,19 +107,19 @@ impl Setup {
         }
     }
 
-    /// What a checkpoint will take on the machine asked for, and that machine's line; nothing is loaded.
-    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, String)> {
-        let on_cpu = || -> Result<(Plan, String)> {
+    /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.
+    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, DeviceInfo)> {
+        let on_cpu = || -> Result<(Plan, DeviceInfo)> {
             let mut cpu = Cpu::new(self.cpu())?;
-            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder(), true)?;
-            Ok((plan, cpu.info().to_string()))
+            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder())?;
+            Ok((plan, cpu.info().clone()))
         };
         #[cfg(feature = "gpu")]
         if self.device != Device::Cpu {
             match gpu::open(&self.device, self) {
                 Ok(mut gpu) => {
-                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder(), false)?;
-                    return Ok((plan, gpu.info().to_string()));
+                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder())?;
+                    return Ok((plan, gpu.info().clone()));
                 }
                 Err(error) if self.device != Device::Auto => return Err(error),
                 Err(_) => {}
@@ -134,7 +136,7 @@ impl Setup {
             #[cfg(feature = "gpu")]
             other => {
                 let backend = gpu::open(other, self)?;
-                self.on_gpu(backend, checkpoint, "as asked", progress)
+                self.place(backend, checkpoint, "as asked", progress)
             }
             #[cfg(not(feature = "gpu"))]
             other => Err(phi3_tensor::Error::NoAdapter {
@@ -146,7 +148,19 @@ impl Setup {
     }
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
-        let backend = Cpu::new(self.cpu())?;
+        self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
+    }
+
+    /// Loads what fits.
+    fn place<B: Backend>(
+        &self,
+        mut backend: B,
+        checkpoint: &Checkpoint,
+        why: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Placed> {
+        let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
+        memory::check(self, checkpoint, &plan, backend.info())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
         Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
     }
@@ -165,24 +179,12 @@ impl Setup {
             }
             Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
         };
-        match self.on_gpu(backend, checkpoint, "the best GPU found", progress) {
+        match self.place(backend, checkpoint, "the best GPU found", progress) {
             Err(Error::Model(phi3_model::Error::Device(error))) => {
                 self.on_cpu(checkpoint, &format!("the GPU cannot take the model ({error})"), progress)
             }
             other => other,
         }
-    }
-
-    #[cfg(feature = "gpu")]
-    fn on_gpu(
-        &self,
-        backend: phi3_tensor::gpu::Gpu,
-        checkpoint: &Checkpoint,
-        why: &str,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Placed> {
-        let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
-        Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
     }
 }
 

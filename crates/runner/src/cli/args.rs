@@ -88,6 +88,9 @@ pub(super) struct ModelArgs {
     /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
+    /// Load even where memory does not seem to suffice
+    #[arg(long)]
+    force: bool,
     /// Print no progress, notes or statistics
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -448,6 +451,7 @@ impl ModelArgs {
             max_binding: self.max_binding,
             quant: self.quant,
             kv: self.kv,
+            force: self.force,
         }
     }
 

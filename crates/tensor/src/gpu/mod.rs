@@ -18,7 +18,10 @@ pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
 pub use upload::Matrix;
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
+use crate::{
+    Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
+    Weight,
+};
 use device::{Buffer, Device, STORAGE};
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
@@ -138,6 +141,10 @@ impl Backend for Gpu {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         upload::matrix(&mut self.device, weight, role)
+    }
+
+    fn footprint(&self, name: &str, dtype: DType, rows: usize, cols: usize, _role: Role) -> Result<Footprint> {
+        upload::footprint(&self.device, name, dtype, rows, cols)
     }
 
     fn vector(&mut self, name: &str, values: &[f32]) -> Result<Vector> {
