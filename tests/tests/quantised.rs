@@ -87,7 +87,7 @@ fn the_written_file_is_what_quantising_on_load_gives() {
         let recipe: Recipe = name.parse().unwrap();
         let file = folder.path().join(format!("{name}.gguf"));
         assert!(quantise(&Source::Demo, recipe, &file, &mut |_, _| true).unwrap());
-        let mut written = Engine::builder().model(&file).device(Device::Cpu).build().unwrap();
+        let mut written = Engine::builder().model(&file).setup(on(Device::Cpu)).build().unwrap();
         let mut loaded = demo(Setup { quant: Some(recipe), ..on(Device::Cpu) });
         let of = |engine: &mut Engine| logits(engine.model(), &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
         assert_eq!(of(&mut written), of(&mut loaded), "{name}");

@@ -1,7 +1,7 @@
 //! Damaged and unusual GGUF files (tests/data/oracle/bad/gguf): the right error, within limits of time, and never a panic.
 
 use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, RopePolicy, advance};
-use phi3_tensor::cpu::{Cpu, Options};
+use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -40,7 +40,7 @@ fn golden() -> Vec<Prompt> {
 fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
     let text = |e: phi3_model::Error| e.to_string();
     let checkpoint = Checkpoint::open(path).map_err(text)?;
-    let cpu = Cpu::new(Options { threads: Some(1), ..Options::default() }).unwrap();
+    let cpu = Cpu::new(Options { threads: Some(1), activations: Activations::F32, ..Options::default() }).unwrap();
     let mut model = Decoder::load(cpu, &checkpoint, DecoderOptions::default(), &mut |_| {}).map_err(text)?;
     let vocab = model.config().vocab_size as u32;
     let one = |prompt: &Prompt| {

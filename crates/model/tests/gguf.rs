@@ -6,7 +6,7 @@ use phi3_model::{
     Advance, Checkpoint, Decoder, DecoderOptions, Error, GenerationConfig, Model, Outputs, RopePolicy, Sequence,
     advance,
 };
-use phi3_tensor::cpu::{Cpu, Options};
+use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn runs(path: &Path) -> bool {
 
 fn load(path: &Path) -> Decoder<Cpu> {
     let checkpoint = Checkpoint::open(path).unwrap_or_else(|e| panic!("{e}"));
-    let cpu = Cpu::new(Options::default()).unwrap();
+    let cpu = Cpu::new(Options { activations: Activations::F32, ..Options::default() }).unwrap();
     Decoder::load(cpu, &checkpoint, DecoderOptions::default(), &mut |_| {}).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -113,17 +113,18 @@ unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
             let units = task.units.as_ptr().add(first);
             let sums = &mut task.sums[first..];
             first += match rows - first {
-                16.. => block::<L, C, 16>(task.panel, units, task.count, rows, sums),
-                4.. => block::<L, C, 4>(task.panel, units, task.count, rows, sums),
-                _ => block::<L, C, 1>(task.panel, units, task.count, rows, sums),
+                16.. => block::<L, C, 8, 2>(task.panel, units, task.count, rows, sums),
+                8.. => block::<L, C, 8, 1>(task.panel, units, task.count, rows, sums),
+                4.. => block::<L, C, 4, 1>(task.panel, units, task.count, rows, sums),
+                _ => block::<L, C, 1, 1>(task.panel, units, task.count, rows, sums),
             };
         }
     }
 }
 
-/// A panel times M of `rows` activation rows. Returns M.
+/// A panel times B times M of `rows` activation rows: a unit is unpacked once, M rows' sums fill the registers. Returns B * M.
 #[inline(always)]
-unsafe fn block<L: Lanes, C: Codes, const M: usize>(
+unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
     panel: &[u8],
     units: *const Unit,
     count: usize,
@@ -134,7 +135,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize>(
     // SAFETY: blocks lie in the panel, units in the rows that the caller vouches for.
     unsafe {
         // a panel is at most four registers
-        let mut acc = [[L::splat_f32(0.0); M]; 4];
+        let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
         for b in 0..count / C::UNITS {
             let block = panel.as_ptr().add(b * C::BYTES);
             for part in 0..parts {
@@ -147,51 +148,66 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize>(
                         }
                     }
                     let codes = C::codes::<L>(block, part, u);
-                    for half in 0..if C::SIXTEENS { 2 } else { 1 } {
-                        let [scale, min] = C::scale::<L>(head, block, part, u, half);
-                        for (m, acc) in acc[part].iter_mut().enumerate() {
-                            let x = &*units.add((b * C::UNITS + u) * rows + m);
-                            let dot = if C::SIXTEENS {
-                                quads::<L, C, 4, M>(&codes, x, 4 * half, x.start[half])
-                            } else {
-                                quads::<L, C, 8, M>(&codes, x, 0, x.start[0])
-                            };
-                            let scale = L::mul(scale, L::splat_f32(x.scale));
-                            *acc = L::fma(L::to_f32(dot), scale, *acc);
-                            if C::MINIMA {
-                                *acc = L::fma(min, L::splat_f32(x.sum[half]), *acc);
-                            }
+                    let x = units.add((b * C::UNITS + u) * rows);
+                    let scale = |half| C::scale::<L>(head, block, part, u, half);
+                    if C::SIXTEENS {
+                        let (low, high) = (scale(0), scale(1));
+                        for (i, acc) in acc[part].iter_mut().enumerate() {
+                            half_unit::<L, C, 0, 4, M>(low, &codes, x.add(i * M), acc);
+                            half_unit::<L, C, 4, 4, M>(high, &codes, x.add(i * M), acc);
+                        }
+                    } else {
+                        let scale = scale(0);
+                        for (i, acc) in acc[part].iter_mut().enumerate() {
+                            half_unit::<L, C, 0, 8, M>(scale, &codes, x.add(i * M), acc);
                         }
                     }
                 }
             }
         }
-        for (m, sums) in sums.iter_mut().take(M).enumerate() {
+        for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
             for (part, acc) in acc.iter().enumerate().take(parts) {
-                L::store(sums.as_mut_ptr().add(part * L::ROWS), acc[m]);
+                L::store(sums.as_mut_ptr().add(part * L::ROWS), acc[m / M][m % M]);
             }
         }
     }
-    M
+    B * M
 }
 
-/// `start` plus the products of N quads from `first` on; in two chains where no other row is there to wait with.
+/// Adds the products of N quads from FIRST on with M rows' units at `x`.
 #[inline(always)]
-unsafe fn quads<L: Lanes, C: Codes, const N: usize, const M: usize>(
+unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, const M: usize>(
+    [scale, min]: [L::F; 2],
     codes: &[L::I; 8],
-    x: &Unit,
-    first: usize,
-    start: i32,
-) -> L::I {
+    x: *const Unit,
+    acc: &mut [L::F; M],
+) {
+    let half = FIRST / 4;
     // SAFETY: the caller's.
     unsafe {
-        let mut sums = [L::splat(if C::SIGNED || C::OFFSET != 0 { start } else { 0 }), L::splat(0)];
-        for i in 0..N {
-            let sum = &mut sums[if M == 1 { i % 2 } else { 0 }];
-            let (codes, x) = (codes[first + i], x.quad(first + i));
-            *sum = if C::SIGNED { L::dot_biased(*sum, codes, x) } else { L::dot(*sum, codes, x) };
+        // two chains where no other row is there to wait with
+        let mut sums = [[L::splat(0); M]; 2];
+        if C::SIGNED || C::OFFSET != 0 {
+            for m in 0..M {
+                sums[0][m] = L::splat((*x.add(m)).start[half]);
+            }
         }
-        if M == 1 { L::add(sums[0], sums[1]) } else { sums[0] }
+        for i in FIRST..FIRST + N {
+            let chain = if M == 1 { i % 2 } else { 0 };
+            for m in 0..M {
+                let (sum, quad) = (sums[chain][m], (*x.add(m)).quad(i));
+                sums[chain][m] =
+                    if C::SIGNED { L::dot_biased(sum, codes[i], quad) } else { L::dot(sum, codes[i], quad) };
+            }
+        }
+        for m in 0..M {
+            let sum = if M == 1 { L::add(sums[0][m], sums[1][m]) } else { sums[0][m] };
+            let x = &*x.add(m);
+            acc[m] = L::fma(L::to_f32(sum), L::mul(scale, L::splat_f32(x.scale)), acc[m]);
+            if C::MINIMA {
+                acc[m] = L::fma(min, L::splat_f32(x.sum[half]), acc[m]);
+            }
+        }
     }
 }
 
