@@ -20,12 +20,13 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("doc", doc),
     ("floor", floor),
+    ("targets", targets),
     ("test", tests),
     ("readme", readme),
     ("package", package),
@@ -71,6 +72,19 @@ fn floor() -> Result {
         Some(line) => Err(format!("phi3-model without features depends on {line}")),
         None => Ok(()),
     }
+}
+
+/// Other people's machines: the program compiles for each, without the GPU backend, which is other people's code for them.
+fn targets() -> Result {
+    for target in ["x86_64-pc-windows-gnu", "aarch64-apple-darwin", "aarch64-unknown-linux-gnu"] {
+        let added = command("rustup").args(["target", "add", target]).output();
+        if !added.is_ok_and(|output| output.status.success()) {
+            println!("skipped: rustup cannot add {target} here");
+            continue;
+        }
+        run_program(cargo().args(["check", "--target", target, "-p", "phi3-runner", "--no-default-features"]))?;
+    }
+    Ok(())
 }
 
 fn tests() -> Result {

@@ -240,6 +240,6 @@ fn bias(level: Level) -> i32 {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => lanes::Vnni::BIAS,
-        _ => 0,
+        _ => lanes::Portable::BIAS,
     }
 }
