@@ -25,8 +25,10 @@ pub mod binding {
     pub const VALUES: u32 = 7;
     /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
     pub const BATCH: u32 = 8;
+    /// Tokens that the device chose.
+    pub const CHOSEN: u32 = 9;
     /// How many numbers there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 mod kernel;
@@ -44,6 +46,12 @@ pub const KV_BLOCK: usize = 32;
 
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
+
+/// Stands for the token of row 0 that the pass before chose, in a batch table; those of other rows follow.
+pub const CHOSEN: u32 = 1 << 31;
+
+/// What is chosen where a logit is not finite.
+pub const NO_TOKEN: u32 = u32::MAX;
 
 /// Bytes of the parameters' binding: no `Params` is larger.
 pub const PARAMS_SIZE: u64 = 64;
@@ -216,6 +224,16 @@ macro_rules! qkv {
     };
 }
 
+/// Name and text of a kernel that chooses tokens.
+macro_rules! choice {
+    ($name:literal) => {
+        (
+            $name,
+            concat!(include_str!("../kernels/order.wgsl"), "\n", include_str!(concat!("../kernels/", $name, ".wgsl"))),
+        )
+    };
+}
+
 /// What becomes of a projection's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finish {
@@ -310,12 +328,16 @@ pub enum Op {
     Attention(Kv),
     /// Some rows of others.
     Select,
+    /// The token of the largest logit.
+    Likeliest,
+    /// A token by chance.
+    Sample,
 }
 
 impl Op {
     /// Every operation in every composition.
     pub fn all() -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::Quantise, Op::Select];
+        let mut all = vec![Op::RmsNorm, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
         all.extend(Kv::ALL.map(Op::Attention));
         all.extend(Format::ALL.map(Op::Embed));
         for product in Product::ALL {
@@ -340,7 +362,8 @@ impl Op {
     fn base(self) -> Kernel {
         match self {
             Op::Embed(format) => {
-                Kernel::compose(&[("embed", include_str!("../kernels/embed.wgsl")), format.part()], &[])
+                let embed = ("embed", include_str!("../kernels/embed.wgsl"));
+                Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
             }
             Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl"))], &[]),
             Op::Project { product, format, input, finish } => {
@@ -355,6 +378,8 @@ impl Op {
                 Kernel::compose(&[("attention", include_str!("../kernels/attention.wgsl")), kv.load()], &[])
             }
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
+            Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
         }
     }
 }

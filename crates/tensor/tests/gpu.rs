@@ -315,8 +315,11 @@ fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
                 bind_groups: after.bind_groups - before.bind_groups,
                 pipelines: after.pipelines - before.pipelines,
                 buffers: after.buffers - before.buffers,
+                read_bytes: after.read_bytes - before.read_bytes,
             };
-            let expected = Counters { submits: 1, dispatches: 5 * layers as u64 + 3, ..Counters::default() };
+            let read_bytes = 4 * vocab.next_multiple_of(8) as u64;
+            let dispatches = 5 * layers as u64 + 3;
+            let expected = Counters { submits: 1, dispatches, read_bytes, ..Counters::default() };
             assert_eq!(added, expected, "token {position}");
             steady = Some(added);
         }

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod cache;
+mod choose;
 mod device;
 mod pipelines;
 mod planes;
@@ -18,7 +19,10 @@ pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
 pub use upload::Matrix;
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
+use crate::{
+    Backend, Batch, Choice, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight,
+};
+use choose::Flights;
 use device::{Buffer, Device, STORAGE};
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
@@ -36,6 +40,8 @@ pub struct Gpu {
     /// Rows that operations work on.
     rows: usize,
     readback: Option<Buffer>,
+    flights: Flights,
+    read_bytes: u64,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -65,6 +71,8 @@ pub struct Counters {
     pub pipelines: u64,
     /// Buffers that were made.
     pub buffers: u64,
+    /// Bytes that came back from the device.
+    pub read_bytes: u64,
 }
 
 impl Gpu {
@@ -84,7 +92,8 @@ impl Gpu {
         let recorder = Recorder::new(&mut device, tier, options.checked)?;
         let table = Table::new(&mut device)?;
         let info = DeviceInfo { kind, name: found.name, detail };
-        Ok(Self { info, device, recorder, table, rows: 0, readback: None })
+        let flights = Flights::new(&mut device)?;
+        Ok(Self { info, device, recorder, table, rows: 0, readback: None, flights, read_bytes: 0 })
     }
 
     /// How much of everything was made so far: in steady decoding, a token adds one submission and dispatches only.
@@ -95,6 +104,7 @@ impl Gpu {
             bind_groups: self.recorder.pipelines.groups_made,
             pipelines: self.recorder.pipelines.made(),
             buffers: self.device.buffers,
+            read_bytes: self.read_bytes,
         }
     }
 }
@@ -182,11 +192,13 @@ impl Backend for Gpu {
         same("embed", "output width", table.cols, out.dim)?;
         same("embed", "plain role", 1, usize::from(matches!(table.role, Role::Plain | Role::Embedding)))?;
         at_most("embed", "largest token", table.rows, self.table.tokens)?;
+        at_most("embed", "chosen tokens", self.flights.rows, self.table.chosen)?;
         same("embed", "rows", self.table.rows, self.rows)?;
         out.check("embed", self.rows)?;
         let mut slots = Slots::default();
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        slots[binding::CHOSEN as usize] = Some(&self.flights.chosen);
         for piece in &table.pieces {
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
@@ -354,11 +366,24 @@ impl Backend for Gpu {
         }
         drop(view);
         readback.raw.unmap();
+        self.read_bytes += size;
         self.device.check()
     }
 
     fn finish(&mut self) -> Result<()> {
         self.recorder.flush(&mut self.device)
+    }
+
+    fn ahead(&self) -> usize {
+        choose::AHEAD
+    }
+
+    fn choose(&mut self, logits: &mut Rows, choices: &[Choice]) -> Result<()> {
+        Gpu::choose(self, logits, choices)
+    }
+
+    fn chosen(&mut self, tokens: &mut [u32]) -> Result<()> {
+        Gpu::chosen(self, tokens)
     }
 }
 

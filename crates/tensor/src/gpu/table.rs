@@ -2,6 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, Error, Mask, PAGE, Result};
+use phi3_shaders::CHOSEN;
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
@@ -20,8 +21,10 @@ pub(super) struct Table {
     pub(super) rope_at: usize,
     pub(super) outputs: usize,
     pub(super) outputs_at: usize,
-    /// One more than the largest token.
+    /// One more than the largest token that the host knows.
     pub(super) tokens: usize,
+    /// One more than the largest row whose chosen token is wanted.
+    pub(super) chosen: usize,
     /// One more than the largest page.
     pub(super) pages: usize,
     /// Of each segment, its first position and how many of its first pages are not there.
@@ -40,6 +43,7 @@ impl Table {
             outputs: 0,
             outputs_at: 0,
             tokens: 0,
+            chosen: 0,
             pages: 0,
             gone: Vec::new(),
             words: Vec::new(),
@@ -63,7 +67,9 @@ impl Table {
         self.outputs_at = self.rope_at + self.rotations;
         self.outputs = batch.outputs.len();
         let pages_at = self.outputs_at + self.outputs;
-        self.tokens = batch.tokens.iter().max().map_or(0, |token| *token as usize + 1);
+        self.tokens = batch.tokens.iter().filter(|token| **token < CHOSEN).max().map_or(0, |token| *token as usize + 1);
+        let chosen = batch.tokens.iter().filter(|token| **token >= CHOSEN);
+        self.chosen = chosen.max().map_or(0, |token| (*token - CHOSEN) as usize + 1);
 
         self.words.clear();
         self.gone.clear();
