@@ -1,6 +1,6 @@
 //! Tokens that a GPU chooses while passes are ahead of the host: the same as where the host chooses every one.
 
-use crate::machines::{checkpoints, data, gpu};
+use crate::machines::{checkpoints, data, gpu, machines_and_tiers};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
 use phi3_runner::text::Message;
 use phi3_runner::verify::Golden;
@@ -62,20 +62,21 @@ fn four_bytes_a_token_come_back() {
 
 #[test]
 fn the_goldens_greedy_ids_are_those_of_the_device() {
-    let Some(setup) = gpu() else { return };
-    let mut compared = 0;
-    for folder in checkpoints() {
-        let golden = Golden::read(&folder).unwrap();
-        let mut engine = Engine::builder().model(&folder).setup(setup.clone()).build().unwrap();
-        for (prompt, want) in golden.greedy() {
-            let options = GenerateOptions { ignore_eos: true, ..options(want.len(), None) };
-            let answer = engine.continue_ids(prompt, &options).unwrap().collect_all().unwrap();
-            assert_eq!(answer.ids, want, "{}", folder.display());
-            compared += want.len();
+    for setup in machines_and_tiers() {
+        let mut compared = 0;
+        for folder in checkpoints() {
+            let golden = Golden::read(&folder).unwrap();
+            let mut engine = Engine::builder().model(&folder).setup(setup.clone()).build().unwrap();
+            for (prompt, want) in golden.greedy() {
+                let options = GenerateOptions { ignore_eos: true, ..options(want.len(), None) };
+                let answer = engine.continue_ids(prompt, &options).unwrap().collect_all().unwrap();
+                assert_eq!(answer.ids, want, "{} on {}", folder.display(), engine.device());
+                compared += want.len();
+            }
         }
+        println!("{compared} ids");
+        assert!(compared > 100);
     }
-    println!("{compared} ids");
-    assert!(compared > 100);
 }
 
 /// Talks of several turns with the demo model: ids, text, reasons, and what the next turn finds in the cache.

@@ -57,6 +57,9 @@ impl fmt::Display for Device {
     }
 }
 
+/// Names of the GPU backend's tiers of kernels, the least first.
+pub const TIERS: [&str; 2] = ["base", "subgroup"];
+
 /// How a model is set up on its machine.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -74,6 +77,8 @@ pub struct Setup {
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
     pub max_binding: Option<u64>,
+    /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
+    pub tier: Option<String>,
     /// How plain weights are quantised while they are loaded.
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values; f32 where absent.
@@ -163,6 +168,7 @@ impl Setup {
             Err(Error::Model(phi3_model::Error::Device(phi3_tensor::Error::NoAdapter { .. }))) => {
                 return self.on_cpu(checkpoint, "no real GPU was found", progress);
             }
+            Err(error @ Error::Model(phi3_model::Error::Device(phi3_tensor::Error::Tier { .. }))) => return Err(error),
             Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
         };
         match self.on_gpu(backend, checkpoint, "the best GPU found", progress) {
@@ -188,9 +194,10 @@ impl Setup {
 
 #[cfg(feature = "gpu")]
 mod gpu {
+    use super::TIERS;
     use super::{Device, Setup};
-    use crate::Result;
-    use phi3_tensor::gpu::{Gpu, Options, Select};
+    use crate::{Error, Result};
+    use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 
     pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
         let select = match device {
@@ -199,6 +206,24 @@ mod gpu {
             Device::Name(name) => Select::Name(name.clone()),
         };
         let software = *device != Device::Auto;
-        Ok(Gpu::open(&select, &Options { software, max_binding: setup.max_binding, ..Options::default() })?)
+        let tier = setup.tier.as_deref().map(tier).transpose()?;
+        Ok(Gpu::open(&select, &Options { software, max_binding: setup.max_binding, tier, ..Options::default() })?)
+    }
+
+    fn tier(name: &str) -> Result<Tier> {
+        let wrong = || Error::Argument { argument: "--tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
+        Tier::from_name(name).ok_or_else(wrong)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_are_those_of_the_kernels() {
+            assert_eq!(TIERS, Tier::ALL.map(Tier::name));
+            assert_eq!(tier("subgroup").ok(), Some(Tier::Subgroup));
+            assert!(tier("warp").is_err());
+        }
     }
 }

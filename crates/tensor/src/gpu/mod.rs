@@ -5,6 +5,7 @@
 //! tokens, positions, rotations and pages lie in one table. Weights stay in the file's own type.
 
 mod adapter;
+mod attention;
 mod cache;
 mod choose;
 mod device;
@@ -17,6 +18,7 @@ mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
+pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
 use crate::{
@@ -41,6 +43,8 @@ pub struct Gpu {
     rows: usize,
     readback: Option<Buffer>,
     flights: Flights,
+    /// What parts of attention leave for their merging.
+    parts: Option<Buffer>,
     read_bytes: u64,
 }
 
@@ -88,12 +92,17 @@ impl Gpu {
             _ => DeviceKind::Gpu,
         };
         let detail = format!("{} kernels, {}, {}", tier.name(), found.backend, found.driver);
-        let mut device = Device::open(&adapter, &found, options)?;
+        let mut device = Device::open(&adapter, &found, tier, options)?;
         let recorder = Recorder::new(&mut device, tier, options.checked)?;
         let table = Table::new(&mut device)?;
         let info = DeviceInfo { kind, name: found.name, detail };
         let flights = Flights::new(&mut device)?;
-        Ok(Self { info, device, recorder, table, rows: 0, readback: None, flights, read_bytes: 0 })
+        Ok(Self { info, device, recorder, table, rows: 0, readback: None, flights, parts: None, read_bytes: 0 })
+    }
+
+    /// The kernels that it runs.
+    pub fn tier(&self) -> Tier {
+        self.recorder.pipelines.tier()
     }
 
     /// How much of everything was made so far: in steady decoding, a token adds one submission and dispatches only.
@@ -301,32 +310,7 @@ impl Backend for Gpu {
         self.table.visible(mask)?;
         q.check("attention", self.rows)?;
         out.check("attention", self.rows)?;
-        let Some(layer) = cache.layers.get(layer) else {
-            return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
-        };
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&q.buffer);
-        slots[binding::OUTPUT as usize] = Some(&out.buffer);
-        slots[binding::KEYS as usize] = layer.keys.as_ref();
-        slots[binding::VALUES as usize] = layer.values.as_ref();
-        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
-        let strides = cache.loaded();
-        let params = [
-            heads.heads as u32,
-            heads.kv_heads as u32,
-            heads.head_dim as u32,
-            cache.head4() as u32,
-            strides.slot,
-            q.stride as u32,
-            out.stride as u32,
-            mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
-            mask.scale.to_bits(),
-            strides.head,
-            0,
-            0,
-        ];
-        let grid = [heads.heads as u32, self.rows as u32, 1];
-        self.recorder.dispatch(&mut self.device, Op::Attention(cache.kv), &slots, &params, grid)
+        self.attend(q, cache, layer, mask, out)
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {

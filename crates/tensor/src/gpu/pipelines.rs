@@ -33,6 +33,10 @@ impl Pipelines {
         Self { tier, checked, places: HashMap::new(), pipelines: Vec::new(), groups: HashMap::new(), groups_made: 0 }
     }
 
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
+    }
+
     /// Pipelines made so far.
     pub(super) fn made(&self) -> u64 {
         self.pipelines.len() as u64

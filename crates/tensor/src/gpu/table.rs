@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub(super) chosen: usize,
     /// One more than the largest page.
     pub(super) pages: usize,
+    /// One more than the largest position.
+    end: usize,
     /// Of each segment, its first position and how many of its first pages are not there.
     gone: Vec<(usize, usize)>,
     words: Vec<u32>,
@@ -45,6 +47,7 @@ impl Table {
             tokens: 0,
             chosen: 0,
             pages: 0,
+            end: 0,
             gone: Vec::new(),
             words: Vec::new(),
         })
@@ -73,7 +76,7 @@ impl Table {
 
         self.words.clear();
         self.gone.clear();
-        self.pages = 0;
+        (self.pages, self.end) = (0, 0);
         self.records(batch, pages_at)?;
         self.words.extend(batch.rope.iter().map(|value| value.to_bits()));
         if let Some(row) = batch.outputs.iter().find(|row| **row as usize >= rows) {
@@ -111,6 +114,7 @@ impl Table {
                 return Err(mismatch("page in a sequence", needed, gone));
             }
             self.pages = self.pages.max(last);
+            self.end = self.end.max(segment.position + segment.rows.len());
             self.gone.push((segment.position, gone));
 
             for (i, row) in segment.rows.clone().enumerate() {
@@ -121,6 +125,11 @@ impl Table {
             }
         }
         if next == batch.rows() { Ok(()) } else { Err(mismatch("rows of all segments", batch.rows(), next)) }
+    }
+
+    /// Positions that a row sees, at most.
+    pub(super) fn longest(&self, mask: Mask) -> usize {
+        self.end.min(mask.window.unwrap_or(usize::MAX))
     }
 
     /// Checks that every page that `mask` looks at is there.
