@@ -3,7 +3,7 @@
 use crate::gguf::{self, Metadata, Vocabulary};
 use crate::json::Object;
 use crate::safetensors;
-use crate::shard::{Entry, Shard};
+use crate::shard::{Entry, Lent, Shard};
 use crate::{Config, Error, Result};
 use phi3_tensor::{Bytes, DType, Weight};
 use std::borrow::Cow;
@@ -66,13 +66,13 @@ impl Checkpoint {
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
     pub fn from_memory(name: &str, config: &str, weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         let config = Config::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
-        let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(weights))?;
+        let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(Lent(weights)))?;
         Ok(Self { config, tensors: Tensors::new(vec![file], Names::Published)?, gguf: None })
     }
 
     /// A checkpoint in memory: the bytes of one GGUF file, which must be the model's only one; `name` is for messages.
     pub fn from_gguf_memory(name: &str, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
-        Self::of_gguf(gguf::from_memory(Path::new(name), Arc::new(bytes))?)
+        Self::of_gguf(gguf::from_memory(Path::new(name), Arc::new(Lent(bytes)))?)
     }
 
     /// What the decoder computes.
@@ -92,7 +92,7 @@ impl Checkpoint {
 
     /// Bytes of all weight files.
     pub fn bytes(&self) -> u64 {
-        self.tensors.files.iter().map(|file| (*file.bytes).as_ref().len() as u64).sum()
+        self.tensors.files.iter().map(|file| file.bytes.bytes().len() as u64).sum()
     }
 
     /// Every tensor as its file has it: name, type, shape (outermost dimension first), bytes. In file order.
@@ -121,7 +121,7 @@ impl Checkpoint {
     pub fn first_not_finite(&self) -> Option<String> {
         let files = self.tensors.files.iter();
         files.flat_map(|file| file.entries.iter().map(move |entry| (file, entry))).find_map(|(file, entry)| {
-            let bytes = &(*file.bytes).as_ref()[entry.range.clone()];
+            let bytes = &file.bytes.bytes()[entry.range.clone()];
             let finite = dtype(entry.dtype).is_none_or(|dtype| dtype.all_finite(bytes));
             (!finite).then(|| format!("{} of {}", entry.name, file.path.display()))
         })
@@ -174,7 +174,7 @@ impl Tensors {
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let (file, entry, dtype) = self.find(name, &[len])?;
         let mut values = vec![0.0; len];
-        dtype.widen(&(*file.bytes).as_ref()[entry.range.clone()], &mut values);
+        dtype.widen(&file.bytes.bytes()[entry.range.clone()], &mut values);
         Ok(values)
     }
 

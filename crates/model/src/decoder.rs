@@ -2,9 +2,10 @@
 
 mod ahead;
 
+use crate::layout::role;
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{Backend, Batch, Choice, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Role, Segment};
+use phi3_tensor::{Backend, Batch, Choice, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
 use std::collections::VecDeque;
 
 /// One layer's weights, under their published names.
@@ -150,8 +151,7 @@ impl<B: Backend> Decoder<B> {
         let config = checkpoint.config().clone();
         let mut loader =
             Loader { backend: &mut backend, checkpoint, config: &config, quant: options.quant, done: 0, progress };
-        let role = if config.tie_word_embeddings { Role::Plain } else { Role::Embedding };
-        let embed_tokens = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, role)?;
+        let embed_tokens = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size)?;
         let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
             layers.push(loader.layer(&config, i)?);
@@ -159,7 +159,7 @@ impl<B: Backend> Decoder<B> {
         let norm = loader.vector("model.norm.weight", config.hidden_size)?;
         let lm_head = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size, Role::Plain)?),
+            false => Some(loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size)?),
         };
         let rows = options.rows(&config);
         let max_outputs = max_outputs(&config, rows);
@@ -413,12 +413,20 @@ struct Loader<'a, B: Backend> {
 }
 
 impl<B: Backend> Loader<'_, B> {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize, role: Role) -> Result<B::Matrix> {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix> {
+        let role = role(self.config, name);
         let weight = self.checkpoint.matrix(name, rows, cols)?;
-        let matrix = match self.quant.filter(|_| DType::PLAIN.contains(&weight.dtype)) {
-            Some(recipe) => self.backend.matrix(&recipe.apply(&weight, self.config)?, role)?,
-            None => self.backend.matrix(&weight, role)?,
+        let (matrix, in_place) = match self.quant.filter(|_| DType::PLAIN.contains(&weight.dtype)) {
+            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, self.config)?, role)?, false),
+            None => {
+                let footprint = self.backend.footprint(name, weight.dtype, rows, cols, role)?;
+                (self.backend.matrix(&weight, role)?, footprint.in_place)
+            }
         };
+        // the device has its own copy now
+        if !in_place {
+            weight.release();
+        }
         self.done += weight.bytes().len() as u64;
         (self.progress)(self.done);
         Ok(matrix)
@@ -434,11 +442,11 @@ impl<B: Backend> Loader<'_, B> {
         let name = |part: &str| format!("model.layers.{i}.{part}.weight");
         Ok(Layer {
             input_layernorm: self.vector(&name("input_layernorm"), hidden)?,
-            qkv_proj: self.matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden, Role::Qkv(heads))?,
-            o_proj: self.matrix(&name("self_attn.o_proj"), hidden, heads.q_dim(), Role::Plain)?,
+            qkv_proj: self.matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden)?,
+            o_proj: self.matrix(&name("self_attn.o_proj"), hidden, heads.q_dim())?,
             post_attention_layernorm: self.vector(&name("post_attention_layernorm"), hidden)?,
-            gate_up_proj: self.matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden, Role::GateUp)?,
-            down_proj: self.matrix(&name("mlp.down_proj"), hidden, config.intermediate_size, Role::Plain)?,
+            gate_up_proj: self.matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden)?,
+            down_proj: self.matrix(&name("mlp.down_proj"), hidden, config.intermediate_size)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The tensors of a checkpoint, by their published names.
 
 use crate::Config;
+use phi3_tensor::Role;
 
 /// Every weight with its shape, outermost dimension first, in the order of llama.cpp's files.
 pub(crate) fn tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
@@ -21,4 +22,14 @@ pub(crate) fn tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
         all.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
     }
     all
+}
+
+/// What a matrix of [`tensors`] is for.
+pub(crate) fn role(config: &Config, name: &str) -> Role {
+    match name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next()) {
+        Some("embed_tokens") if !config.tie_word_embeddings => Role::Embedding,
+        Some("qkv_proj") => Role::Qkv(config.heads),
+        Some("gate_up_proj") => Role::GateUp,
+        _ => Role::Plain,
+    }
 }

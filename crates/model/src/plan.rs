@@ -1,7 +1,7 @@
 //! What a model will take, before anything is loaded.
 
 use crate::decoder::{DecoderOptions, max_outputs};
-use crate::layout::tensors;
+use crate::layout::{role, tensors};
 use crate::{Checkpoint, Config, Result};
 use phi3_tensor::{Backend, DType, PAGE};
 
@@ -10,7 +10,8 @@ use phi3_tensor::{Backend, DType, PAGE};
 pub struct Plan {
     /// Matrices in the type that they will have, and norms in f32.
     pub weights: u64,
-    /// Of these, bytes that stay in the file's mapping and are not copied: all of them, some, or (on a GPU) none.
+    /// Of these, bytes that stay in the file's mapping and are not copied: all of them, some, or (on a GPU) none. The
+    /// system takes their memory back when it is short of it.
     pub mapped: u64,
     /// Keys and values of a token.
     pub cache_per_token: u64,
@@ -32,25 +33,19 @@ impl Plan {
 }
 
 /// Counts what `checkpoint` will take on `backend`. Only headers are read; on the backend an empty cache is made.
-///
-/// `maps` says whether the backend uses weights where the file's mapping has them, as the CPU does.
-pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: DecoderOptions, maps: bool) -> Result<Plan> {
+pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: DecoderOptions) -> Result<Plan> {
     let config = checkpoint.config();
     let (hidden, heads) = (config.hidden_size, config.heads);
     let mut plan = Plan { weights: 0, mapped: 0, cache_per_token: 0, scratch: 0 };
     let mut matrix = |name: &str, rows: usize, cols: usize| -> Result<()> {
-        let now = checkpoint.matrix(name, rows, cols)?;
-        let (len, kept) = (now.bytes().len() as u64, now.dtype);
+        let kept = checkpoint.matrix(name, rows, cols)?.dtype;
         let dtype = match options.quant.filter(|_| DType::PLAIN.contains(&kept)) {
             Some(recipe) => recipe.dtype(name, cols, config),
             None => kept,
         };
-        let bytes = match dtype == kept {
-            true => len,
-            false => dtype.bytes(cols).map_or(len, |row| row as u64 * rows as u64),
-        };
-        plan.weights += bytes;
-        plan.mapped += if maps && dtype == kept { bytes } else { 0 };
+        let footprint = backend.footprint(name, dtype, rows, cols, role(config, name))?;
+        plan.weights += footprint.bytes;
+        plan.mapped += if footprint.in_place && dtype == kept { footprint.bytes } else { 0 };
         Ok(())
     };
     let mut vectors = 0;

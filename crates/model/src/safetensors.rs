@@ -54,7 +54,7 @@ pub(crate) fn open(path: &Path) -> Result<Shard> {
 
 /// Checks the header of bytes that came from `path`.
 pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
-    let data = (*bytes).as_ref();
+    let data = bytes.bytes();
     let header = |message: String| Error::Header { path: path.to_owned(), message };
     let Some((length, rest)) = data.split_first_chunk::<8>() else {
         return Err(too_short(path, data.len() as u64));

@@ -1,13 +1,39 @@
 //! A weight file, whatever its format: a checked table of tensors over a memory map.
 
 use crate::{Error, Result};
+use phi3_tensor::Memory;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The bytes of a file, shared.
-pub(crate) type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub(crate) type Shared = Arc<dyn Memory>;
+
+/// Bytes that their owner lends.
+pub(crate) struct Lent<T>(pub(crate) T);
+
+impl<T: AsRef<[u8]> + Send + Sync> Memory for Lent<T> {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
+/// A mapped file.
+struct Map(memmap2::Mmap);
+
+impl Memory for Map {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[cfg(unix)]
+    fn release(&self, range: Range<usize>) {
+        // a wish: where the system does not grant it, the pages stay until it wants them back
+        // SAFETY: the pages of a file that is mapped for reading come back with the same bytes when they are read again.
+        let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+    }
+}
 
 /// A tensor's place in a file.
 #[derive(Clone, Debug)]
@@ -43,7 +69,7 @@ pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
     let file = File::open(path).map_err(read)?;
     // SAFETY: the map is read only; as with every mapped file, it must not be cut short while in use.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
-    Ok(Some(Arc::new(map)))
+    Ok(Some(Arc::new(Map(map))))
 }
 
 /// Sorts entries by their place; an error where two of them share bytes.
@@ -60,4 +86,29 @@ pub(crate) fn no_overlap(path: &Path, entries: &mut [Entry], hint: &'static str)
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn released_pages_leave_the_process() {
+        const LEN: usize = 64 << 20;
+        let mapped = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap().to_owned();
+            line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() << 10
+        };
+        let path = std::env::temp_dir().join(format!("phi3-release-{}", std::process::id()));
+        std::fs::write(&path, vec![7; LEN]).unwrap();
+        let file = super::map(&path, "").unwrap().unwrap();
+        let sum = || file.bytes().iter().step_by(512).map(|&b| usize::from(b)).sum::<usize>();
+        let whole = sum();
+        let read = mapped();
+        file.release(0..LEN);
+        let released = mapped();
+        assert!(read >= released + LEN / 2, "{read} bytes were mapped, {released} still are");
+        assert_eq!(sum(), whole);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -1,10 +1,11 @@
 //! Choosing a machine, and saying why.
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
 use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
-use phi3_tensor::{Backend, KvType};
+use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Which machine to run on.
@@ -79,10 +80,26 @@ pub struct Setup {
     pub max_binding: Option<u64>,
     /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
     pub tier: Option<String>,
+    /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
+    /// checked where absent. See [`cache_folder`].
+    pub cache: Option<PathBuf>,
     /// How plain weights are quantised while they are loaded.
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values; f32 where absent.
     pub kv: Option<KvType>,
+    /// Whether to load where memory does not seem to suffice.
+    pub force: bool,
+}
+
+/// The user's folder for what can be found out again, if the system has one: PHI3_CACHE where it is set.
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of_user = || match () {
+        () if cfg!(windows) => folder("LOCALAPPDATA"),
+        () if cfg!(target_os = "macos") => folder("HOME").map(|home| home.join("Library/Caches")),
+        () => folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache"))),
+    };
+    folder("PHI3_CACHE").or_else(|| of_user().filter(|path| path.is_absolute()).map(|path| path.join("phi3-run")))
 }
 
 /// A loaded model, and why it is on this machine.
@@ -110,19 +127,19 @@ impl Setup {
         }
     }
 
-    /// What a checkpoint will take on the machine asked for, and that machine's line; nothing is loaded.
-    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, String)> {
-        let on_cpu = || -> Result<(Plan, String)> {
+    /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.
+    pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, DeviceInfo)> {
+        let on_cpu = || -> Result<(Plan, DeviceInfo)> {
             let mut cpu = Cpu::new(self.cpu())?;
-            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder(), true)?;
-            Ok((plan, cpu.info().to_string()))
+            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder())?;
+            Ok((plan, cpu.info().clone()))
         };
         #[cfg(feature = "gpu")]
         if self.device != Device::Cpu {
             match gpu::open(&self.device, self) {
                 Ok(mut gpu) => {
-                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder(), false)?;
-                    return Ok((plan, gpu.info().to_string()));
+                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder())?;
+                    return Ok((plan, gpu.info().clone()));
                 }
                 Err(error) if self.device != Device::Auto => return Err(error),
                 Err(_) => {}
@@ -139,7 +156,7 @@ impl Setup {
             #[cfg(feature = "gpu")]
             other => {
                 let backend = gpu::open(other, self)?;
-                self.on_gpu(backend, checkpoint, "as asked", progress)
+                self.place(backend, checkpoint, "as asked", progress)
             }
             #[cfg(not(feature = "gpu"))]
             other => Err(phi3_tensor::Error::NoAdapter {
@@ -151,7 +168,19 @@ impl Setup {
     }
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
-        let backend = Cpu::new(self.cpu())?;
+        self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
+    }
+
+    /// Loads what fits.
+    fn place<B: Backend>(
+        &self,
+        mut backend: B,
+        checkpoint: &Checkpoint,
+        why: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Placed> {
+        let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
+        memory::check(self, checkpoint, &plan, backend.info())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
         Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
     }
@@ -171,24 +200,12 @@ impl Setup {
             Err(error @ Error::Model(phi3_model::Error::Device(phi3_tensor::Error::Tier { .. }))) => return Err(error),
             Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
         };
-        match self.on_gpu(backend, checkpoint, "the best GPU found", progress) {
+        match self.place(backend, checkpoint, "the best GPU found", progress) {
             Err(Error::Model(phi3_model::Error::Device(error))) => {
                 self.on_cpu(checkpoint, &format!("the GPU cannot take the model ({error})"), progress)
             }
             other => other,
         }
-    }
-
-    #[cfg(feature = "gpu")]
-    fn on_gpu(
-        &self,
-        backend: phi3_tensor::gpu::Gpu,
-        checkpoint: &Checkpoint,
-        why: &str,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Placed> {
-        let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
-        Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
     }
 }
 
@@ -207,7 +224,9 @@ mod gpu {
         };
         let software = *device != Device::Auto;
         let tier = setup.tier.as_deref().map(tier).transpose()?;
-        Ok(Gpu::open(&select, &Options { software, max_binding: setup.max_binding, tier, ..Options::default() })?)
+        let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
+        let check = memory.is_some();
+        Ok(Gpu::open(&select, &Options { software, max_binding, tier, check, memory, ..Options::default() })?)
     }
 
     fn tier(name: &str) -> Result<Tier> {

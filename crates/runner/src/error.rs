@@ -32,6 +32,23 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A model would not fit into memory.
+    #[error(
+        "the model does not fit on {device}: it needs {weights} bytes for weights and {scratch} for activations, {available} bytes are available; hint: {hint}; --force loads it nevertheless, and phi3-run plan shows more"
+    )]
+    TooLarge {
+        /// The device.
+        device: String,
+        /// Bytes of weights in memory of their own.
+        weights: u64,
+        /// Bytes of activations.
+        scratch: u64,
+        /// Bytes that can be had.
+        available: u64,
+        /// What would fit.
+        hint: String,
+    },
+
     /// A file could not be read or written.
     #[error("cannot {action} {}: {message}; hint: {hint}", path.display())]
     File {

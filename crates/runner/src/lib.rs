@@ -14,17 +14,19 @@
 //! # Ok::<(), phi3_runner::Error>(())
 //! ```
 
+pub mod bench;
 mod device;
 mod engine;
 mod error;
 mod generate;
+pub mod memory;
 pub mod perplexity;
 mod quantise;
 pub mod sampler;
 pub mod text;
 pub mod verify;
 
-pub use device::{Device, Placed, Setup, TIERS};
+pub use device::{Device, Placed, Setup, TIERS, cache_folder};
 pub use engine::{Engine, EngineBuilder, Progress, Source};
 pub use error::{Error, Result};
 pub use generate::{

@@ -1,6 +1,6 @@
 //! The border between the decoder and a machine.
 
-use crate::{Batch, Choice, Error, Result, Weight};
+use crate::{Batch, Choice, DType, Error, Result, Weight};
 use std::fmt;
 
 /// What kind of machine a backend runs on.
@@ -128,6 +128,15 @@ pub enum Role {
     Qkv(Heads),
 }
 
+/// What a matrix takes on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes, those that only fill up included.
+    pub bytes: u64,
+    /// Whether these are the checkpoint's own bytes, used where they lie.
+    pub in_place: bool,
+}
+
 /// What becomes of a projection's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finish {
@@ -185,6 +194,16 @@ pub trait Backend: Sized + Send + 'static {
 
     /// Brings a matrix to the device, in the type that it has.
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix>;
+
+    /// What a matrix will take, before it is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device's limits that [`matrix`](Backend::matrix) would report.
+    fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, _role: Role) -> Result<Footprint> {
+        let row = dtype.bytes(cols).unwrap_or(usize::MAX);
+        Ok(Footprint { bytes: (row as u64).saturating_mul(rows as u64), in_place: false })
+    }
 
     /// Brings a vector to the device.
     fn vector(&mut self, name: &str, values: &[f32]) -> Result<Self::Vector>;

@@ -20,10 +20,10 @@ pub mod reference;
 mod requantise;
 mod weight;
 
-pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Heads, KvType, Mask, Norm, Role};
+pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Mask, Norm, Role};
 pub use batch::{Batch, PAGE, Segment};
 pub use choice::Choice;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use requantise::Rounding;
-pub use weight::{Bytes, Weight};
+pub use weight::{Bytes, Memory, Weight};

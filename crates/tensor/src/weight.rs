@@ -5,18 +5,39 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// A part of shared read-only memory, such as a memory-mapped file.
+/// Read-only memory that weights are parts of, such as a memory-mapped file.
+pub trait Memory: Send + Sync {
+    /// All of it; the same bytes at the same place every time.
+    fn bytes(&self) -> &[u8];
+
+    /// Is told that nobody needs `range` for now, so that a mapped file's pages may leave the process. The bytes stay
+    /// readable.
+    fn release(&self, _range: Range<usize>) {}
+}
+
+impl Memory for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A part of shared read-only memory.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Memory>,
     range: Range<usize>,
 }
 
 impl Bytes {
     /// The bytes `range` of `owner`; `None` where the range lies outside.
-    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
-        (*owner).as_ref().get(range.clone())?;
+    pub fn new(owner: Arc<dyn Memory>, range: Range<usize>) -> Option<Self> {
+        owner.bytes().get(range.clone())?;
         Some(Self { owner, range })
+    }
+
+    /// Tells the owner that nobody needs these bytes for now.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 }
 
@@ -31,7 +52,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 
@@ -68,6 +89,11 @@ impl Weight {
     /// All bytes, little-endian; nothing is promised about their alignment.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Tells the owner of the bytes that nobody needs them for now.
+    pub fn release(&self) {
+        self.bytes.release();
     }
 
     /// Bytes of one row.

@@ -71,6 +71,6 @@ impl Metadata {
     /// # Errors
     /// The bytes are damaged.
     pub fn from_memory(name: &str, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
-        Ok(reader::parse(Path::new(name), std::sync::Arc::new(bytes))?.0)
+        Ok(reader::parse(Path::new(name), std::sync::Arc::new(crate::shard::Lent(bytes)))?.0)
     }
 }

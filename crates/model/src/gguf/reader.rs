@@ -94,7 +94,7 @@ struct Reader<'a> {
 
 /// The metadata and tensors of bytes that came from `path`.
 pub(super) fn parse(path: &Path, bytes: Shared) -> Result<(Metadata, Shard)> {
-    let data = (*bytes).as_ref();
+    let data = bytes.bytes();
     let mut reader = Reader { path, bytes: &bytes, cursor: Cursor { data, at: 0 } };
     let (tensors, keys) = reader.header()?;
     let metadata = reader.metadata(keys)?;

@@ -1,12 +1,12 @@
 //! What can be typed.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Run Microsoft's Phi-3 models on the CPU or on any GPU.
 ///
@@ -42,6 +42,8 @@ pub(super) enum Command {
     Plan(Plan),
     /// Perplexity of a text, and the distance of another model or machine
     Perplexity(Perplexity),
+    /// Time prompts and tokens, in llama-bench's tests and formats
+    Bench(Bench),
     /// List the GPUs of this machine and what they can do
     Devices(Devices),
 }
@@ -89,6 +91,9 @@ pub(super) struct ModelArgs {
     /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
+    /// Load even where memory does not seem to suffice
+    #[arg(long)]
+    force: bool,
     /// Print no progress, notes or statistics
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -317,6 +322,113 @@ pub(super) struct Perplexity {
     pub(super) json: bool,
 }
 
+/// Options are llama-bench's where it has them; lists have commas between.
+#[derive(Args)]
+pub(super) struct Bench {
+    /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
+    #[arg(long, short, value_name = "PATH")]
+    model: Vec<PathBuf>,
+    /// Lengths of prompts
+    #[arg(long, short = 'p', value_name = "N", value_delimiter = ',', default_value = "512")]
+    pub(super) n_prompt: Vec<usize>,
+    /// Numbers of tokens that are generated one by one
+    #[arg(long, short, value_name = "N", value_delimiter = ',', default_value = "128")]
+    pub(super) n_gen: Vec<usize>,
+    /// A prompt and tokens after it, timed together; also -pg
+    #[arg(long, value_name = "PP,TG", value_parser = super::bench::pair)]
+    pub(super) pg: Vec<(usize, usize)>,
+    /// Tokens that are there before
+    #[arg(long, short = 'd', value_name = "N", value_delimiter = ',', default_value = "0")]
+    pub(super) n_depth: Vec<usize>,
+    /// How often each test is timed
+    #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
+    pub(super) repetitions: usize,
+    /// Numbers of threads [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
+    threads: Vec<usize>,
+    /// Tokens of a prompt that are computed at once; also -ub
+    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
+    pub(super) ubatch: usize,
+    /// Types of the key/value cache; also -ctk
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
+    kv: Vec<KvType>,
+    /// auto, cpu, gpu, gpu:N, or part of an adapter's name
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Instruction set of the CPU backend
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What the CPU backend multiplies quantised weights with: int8 or f32
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load or never
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
+    /// Quantise f32, f16 and bf16 weights while loading
+    #[arg(long, value_name = "TYPE")]
+    quant: Option<Recipe>,
+    /// Begin without an untimed run
+    #[arg(long)]
+    pub(super) no_warmup: bool,
+    /// Format on standard output
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(super) output: BenchFormat,
+}
+
+/// How `bench` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BenchFormat {
+    /// A Markdown table.
+    Md,
+    /// Comma-separated values.
+    Csv,
+    /// One array.
+    Json,
+    /// An object a line.
+    Jsonl,
+    /// A table and its rows.
+    Sql,
+}
+
+impl Bench {
+    /// The models; none is the demo.
+    pub(super) fn models(&self) -> Vec<Option<&Path>> {
+        match self.model.as_slice() {
+            [] => vec![None],
+            models => models.iter().map(|path| Some(path.as_path())).collect(),
+        }
+    }
+
+    /// Every combination of threads and caches.
+    pub(super) fn setups(&self) -> Vec<Setup> {
+        let threads: Vec<_> = match self.threads.as_slice() {
+            [] => vec![None],
+            all => all.iter().copied().map(Some).collect(),
+        };
+        let kvs: Vec<_> = match self.kv.as_slice() {
+            [] => vec![None],
+            all => all.iter().copied().map(Some).collect(),
+        };
+        let of = |threads, kv| Setup {
+            device: self.device.clone(),
+            threads,
+            kv,
+            level: self.level,
+            activations: self.activations.unwrap_or_default(),
+            pack: self.pack,
+            quant: self.quant,
+            max_rows: Some(self.ubatch),
+            ..Setup::default()
+        };
+        threads.iter().flat_map(|&threads| kvs.iter().map(move |&kv| (threads, kv))).map(|(t, kv)| of(t, kv)).collect()
+    }
+}
+
+/// Threads of the CPU backend where nothing else is asked for.
+pub(super) fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 #[derive(Args)]
 pub(super) struct Devices {
     /// Print JSON
@@ -341,8 +453,10 @@ impl ModelArgs {
             max_rows: None,
             max_binding: self.max_binding,
             tier: self.tier.clone(),
+            cache: phi3_runner::cache_folder(),
             quant: self.quant,
             kv: self.kv,
+            force: self.force,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod chat;
 mod check;
 mod devices;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 /// Runs what was typed. Exit codes: 0 done, 1 a verification failed, 2 an error, 130 interrupted.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse_from(command_first(std::env::args_os().collect())) {
+    let cli = match Cli::try_parse_from(long_options(command_first(std::env::args_os().collect()))) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // a reader that has gone away wanted no more
@@ -45,6 +46,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Inspect(args)) => files::inspect(&args),
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Perplexity(args)) => perplexity::perplexity(&args),
+        Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Devices(args)) => devices::devices(&args),
     };
     match result {
@@ -64,6 +66,18 @@ fn usage(error: &clap::Error) -> Error {
     let said: Vec<&str> = said.split_whitespace().collect();
     let message = said.join(" ");
     Error::Usage { message: message.strip_prefix("error: ").unwrap_or(&message).to_owned() }
+}
+
+/// `bench` takes llama-bench's options of several letters behind one dash.
+fn long_options(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_some_and(|word| word == "bench") {
+        for word in &mut words[2..] {
+            if let Some(long) = word.to_str().and_then(bench::long_option) {
+                *word = long.into();
+            }
+        }
+    }
+    words
 }
 
 /// Moves a command that stands behind options to the front: `--device cpu chat` means `chat --device cpu`.

@@ -22,6 +22,11 @@ pub(super) fn strftime_now(format: &str) -> String {
     strftime(format, seconds)
 }
 
+/// The present moment, ISO 8601 in UTC.
+pub(crate) fn now() -> String {
+    strftime_now("%Y-%m-%dT%H:%M:%SZ")
+}
+
 fn strftime(format: &str, seconds: u64) -> String {
     let days = seconds / 86400;
     let (year, month, day) = civil(days);

@@ -1,6 +1,6 @@
 //! From messages to token ids and from token ids back to text.
 
-mod clock;
+pub(crate) mod clock;
 mod error;
 mod gguf;
 mod json;

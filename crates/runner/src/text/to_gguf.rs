@@ -129,16 +129,30 @@ fn pre(pre_tokenizer: &str) -> &'static str {
     }
 }
 
-/// Names for the tokens of a checkpoint that has no tokenizer.
+/// Where SentencePiece's vocabularies have their 256 bytes.
+const BYTES: std::ops::Range<usize> = 3..259;
+
+/// Names for the tokens of a checkpoint that has no tokenizer. Where there is room the bytes are among them, and the four
+/// tokens that llama.cpp looks for in every model with Phi-3 in its name.
 pub fn placeholder(path: &Path, size: usize, stops: &[u32], bos: Option<u32>) -> Vocabulary {
+    let named = |id: usize| match id {
+        _ if size <= BYTES.end => (format!("[{id}]"), types::NORMAL),
+        0 => ("<unk>".into(), types::CONTROL),
+        1 => ("<s>".into(), types::CONTROL),
+        2 => ("</s>".into(), types::CONTROL),
+        id if BYTES.contains(&id) => (format!("<0x{:02X}>", id - BYTES.start), types::BYTE),
+        id if id == BYTES.end => ("<|endoftext|>".into(), types::CONTROL),
+        id => (format!("[{id}]"), types::NORMAL),
+    };
+    let (tokens, types) = (0..size).map(named).unzip();
     Vocabulary {
         path: path.to_owned(),
         name: None,
         kind: TokenizerKind::SentencePiece,
         pre: Some("default".into()),
-        tokens: (0..size).map(|id| format!("[{id}]")).collect(),
+        tokens,
         scores: vec![0.0; size],
-        types: vec![types::NORMAL; size],
+        types,
         merges: Vec::new(),
         bos,
         eos: stops.first().copied(),

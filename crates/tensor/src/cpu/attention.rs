@@ -254,7 +254,12 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(q: [&[f32]; M], keys: *cons
             }
         }
     }
-    scores.map(|scores| scores.map(|score| score * scale))
+    for scores in &mut scores {
+        for score in scores {
+            *score *= scale;
+        }
+    }
+    scores
 }
 
 /// `exp(s - most)` of the positions seen; what was summed before is scaled where `most` grows.
@@ -268,11 +273,16 @@ fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Runn
         running.most = most;
     }
     let most = running.most;
-    let mut weights: [f32; PAGE] = std::array::from_fn(|j| exp::<S>(scores[j] - most));
-    for (j, weight) in weights.iter_mut().enumerate() {
-        *weight = if seen.contains(&j) { *weight } else { 0.0 };
+    // loops, because closures may be compiled without the level's instructions
+    let mut weights = [0.0; PAGE];
+    for j in 0..PAGE {
+        let weight = exp::<S>(scores[j] - most);
+        weights[j] = if seen.start <= j && j < seen.end { weight } else { 0.0 };
     }
-    let sums: [f32; 4] = std::array::from_fn(|i| (weights[i] + weights[4 + i]) + (weights[8 + i] + weights[12 + i]));
+    let mut sums = [0.0; 4];
+    for i in 0..4 {
+        sums[i] = (weights[i] + weights[4 + i]) + (weights[8 + i] + weights[12 + i]);
+    }
     running.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
     weights
 }
@@ -319,7 +329,10 @@ unsafe fn dimensions<S: Simd, F: Format, const N: usize>(
     // SAFETY: the caller's.
     unsafe {
         let out = acc.as_mut_ptr().add(at);
-        let mut sums: [S::V; N] = std::array::from_fn(|n| S::load(out.add(n * S::LANES)));
+        let mut sums = [S::zero(); N];
+        for (n, sum) in sums.iter_mut().enumerate() {
+            *sum = S::load(out.add(n * S::LANES));
+        }
         for j in seen.clone() {
             let (weight, row) = (S::splat(weights[j]), values.add((j * d + at) * F::BYTES));
             for (n, sum) in sums.iter_mut().enumerate() {

@@ -72,20 +72,37 @@ unsafe fn nibbles<L: Lanes>(quads: *const u8) -> [L::I; 8] {
 #[inline(always)]
 unsafe fn bits<L: Lanes>(quads: *const u8, shift: usize, mask: u8) -> [L::I; 8] {
     // SAFETY: the caller's.
-    std::array::from_fn(|j| unsafe { L::and(L::shr(quad::<L>(quads, j), shift), mask) })
+    unsafe {
+        let mut out = [L::splat(0); 8];
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = L::and(L::shr(quad::<L>(quads, j), shift), mask);
+        }
+        out
+    }
 }
 
 /// `low` with the bits of `high` above, from `shift` on.
 #[inline(always)]
 unsafe fn above<L: Lanes>(low: [L::I; 8], high: [L::I; 8], shift: usize) -> [L::I; 8] {
     // SAFETY: the caller's.
-    std::array::from_fn(|j| unsafe { L::or(low[j], L::shl(high[j], shift)) })
+    unsafe {
+        let mut out = low;
+        for (out, high) in out.iter_mut().zip(high) {
+            *out = L::or(*out, L::shl(high, shift));
+        }
+        out
+    }
 }
 
 #[inline(always)]
-unsafe fn from_table<L: Lanes>(nibbles: [L::I; 8]) -> [L::I; 8] {
+unsafe fn from_table<L: Lanes>(mut nibbles: [L::I; 8]) -> [L::I; 8] {
     // SAFETY: the caller's.
-    nibbles.map(|quad| unsafe { L::biased(L::lookup(quad, &IQ4_VALUES)) })
+    unsafe {
+        for quad in &mut nibbles {
+            *quad = L::biased(L::lookup(*quad, &IQ4_VALUES));
+        }
+    }
+    nibbles
 }
 
 /// A block's scale, and a minimum where field 1 is one.
@@ -148,7 +165,11 @@ simple!(
     },
     |L, block, part| {
         let quads = field::<L>(block, panel::Q8_0, 1, part, 4);
-        std::array::from_fn(|j| L::biased(quad::<L>(quads, j)))
+        let mut out = [L::splat(0); 8];
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = L::biased(quad::<L>(quads, j));
+        }
+        out
     }
 );
 
@@ -209,8 +230,11 @@ unsafe fn fifths<L: Lanes>(low: [L::I; 8], field: *const u8) -> [L::I; 8] {
     // SAFETY: the caller's.
     unsafe {
         let high = L::load(field);
-        let high = std::array::from_fn(|q| L::and(L::shr(high, q), 1));
-        above::<L>(low, high, 4)
+        let mut bits = [high; 8];
+        for (q, bits) in bits.iter_mut().enumerate() {
+            *bits = L::and(L::shr(high, q), 1);
+        }
+        above::<L>(low, bits, 4)
     }
 }
 

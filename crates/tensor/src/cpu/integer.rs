@@ -16,25 +16,25 @@ const AHEAD: usize = 2048;
 /// A panel and the activation rows that it is multiplied with.
 struct Task<'a> {
     panel: &'a [u8],
-    /// `[rows, stride]`
+    /// `[count, rows]`: unit by unit, the rows side by side.
     units: &'a [Unit],
     /// Units of a row.
-    stride: usize,
+    count: usize,
     /// A row's product with each row of the panel.
     sums: &'a mut [[f32; PANEL]],
 }
 
-/// The products of a panel's rows with `sums.len()` rows of activations, each of `stride` units.
+/// The products of a panel's rows with `sums.len()` rows of activations, each of `count` units, which lie unit by unit.
 pub(super) fn product(
     level: Level,
     dtype: DType,
     panel: &[u8],
     units: &[Unit],
-    stride: usize,
+    count: usize,
     sums: &mut [[f32; PANEL]],
 ) {
-    assert!(units.len() >= sums.len() * stride);
-    let task = Task { panel, units, stride, sums };
+    assert!(units.len() >= sums.len() * count);
+    let task = Task { panel, units, count, sums };
     match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => unreachable!("plain types have kernels of their own"),
         DType::Q8_0 => run::<codes::Q8_0>(level, task),
@@ -54,7 +54,7 @@ pub(super) fn product(
 
 /// [`rows`] compiled for the instruction set of `level`.
 fn run<C: Codes>(level: Level, task: Task<'_>) {
-    assert!(task.panel.len() == task.stride / C::UNITS * C::BYTES && task.stride.is_multiple_of(C::UNITS));
+    assert!(task.panel.len() == task.count / C::UNITS * C::BYTES && task.count.is_multiple_of(C::UNITS));
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => {
@@ -106,28 +106,28 @@ fn run<C: Codes>(level: Level, task: Task<'_>) {
 
 #[inline(always)]
 unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
-    let mut sums = task.sums;
-    let mut units = task.units.as_ptr();
-    while !sums.is_empty() {
-        // SAFETY: the caller's; `units` has a row for each of `sums`.
+    let (rows, mut first) = (task.sums.len(), 0);
+    while first < rows {
+        // SAFETY: the caller's; `units` has `count` units of each row.
         unsafe {
-            let taken = match sums.len() {
-                16.. => block::<L, C, 16>(task.panel, units, task.stride, sums),
-                4.. => block::<L, C, 4>(task.panel, units, task.stride, sums),
-                _ => block::<L, C, 1>(task.panel, units, task.stride, sums),
+            let units = task.units.as_ptr().add(first);
+            let sums = &mut task.sums[first..];
+            first += match rows - first {
+                16.. => block::<L, C, 16>(task.panel, units, task.count, rows, sums),
+                4.. => block::<L, C, 4>(task.panel, units, task.count, rows, sums),
+                _ => block::<L, C, 1>(task.panel, units, task.count, rows, sums),
             };
-            units = units.add(taken * task.stride);
-            sums = &mut sums[taken..];
         }
     }
 }
 
-/// A panel times M activation rows. Returns M.
+/// A panel times M of `rows` activation rows. Returns M.
 #[inline(always)]
 unsafe fn block<L: Lanes, C: Codes, const M: usize>(
     panel: &[u8],
     units: *const Unit,
-    stride: usize,
+    count: usize,
+    rows: usize,
     sums: &mut [[f32; PANEL]],
 ) -> usize {
     let parts = PANEL / L::ROWS;
@@ -135,7 +135,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize>(
     unsafe {
         // a panel is at most four registers
         let mut acc = [[L::splat_f32(0.0); M]; 4];
-        for b in 0..stride / C::UNITS {
+        for b in 0..count / C::UNITS {
             let block = panel.as_ptr().add(b * C::BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
@@ -150,11 +150,11 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize>(
                     for half in 0..if C::SIXTEENS { 2 } else { 1 } {
                         let [scale, min] = C::scale::<L>(head, block, part, u, half);
                         for (m, acc) in acc[part].iter_mut().enumerate() {
-                            let x = &*units.add(m * stride + b * C::UNITS + u);
+                            let x = &*units.add((b * C::UNITS + u) * rows + m);
                             let dot = if C::SIXTEENS {
-                                quads::<L, C, 4>(&codes, x, 4 * half, x.start[half])
+                                quads::<L, C, 4, M>(&codes, x, 4 * half, x.start[half])
                             } else {
-                                quads::<L, C, 8>(&codes, x, 0, x.start[0])
+                                quads::<L, C, 8, M>(&codes, x, 0, x.start[0])
                             };
                             let scale = L::mul(scale, L::splat_f32(x.scale));
                             *acc = L::fma(L::to_f32(dot), scale, *acc);
@@ -175,20 +175,23 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize>(
     M
 }
 
-/// `start` plus the products of N quads from `first` on, in two chains.
+/// `start` plus the products of N quads from `first` on; in two chains where no other row is there to wait with.
 #[inline(always)]
-unsafe fn quads<L: Lanes, C: Codes, const N: usize>(codes: &[L::I; 8], x: &Unit, first: usize, start: i32) -> L::I {
+unsafe fn quads<L: Lanes, C: Codes, const N: usize, const M: usize>(
+    codes: &[L::I; 8],
+    x: &Unit,
+    first: usize,
+    start: i32,
+) -> L::I {
     // SAFETY: the caller's.
     unsafe {
-        let dot = |sum, i| {
-            if C::SIGNED { L::dot_biased(sum, codes[i], x.quad(i)) } else { L::dot(sum, codes[i], x.quad(i)) }
-        };
-        let (mut a, mut b) = (L::splat(start), L::splat(0));
-        for i in 0..N / 2 {
-            a = dot(a, first + i);
-            b = dot(b, first + N / 2 + i);
+        let mut sums = [L::splat(if C::SIGNED || C::OFFSET != 0 { start } else { 0 }), L::splat(0)];
+        for i in 0..N {
+            let sum = &mut sums[if M == 1 { i % 2 } else { 0 }];
+            let (codes, x) = (codes[first + i], x.quad(first + i));
+            *sum = if C::SIGNED { L::dot_biased(*sum, codes, x) } else { L::dot(*sum, codes, x) };
         }
-        L::add(a, b)
+        if M == 1 { L::add(sums[0], sums[1]) } else { sums[0] }
     }
 }
 
@@ -197,9 +200,8 @@ pub(super) fn units_of(dim: usize) -> usize {
     dim.div_ceil(UNIT)
 }
 
-/// A row of activations for weights of `dtype`.
-pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit]) {
-    assert!(units.len() == units_of(x.len()));
+/// A row of activations for weights of `dtype`; its units lie `step` apart.
+pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit], step: usize) {
     let (offset, sixteens) = match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => return,
         DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => (bias(level), false),
@@ -214,7 +216,7 @@ pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit]
         DType::Q6K => (codes::Q6K::OFFSET, codes::Q6K::SIXTEENS),
     };
     // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { super::kernels::quantise_units(level, x, offset, sixteens, units) }
+    unsafe { super::kernels::quantise_units(level, x, offset, sixteens, units, step) }
 }
 
 /// What the level's kernel adds to signed codes.

@@ -32,6 +32,11 @@ impl Matrix {
         Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, order, store }
     }
 
+    /// Rows of a matrix in panels, those that only fill up included.
+    pub(super) fn panel_rows(rows: usize, role: Role) -> usize {
+        PANEL * Order { rows, gated: role == Role::GateUp }.panels()
+    }
+
     /// Interleaves the rows, on all threads.
     pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
         let Store::Rows(weight) = &self.store else { return Ok(self) };

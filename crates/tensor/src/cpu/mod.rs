@@ -8,6 +8,7 @@ mod kernels;
 mod lanes;
 mod matrix;
 mod panel;
+mod plain;
 mod pool;
 mod project;
 mod simd;
@@ -22,7 +23,10 @@ use pool::Pool;
 pub use simd::Level;
 use units::Unit;
 
-use crate::{Backend, Batch, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight};
+use crate::{
+    Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
+    Weight,
+};
 
 /// How the CPU backend runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,6 +166,14 @@ impl Cpu {
         })
     }
 
+    /// Whether a matrix is interleaved at load.
+    fn packs(&self, dtype: DType, role: Role) -> bool {
+        dtype.is_quantised()
+            && role != Role::Embedding
+            && self.activations == Activations::Int8
+            && self.pack == Pack::Load
+    }
+
     /// Runs `0 .. tasks` on the pool, or here where `work` is small.
     fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync) {
         if work < SERIAL { (0..tasks).for_each(task) } else { self.pool.run(tasks, &task) }
@@ -210,11 +222,14 @@ impl Backend for Cpu {
             same("matrix", "rows of gate and up (even)", 0, weight.rows % 2)?;
         }
         let matrix = Matrix::new(weight, role);
-        let pack = weight.dtype.is_quantised()
-            && role != Role::Embedding
-            && self.activations == Activations::Int8
-            && self.pack == Pack::Load;
-        if pack { matrix.packed(&self.pool) } else { Ok(matrix) }
+        if self.packs(weight.dtype, role) { matrix.packed(&self.pool) } else { Ok(matrix) }
+    }
+
+    fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
+        let pack = self.packs(dtype, role);
+        let rows = if pack { Matrix::panel_rows(rows, role) } else { rows };
+        let row = dtype.bytes(cols).unwrap_or(usize::MAX);
+        Ok(Footprint { bytes: (row as u64).saturating_mul(rows as u64), in_place: !pack })
     }
 
     fn vector(&mut self, _name: &str, values: &[f32]) -> Result<Vec<f32>> {

@@ -201,10 +201,51 @@ impl Order {
     }
 }
 
-/// A cache line; what panels are made of, so that they begin on one.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
+/// Zeros that begin on a cache line, in huge pages where the system has them: clearing pages of 4 KiB one by one takes
+/// longer than interleaving what goes into them.
+struct Memory {
+    #[cfg(target_os = "linux")]
+    bytes: memmap2::MmapMut,
+    #[cfg(not(target_os = "linux"))]
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Memory {
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+
+    fn new(len: usize, name: &str) -> Result<Self> {
+        let out = |detail: String| Error::OutOfMemory {
+            device: "CPU".into(),
+            what: format!("{name}, interleaved"),
+            bytes: len as u64,
+            detail,
+        };
+        let room = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
+        #[cfg(target_os = "linux")]
+        let bytes = {
+            let bytes = memmap2::MmapMut::map_anon(room).map_err(|e| out(format!(" ({e})")))?;
+            // a wish: without huge pages it is only slower
+            let _ = bytes.advise(memmap2::Advice::HugePage);
+            bytes
+        };
+        // bytes without an alignment of their own come from the system as zeros, without being written here
+        #[cfg(not(target_os = "linux"))]
+        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(room).map_err(|()| out(String::new()))?;
+        let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Ok(Self { bytes, start, len })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.len]
+    }
+}
 
 /// A matrix in panels.
 pub(super) struct Panels {
@@ -212,32 +253,26 @@ pub(super) struct Panels {
     order: Order,
     /// Bytes of a row.
     row: usize,
-    lines: Vec<Line>,
+    memory: Memory,
 }
 
 impl Panels {
     /// Room for a matrix whose rows have `row` bytes.
     pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
-        let bytes = order.panels().saturating_mul(PANEL).saturating_mul(row);
-        let lines = bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(64)).map_err(|()| Error::OutOfMemory {
-            device: "CPU".into(),
-            what: format!("{name}, repacked"),
-            bytes: bytes as u64,
-            detail: String::new(),
-        })?;
-        Ok(Self { dtype, order, row, lines })
+        let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
+        Ok(Self { dtype, order, row, memory: Memory::new(len, name)? })
     }
 
     /// Every panel with the rows that belong into it.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
         let (order, bytes) = (self.order, (PANEL * self.row).max(1));
-        let panels = bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).chunks_exact_mut(bytes);
+        let panels = self.memory.bytes_mut().chunks_exact_mut(bytes);
         panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
     }
 
     pub(super) fn panel(&self, i: usize) -> &[u8] {
         let bytes = PANEL * self.row;
-        &bytemuck::cast_slice(&self.lines)[i * bytes..][..bytes]
+        &self.memory.bytes()[i * bytes..][..bytes]
     }
 
     /// Row `row` as the file had it; `out` has as many bytes as a row.

@@ -1,15 +1,19 @@
 //! Projections: which kernel, and how the work is shared out.
 
-use super::kernels::{self, Input, Output, Weights};
+use super::kernels::{self, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::panel::PANEL;
+use super::plain::{self, Weights};
 use super::units::Unit;
 use super::{Activations, Cpu, Rows, integer, same, zeros};
 use crate::{Error, Finish, Norm, Result};
 use std::cell::Cell;
 
+/// Rows of activations that the kernel takes at once.
+const TILE: usize = 16;
+
 /// Rows of activations whose sums a task holds.
-const ROWS: usize = 128;
+const ROWS: usize = 8 * TILE;
 
 /// Bytes of activations that stay in the second-level cache while a task's weights pass by.
 const RESIDENT: usize = 768 << 10;
@@ -57,7 +61,7 @@ impl Cpu {
         let (task, tasks) = self.split(width, w.cols, x.rows);
         self.parallel(x.rows * w.rows * w.cols, tasks, |i| {
             let columns = i * task..((i + 1) * task).min(width);
-            kernels::project(self.level, x, w, finish, columns, out);
+            plain::project(self.level, x, w, finish, columns, out);
         });
     }
 
@@ -72,11 +76,11 @@ impl Cpu {
 
     /// Activations in eight bits, weights in panels.
     fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
-        let stride = integer::units_of(x.dim);
-        if self.units.len() < x.rows * stride {
+        let count = integer::units_of(x.dim);
+        if self.units.len() < x.rows * count {
             let what = "activations in eight bits";
-            let bytes = (x.rows * stride * size_of::<Unit>()) as u64;
-            self.units = bytemuck::allocation::try_zeroed_vec(x.rows * stride).map_err(|()| Error::OutOfMemory {
+            let bytes = (x.rows * count * size_of::<Unit>()) as u64;
+            self.units = bytemuck::allocation::try_zeroed_vec(x.rows * count).map_err(|()| Error::OutOfMemory {
                 device: self.info.name.clone(),
                 what: what.into(),
                 bytes,
@@ -89,27 +93,29 @@ impl Cpu {
         let task = columns.div_ceil(self.pool.threads() * 8).max(1);
         self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
             let columns = i * task..((i + 1) * task).min(columns);
-            panels(self.level, &units, stride, x.rows, w, finish, columns, width, out);
+            panels(self.level, &units, count, x.rows, w, finish, columns, width, out);
         });
         self.units = units;
         Ok(())
     }
 
+    /// Every [`TILE`] rows lie unit by unit.
     fn quantise(&self, x: Input<'_>, w: &Matrix, units: &mut [Unit]) {
-        let stride = integer::units_of(x.dim);
-        if x.rows == 1 {
-            return integer::quantise(self.level, w.dtype, &x.values[..x.dim], &mut units[..stride]);
-        }
-        let targets = Shares::new(units, stride);
-        self.parallel(x.rows * x.dim * 8, x.rows, |row| {
-            // SAFETY: a task takes its own row.
-            let units = unsafe { targets.take(row) };
-            integer::quantise(self.level, w.dtype, &x.values[row * x.dim..][..x.dim], units);
+        let count = integer::units_of(x.dim);
+        let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
+        self.parallel(x.rows * x.dim * 8, x.rows.div_ceil(TILE), |tile| {
+            let rows = tile * TILE..((tile + 1) * TILE).min(x.rows);
+            // SAFETY: a task takes its own tile.
+            let units = unsafe { tiles.take(tile) };
+            for (i, row) in rows.clone().enumerate() {
+                let x = &x.values[row * x.dim..][..x.dim];
+                integer::quantise(self.level, w.dtype, x, &mut units[i..], rows.len());
+            }
         });
     }
 }
 
-/// A slice in equal shares, one for each task.
+/// A slice in equal shares, one for each task; the last may be smaller.
 struct Shares<'a, T> {
     first: *mut T,
     len: usize,
@@ -131,9 +137,10 @@ impl<'a, T> Shares<'a, T> {
     ///
     /// Nobody else uses it.
     unsafe fn take(&self, i: usize) -> &'a mut [T] {
-        assert!((i + 1) * self.share <= self.len);
+        let at = i * self.share;
+        assert!(at < self.len);
         // SAFETY: inside the slice; alone by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(i * self.share), self.share) }
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(at), self.share.min(self.len - at)) }
     }
 }
 
@@ -147,7 +154,7 @@ thread_local! {
 fn panels(
     level: super::Level,
     units: &[Unit],
-    stride: usize,
+    count: usize,
     rows: usize,
     w: &Matrix,
     finish: Finish,
@@ -156,20 +163,22 @@ fn panels(
     out: Output<'_>,
 ) {
     let mut room = ROOM.take();
-    let resident = (RESIDENT / (stride * size_of::<Unit>()).max(1)).clamp(16, ROWS) / 16 * 16;
+    let resident = (RESIDENT / (count * size_of::<Unit>()).max(1)).clamp(TILE, ROWS) / TILE * TILE;
     let mut sums = [[[0.0; PANEL]; ROWS]; 2];
     for first in (0..rows).step_by(resident) {
-        let count = resident.min(rows - first);
-        let units = &units[first * stride..(first + count) * stride];
+        let taken = resident.min(rows - first);
         for column in columns.clone() {
             let sides = if finish == Finish::SiluGate { 2 } else { 1 };
             for (side, sums) in sums.iter_mut().enumerate().take(sides) {
                 let panel = w.panel(column * sides + side, &mut room);
-                integer::product(level, w.dtype, panel, units, stride, &mut sums[..count]);
+                for (tile, sums) in sums[..taken].chunks_mut(TILE).enumerate() {
+                    let units = &units[(first + tile * TILE) * count..][..sums.len() * count];
+                    integer::product(level, w.dtype, panel, units, count, sums);
+                }
             }
             let cells = column * PANEL..((column + 1) * PANEL).min(width);
             let [sums, ups] = &sums;
-            kernels::finish(level, finish, &sums[..count], &ups[..count], first, cells, out);
+            kernels::finish(level, finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     }
     ROOM.set(room);

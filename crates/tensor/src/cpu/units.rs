@@ -29,17 +29,17 @@ impl Unit {
 
 /// Quantises a row for weights whose elements stand `offset` too high, with a scale for each 16 of them or each 32.
 ///
-/// What is missing at the end of a row counts as zero.
+/// Units lie `step` apart. What is missing at the end of a row counts as zero.
 #[inline(always)]
-pub(super) fn quantise(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit]) {
+pub(super) fn quantise(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit], step: usize) {
     let (whole, rest) = x.as_chunks::<UNIT>();
-    for (x, unit) in whole.iter().zip(&mut *units) {
+    for (x, unit) in whole.iter().zip(units.iter_mut().step_by(step)) {
         one(x, offset, sixteens, unit);
     }
     if !rest.is_empty() {
         let mut last = [0.0; UNIT];
         last[..rest.len()].copy_from_slice(rest);
-        one(&last, offset, sixteens, &mut units[whole.len()]);
+        one(&last, offset, sixteens, &mut units[whole.len() * step]);
     }
 }
 
@@ -51,9 +51,13 @@ fn one(x: &[f32; UNIT], offset: i32, sixteens: bool, unit: &mut Unit) {
     let inverse = if most > 1e-32 { 127.0 / most } else { 0.0 };
     // adding this rounds to a whole number, ties to even, in the lowest bits
     const ROUND: f32 = 12_582_912.0;
-    let quants: [i32; UNIT] =
-        std::array::from_fn(|i| (x[i] * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32);
-    unit.quants = quants.map(|q| q as i8);
+    let mut quants = [0i32; UNIT];
+    for (quant, x) in quants.iter_mut().zip(x) {
+        *quant = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+    }
+    for (to, quant) in unit.quants.iter_mut().zip(quants) {
+        *to = quant as i8;
+    }
     unit.scale = most / 127.0;
     let low: i32 = quants[..UNIT / 2].iter().sum();
     let high: i32 = quants[UNIT / 2..].iter().sum();
@@ -70,7 +74,7 @@ mod tests {
     fn a_unit_stands_for_its_activations() {
         let x: Vec<f32> = (0..70).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect();
         let mut units = [bytemuck::Zeroable::zeroed(); 3];
-        quantise(&x, 8, true, &mut units);
+        quantise(&x, 8, true, &mut units, 1);
         for (i, v) in x.iter().enumerate() {
             let unit: &Unit = &units[i / 32];
             let found = unit.scale * f32::from(unit.quants[i % 32]);
@@ -85,11 +89,11 @@ mod tests {
     #[test]
     fn zeros_and_what_is_not_finite() {
         let mut units = [bytemuck::Zeroable::zeroed(); 1];
-        quantise(&[0.0; 32], 8, false, &mut units);
+        quantise(&[0.0; 32], 8, false, &mut units, 1);
         assert_eq!((units[0].quants, units[0].scale), ([0; 32], 0.0));
         let mut x = [1.0; 32];
         x[3] = f32::NAN;
-        quantise(&x, 8, false, &mut units);
+        quantise(&x, 8, false, &mut units, 1);
         assert!(units[0].scale.is_nan());
     }
 }

@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use phi3_shaders::Tier;
 use std::fmt;
+use std::path::PathBuf;
 
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,11 @@ pub struct Options {
     pub checked: bool,
     /// Which kernels; the best that the adapter can run where absent.
     pub tier: Option<Tier>,
+    /// Whether kernels are checked on a small case before they are used; a tier that computes wrongly makes way for the next
+    /// lower one.
+    pub check: bool,
+    /// Folder that remembers what checks found; nothing is remembered where absent.
+    pub memory: Option<PathBuf>,
 }
 
 /// Kind of an adapter, in the order of preference.

@@ -9,10 +9,12 @@ mod attention;
 mod cache;
 mod choose;
 mod device;
+mod memory;
 mod pipelines;
 mod planes;
 mod project;
 mod recorder;
+mod selfcheck;
 mod table;
 mod upload;
 
@@ -22,10 +24,12 @@ pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
 use crate::{
-    Backend, Batch, Choice, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, Result, Role, Weight,
+    Backend, Batch, Choice, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result,
+    Role, Weight,
 };
 use choose::Flights;
 use device::{Buffer, Device, STORAGE};
+use memory::Memory;
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
 use project::Target;
@@ -36,6 +40,7 @@ use upload::GROUP;
 /// A GPU.
 pub struct Gpu {
     info: DeviceInfo,
+    adapter: AdapterInfo,
     device: Device,
     recorder: Recorder,
     table: Table,
@@ -91,13 +96,37 @@ impl Gpu {
             AdapterKind::Software => DeviceKind::SoftwareGpu,
             _ => DeviceKind::Gpu,
         };
-        let detail = format!("{} kernels, {}, {}", tier.name(), found.backend, found.driver);
         let mut device = Device::open(&adapter, &found, tier, options)?;
         let recorder = Recorder::new(&mut device, tier, options.checked)?;
         let table = Table::new(&mut device)?;
-        let info = DeviceInfo { kind, name: found.name, detail };
         let flights = Flights::new(&mut device)?;
-        Ok(Self { info, device, recorder, table, rows: 0, readback: None, flights, parts: None, read_bytes: 0 })
+        let info = DeviceInfo { kind, name: found.name.clone(), detail: String::new() };
+        let mut gpu = Self {
+            info,
+            adapter: found,
+            device,
+            recorder,
+            table,
+            rows: 0,
+            readback: None,
+            flights,
+            parts: None,
+            read_bytes: 0,
+        };
+        if options.check {
+            let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
+            gpu.settle(memory, options.tier.is_some())?;
+        } else {
+            gpu.describe(&[]);
+        }
+        Ok(gpu)
+    }
+
+    /// Says which kernels run, and what is wrong with better ones.
+    fn describe(&mut self, faults: &[String]) {
+        let tier = format!("{} kernels", self.tier().name());
+        let kernels = [&[tier], faults].concat().join("; ");
+        self.info.detail = format!("{kernels}, {}, {}", self.adapter.backend, self.adapter.driver);
     }
 
     /// The kernels that it runs.
@@ -157,6 +186,10 @@ impl Backend for Gpu {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         upload::matrix(&mut self.device, weight, role)
+    }
+
+    fn footprint(&self, name: &str, dtype: DType, rows: usize, cols: usize, _role: Role) -> Result<Footprint> {
+        upload::footprint(&self.device, name, dtype, rows, cols)
     }
 
     fn vector(&mut self, name: &str, values: &[f32]) -> Result<Vector> {

@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use super::planes::{Planes, UNIT};
-use crate::{DType, Error, Result, Role, Weight};
+use crate::{DType, Error, Footprint, Result, Role, Weight};
 use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -64,8 +64,8 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     if order.rows == 0 {
         return Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces: Vec::new() });
     }
-    let layout = Layout::of(weight);
-    let per_piece = rows_per_piece(device, weight, layout.bytes.max(layout.scales))?;
+    let layout = Layout::of(weight.dtype, weight.cols);
+    let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales))?;
 
     let mut pieces = Vec::new();
     let mut in_flight = Vec::new();
@@ -82,6 +82,14 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         pieces.push(piece);
     }
     Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces })
+}
+
+/// What a matrix will take.
+pub(super) fn footprint(device: &Device, name: &str, dtype: DType, rows: usize, cols: usize) -> Result<Footprint> {
+    let layout = Layout::of(dtype, cols);
+    rows_per_piece(device, name, layout.bytes.max(layout.scales))?;
+    let bytes = (layout.bytes + layout.scales) as u64 * rows.next_multiple_of(OUTPUTS) as u64;
+    Ok(Footprint { bytes, in_place: false })
 }
 
 fn format(dtype: DType) -> Format {
@@ -114,18 +122,18 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(weight: &Weight) -> Self {
-        let cols = weight.cols.next_multiple_of(GROUP);
-        match Planes::of(weight.dtype) {
+    fn of(dtype: DType, cols: usize) -> Self {
+        let cols = cols.next_multiple_of(GROUP);
+        match Planes::of(dtype) {
             Some(planes) => {
-                let blocks = cols / weight.dtype.block().0;
+                let blocks = cols / dtype.block().0;
                 Self {
                     bytes: blocks * planes.quants / UNIT,
                     scales: blocks * planes.scales / UNIT,
                     planes: Some(planes),
                 }
             }
-            None => Self { bytes: weight.dtype.bytes(cols).unwrap_or(usize::MAX), scales: 0, planes: None },
+            None => Self { bytes: dtype.bytes(cols).unwrap_or(usize::MAX), scales: 0, planes: None },
         }
     }
 }
@@ -143,12 +151,12 @@ fn check_rows(weight: &Weight, role: Role) -> Result<()> {
     Err(Error::Shape { name: weight.name.clone(), expected, found })
 }
 
-fn rows_per_piece(device: &Device, weight: &Weight, row_bytes: usize) -> Result<usize> {
+fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {
     let rows = (device.max_piece / (row_bytes as u64).max(1)) as usize;
     match rows / TILE * TILE {
         0 if rows < OUTPUTS => {
             let detail = format!("; a piece of a weight may have {}", device.max_piece);
-            Err(device.out_of_memory(&weight.name, (row_bytes * OUTPUTS) as u64, detail))
+            Err(device.out_of_memory(name, (row_bytes * OUTPUTS) as u64, detail))
         }
         0 => Ok(rows / OUTPUTS * OUTPUTS),
         rows => Ok(rows),

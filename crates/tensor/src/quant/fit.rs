@@ -1,11 +1,13 @@
 //! Scales of least square error, by trying a few around the obvious one.
 
 /// The value of largest magnitude, the first of equal ones, with its sign.
+#[inline(always)]
 pub(super) fn extreme(x: &[f32]) -> f32 {
     x.iter().fold((0.0f32, 0.0f32), |(size, most), &v| if v.abs() > size { (v.abs(), v) } else { (size, most) }).1
 }
 
 /// `1 / x`, and 0 where that is not finite.
+#[inline(always)]
 pub(super) fn inverse(x: f32) -> f32 {
     let inverse = 1.0 / x;
     if inverse.is_finite() { inverse } else { 0.0 }
@@ -17,6 +19,7 @@ pub(super) fn level(x: f32, low: i32, high: i32) -> i32 {
 }
 
 /// As [`level`], but of values far below 2^22 and with ties to even: three operations that run side by side.
+#[inline(always)]
 pub(super) fn near(x: f32, low: f32, high: f32) -> f32 {
     /// Where f32 has no digits behind the point.
     const WHOLE: f32 = 12_582_912.0;
@@ -29,7 +32,27 @@ const STEPS: std::ops::RangeInclusive<i32> = -12..=12;
 /// Sums run in so many lanes; groups are of 16 or 32 values.
 const LANES: usize = 8;
 
+/// Runs a function compiled for AVX2 where there is AVX2: the same operations, and so the same bits, on more lanes.
+macro_rules! wide {
+    ($(#[$doc:meta])* fn $name:ident $(<$f:ident: $bound:path>)? ($($arg:ident: $ty:ty),*) -> $out:ty = $inner:ident) => {
+        $(#[$doc])*
+        pub(super) fn $name $(<$f: $bound>)? ($($arg: $ty),*) -> $out {
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") {
+                #[target_feature(enable = "avx2")]
+                fn go $(<$f: $bound>)? ($($arg: $ty),*) -> $out {
+                    $inner($($arg),*)
+                }
+                // SAFETY: AVX2 is there.
+                return unsafe { go($($arg),*) };
+            }
+            $inner($($arg),*)
+        }
+    };
+}
+
 /// Sums over a group of what `terms` gives for each value.
+#[inline(always)]
 fn sums<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N] {
     let mut lanes = [[0.0f32; LANES]; N];
     for values in x.chunks_exact(LANES) {
@@ -43,8 +66,18 @@ fn sums<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N] 
     lanes.map(|lane| lane.iter().sum())
 }
 
-/// The d of least `Σ (x - d q)²` where `quantise` chooses q by the inverse of a scale near `extreme / reach`.
-pub(super) fn scale(x: &[f32], reach: f32, quantise: impl Fn(f32) -> f32) -> f32 {
+wide! {
+    /// The d of least `Σ (x - d q)²` where `quantise` chooses q by the inverse of a scale near `extreme / reach`.
+    fn scale<Q: Quantise>(x: &[f32], reach: f32, quantise: Q) -> f32 = tried_scale
+}
+
+/// Chooses a level.
+pub(super) trait Quantise: Fn(f32) -> f32 {}
+
+impl<F: Fn(f32) -> f32> Quantise for F {}
+
+#[inline(always)]
+fn tried_scale<Q: Quantise>(x: &[f32], reach: f32, quantise: Q) -> f32 {
     let most = extreme(x);
     let mut best = (0.0, 0.0);
     for step in STEPS {
@@ -62,8 +95,13 @@ pub(super) fn scale(x: &[f32], reach: f32, quantise: impl Fn(f32) -> f32) -> f32
     best.1
 }
 
-/// Scale and minimum of least `Σ (x - d q + m)²` with q of `0 ..= levels` and m of at least 0.
-pub(super) fn scale_min(x: &[f32], levels: i32) -> (f32, f32) {
+wide! {
+    /// Scale and minimum of least `Σ (x - d q + m)²` with q of `0 ..= levels` and m of at least 0.
+    fn scale_min(x: &[f32], levels: i32) -> (f32, f32) = tried_scale_min
+}
+
+#[inline(always)]
+fn tried_scale_min(x: &[f32], levels: i32) -> (f32, f32) {
     let low = x.iter().copied().fold(0.0f32, f32::min);
     let high = x.iter().copied().fold(0.0f32, f32::max);
     let (n, most) = (x.len() as f32, levels as f32);

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Times phi3-run and llama.cpp on the same GGUF files, in turns, and prints their ratio.
+
+    cargo build --release
+    CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_AVX512=ON \
+        -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_BF16=ON" pip install llama-cpp-python
+    python3 benches/side_by_side.py target/release/phi3-run model-q4_0.gguf model-q4_k_m.gguf
+
+Each round times one engine, then the other, so that both meet the same machine; the figures are medians over the rounds.
+With --busy a process that never sleeps runs beside both. With --depth N tokens are generated after N others.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import time
+
+
+def spin():
+    while True:
+        pass
+
+
+class Llama:
+    def __init__(self, path, threads, tokens):
+        import llama_cpp as library
+
+        self.library = library
+        library.llama_backend_init()
+        settings = library.llama_model_default_params()
+        settings.n_gpu_layers = 0
+        self.model = library.llama_model_load_from_file(path.encode(), settings)
+        settings = library.llama_context_default_params()
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = tokens + 64, 2048, 512
+        settings.n_threads = settings.n_threads_batch = threads
+        self.context = library.llama_init_from_model(self.model, settings)
+        if not self.context:
+            raise SystemExit(f"llama.cpp does not open {path}")
+        self.vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
+        self.decode(4)
+
+    def clear(self):
+        self.library.llama_memory_clear(self.library.llama_get_memory(self.context), True)
+        self.length = 0
+
+    def decode(self, count):
+        first = getattr(self, "length", 0)
+        for at in range(first, first + count, 512):
+            ids = [(i * 53 + 7) % self.vocabulary for i in range(at, min(at + 512, first + count))]
+            tokens = (self.library.llama_token * len(ids))(*ids)
+            if self.library.llama_decode(self.context, self.library.llama_batch_get_one(tokens, len(ids))):
+                raise SystemExit("llama.cpp failed")
+        self.library.llama_synchronize(self.context)
+        self.length = first + count
+
+    def time(self, prompt, generated, depth):
+        self.clear()
+        if depth:
+            self.decode(depth)
+        since = time.monotonic()
+        if prompt:
+            self.decode(prompt)
+        for _ in range(generated):
+            self.decode(1)
+        return (prompt + generated) / (time.monotonic() - since)
+
+    def close(self):
+        self.library.llama_free(self.context)
+        self.library.llama_model_free(self.model)
+
+
+def ours(program, path, threads, prompt, generated, depth, kv):
+    test = ["-p", str(prompt), "-n", str(generated), "-d", str(depth), "-r", "1", "--kv", kv]
+    command = [program, "bench", "-m", path, "--device", "cpu", "-t", str(threads), "-o", "json", *test]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]["avg_ts"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("-p", "--prompts", default="128,512", help="lengths of prompts")
+    parser.add_argument("-n", "--generated", type=int, default=32, help="tokens one by one")
+    parser.add_argument("-r", "--rounds", type=int, default=3)
+    parser.add_argument("-t", "--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--depth", type=int, default=0)
+    parser.add_argument("--kv", default="f16", help="type of phi3-run's cache; llama.cpp's is f16")
+    parser.add_argument("--busy", action="store_true", help="beside a process that never sleeps")
+    args = parser.parse_args()
+    tests = [(0, args.generated)] + [(int(n), 0) for n in args.prompts.split(",") if int(n) > 0]
+    longest = args.depth + max(prompt + generated for prompt, generated in tests)
+    beside = multiprocessing.Process(target=spin, daemon=True)
+    if args.busy:
+        beside.start()
+    print(f"{args.threads} threads{', beside a busy process' if args.busy else ''}, {args.rounds} rounds, medians")
+    print("| model | test | phi3-run t/s | llama.cpp t/s | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    for path in args.models:
+        llama = Llama(path, args.threads, longest)
+        for prompt, generated in tests:
+            rates = ([], [])
+            for _ in range(args.rounds):
+                rates[0].append(ours(args.program, path, args.threads, prompt, generated, args.depth, args.kv))
+                rates[1].append(llama.time(prompt, generated, args.depth))
+            a, b = map(statistics.median, rates)
+            name = (f"pp{prompt}" if prompt else f"tg{generated}") + (f" @ d{args.depth}" if args.depth else "")
+            print(f"| {os.path.basename(path)} | {name} | {a:.2f} | {b:.2f} | {a / b:.2f} |", flush=True)
+        llama.close()
+    if args.busy:
+        beside.terminate()
+
+
+if __name__ == "__main__":
+    main()

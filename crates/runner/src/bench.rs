@@ -1,0 +1,166 @@
+//! How fast a model is: prompts and generated tokens at a depth, timed again and again.
+//!
+//! The tests are llama-bench's: `pp512` is a prompt of 512 tokens, `tg128` are 128 tokens one after another, `@ d4096` after
+//! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled.
+
+use crate::Result;
+use phi3_model::{Advance, Model, Outputs, RopePolicy, Sequence, advance};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Tokens of a prompt.
+    pub prompt: usize,
+    /// Tokens one by one.
+    pub generated: usize,
+    /// Tokens before, which are not timed.
+    pub depth: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.prompt, self.generated) {
+            (prompt, 0) => write!(f, "pp{prompt}")?,
+            (0, generated) => write!(f, "tg{generated}")?,
+            (prompt, generated) => write!(f, "pp{prompt}+tg{generated}")?,
+        }
+        if self.depth > 0 { write!(f, " @ d{}", self.depth) } else { Ok(()) }
+    }
+}
+
+/// What a test gave.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// What was timed.
+    pub shape: Shape,
+    /// When, in ISO 8601 and UTC.
+    pub started: String,
+    /// Nanoseconds of each repetition.
+    pub ns: Vec<u64>,
+}
+
+impl Samples {
+    /// Tokens per second of each repetition.
+    pub fn rates(&self) -> Vec<f64> {
+        let tokens = (self.shape.prompt + self.shape.generated) as f64;
+        self.ns.iter().map(|&ns| 1e9 * tokens / (ns as f64).max(1.0)).collect()
+    }
+}
+
+/// Mean and sample standard deviation; no deviation of a single value.
+pub fn statistics(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, if values.len() > 1 { (square / (count - 1.0)).sqrt() } else { 0.0 })
+}
+
+/// How a test is run.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchOptions {
+    /// How often.
+    pub repetitions: usize,
+    /// Whether once more before, untimed.
+    pub warm_up: bool,
+    /// Tokens of a pass.
+    pub chunk: usize,
+    /// Which rope factors; those of the whole length at once are [`RopePolicy::Ahead`].
+    pub policy: RopePolicy,
+}
+
+/// Times a model. `watch` is told of every repetition, and may break off: then what was timed so far is returned.
+///
+/// # Errors
+///
+/// More tokens than the model's context, and what the device reports.
+pub fn measure(
+    model: &mut dyn Model,
+    shape: Shape,
+    options: BenchOptions,
+    watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Samples> {
+    let mut run = Run { sequence: model.sequence(), model, shape, options, logits: Vec::new() };
+    let mut samples =
+        Samples { shape, started: crate::text::clock::now(), ns: Vec::with_capacity(options.repetitions) };
+    if options.warm_up {
+        run.deepen()?;
+        // as llama-bench: the whole prompt, but one token only
+        let once = Shape { generated: shape.generated.min(1), ..shape };
+        run.pass(once)?;
+    }
+    for i in 0..options.repetitions {
+        if watch(i).is_break() {
+            break;
+        }
+        run.deepen()?;
+        let since = Instant::now();
+        run.pass(shape)?;
+        samples.ns.push(since.elapsed().as_nanos() as u64);
+    }
+    Ok(samples)
+}
+
+struct Run<'a> {
+    model: &'a mut dyn Model,
+    sequence: Sequence,
+    shape: Shape,
+    options: BenchOptions,
+    logits: Vec<f32>,
+}
+
+impl Run<'_> {
+    fn feed(&mut self, count: usize, outputs: Outputs) -> Result<()> {
+        let vocab = self.model.config().vocab_size;
+        let first = self.sequence.len();
+        let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
+        let Shape { prompt, generated, depth } = self.shape;
+        let BenchOptions { chunk, policy, .. } = self.options;
+        let settings = Advance { chunk, policy, budget: depth + prompt + generated, outputs };
+        let watch = &mut |_| ControlFlow::Continue(());
+        advance(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?;
+        Ok(())
+    }
+
+    /// Leaves `depth` tokens in the sequence.
+    fn deepen(&mut self) -> Result<()> {
+        let window = self.model.config().sliding_window;
+        let left = self.sequence.truncate(self.shape.depth, window);
+        if left < self.shape.depth {
+            self.feed(self.shape.depth - left, Outputs::Last)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, shape: Shape) -> Result<()> {
+        if shape.prompt > 0 {
+            self.feed(shape.prompt, Outputs::Last)?;
+        }
+        for _ in 0..shape.generated {
+            self.feed(1, Outputs::Last)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_have_the_names_that_dashboards_know() {
+        let name = |prompt, generated, depth| Shape { prompt, generated, depth }.to_string();
+        assert_eq!(name(512, 0, 0), "pp512");
+        assert_eq!(name(0, 128, 4096), "tg128 @ d4096");
+        assert_eq!(name(512, 128, 0), "pp512+tg128");
+    }
+
+    #[test]
+    fn deviation_is_the_sample_s() {
+        assert_eq!(statistics(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]).0, 5.0);
+        assert!((statistics(&[1.0, 3.0]).1 - 2f64.sqrt()).abs() < 1e-12);
+        assert_eq!(statistics(&[3.0]), (3.0, 0.0));
+    }
+}

@@ -1,0 +1,306 @@
+//! `phi3-run bench`: llama-bench's tests, columns and formats.
+
+use super::args::{self, Bench, BenchFormat};
+use super::output::{self, Outcome};
+use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
+use phi3_runner::{Result, RopePolicy, Setup};
+use phi3_tensor::DeviceKind;
+use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+pub(super) fn bench(args: &Bench) -> Result<Outcome> {
+    let shapes = shapes(args);
+    let stop = output::stop_on_ctrl_c();
+    let mut out = Writer::new(args.output);
+    for model in args.models() {
+        for setup in args.setups() {
+            let subject = Subject::open(model, &setup)?;
+            let mut placed = setup.load(&args::source(&model.map(Path::to_owned)).checkpoint()?, &mut |_| {})?;
+            for &shape in &shapes {
+                let options = BenchOptions {
+                    repetitions: args.repetitions,
+                    warm_up: !args.no_warmup,
+                    chunk: args.ubatch,
+                    policy: RopePolicy::Ahead,
+                };
+                let watch = &mut |_: usize| match stop.load(Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                };
+                let samples = measure(&mut *placed.model, shape, options, watch)?;
+                if samples.ns.is_empty() {
+                    return Ok(Outcome::Interrupted);
+                }
+                let device = placed.model.device();
+                let record = subject.record(args, &setup, device, &samples);
+                output::print(&out.row(&record))?;
+            }
+        }
+    }
+    output::print(&out.end())?;
+    Ok(Outcome::Done)
+}
+
+/// Every test at every depth: prompts, then generations, then both together.
+fn shapes(args: &Bench) -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for &depth in &args.n_depth {
+        let of = |prompt, generated| Shape { prompt, generated, depth };
+        shapes.extend(args.n_prompt.iter().filter(|&&n| n > 0).map(|&n| of(n, 0)));
+        shapes.extend(args.n_gen.iter().filter(|&&n| n > 0).map(|&n| of(0, n)));
+        shapes.extend(args.pg.iter().map(|&(prompt, generated)| of(prompt, generated)));
+    }
+    shapes
+}
+
+/// The model that is measured.
+struct Subject {
+    filename: String,
+    /// Architecture, size and the type that most bytes have.
+    kind: String,
+    bytes: u64,
+    parameters: u64,
+}
+
+impl Subject {
+    fn open(model: Option<&Path>, setup: &Setup) -> Result<Self> {
+        let checkpoint = args::source(&model.map(Path::to_owned)).checkpoint()?;
+        let (mut parameters, mut bytes) = (0, 0);
+        let mut by_type = std::collections::BTreeMap::<&str, u64>::new();
+        for (_, dtype, shape, size) in checkpoint.tensors() {
+            parameters += shape.iter().map(|&d| d as u64).product::<u64>();
+            bytes += size;
+            *by_type.entry(dtype).or_default() += size;
+        }
+        let most = by_type.into_iter().max_by_key(|(_, size)| *size).map_or("?", |(dtype, _)| dtype);
+        let dtype = setup.quant.map_or_else(|| most.to_uppercase(), |quant| quant.to_string().to_uppercase());
+        let kind = format!("phi3 {} {dtype}", billions(parameters));
+        let filename = model.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        Ok(Self { filename, kind, bytes, parameters })
+    }
+
+    /// llama-bench's fields, in its order.
+    fn record(
+        &self,
+        args: &Bench,
+        setup: &Setup,
+        device: &phi3_tensor::DeviceInfo,
+        samples: &Samples,
+    ) -> Map<String, Value> {
+        let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
+        let rates = samples.rates();
+        let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
+        let gpu = device.kind != DeviceKind::Cpu;
+        let kv = setup.kv.unwrap_or_default().to_string();
+        let Value::Object(record) = json!({
+            "build_commit": env!("CARGO_PKG_VERSION"),
+            "build_number": 0,
+            "cpu_info": processor(),
+            "gpu_info": if gpu { device.name.as_str() } else { "" },
+            "backends": if gpu { "wgpu" } else { "CPU" },
+            "model_filename": self.filename,
+            "model_type": self.kind,
+            "model_size": self.bytes,
+            "model_n_params": self.parameters,
+            "n_batch": args.ubatch,
+            "n_ubatch": args.ubatch,
+            "n_threads": setup.threads.unwrap_or_else(args::all_threads),
+            "type_k": kv,
+            "type_v": kv,
+            "n_gpu_layers": if gpu { 99 } else { 0 },
+            "devices": device.to_string(),
+            "use_mmap": true,
+            "n_prompt": samples.shape.prompt,
+            "n_gen": samples.shape.generated,
+            "n_depth": samples.shape.depth,
+            "test_time": samples.started,
+            "avg_ns": avg_ns as u64,
+            "stddev_ns": stddev_ns as u64,
+            "avg_ts": avg_ts,
+            "stddev_ts": stddev_ts,
+            "samples_ns": samples.ns,
+            "samples_ts": rates,
+        }) else {
+            return Map::new();
+        };
+        record
+    }
+}
+
+fn billions(parameters: u64) -> String {
+    match parameters {
+        0..1_000_000_000 => format!("{:.0}M", parameters as f64 / 1e6),
+        _ => format!("{:.1}B", parameters as f64 / 1e9),
+    }
+}
+
+/// The processor's name, where the system tells.
+fn processor() -> String {
+    let named = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// One of the formats; rows come as they are measured.
+struct Writer {
+    format: BenchFormat,
+    rows: usize,
+}
+
+/// The fields that only JSON has.
+const LISTS: [&str; 2] = ["samples_ns", "samples_ts"];
+
+impl Writer {
+    fn new(format: BenchFormat) -> Self {
+        Self { format, rows: 0 }
+    }
+
+    fn row(&mut self, record: &Map<String, Value>) -> String {
+        let first = self.rows == 0;
+        self.rows += 1;
+        match self.format {
+            BenchFormat::Md => {
+                let head = "| model                    |       size |     params | backend    | threads |   kv |            test |                  t/s |\n\
+                            | ------------------------ | ---------: | ---------: | ---------- | ------: | ---: | --------------: | -------------------: |\n";
+                format!("{}{}", if first { head } else { "" }, markdown(record))
+            }
+            BenchFormat::Json => {
+                let text = serde_json::to_string_pretty(record).unwrap_or_default().replace('\n', "\n  ");
+                format!("{}\n  {text}", if first { "[" } else { "," })
+            }
+            BenchFormat::Jsonl => format!("{}\n", Value::Object(record.clone())),
+            BenchFormat::Csv => {
+                let columns = || record.iter().filter(|(name, _)| !LISTS.contains(&name.as_str()));
+                let line = |cells: Vec<String>| format!("{}\n", cells.join(","));
+                let names = line(columns().map(|(name, _)| name.clone()).collect());
+                let cells = line(columns().map(|(_, value)| quoted(&plain(value), '"')).collect());
+                format!("{}{cells}", if first { names.as_str() } else { "" })
+            }
+            BenchFormat::Sql => {
+                let columns: Vec<_> = record.iter().filter(|(name, _)| !LISTS.contains(&name.as_str())).collect();
+                let types: Vec<_> =
+                    columns.iter().map(|(name, value)| format!("  {name} {}", sql_type(value))).collect();
+                let table = format!("CREATE TABLE IF NOT EXISTS test (\n{}\n);\n\n", types.join(",\n"));
+                let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+                let cells: Vec<_> = columns.iter().map(|(_, value)| quoted(&plain(value), '\'')).collect();
+                let row = format!("INSERT INTO test ({}) VALUES ({});\n", names.join(", "), cells.join(", "));
+                format!("{}{row}", if first { table.as_str() } else { "" })
+            }
+        }
+    }
+
+    fn end(&self) -> String {
+        match (self.format, self.rows) {
+            (BenchFormat::Json, 0) => "[]\n".into(),
+            (BenchFormat::Json, _) => "\n]\n".into(),
+            _ => String::new(),
+        }
+    }
+}
+
+fn markdown(record: &Map<String, Value>) -> String {
+    let number = |name: &str| record[name].as_f64().unwrap_or(0.0);
+    let count = |name: &str| record[name].as_u64().unwrap_or(0) as usize;
+    let shape = Shape { prompt: count("n_prompt"), generated: count("n_gen"), depth: count("n_depth") };
+    let size = number("model_size");
+    let size =
+        if size < 1e9 { format!("{:.2} MiB", size / 1048576.0) } else { format!("{:.2} GiB", size / 1073741824.0) };
+    let parameters = number("model_n_params");
+    let parameters =
+        if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
+    format!(
+        "| {:24} | {size:>10} | {parameters:>10} | {:10} | {:>7} | {:>4} | {:>15} | {:>20} |\n",
+        plain(&record["model_type"]),
+        plain(&record["backends"]),
+        plain(&record["n_threads"]),
+        plain(&record["type_k"]),
+        shape.to_string(),
+        format!("{:.2} ± {:.2}", number("avg_ts"), number("stddev_ts")),
+    )
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(flag) => u8::from(*flag).to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(text: &str, quote: char) -> String {
+    format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
+}
+
+fn sql_type(value: &Value) -> &'static str {
+    match value {
+        Value::Number(number) if number.is_f64() => "REAL",
+        Value::Number(_) | Value::Bool(_) => "INTEGER",
+        _ => "TEXT",
+    }
+}
+
+/// A list of two numbers with a comma between.
+pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
+    let both = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    both.filter(|&(a, b)| a > 0 && b > 0)
+        .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
+}
+
+/// What llama-bench writes with one dash.
+pub(super) fn long_option(word: &str) -> Option<&'static str> {
+    [("-pg", "--pg"), ("-ub", "--ubatch"), ("-ctk", "--kv"), ("-ctv", "--kv")]
+        .into_iter()
+        .find_map(|(short, long)| (short == word).then_some(long))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn record() -> Map<String, Value> {
+        let subject = Subject {
+            filename: "a \"b\".gguf".into(),
+            kind: "phi3 3.8B Q4_0".into(),
+            bytes: 2_150_000_000,
+            parameters: 3_820_000_000,
+        };
+        let line = ["phi3-run", "bench", "-p", "512"];
+        let Some(crate::cli::args::Command::Bench(args)) = crate::cli::args::Cli::parse_from(line).command else {
+            panic!("bench is a command");
+        };
+        let device =
+            phi3_tensor::DeviceInfo { kind: DeviceKind::Cpu, name: "CPU".into(), detail: "AVX2, 2 threads".into() };
+        let samples = Samples {
+            shape: Shape { prompt: 512, generated: 0, depth: 0 },
+            started: "2026-01-02T03:04:05Z".into(),
+            ns: vec![1_000_000_000, 2_000_000_000],
+        };
+        subject.record(&args, &Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
+    }
+
+    #[test]
+    fn formats_are_read_as_what_they_are() {
+        let of = |format| {
+            let mut writer = Writer::new(format);
+            format!("{}{}{}", writer.row(&record()), writer.row(&record()), writer.end())
+        };
+        let json: Value = serde_json::from_str(&of(BenchFormat::Json)).expect("JSON");
+        assert_eq!((json[1]["avg_ts"].as_f64(), json[0]["n_prompt"].as_u64()), (Some(384.0), Some(512)));
+        assert_eq!(
+            of(BenchFormat::Jsonl).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(),
+            2
+        );
+        let csv = of(BenchFormat::Csv);
+        assert_eq!(csv.lines().count(), 3);
+        assert!(csv.contains("\"a \"\"b\"\".gguf\"") && csv.lines().all(|line| !line.contains("samples")));
+        let sql = of(BenchFormat::Sql);
+        assert!(sql.matches("INSERT INTO test (build_commit, ").count() == 2 && sql.contains("avg_ts REAL"));
+        let md = of(BenchFormat::Md);
+        assert!(md.lines().count() == 4 && md.contains(" 384.00 ± 181.02 |"), "{md}");
+    }
+}

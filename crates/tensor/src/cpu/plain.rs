@@ -1,0 +1,302 @@
+//! Projections of activations in f32.
+
+use super::kernels::{Input, Output, dispatch, silu};
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
+use crate::quant::{self, Block};
+use crate::{DType, Finish};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Weights as a kernel reads them: `rows` rows of `cols` elements, of any alignment.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) dtype: DType,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+impl Weights<'_> {
+    /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
+    /// stand the up rows of a gated output; places without an output repeat the last.
+    #[inline(always)]
+    fn row(&self, i: usize, step: usize, column: usize, outputs: usize) -> usize {
+        let output = column + (i % step).min(outputs - 1);
+        if i >= step { self.rows / 2 + output } else { output }
+    }
+}
+
+/// Columns `task` of `out`: `x wᵀ`, finished.
+///
+/// The caller has checked that the shapes fit, and gives each task other columns.
+pub(super) fn project(level: Level, x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>) {
+    let bytes = w.dtype.bytes(w.cols).and_then(|row| row.checked_mul(w.rows));
+    assert!(bytes == Some(w.bytes.len()) && x.dim == w.cols && x.values.len() >= x.rows * x.dim);
+    // SAFETY: the level is available (checked when the backend was made); the kernel reads whole rows inside the
+    // slices just checked, and writes the task's own columns.
+    unsafe {
+        match w.dtype {
+            DType::F32 => project_f32(level, x, w, finish, task, out),
+            DType::F16 => project_f16(level, x, w, finish, task, out),
+            DType::Bf16 => project_bf16(level, x, w, finish, task, out),
+            _ => project_decoded(level, x, w, finish, task, out),
+        }
+    }
+}
+
+dispatch!(project_f32 = columns[F32](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+
+/// Decodes whole blocks of a quantised row, in the instruction set of the level.
+type Decode = unsafe fn(Level, &[u8], &mut [f32]);
+
+fn decoder(dtype: DType) -> Decode {
+    match dtype {
+        DType::F32 | DType::F16 | DType::Bf16 => |_, _, _| unreachable!("plain types have loads of their own"),
+        DType::Q8_0 => decode_q8_0,
+        DType::Q4_0 => decode_q4_0,
+        DType::Q4_1 => decode_q4_1,
+        DType::Q5_0 => decode_q5_0,
+        DType::Q5_1 => decode_q5_1,
+        DType::Q2K => decode_q2_k,
+        DType::Q3K => decode_q3_k,
+        DType::Q4K => decode_q4_k,
+        DType::Q5K => decode_q5_k,
+        DType::Q6K => decode_q6_k,
+        DType::Iq4Nl => decode_iq4_nl,
+        DType::Iq4Xs => decode_iq4_xs,
+    }
+}
+
+dispatch!(decode_q8_0 = decode[quant::Q8_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_0 = decode[quant::Q4_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_1 = decode[quant::Q4_1](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_0 = decode[quant::Q5_0](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_1 = decode[quant::Q5_1](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q2_k = decode[quant::Q2K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q3_k = decode[quant::Q3K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q4_k = decode[quant::Q4K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q5_k = decode[quant::Q5K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_q6_k = decode[quant::Q6K](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_iq4_nl = decode[quant::Iq4Nl](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_iq4_xs = decode[quant::Iq4Xs](bytes: &[u8], out: &mut [f32]));
+
+#[inline(always)]
+unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
+    quant::row::<Q>(bytes, out);
+}
+
+/// Weight rows that the inner kernel takes at once.
+const GROUP: usize = 4;
+
+/// Elements of a row that pass at once where there are many rows, so that a tile of activations stays in the first-level
+/// cache while a task's weights pass by.
+const CHUNK: usize = 1024;
+
+/// Rows of activations whose sums a task keeps between chunks.
+const ROUND: usize = 96;
+
+thread_local! {
+    /// Sums between chunks, and a group of decoded rows.
+    static ROOM: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+/// Weight rows that are multiplied at once, and the outputs that they make.
+struct Group {
+    rows: [*const u8; GROUP],
+    column: usize,
+    outputs: usize,
+}
+
+/// What a task computes.
+struct Task<'a> {
+    x: Input<'a>,
+    finish: Finish,
+    out: Output<'a>,
+}
+
+/// Outputs of a group: a gated one takes two rows of the weight.
+fn step(finish: Finish) -> usize {
+    if finish == Finish::SiluGate { GROUP / 2 } else { GROUP }
+}
+
+#[inline(always)]
+unsafe fn columns<S: Simd, F: Format>(
+    x: Input<'_>,
+    w: Weights<'_>,
+    finish: Finish,
+    columns: Range<usize>,
+    out: Output<'_>,
+) {
+    let (task, step) = (Task { x, finish, out }, step(finish));
+    let groups = columns.len().div_ceil(step);
+    let chunk = if x.rows > S::ROWS { CHUNK } else { w.cols };
+    let (mut sums, decoded) = ROOM.take();
+    let kept = if chunk < w.cols { groups * ROUND.min(x.rows) * GROUP * S::LANES } else { 0 };
+    sums.resize(sums.len().max(kept), 0.0);
+    for first in (0..x.rows).step_by(ROUND) {
+        let rows = first..(first + ROUND).min(x.rows);
+        let mut from = 0;
+        // a row without elements still has outputs
+        while from == 0 || from < w.cols {
+            let part = from..(from + chunk.max(1)).min(w.cols);
+            let mut m = rows.start;
+            while m < rows.end {
+                let mut taken = 0;
+                for g in 0..groups {
+                    let column = columns.start + g * step;
+                    let outputs = step.min(columns.end - column);
+                    let mut group = Group { rows: [w.bytes.as_ptr(); GROUP], column, outputs };
+                    for (i, row) in group.rows.iter_mut().enumerate() {
+                        *row = w.bytes[w.row(i, step, column, outputs) * w.cols * F::BYTES..].as_ptr();
+                    }
+                    let kept = (g * rows.len() + m - rows.start) * GROUP * S::LANES;
+                    let sums = sums.as_mut_ptr().wrapping_add(kept);
+                    // SAFETY: `rows` point at whole weight rows; `sums` has room where a row takes several chunks.
+                    taken = unsafe { tile::<S, F>(&task, &group, m..rows.end, part.clone(), sums) };
+                }
+                m += taken.max(1);
+            }
+            from = part.end.max(1);
+        }
+    }
+    ROOM.set((sums, decoded));
+}
+
+/// As [`columns`], for a quantised type: each group of weight rows is decoded once for all activation rows.
+#[inline(always)]
+unsafe fn decoded_columns<S: Simd>(
+    x: Input<'_>,
+    w: Weights<'_>,
+    finish: Finish,
+    columns: Range<usize>,
+    out: Output<'_>,
+) {
+    let (task, step) = (Task { x, finish, out }, step(finish));
+    let decode = decoder(w.dtype);
+    let row_bytes = w.bytes.len() / w.rows.max(1);
+    // taken out, because a closure would not be compiled for the level's instructions
+    let (sums, mut room) = ROOM.take();
+    room.resize(room.len().max(GROUP * w.cols), 0.0);
+    let decoded = &mut room[..GROUP * w.cols];
+    for column in columns.clone().step_by(step) {
+        let outputs = step.min(columns.end - column);
+        let mut group = Group { rows: [std::ptr::null(); GROUP], column, outputs };
+        for (i, row) in group.rows.iter_mut().enumerate() {
+            let bytes = &w.bytes[w.row(i, step, column, outputs) * row_bytes..][..row_bytes];
+            let decoded = &mut decoded[i * w.cols..][..w.cols];
+            // SAFETY: the level that this function was compiled for is available.
+            unsafe { decode(S::LEVEL, bytes, decoded) }
+            *row = decoded.as_ptr().cast();
+        }
+        let mut m = 0;
+        while m < x.rows {
+            // SAFETY: `rows` point at whole decoded rows; nothing is kept of a whole row.
+            m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.cols, std::ptr::null_mut()) };
+        }
+    }
+    ROOM.set((sums, room));
+}
+
+/// Elements `part` of a group of weight rows times as many of activation rows `rows` as registers hold. Returns how many.
+#[inline(always)]
+unsafe fn tile<S: Simd, F: Format>(
+    task: &Task<'_>,
+    group: &Group,
+    rows: Range<usize>,
+    part: Range<usize>,
+    sums: *mut f32,
+) -> usize {
+    // SAFETY: the caller's.
+    unsafe {
+        match rows.len() {
+            n if n >= 6 && S::ROWS >= 6 => block::<S, F, 6>(task, group, rows.start, part, sums),
+            n if n >= 4 && S::ROWS >= 4 => block::<S, F, 4>(task, group, rows.start, part, sums),
+            n if n >= 2 => block::<S, F, 2>(task, group, rows.start, part, sums),
+            _ => block::<S, F, 1>(task, group, rows.start, part, sums),
+        }
+    }
+}
+
+/// Four weight rows times M activation rows, each product summed in one register, which is kept in `sums` from chunk to
+/// chunk; after the last, the finish. Returns M.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
+unsafe fn block<S: Simd, F: Format, const M: usize>(
+    task: &Task<'_>,
+    group: &Group,
+    m: usize,
+    part: Range<usize>,
+    sums: *mut f32,
+) -> usize {
+    let (k, rows) = (task.x.dim, group.rows);
+    let x = task.x.values[m * k..].as_ptr();
+    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy; `sums` has GROUP registers for
+    // each of M rows where there are several chunks; cells are the task's own.
+    unsafe {
+        let mut acc = [[S::zero(); M]; GROUP];
+        if part.start > 0 {
+            acc = sums.cast::<[[S::V; M]; GROUP]>().read_unaligned();
+        }
+        let whole = part.start + part.len() / S::LANES * S::LANES;
+        let mut i = part.start;
+        while i < whole {
+            let mut weights = [S::zero(); GROUP];
+            for r in 0..GROUP {
+                weights[r] = F::load::<S>(rows[r].add(i * F::BYTES));
+            }
+            for j in 0..M {
+                let x = S::load(x.add(j * k + i));
+                for r in 0..GROUP {
+                    acc[r][j] = S::fma(weights[r], x, acc[r][j]);
+                }
+            }
+            i += S::LANES;
+        }
+        if part.end < k {
+            sums.cast::<[[S::V; M]; GROUP]>().write_unaligned(acc);
+            return M;
+        }
+        if whole < k {
+            let rest = k - whole;
+            let mut bytes = [0u8; 64];
+            let mut values = [0f32; 16];
+            let mut weights = [S::zero(); GROUP];
+            for r in 0..GROUP {
+                let tail = std::slice::from_raw_parts(rows[r].add(whole * F::BYTES), rest * F::BYTES);
+                bytes[..tail.len()].copy_from_slice(tail);
+                weights[r] = F::load::<S>(bytes.as_ptr());
+            }
+            for j in 0..M {
+                values[..rest].copy_from_slice(std::slice::from_raw_parts(x.add(j * k + whole), rest));
+                let x = S::load(values.as_ptr());
+                for r in 0..GROUP {
+                    acc[r][j] = S::fma(weights[r], x, acc[r][j]);
+                }
+            }
+        }
+        // a copy in memory: what is indexed below would not stay in registers above
+        let acc = std::hint::black_box(acc);
+        for j in 0..M {
+            let mut y = [0.0; GROUP];
+            for r in 0..GROUP {
+                y[r] = S::sum(acc[r][j]);
+            }
+            for o in 0..group.outputs {
+                let cell = task.out.cell(m + j, group.column + o);
+                match task.finish {
+                    Finish::Replace => *cell = y[o],
+                    Finish::Add => *cell += y[o],
+                    Finish::SiluGate => *cell = silu::<S>(y[o]) * y[GROUP / 2 + o],
+                }
+            }
+        }
+    }
+    M
+}
