@@ -17,13 +17,12 @@ struct Params {
     window: u32,      // positions that a row sees; all where it is 0
     scale: f32,
     head_stride: u32, // of a head of the cache
-    pad0: u32,
-    pad1: u32,
+    splits: u32,
+    share: u32,       // positions of a split
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
 
 const THREADS: u32 = 128u;
@@ -31,7 +30,6 @@ const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would b
 
 var<workgroup> query: array<vec4<f32>, 64>;
 var<workgroup> chances: array<f32, THREADS>;
-var<workgroup> reduced: array<f32, THREADS>;
 var<workgroup> parts: array<vec4<f32>, THREADS>;
 
 fn slot(pages_at: u32, position: u32) -> u32 {
@@ -39,7 +37,8 @@ fn slot(pages_at: u32, position: u32) -> u32 {
 }
 
 @compute @workgroup_size(128)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+    let t = thread.t;
     let head = group.x;
     let row = group.y;
     let position = batch[4u * row + 1u];
@@ -48,6 +47,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (params.window != 0u && position >= params.window) {
         first = position + 1u - params.window;
     }
+    first += group.z * params.share;
+    let end = min(position + 1u, first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {
@@ -68,8 +69,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var most = LOWEST;
     var total = 0.0; // of the positions that this thread scored
     var sum = vec4<f32>();
-    for (var start = first; start <= position; start += THREADS) {
-        let count = min(THREADS, position - start + 1u);
+    for (var start = first; start < end; start += THREADS) {
+        let count = min(THREADS, end - start);
         var score = LOWEST;
         if (t < count) {
             let at = slot(pages_at, start + t) * params.slot_stride + kv;
@@ -79,15 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             score = params.scale * product;
         }
-        reduced[t] = score;
-        workgroupBarrier();
-        for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-            if (t < half) {
-                reduced[t] = max(reduced[t], reduced[t + half]);
-            }
-            workgroupBarrier();
-        }
-        let next = max(most, reduced[0]);
+        let next = max(most, all_max(thread, score));
         let shrink = exp(most - next);
         var chance = 0.0;
         if (t < count) {
@@ -106,25 +99,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
 
-    reduced[t] = total;
+    total = all_sum(thread, total);
     parts[t] = sum;
     workgroupBarrier();
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        if (t < half) {
-            reduced[t] += reduced[t + half];
-        }
-        workgroupBarrier();
-    }
     if (t < params.head4) {
         var v = parts[t];
         for (var i = 1u; i < shares; i++) {
             v += parts[i * params.head4 + t];
         }
-        v /= reduced[0];
-        for (var i = 0u; i < 4u; i++) {
-            if (4u * t + i < params.head_dim) {
-                out[row * params.out_stride + head * params.head_dim + 4u * t + i] = v[i];
-            }
-        }
+        end_with(group, t, v, most, total);
     }
 }

@@ -1,4 +1,4 @@
-// out[r] = table[token[r]]
+// out[r] = table[token[r]]; a token from CHOSEN on is one that the device chose
 //
 // Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. A row whose token lies in another piece is left alone.
 // Grid: one workgroup per row, folded.
@@ -17,6 +17,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
+@group(0) @binding(9) var<storage, read> chosen: array<u32>;
 
 const THREADS: u32 = 64u;
 
@@ -26,7 +27,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (row >= params.rows) {
         return;
     }
-    let token = batch[4u * row] - params.first;
+    var token = batch[4u * row];
+    if (token >= CHOSEN) {
+        token = chosen[token - CHOSEN];
+    }
+    token -= params.first;
     if (token >= params.count) {
         return;
     }

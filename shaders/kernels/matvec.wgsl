@@ -3,6 +3,8 @@
 // For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
 // so that every weight is read once per TILE_ROWS rows.
 //
+// How the threads' sums are added is the business of the texts in reduce/.
+//
 // Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
 // Grid: (outputs / 4, folded into x and y; rows / TILE_ROWS in z).
 
@@ -23,11 +25,9 @@ struct Params {
 
 const THREADS: u32 = 64u;
 
-var<workgroup> partial: array<vec4<f32>, TILE_ROWS * THREADS>;
-var<workgroup> squares: array<f32, TILE_ROWS * THREADS>;
-
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+    let t = thread.t;
     let n = folded(group) * TILE_OUTPUTS;
     let row0 = group.z * TILE_ROWS;
     if (n >= params.outputs) {
@@ -57,27 +57,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    for (var r = 0u; r < TILE_ROWS; r++) {
-        partial[r * THREADS + t] = sums[r];
-        if (NORMED) {
-            squares[r * THREADS + t] = powers[r];
-        }
-    }
-    workgroupBarrier();
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        if (t < half) {
-            for (var r = 0u; r < TILE_ROWS; r++) {
-                let at = r * THREADS + t;
-                partial[at] += partial[at + half];
-                if (NORMED) {
-                    squares[at] += squares[at + half];
-                }
-            }
-        }
-        workgroupBarrier();
-    }
+    let sum = row_sums(thread, sums, powers);
     if (t < TILE_ROWS && row0 + t < params.rows) {
-        let at = t * THREADS;
-        finish(row0 + t, params.first + n, partial[at] * inverse_rms(squares[at]));
+        finish(row0 + t, params.first + n, sum.y * inverse_rms(sum.squares));
     }
 }

@@ -17,10 +17,9 @@ struct Params {
 
 const THREADS: u32 = 256u;
 
-var<workgroup> squares: array<f32, THREADS>;
-
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
+    let t = thread.t;
     let row = folded(group);
     if (row >= params.rows) {
         return;
@@ -31,15 +30,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let v = x[start + k];
         sum += dot(v, v);
     }
-    squares[t] = sum;
-    workgroupBarrier();
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        if (t < half) {
-            squares[t] += squares[t + half];
-        }
-        workgroupBarrier();
-    }
-    let inverse = inverseSqrt(squares[0] / f32(params.cols) + params.eps);
+    let inverse = inverseSqrt(all_sum(thread, sum) / f32(params.cols) + params.eps);
     for (var k = t; k < params.stride; k += THREADS) {
         out[start + k] = x[start + k] * inverse * gain[k];
     }

@@ -3,7 +3,8 @@
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
 //! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front) and a finish text
 //! (`finish/`: what becomes of the result). What writes or reads keys and values also has a cache text (`cache/`: how they
-//! are held). Bindings have one number each in every text, see [`binding`].
+//! are held); attention has an ending text (`ending/`: whether a part is computed or the whole). How the threads of a workgroup
+//! add up what they have is the business of the texts in `reduce/`, which differ between tiers. Bindings have one number each in every text, see [`binding`].
 
 /// Numbers of the bindings.
 pub mod binding {
@@ -25,11 +26,15 @@ pub mod binding {
     pub const VALUES: u32 = 7;
     /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
     pub const BATCH: u32 = 8;
+    /// Tokens that the device chose.
+    pub const CHOSEN: u32 = 9;
     /// How many numbers there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 }
 
 mod kernel;
+
+use std::collections::HashSet;
 
 pub use kernel::{Access, Binding, Kernel};
 
@@ -45,24 +50,54 @@ pub const KV_BLOCK: usize = 32;
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
 
+/// Stands for the token of row 0 that the pass before chose, in a batch table; those of other rows follow.
+pub const CHOSEN: u32 = 1 << 31;
+
+/// What is chosen where a logit is not finite.
+pub const NO_TOKEN: u32 = u32::MAX;
+
 /// Bytes of the parameters' binding: no `Params` is larger.
 pub const PARAMS_SIZE: u64 = 64;
 
 /// What a kernel asks of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// WebGPU core with its default limits, and no feature.
     Base,
+    /// Reductions by subgroups of any size.
+    Subgroup,
 }
 
 impl Tier {
-    /// Every tier, for tests that walk them.
-    pub const ALL: [Tier; 1] = [Tier::Base];
+    /// Every tier, the least first.
+    pub const ALL: [Tier; 2] = [Tier::Base, Tier::Subgroup];
 
     /// Lower-case name.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Base => "base",
+            Tier::Subgroup => "subgroup",
+        }
+    }
+
+    /// The tier of a name of [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tier| tier.name() == name)
+    }
+
+    /// Reductions whose result every thread gets.
+    fn all(self) -> Part {
+        match self {
+            Tier::Base => ("shared", include_str!("../reduce/all_shared.wgsl")),
+            Tier::Subgroup => ("subgroup", include_str!("../reduce/all_subgroup.wgsl")),
+        }
+    }
+
+    /// Sums of several rows at once.
+    fn rows(self) -> Part {
+        match self {
+            Tier::Base => ("shared", include_str!("../reduce/rows_shared.wgsl")),
+            Tier::Subgroup => ("subgroup", include_str!("../reduce/rows_subgroup.wgsl")),
         }
     }
 }
@@ -216,6 +251,16 @@ macro_rules! qkv {
     };
 }
 
+/// Name and text of a kernel that chooses tokens.
+macro_rules! choice {
+    ($name:literal) => {
+        (
+            $name,
+            concat!(include_str!("../kernels/order.wgsl"), "\n", include_str!(concat!("../kernels/", $name, ".wgsl"))),
+        )
+    };
+}
+
 /// What becomes of a projection's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finish {
@@ -308,15 +353,24 @@ pub enum Op {
     Quantise,
     /// Softmax attention over the cache.
     Attention(Kv),
+    /// The same over some of the positions, for [`Op::Merge`].
+    AttentionPart(Kv),
+    /// Attention of its parts.
+    Merge,
     /// Some rows of others.
     Select,
+    /// The token of the largest logit.
+    Likeliest,
+    /// A token by chance.
+    Sample,
 }
 
 impl Op {
     /// Every operation in every composition.
     pub fn all() -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::Quantise, Op::Select];
+        let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
         all.extend(Kv::ALL.map(Op::Attention));
+        all.extend(Kv::ALL.map(Op::AttentionPart));
         all.extend(Format::ALL.map(Op::Embed));
         for product in Product::ALL {
             for format in Format::ALL {
@@ -332,36 +386,53 @@ impl Op {
 
     /// The kernel of this operation for devices of `tier`.
     pub fn kernel(self, tier: Tier) -> Kernel {
-        match tier {
-            Tier::Base => self.base(),
-        }
-    }
-
-    fn base(self) -> Kernel {
         match self {
             Op::Embed(format) => {
-                Kernel::compose(&[("embed", include_str!("../kernels/embed.wgsl")), format.part()], &[])
+                let embed = ("embed", include_str!("../kernels/embed.wgsl"));
+                Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
             }
-            Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl"))], &[]),
+            Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
             Op::Project { product, format, input, finish } => {
                 let (rows, outputs) = product.tile();
-                Kernel::compose(
-                    &[product.part(), format.part(), input.part(), finish.part()],
-                    &[("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)],
-                )
+                let mut parts = vec![product.part(), format.part(), input.part(), finish.part()];
+                match product {
+                    Product::Matvec | Product::Matvec4 => parts.push(tier.rows()),
+                    Product::Matmul => {}
+                }
+                Kernel::compose(&parts, &[("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)])
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
             Op::Attention(kv) => {
-                Kernel::compose(&[("attention", include_str!("../kernels/attention.wgsl")), kv.load()], &[])
+                let ending = ("whole", include_str!("../ending/whole.wgsl"));
+                Kernel::compose(&[ATTENTION, kv.load(), ending, tier.all()], &[])
             }
+            Op::AttentionPart(kv) => {
+                let ending = ("part", include_str!("../ending/part.wgsl"));
+                Kernel::compose(&[ATTENTION, kv.load(), ending, tier.all()], &[])
+            }
+            Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
+            Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
         }
     }
 }
 
-/// Every kernel of every tier.
-pub fn all() -> Vec<Kernel> {
-    Tier::ALL.into_iter().flat_map(|tier| Op::all().into_iter().map(move |op| op.kernel(tier))).collect()
+const ATTENTION: Part = ("attention", include_str!("../kernels/attention.wgsl"));
+
+/// Every kernel, with the least tier that has it.
+pub fn all() -> Vec<(Tier, Kernel)> {
+    let mut all: Vec<(Tier, Kernel)> = Vec::new();
+    let mut names = HashSet::new();
+    for tier in Tier::ALL {
+        for op in Op::all() {
+            let kernel = op.kernel(tier);
+            if names.insert(kernel.name.clone()) {
+                all.push((tier, kernel));
+            }
+        }
+    }
+    all
 }
 
 /// Name and text of a part of a kernel.

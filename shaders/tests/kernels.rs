@@ -1,35 +1,54 @@
 //! Every composed kernel is valid WGSL for WebGPU core, translates to every platform, and keeps the default limits.
 
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use phi3_shaders::{Access, Kernel, PARAMS_SIZE, all};
+use phi3_shaders::{Access, Kernel, Op, PARAMS_SIZE, Tier, all};
+use std::collections::HashMap;
 use std::process::Command;
 
 /// What WebGPU core has: naga counts `unpack2x16float` as a capability because WebGL lacks it.
 const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
-fn module(kernel: &Kernel) -> (Module, ModuleInfo) {
+fn module(tier: Tier, kernel: &Kernel) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(&kernel.source)
         .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(&kernel.source)));
-    let info = Validator::new(ValidationFlags::all(), CORE)
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(&kernel.source)));
+    let mut validator = match tier {
+        Tier::Base => Validator::new(ValidationFlags::all(), CORE),
+        Tier::Subgroup => {
+            let mut validator = Validator::new(ValidationFlags::all(), CORE | Capabilities::SUBGROUP);
+            validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+            validator
+        }
+    };
+    let info =
+        validator.validate(&module).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(&kernel.source)));
     (module, info)
 }
 
+/// A name is a text, whichever tier it is made for.
 #[test]
 fn names_differ() {
-    let mut names: Vec<String> = all().into_iter().map(|kernel| kernel.name).collect();
-    names.sort();
-    names.dedup();
-    assert_eq!(names.len(), all().len());
+    let mut texts = HashMap::new();
+    for tier in Tier::ALL {
+        for op in Op::all() {
+            let kernel = op.kernel(tier);
+            let text = texts.entry(kernel.name.clone()).or_insert_with(|| kernel.source.clone());
+            assert_eq!(*text, kernel.source, "{}", kernel.name);
+        }
+        let mut of_tier: Vec<String> = Op::all().into_iter().map(|op| op.kernel(tier).name).collect();
+        of_tier.sort();
+        of_tier.dedup();
+        assert_eq!(of_tier.len(), Op::all().len(), "{tier:?}");
+    }
+    assert_eq!(texts.len(), all().len());
+    println!("{} kernels", texts.len());
 }
 
 #[test]
 fn valid_and_translatable() {
-    for kernel in all() {
-        let (module, info) = module(&kernel);
+    for (tier, kernel) in all() {
+        let (module, info) = module(tier, &kernel);
         spv::write_vec(&module, &info, &spv::Options::default(), None)
             .unwrap_or_else(|e| panic!("{}: SPIR-V: {e}", kernel.name));
 
@@ -37,7 +56,8 @@ fn valid_and_translatable() {
         msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .unwrap_or_else(|e| panic!("{}: MSL: {e}", kernel.name));
 
-        let options = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+        let shader_model = if tier == Tier::Base { hlsl::ShaderModel::V5_1 } else { hlsl::ShaderModel::V6_0 };
+        let options = hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
         let pipeline = hlsl::PipelineOptions::default();
         hlsl::Writer::new(String::new(), &options, &pipeline)
             .write(&module, &info, None)
@@ -47,8 +67,8 @@ fn valid_and_translatable() {
 
 #[test]
 fn within_default_limits() {
-    for kernel in all() {
-        let (module, _) = module(&kernel);
+    for (tier, kernel) in all() {
+        let (module, _) = module(tier, &kernel);
         let name = &kernel.name;
         let sizes = |wanted: AddressSpace| {
             let module = &module;
@@ -68,8 +88,8 @@ fn within_default_limits() {
 
 #[test]
 fn bindings_are_those_of_the_text() {
-    for kernel in all() {
-        let (module, _) = module(&kernel);
+    for (tier, kernel) in all() {
+        let (module, _) = module(tier, &kernel);
         let mut found: Vec<(u32, Access)> = module
             .global_variables
             .iter()
@@ -98,9 +118,11 @@ fn tint_accepts() {
     }
     let dir = std::env::temp_dir().join(format!("phi3-tint-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    for kernel in all() {
+    for (tier, kernel) in all() {
         let (from, to) = (dir.join(format!("{}.wgsl", kernel.name)), dir.join("out.wgsl"));
-        std::fs::write(&from, &kernel.source).unwrap();
+        // naga knows no such line, and wants none
+        let enable = if tier >= Tier::Subgroup { "enable subgroups;\n" } else { "" };
+        std::fs::write(&from, format!("{enable}{}", kernel.source)).unwrap();
         let output = Command::new("tint").arg(&from).arg("-o").arg(&to).output().unwrap();
         assert!(output.status.success(), "{}: {}", kernel.name, String::from_utf8_lossy(&output.stderr));
     }

@@ -1,4 +1,4 @@
-use crate::machines::{checkpoints, data, machines, on};
+use crate::machines::{checkpoints, data, machines_and_tiers, on};
 use phi3_model::Checkpoint;
 use phi3_runner::verify::{Golden, VerifyOptions, verify};
 use phi3_runner::{Device, Setup};
@@ -15,7 +15,7 @@ fn check(setup: &Setup, folder: &Path, chunk: usize) {
 
 #[test]
 fn whole_prompts() {
-    for setup in machines() {
+    for setup in machines_and_tiers() {
         for folder in checkpoints() {
             check(&setup, &folder, usize::MAX);
         }
@@ -24,7 +24,7 @@ fn whole_prompts() {
 
 #[test]
 fn prompts_in_chunks() {
-    for setup in machines() {
+    for setup in machines_and_tiers() {
         for folder in checkpoints() {
             check(&setup, &folder, 7);
         }

@@ -1,5 +1,6 @@
 use phi3_runner::{Device, Setup};
 use phi3_tensor::cpu::Activations;
+use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -9,6 +10,22 @@ use std::sync::OnceLock;
 pub(crate) fn machines() -> Vec<Setup> {
     let mut machines = vec![on(Device::Cpu)];
     machines.extend(gpu());
+    machines
+}
+
+/// The same, the GPU with every tier of kernels that it can run; those that it cannot are printed.
+pub(crate) fn machines_and_tiers() -> Vec<Setup> {
+    let mut machines = vec![on(Device::Cpu)];
+    let Some(gpu) = gpu() else { return machines };
+    for tier in phi3_runner::TIERS {
+        let setup = Setup { tier: Some(tier.to_owned()), ..gpu.clone() };
+        let options = Options { software: true, tier: Tier::from_name(tier), ..Options::default() };
+        match Gpu::open(&Select::Any, &options) {
+            Ok(_) => machines.push(setup),
+            Err(error @ phi3_tensor::Error::Tier { .. }) => println!("skipped: {error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
     machines
 }
 

@@ -1,5 +1,7 @@
 //! Tests of the whole engine, in one binary.
 
+/// Passes ahead of the host, whose tokens the device chooses.
+mod ahead;
 /// Damaged and unusual checkpoints: each ends as its list says.
 mod bad_safetensors;
 /// Submits, dispatches and allocations of a decoded token.

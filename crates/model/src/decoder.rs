@@ -1,9 +1,12 @@
 //! The decoder: one text for every Phi-3 and every machine.
 
+mod ahead;
+
 use crate::layout::role;
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{Backend, Batch, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
+use phi3_tensor::{Backend, Batch, Choice, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
+use std::collections::VecDeque;
 
 /// One layer's weights, under their published names.
 struct Layer<B: Backend> {
@@ -103,6 +106,15 @@ pub trait Model: Send {
     fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()>;
     /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the feeds.
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
+    /// Passes of [`launch`](Model::launch) that may be under way at once; 0 where the machine chooses no tokens.
+    fn ahead(&self) -> usize;
+    /// Passes of [`launch`](Model::launch) that are under way.
+    fn under_way(&self) -> usize;
+    /// One pass over one token, after which the machine chooses the next one; waits for nothing. The token is given, or it
+    /// is the one that the launch before chose: then `sequence` learns of it when that one lands.
+    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
+    /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
+    fn land(&mut self, sequence: &mut Sequence) -> Result<u32>;
 }
 
 /// The decoder on a backend.
@@ -121,6 +133,8 @@ pub struct Decoder<B: Backend> {
     /// Rows of `activations.logits`.
     max_outputs: usize,
     batch: Batch,
+    /// Positions of the passes under way.
+    under_way: VecDeque<usize>,
 }
 
 /// Bytes of logits that are computed at once, about.
@@ -170,6 +184,7 @@ impl<B: Backend> Decoder<B> {
             activations,
             max_outputs,
             batch: Batch::default(),
+            under_way: VecDeque::new(),
         })
     }
 
@@ -178,9 +193,8 @@ impl<B: Backend> Decoder<B> {
         &self.backend
     }
 
-    /// Checks the feeds and lays them out as rows of one pass.
+    /// Lays feeds out as rows of one pass.
     fn lay_out(&mut self, feeds: &mut [Feed<'_>]) -> Result<()> {
-        self.check(feeds)?;
         let batch = &mut self.batch;
         batch.clear();
         for feed in feeds {
@@ -228,8 +242,8 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// The pass itself.
-    fn run(&mut self, logits: &mut Vec<f32>, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
+    /// The pass up to the last layer.
+    fn layers(&mut self, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
         let Self { backend, config, layers, cache, activations: a, batch, .. } = self;
         let (rows, width) = (batch.rows(), config.hidden_size);
         let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
@@ -263,7 +277,15 @@ impl<B: Backend> Decoder<B> {
             backend.read(&a.chosen, &mut hidden)?;
             probe("hidden.norm", &hidden);
         }
+        Ok(())
+    }
 
+    /// The pass itself.
+    fn run(&mut self, logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
+        self.layers(probe)?;
+        let Self { backend, config, activations: a, batch, .. } = self;
+        let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
+        let rows = batch.rows();
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let (outputs, vocab) = (batch.outputs.len(), config.vocab_size);
         logits.resize(outputs * vocab, 0.0);
@@ -315,22 +337,43 @@ impl<B: Backend> Model for Decoder<B> {
         if feeds.is_empty() {
             return Ok(());
         }
+        self.check(feeds)?;
         self.lay_out(feeds)?;
         self.run(logits, probe)?;
         for feed in feeds.iter_mut() {
             feed.sequence.append(feed.tokens, self.config.sliding_window);
         }
-        self.check_finite(feeds, logits)
+        self.check_finite(logits)
+    }
+
+    fn ahead(&self) -> usize {
+        self.backend.ahead()
+    }
+
+    fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
+        self.launch_one(sequence, token, choice)
+    }
+
+    fn land(&mut self, sequence: &mut Sequence) -> Result<u32> {
+        self.land_one(sequence)
     }
 }
 
 impl<B: Backend> Decoder<B> {
-    fn check_finite(&self, _feeds: &[Feed<'_>], logits: &[f32]) -> Result<()> {
+    fn check_finite(&self, logits: &[f32]) -> Result<()> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
         let row = self.batch.outputs[at / self.config.vocab_size] as usize;
         let position = self.batch.positions[row] as usize;
-        Err(Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() })
+        Err(not_finite(position))
     }
+}
+
+fn not_finite(position: usize) -> Error {
+    Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() }
 }
 
 /// An error where a sequence would be longer than the model's context.

@@ -59,7 +59,8 @@ impl Sequence {
         Self { pool, tokens: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
     }
 
-    /// The tokens whose keys and values are in the cache.
+    /// The tokens whose keys and values are in the cache. One that a machine chose and nobody has asked for is
+    /// [`Batch::CHOSEN`] or more.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -127,10 +128,23 @@ impl Sequence {
         &self.pages
     }
 
-    /// Records tokens whose keys and values a pass has written, and frees pages that no later token sees.
+    /// How many of the tokens are known.
+    fn known(&self) -> usize {
+        self.tokens.len() - self.tokens.iter().rev().take_while(|token| **token >= Batch::CHOSEN).count()
+    }
+
+    /// Records what the first token is that is not known yet, if there is one.
+    pub(crate) fn learn(&mut self, token: u32) {
+        let known = self.known();
+        if let Some(unknown) = self.tokens.get_mut(known) {
+            *unknown = token;
+        }
+    }
+
+    /// Records tokens whose keys and values a pass has written, and frees pages that no token after the known ones sees.
     pub(crate) fn append(&mut self, tokens: &[u32], window: Option<usize>) {
         self.tokens.extend_from_slice(tokens);
-        let seen = window.map_or(0, |window| (self.tokens.len() + 1).saturating_sub(window));
+        let seen = window.map_or(0, |window| (self.known() + 1).saturating_sub(window));
         for page in &mut self.pages[..seen / PAGE] {
             self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
         }

@@ -5,6 +5,7 @@ use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
 use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Which machine to run on.
@@ -57,6 +58,9 @@ impl fmt::Display for Device {
     }
 }
 
+/// Names of the GPU backend's tiers of kernels, the least first.
+pub const TIERS: [&str; 2] = ["base", "subgroup"];
+
 /// How a model is set up on its machine.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
@@ -74,12 +78,28 @@ pub struct Setup {
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
     pub max_binding: Option<u64>,
+    /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
+    pub tier: Option<String>,
+    /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
+    /// checked where absent. See [`cache_folder`].
+    pub cache: Option<PathBuf>,
     /// How plain weights are quantised while they are loaded.
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values; f32 where absent.
     pub kv: Option<KvType>,
     /// Whether to load where memory does not seem to suffice.
     pub force: bool,
+}
+
+/// The user's folder for what can be found out again, if the system has one: PHI3_CACHE where it is set.
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of_user = || match () {
+        () if cfg!(windows) => folder("LOCALAPPDATA"),
+        () if cfg!(target_os = "macos") => folder("HOME").map(|home| home.join("Library/Caches")),
+        () => folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache"))),
+    };
+    folder("PHI3_CACHE").or_else(|| of_user().filter(|path| path.is_absolute()).map(|path| path.join("phi3-run")))
 }
 
 /// A loaded model, and why it is on this machine.
@@ -177,6 +197,7 @@ impl Setup {
             Err(Error::Model(phi3_model::Error::Device(phi3_tensor::Error::NoAdapter { .. }))) => {
                 return self.on_cpu(checkpoint, "no real GPU was found", progress);
             }
+            Err(error @ Error::Model(phi3_model::Error::Device(phi3_tensor::Error::Tier { .. }))) => return Err(error),
             Err(error) => return self.on_cpu(checkpoint, &format!("the GPU cannot be used ({error})"), progress),
         };
         match self.place(backend, checkpoint, "the best GPU found", progress) {
@@ -190,9 +211,10 @@ impl Setup {
 
 #[cfg(feature = "gpu")]
 mod gpu {
+    use super::TIERS;
     use super::{Device, Setup};
-    use crate::Result;
-    use phi3_tensor::gpu::{Gpu, Options, Select};
+    use crate::{Error, Result};
+    use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 
     pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
         let select = match device {
@@ -201,6 +223,26 @@ mod gpu {
             Device::Name(name) => Select::Name(name.clone()),
         };
         let software = *device != Device::Auto;
-        Ok(Gpu::open(&select, &Options { software, max_binding: setup.max_binding, ..Options::default() })?)
+        let tier = setup.tier.as_deref().map(tier).transpose()?;
+        let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
+        let check = memory.is_some();
+        Ok(Gpu::open(&select, &Options { software, max_binding, tier, check, memory, ..Options::default() })?)
+    }
+
+    fn tier(name: &str) -> Result<Tier> {
+        let wrong = || Error::Argument { argument: "--tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
+        Tier::from_name(name).ok_or_else(wrong)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_are_those_of_the_kernels() {
+            assert_eq!(TIERS, Tier::ALL.map(Tier::name));
+            assert_eq!(tier("subgroup").ok(), Some(Tier::Subgroup));
+            assert!(tier("warp").is_err());
+        }
     }
 }

@@ -299,6 +299,25 @@ impl Engine {
         Ok(tokenizer.encode(text, true)?)
     }
 
+    /// The token of the oldest pass under way.
+    pub(crate) fn land(&mut self) -> Result<u32> {
+        self.model.land(&mut self.resident).map_err(|error| {
+            self.resident.clear();
+            self.explain(error)
+        })
+    }
+
+    /// Lets passes land whose tokens nobody wants.
+    pub(crate) fn discard(&mut self) -> Result<()> {
+        while self.model.under_way() > 0 {
+            match self.model.land(&mut self.resident) {
+                Ok(_) | Err(phi3_model::Error::NotFinite { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Names the damaged weight where logits were not finite.
     pub(crate) fn explain(&self, error: phi3_model::Error) -> Error {
         self.source.explain(error.into())

@@ -25,6 +25,8 @@ pub struct GenerateOptions {
     pub raw: bool,
     /// Tokens of a pass; as many as the model takes where absent.
     pub chunk: Option<usize>,
+    /// Passes that a machine which chooses tokens itself may be ahead; as many as it takes where absent, and none for 0.
+    pub ahead: Option<usize>,
     /// Set from elsewhere, it ends generation after the pass in progress.
     pub stop: Option<Arc<AtomicBool>>,
 }
@@ -163,6 +165,8 @@ impl<'a> Generation<'a> {
         phi3_model::check_length(engine.config(), ids.len())?;
         phi3_model::check_tokens(engine.config(), &ids)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
+        // an earlier generation may have been dropped before its end
+        engine.discard()?;
         let room = engine.config().max_position_embeddings - ids.len();
         if let Some(max_tokens) = options.max_tokens {
             match engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room)) {
@@ -225,12 +229,13 @@ impl<'a> Generation<'a> {
 
     /// Feeds what the cache does not hold yet; `false` when it was interrupted.
     fn feed(&mut self) -> Result<bool> {
+        let budget = self.budget();
         let Self { engine, ids, options, logits, pending, rebuild_time, .. } = self;
         let sequence = &mut engine.resident;
         let settings = Advance {
             chunk: options.chunk.unwrap_or(usize::MAX),
             policy: engine.policy,
-            budget: self.prompt_tokens.saturating_add(self.limit - 1),
+            budget,
             outputs: Outputs::Last,
         };
         let mut rebuilding = None;
@@ -258,6 +263,34 @@ impl<'a> Generation<'a> {
         })
     }
 
+    /// Launches as many passes as may be under way: of these only the first knows its token.
+    fn launch(&mut self) -> Result<()> {
+        if !self.sampler.is_independent() {
+            return Ok(());
+        }
+        let budget = self.budget();
+        let Engine { model, resident, policy, .. } = &mut *self.engine;
+        let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
+        while model.under_way() < most && self.ids.len() + model.under_way() < self.prompt_tokens + self.limit {
+            let next = resident.len() + 1;
+            if model.config().rope.choose(*policy, next, budget) != resident.rope_set() {
+                return Ok(());
+            }
+            let token = (model.under_way() == 0).then(|| self.ids[resident.len()]);
+            let launched = model.launch(resident, token, self.sampler.choice());
+            if let Err(error) = launched {
+                resident.clear();
+                return Err(self.engine.explain(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens that the text may grow to.
+    fn budget(&self) -> usize {
+        self.prompt_tokens.saturating_add(self.limit - 1)
+    }
+
     /// Keeps of the cached text what the new one begins with; at least the prompt's last token is computed anew.
     fn reuse(&mut self) {
         let window = self.engine.config().sliding_window;
@@ -275,14 +308,24 @@ impl<'a> Generation<'a> {
         if self.limit == 0 {
             return self.end(FinishReason::Length);
         }
-        let finished = self.feed()?;
+        if !first {
+            self.launch()?;
+        }
+        let landed = match self.engine.model.under_way() {
+            0 => None,
+            _ => Some(self.engine.land()?),
+        };
+        let finished = landed.is_some() || self.feed()?;
         if first {
             self.prompt_time = since.elapsed();
         }
         if !finished || self.stopped() {
             return self.end(FinishReason::Interrupted);
         }
-        let id = self.sampler.sample(&self.ids, &mut self.logits)?;
+        let id = match landed {
+            Some(id) => id,
+            None => self.sampler.sample(&self.ids, &mut self.logits)?,
+        };
         self.ids.push(id);
         if first {
             self.first_token = self.started.elapsed();
@@ -322,6 +365,11 @@ impl<'a> Generation<'a> {
             let text = stream.finish()?;
             self.say(&text);
         }
+        self.engine.discard()?;
+        let window = self.engine.config().sliding_window;
+        let sequence = &mut self.engine.resident;
+        let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
+        sequence.truncate(same, window);
         self.remember(finish_reason);
         let completion_tokens = self.new_tokens();
         let rate = |tokens: usize, time: Duration| match time.as_secs_f64() {

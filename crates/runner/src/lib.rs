@@ -26,7 +26,7 @@ pub mod sampler;
 pub mod text;
 pub mod verify;
 
-pub use device::{Device, Placed, Setup};
+pub use device::{Device, Placed, Setup, TIERS, cache_folder};
 pub use engine::{Engine, EngineBuilder, Progress, Source};
 pub use error::{Error, Result};
 pub use generate::{

@@ -1,6 +1,8 @@
 //! Chooses the next token from logits, with the options, the order and the meaning that transformers gives them:
 //! repetition penalty, temperature, top-k, top-p, min-p, each on the result of the one before.
 
+use phi3_tensor::Choice;
+
 /// What a [`Sampler`] can be told. The default is greedy: always the likeliest token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerOptions {
@@ -96,9 +98,20 @@ impl Sampler {
         self.options.temperature == 0.0
     }
 
-    /// Whether the choice depends on nothing but which logit is largest, so that a machine may choose by itself.
-    pub fn is_argmax(&self) -> bool {
-        self.is_greedy() && self.options.repetition_penalty == 1.0
+    /// Whether a machine may choose by itself: the choice depends on nothing but the logits.
+    pub fn is_independent(&self) -> bool {
+        self.options.repetition_penalty == 1.0
+    }
+
+    /// How a machine shall choose the next token, as [`sample`](Self::sample) would: the same random number, of which it
+    /// sees the first 32 bits.
+    pub fn choice(&mut self) -> Choice {
+        let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
+        if self.is_greedy() {
+            return Choice::Likeliest;
+        }
+        let top_k = u32::try_from(top_k).unwrap_or(u32::MAX);
+        Choice::Drawn { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
     }
 
     /// Chooses a token. `past` is the text so far, prompt included; `logits` are used up.
@@ -266,6 +279,8 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
         dropped > budget
     });
     candidates.drain(..first_kept.unwrap_or(last));
+    // a draw goes through them by id, on every machine
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
 }
 
 /// Weights in proportion to the probabilities; the largest is 1.
@@ -377,10 +392,10 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals_and_still_penalises() {
         let mut greedy = Sampler::new(SamplerOptions::default()).unwrap();
-        assert!(greedy.is_argmax());
+        assert!(greedy.is_independent());
         assert_eq!(greedy.sample(&[], &mut [0.0, 2.0, 2.0]), Ok(1));
         let mut greedy = Sampler::new(SamplerOptions { repetition_penalty: 2.0, ..SamplerOptions::default() }).unwrap();
-        assert!(!greedy.is_argmax());
+        assert!(!greedy.is_independent());
         assert_eq!(greedy.sample(&[1, 1, 9999], &mut [0.0, 2.0, 1.5]), Ok(2));
         let mut logits = [4.0, -4.0, 1.0];
         greedy.process(&[0, 1, 0], &mut logits).unwrap();

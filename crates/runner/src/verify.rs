@@ -120,6 +120,12 @@ impl Golden {
         self.ids.keys().filter_map(name).collect()
     }
 
+    /// Prompts that greedy decoding follows, and the ids that it gives.
+    pub fn greedy(&self) -> Vec<(&[u32], &[u32])> {
+        let prompt = |key: &str| self.prompt(key.strip_prefix("greedy.")?.strip_suffix(".ids")?).ok();
+        self.ids.iter().filter_map(|(key, ids)| Some((prompt(key)?, ids.as_slice()))).collect()
+    }
+
     fn prompt(&self, name: &str) -> Result<&[u32]> {
         let key = format!("prompt.{name}.input_ids");
         self.ids.get(&key).map(Vec::as_slice).ok_or_else(|| file_error(&self.path, format!("{key} is missing")))

@@ -1,6 +1,6 @@
 //! The border between the decoder and a machine.
 
-use crate::{Batch, DType, Result, Weight};
+use crate::{Batch, Choice, DType, Error, Result, Weight};
 use std::fmt;
 
 /// What kind of machine a backend runs on.
@@ -277,4 +277,25 @@ pub trait Backend: Sized + Send + 'static {
 
     /// Runs what was recorded and waits for nothing: for the chunks of a prompt but the last.
     fn finish(&mut self) -> Result<()>;
+
+    /// Passes that may be under way at once whose tokens the machine chooses; 0 where it chooses none.
+    fn ahead(&self) -> usize {
+        0
+    }
+
+    /// Chooses a token from each of the first rows of logits, uses these up, runs what was recorded and waits for nothing.
+    /// The next pass may embed the token of row i as [`Batch::CHOSEN`] + i, before anybody has asked for it.
+    fn choose(&mut self, _logits: &mut Self::Rows, _choices: &[Choice]) -> Result<()> {
+        Err(not_ahead(self.info()))
+    }
+
+    /// Waits for the oldest pass whose tokens nobody has asked for yet, and gives them; [`Batch::NO_TOKEN`] where a logit
+    /// was not finite.
+    fn chosen(&mut self, _tokens: &mut [u32]) -> Result<()> {
+        Err(not_ahead(self.info()))
+    }
+}
+
+fn not_ahead(info: &DeviceInfo) -> Error {
+    Error::Unsupported { device: info.name.clone(), what: "passes whose tokens it chooses", found: 1, limit: 0 }
 }

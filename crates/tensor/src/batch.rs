@@ -40,6 +40,12 @@ impl Batch {
     /// Stands for a page that no row of the pass can see.
     pub const NO_PAGE: u32 = u32::MAX;
 
+    /// As a token: the one that [`Backend::choose`](crate::Backend::choose) chose for its row 0; those of other rows follow.
+    pub const CHOSEN: u32 = 1 << 31;
+
+    /// What is chosen where a logit is not finite.
+    pub const NO_TOKEN: u32 = u32::MAX;
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.tokens.len()

@@ -97,6 +97,19 @@ pub enum Error {
         hint: String,
     },
 
+    /// A tier of kernels was asked for that the device cannot run.
+    #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: --tier {has}, or leave it out")]
+    Tier {
+        /// The device.
+        device: String,
+        /// The tier.
+        tier: &'static str,
+        /// What the device lacks.
+        missing: &'static str,
+        /// The best tier that it has.
+        has: &'static str,
+    },
+
     /// The device or its driver failed.
     #[error("{device} failed: {message}; hint: update its driver, or use --device cpu")]
     Device {

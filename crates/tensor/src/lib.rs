@@ -6,6 +6,7 @@
 
 mod backend;
 mod batch;
+mod choice;
 pub mod cpu;
 mod dtype;
 mod error;
@@ -21,6 +22,7 @@ mod weight;
 
 pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Mask, Norm, Role};
 pub use batch::{Batch, PAGE, Segment};
+pub use choice::Choice;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use requantise::Rounding;

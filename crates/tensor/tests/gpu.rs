@@ -4,7 +4,7 @@
 #![cfg(feature = "gpu")]
 
 use phi3_tensor::cpu::Cpu;
-use phi3_tensor::gpu::{Counters, Gpu, Options, Select, adapters};
+use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
@@ -27,8 +27,25 @@ fn open(options: Options) -> Option<Gpu> {
     }
 }
 
+/// The adapter with every tier of kernels that it can run; those that it cannot are printed.
+fn every_tier(options: &Options) -> Vec<Gpu> {
+    let Some(best) = open(options.clone()) else { return Vec::new() };
+    let has = |tier: Tier| tier <= best.tier();
+    for tier in Tier::ALL.into_iter().filter(|tier| !has(*tier)) {
+        println!("skipped: {} has no {} kernels", best.info(), tier.name());
+    }
+    Tier::ALL
+        .into_iter()
+        .filter(|tier| has(*tier))
+        .filter_map(|tier| open(Options { tier: Some(tier), ..options.clone() }))
+        .collect()
+}
+
 fn assert_parity(options: Options) {
-    let Some(mut gpu) = open(options) else { return };
+    every_tier(&options).into_iter().for_each(parity_of);
+}
+
+fn parity_of(mut gpu: Gpu) {
     println!("{}", gpu.info());
     let outcomes = parity::run(&mut gpu, &[]).unwrap();
     let worst = outcomes.iter().map(|o| o.difference / o.allowed).fold(0.0, f64::max);
@@ -45,7 +62,7 @@ fn parity_with_whole_matrices() {
 #[test]
 fn parity_with_matrices_in_pieces() {
     // 4 rows of the widest matrix, and of the narrowest a few hundred
-    assert_parity(Options { max_piece: Some(16512), ..Options::default() });
+    open(Options { max_piece: Some(16512), ..Options::default() }).into_iter().for_each(parity_of);
 }
 
 #[test]
@@ -188,7 +205,7 @@ fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
     batch
 }
 
-/// A sequence of 300 tokens, in chunks, over a cache that grows with it.
+/// A sequence of 623 tokens, in chunks, over a cache that grows with it; in the last pass another begins.
 fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) -> Vec<f32> {
     let mut random = Random(11);
     let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
@@ -199,10 +216,12 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) 
     let mut out = b.rows("out", 128, heads.q_dim()).unwrap();
     let mut cache = b.cache(1, heads, kv).unwrap();
     let mut all = Vec::new();
-    for chunk in [0..100usize, 100..228, 228..298, 298..299, 299..300] {
-        let rows = chunk.len();
+    let chunks =
+        [0..100usize, 100..228, 228..298, 298..299, 299..300, 300..428, 428..511, 511..512, 512..620, 620..621];
+    for chunk in chunks.into_iter().chain(std::iter::once(621..623)) {
+        let mut rows = chunk.len();
         let pages = chunk.end.div_ceil(PAGE);
-        let batch = Batch {
+        let mut batch = Batch {
             tokens: chunk.clone().map(|i| i as u32 * 7 % 40).collect(),
             positions: chunk.clone().map(|i| i as u32).collect(),
             segments: vec![Segment { rows: 0..rows, position: chunk.start, pages: 0..pages }],
@@ -214,7 +233,15 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) 
                 .collect(),
             outputs: vec![],
         };
-        b.reserve(&mut cache, pages).unwrap();
+        if chunk.end == 623 {
+            batch.segments.push(Segment { rows: rows..rows + 1, position: 0, pages: pages..pages + 1 });
+            batch.tokens.push(3);
+            batch.positions.push(0);
+            batch.pages.push(pages as u32);
+            batch.rope.extend(std::iter::repeat_n([1.0, 0.0], heads.rotary_dim / 2).flatten());
+            rows += 1;
+        }
+        b.reserve(&mut cache, pages + 1).unwrap();
         b.begin(&batch).unwrap();
         b.embed(&table, &mut x).unwrap();
         b.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
@@ -229,8 +256,11 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) 
 
 #[test]
 fn attention_over_several_tiles_of_positions() {
-    let Some(mut gpu) = open(Options::default()) else { return };
-    for (head_dim, rotary_dim, window) in [(256, 64, None), (6, 6, None), (80, 20, Some(150)), (2, 0, Some(129))] {
+    every_tier(&Options::default()).into_iter().for_each(long_attention);
+}
+
+fn long_attention(mut gpu: Gpu) {
+    for (head_dim, rotary_dim, window) in [(256, 64, None), (6, 6, None), (80, 20, Some(520)), (2, 0, Some(129))] {
         let heads = Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim };
         for kv in KvType::ALL {
             let want = long(&mut Reference::default(), heads, window, kv);
@@ -242,6 +272,42 @@ fn attention_over_several_tiles_of_positions() {
             let allowed = (1e-5 + parity::kv_step(kv) as f32) * (1.0 + size);
             assert!(want.len() == got.len() && difference < allowed, "{heads:?} {window:?} {kv}: {difference}");
         }
+    }
+}
+
+#[test]
+fn a_tier_that_the_adapter_lacks_is_an_error() {
+    let Some(best) = open(Options::default()) else { return };
+    for tier in Tier::ALL {
+        assert_eq!(Tier::from_name(tier.name()), Some(tier));
+        let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
+        match Gpu::open(&select, &Options { software: true, tier: Some(tier), ..Options::default() }) {
+            Ok(gpu) => {
+                assert!(tier <= best.tier());
+                assert!(gpu.info().detail.starts_with(&format!("{} kernels, ", tier.name())), "{}", gpu.info());
+            }
+            Err(error) => {
+                assert!(tier > best.tier() && matches!(error, Error::Tier { .. }), "{error}");
+                println!("{error}");
+            }
+        }
+    }
+}
+
+/// Few rows of a long text are shared by several workgroups, whose parts one more kernel merges.
+#[test]
+fn a_row_of_a_long_text_is_split() {
+    let Some(mut gpu) = open(Options::default()) else { return };
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16, rotary_dim: 0 };
+    let mut cache = gpu.cache(1, heads, KvType::F32).unwrap();
+    gpu.reserve(&mut cache, 64).unwrap();
+    let q = gpu.rows("q", 1, heads.q_dim()).unwrap();
+    let mut out = gpu.rows("out", 1, heads.q_dim()).unwrap();
+    for (position, window, dispatches) in [(510, None, 1), (511, None, 2), (1000, Some(511), 1), (1000, Some(512), 2)] {
+        let before = gpu.counters().dispatches;
+        gpu.begin(&decode(&[0], &[position], 0)).unwrap();
+        gpu.attention(&q, &cache, 0, Mask { window, scale: 1.0 }, &mut out).unwrap();
+        assert_eq!(gpu.counters().dispatches - before, dispatches, "position {position}, window {window:?}");
     }
 }
 
@@ -315,8 +381,11 @@ fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
                 bind_groups: after.bind_groups - before.bind_groups,
                 pipelines: after.pipelines - before.pipelines,
                 buffers: after.buffers - before.buffers,
+                read_bytes: after.read_bytes - before.read_bytes,
             };
-            let expected = Counters { submits: 1, dispatches: 5 * layers as u64 + 3, ..Counters::default() };
+            let read_bytes = 4 * vocab.next_multiple_of(8) as u64;
+            let dispatches = 5 * layers as u64 + 3;
+            let expected = Counters { submits: 1, dispatches, read_bytes, ..Counters::default() };
             assert_eq!(added, expected, "token {position}");
             steady = Some(added);
         }

@@ -79,6 +79,9 @@ pub(super) struct ModelArgs {
     /// long, or short
     #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
     pub(super) longrope: RopePolicy,
+    /// Kernels of the GPU backend: base or subgroup [default: the best that the adapter can run]
+    #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
+    tier: Option<String>,
     /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_binding: Option<u64>,
@@ -449,6 +452,8 @@ impl ModelArgs {
             pack: self.pack,
             max_rows: None,
             max_binding: self.max_binding,
+            tier: self.tier.clone(),
+            cache: phi3_runner::cache_folder(),
             quant: self.quant,
             kv: self.kv,
             force: self.force,

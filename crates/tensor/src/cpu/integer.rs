@@ -176,6 +176,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
 
 /// Adds the products of N quads from FIRST on with M rows' units at `x`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, const M: usize>(
     [scale, min]: [L::F; 2],
     codes: &[L::I; 8],

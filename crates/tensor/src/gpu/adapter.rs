@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use phi3_shaders::Tier;
 use std::fmt;
+use std::path::PathBuf;
 
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,13 @@ pub struct Options {
     pub validation: bool,
     /// Whether kernels check every index on the device as well.
     pub checked: bool,
+    /// Which kernels; the best that the adapter can run where absent.
+    pub tier: Option<Tier>,
+    /// Whether kernels are checked on a small case before they are used; a tier that computes wrongly makes way for the next
+    /// lower one.
+    pub check: bool,
+    /// Folder that remembers what checks found; nothing is remembered where absent.
+    pub memory: Option<PathBuf>,
 }
 
 /// Kind of an adapter, in the order of preference.
@@ -98,7 +106,7 @@ pub struct AdapterInfo {
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
     pub max_binding: u64,
-    /// Kernels that it would run; `None` where it lacks what all of them need.
+    /// The best kernels that it can run; `None` where it lacks what all of them need.
     pub tier: Option<&'static str>,
 }
 
@@ -119,7 +127,15 @@ pub(super) struct Found {
     pub(super) tier: Option<Tier>,
 }
 
-/// The adapter to open.
+/// Features that a tier's kernels need, and what to call them.
+pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
+    match tier {
+        Tier::Base => (wgpu::Features::empty(), "nothing"),
+        Tier::Subgroup => (wgpu::Features::SUBGROUP, "subgroup operations"),
+    }
+}
+
+/// The adapter to open, and the tier to run.
 pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let matching = |info: &AdapterInfo| match select {
         Select::Any => true,
@@ -144,7 +160,7 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
             best = Some((raw, info, tier));
         }
     }
-    best.ok_or_else(|| {
+    let (raw, info, best_tier) = best.ok_or_else(|| {
         let mut error = none(select);
         if let Error::NoAdapter { hint, .. } = &mut error {
             if software {
@@ -154,7 +170,14 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
             }
         }
         error
-    })
+    })?;
+    let tier = options.tier.unwrap_or(best_tier);
+    let (features, missing) = needs(tier);
+    if !raw.features().contains(features) {
+        let (tier, has) = (tier.name(), best_tier.name());
+        return Err(Error::Tier { device: info.name, tier, missing, has });
+    }
+    Ok((raw, info, tier))
 }
 
 fn none(select: &Select) -> Error {
@@ -196,7 +219,8 @@ fn found(validation: bool) -> Vec<Found> {
         let (features, limits) = (raw.features(), raw.limits());
         let core = wgpu::Limits::default().check_limits(&limits)
             && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
-        let tier = core.then_some(Tier::Base);
+        let best = Tier::ALL.into_iter().rev().find(|tier| features.contains(needs(*tier).0));
+        let tier = best.filter(|_| core);
         found.push(Found {
             tier,
             info: AdapterInfo {

@@ -1,7 +1,8 @@
 //! A device, its buffers, and what went wrong with it.
 
-use super::adapter::{AdapterInfo, Options};
+use super::adapter::{AdapterInfo, Options, needs};
 use crate::{Error, Result};
+use phi3_shaders::Tier;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,8 +44,8 @@ impl Drop for Buffer {
 }
 
 impl Device {
-    /// Opens an adapter with the default limits, but the largest buffers that it has.
-    pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, options: &Options) -> Result<Self> {
+    /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has.
+    pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
         let has = adapter.limits();
         let max_buffer = has.max_buffer_size & !15;
         let max_binding =
@@ -57,7 +58,7 @@ impl Device {
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
         let (raw, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("phi3"),
-            required_features: wgpu::Features::empty(),
+            required_features: needs(tier).0,
             required_limits: limits,
             experimental_features: wgpu::ExperimentalFeatures::disabled(),
             memory_hints: wgpu::MemoryHints::Performance,

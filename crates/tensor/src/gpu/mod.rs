@@ -5,24 +5,31 @@
 //! tokens, positions, rotations and pages lie in one table. Weights stay in the file's own type.
 
 mod adapter;
+mod attention;
 mod cache;
+mod choose;
 mod device;
+mod memory;
 mod pipelines;
 mod planes;
 mod project;
 mod recorder;
+mod selfcheck;
 mod table;
 mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
+pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
 use crate::{
-    Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
-    Weight,
+    Backend, Batch, Choice, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result,
+    Role, Weight,
 };
+use choose::Flights;
 use device::{Buffer, Device, STORAGE};
+use memory::Memory;
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
 use project::Target;
@@ -33,12 +40,17 @@ use upload::GROUP;
 /// A GPU.
 pub struct Gpu {
     info: DeviceInfo,
+    adapter: AdapterInfo,
     device: Device,
     recorder: Recorder,
     table: Table,
     /// Rows that operations work on.
     rows: usize,
     readback: Option<Buffer>,
+    flights: Flights,
+    /// What parts of attention leave for their merging.
+    parts: Option<Buffer>,
+    read_bytes: u64,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -68,6 +80,8 @@ pub struct Counters {
     pub pipelines: u64,
     /// Buffers that were made.
     pub buffers: u64,
+    /// Bytes that came back from the device.
+    pub read_bytes: u64,
 }
 
 impl Gpu {
@@ -82,12 +96,42 @@ impl Gpu {
             AdapterKind::Software => DeviceKind::SoftwareGpu,
             _ => DeviceKind::Gpu,
         };
-        let detail = format!("{} kernels, {}, {}", tier.name(), found.backend, found.driver);
-        let mut device = Device::open(&adapter, &found, options)?;
+        let mut device = Device::open(&adapter, &found, tier, options)?;
         let recorder = Recorder::new(&mut device, tier, options.checked)?;
         let table = Table::new(&mut device)?;
-        let info = DeviceInfo { kind, name: found.name, detail };
-        Ok(Self { info, device, recorder, table, rows: 0, readback: None })
+        let flights = Flights::new(&mut device)?;
+        let info = DeviceInfo { kind, name: found.name.clone(), detail: String::new() };
+        let mut gpu = Self {
+            info,
+            adapter: found,
+            device,
+            recorder,
+            table,
+            rows: 0,
+            readback: None,
+            flights,
+            parts: None,
+            read_bytes: 0,
+        };
+        if options.check {
+            let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
+            gpu.settle(memory, options.tier.is_some())?;
+        } else {
+            gpu.describe(&[]);
+        }
+        Ok(gpu)
+    }
+
+    /// Says which kernels run, and what is wrong with better ones.
+    fn describe(&mut self, faults: &[String]) {
+        let tier = format!("{} kernels", self.tier().name());
+        let kernels = [&[tier], faults].concat().join("; ");
+        self.info.detail = format!("{kernels}, {}, {}", self.adapter.backend, self.adapter.driver);
+    }
+
+    /// The kernels that it runs.
+    pub fn tier(&self) -> Tier {
+        self.recorder.pipelines.tier()
     }
 
     /// How much of everything was made so far: in steady decoding, a token adds one submission and dispatches only.
@@ -98,6 +142,7 @@ impl Gpu {
             bind_groups: self.recorder.pipelines.groups_made,
             pipelines: self.recorder.pipelines.made(),
             buffers: self.device.buffers,
+            read_bytes: self.read_bytes,
         }
     }
 }
@@ -189,11 +234,13 @@ impl Backend for Gpu {
         same("embed", "output width", table.cols, out.dim)?;
         same("embed", "plain role", 1, usize::from(matches!(table.role, Role::Plain | Role::Embedding)))?;
         at_most("embed", "largest token", table.rows, self.table.tokens)?;
+        at_most("embed", "chosen tokens", self.flights.rows, self.table.chosen)?;
         same("embed", "rows", self.table.rows, self.rows)?;
         out.check("embed", self.rows)?;
         let mut slots = Slots::default();
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        slots[binding::CHOSEN as usize] = Some(&self.flights.chosen);
         for piece in &table.pieces {
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
@@ -296,32 +343,7 @@ impl Backend for Gpu {
         self.table.visible(mask)?;
         q.check("attention", self.rows)?;
         out.check("attention", self.rows)?;
-        let Some(layer) = cache.layers.get(layer) else {
-            return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
-        };
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&q.buffer);
-        slots[binding::OUTPUT as usize] = Some(&out.buffer);
-        slots[binding::KEYS as usize] = layer.keys.as_ref();
-        slots[binding::VALUES as usize] = layer.values.as_ref();
-        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
-        let strides = cache.loaded();
-        let params = [
-            heads.heads as u32,
-            heads.kv_heads as u32,
-            heads.head_dim as u32,
-            cache.head4() as u32,
-            strides.slot,
-            q.stride as u32,
-            out.stride as u32,
-            mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
-            mask.scale.to_bits(),
-            strides.head,
-            0,
-            0,
-        ];
-        let grid = [heads.heads as u32, self.rows as u32, 1];
-        self.recorder.dispatch(&mut self.device, Op::Attention(cache.kv), &slots, &params, grid)
+        self.attend(q, cache, layer, mask, out)
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
@@ -361,11 +383,24 @@ impl Backend for Gpu {
         }
         drop(view);
         readback.raw.unmap();
+        self.read_bytes += size;
         self.device.check()
     }
 
     fn finish(&mut self) -> Result<()> {
         self.recorder.flush(&mut self.device)
+    }
+
+    fn ahead(&self) -> usize {
+        choose::AHEAD
+    }
+
+    fn choose(&mut self, logits: &mut Rows, choices: &[Choice]) -> Result<()> {
+        Gpu::choose(self, logits, choices)
+    }
+
+    fn chosen(&mut self, tokens: &mut [u32]) -> Result<()> {
+        Gpu::chosen(self, tokens)
     }
 }
 

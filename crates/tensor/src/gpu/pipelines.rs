@@ -19,6 +19,11 @@ pub(super) struct Pipelines {
     pipelines: Vec<Pipeline>,
     groups: HashMap<Key, wgpu::BindGroup>,
     pub(super) groups_made: u64,
+    /// What a wrong driver would make of a text.
+    #[cfg(test)]
+    pub(super) wrong: Option<(&'static str, &'static str)>,
+    #[cfg(test)]
+    pub(super) every_tier_is_wrong: bool,
 }
 
 struct Pipeline {
@@ -30,7 +35,30 @@ struct Pipeline {
 
 impl Pipelines {
     pub(super) fn new(tier: Tier, checked: bool) -> Self {
-        Self { tier, checked, places: HashMap::new(), pipelines: Vec::new(), groups: HashMap::new(), groups_made: 0 }
+        Self {
+            tier,
+            checked,
+            places: HashMap::new(),
+            pipelines: Vec::new(),
+            groups: HashMap::new(),
+            groups_made: 0,
+            #[cfg(test)]
+            wrong: None,
+            #[cfg(test)]
+            every_tier_is_wrong: false,
+        }
+    }
+
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Takes other kernels from now on.
+    pub(super) fn set_tier(&mut self, tier: Tier) {
+        self.tier = tier;
+        self.places.clear();
+        self.pipelines.clear();
+        self.groups.clear();
     }
 
     /// Pipelines made so far.
@@ -93,7 +121,12 @@ impl Pipelines {
     }
 
     fn compile(&self, device: &Device, op: Op) -> Result<Pipeline> {
-        let kernel = op.kernel(self.tier);
+        #[allow(unused_mut, reason = "a test changes it")]
+        let mut kernel = op.kernel(self.tier);
+        #[cfg(test)]
+        if self.tier > Tier::Base || self.every_tier_is_wrong {
+            kernel.source = self.wrong.iter().fold(kernel.source, |text, (from, to)| text.replace(from, to));
+        }
         let validation = device.raw.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = device.raw.push_error_scope(wgpu::ErrorFilter::Internal);
 

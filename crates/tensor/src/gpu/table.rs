@@ -2,6 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, Error, Mask, PAGE, Result};
+use phi3_shaders::CHOSEN;
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
@@ -20,10 +21,14 @@ pub(super) struct Table {
     pub(super) rope_at: usize,
     pub(super) outputs: usize,
     pub(super) outputs_at: usize,
-    /// One more than the largest token.
+    /// One more than the largest token that the host knows.
     pub(super) tokens: usize,
+    /// One more than the largest row whose chosen token is wanted.
+    pub(super) chosen: usize,
     /// One more than the largest page.
     pub(super) pages: usize,
+    /// One more than the largest position.
+    end: usize,
     /// Of each segment, its first position and how many of its first pages are not there.
     gone: Vec<(usize, usize)>,
     words: Vec<u32>,
@@ -40,7 +45,9 @@ impl Table {
             outputs: 0,
             outputs_at: 0,
             tokens: 0,
+            chosen: 0,
             pages: 0,
+            end: 0,
             gone: Vec::new(),
             words: Vec::new(),
         })
@@ -63,11 +70,13 @@ impl Table {
         self.outputs_at = self.rope_at + self.rotations;
         self.outputs = batch.outputs.len();
         let pages_at = self.outputs_at + self.outputs;
-        self.tokens = batch.tokens.iter().max().map_or(0, |token| *token as usize + 1);
+        self.tokens = batch.tokens.iter().filter(|token| **token < CHOSEN).max().map_or(0, |token| *token as usize + 1);
+        let chosen = batch.tokens.iter().filter(|token| **token >= CHOSEN);
+        self.chosen = chosen.max().map_or(0, |token| (*token - CHOSEN) as usize + 1);
 
         self.words.clear();
         self.gone.clear();
-        self.pages = 0;
+        (self.pages, self.end) = (0, 0);
         self.records(batch, pages_at)?;
         self.words.extend(batch.rope.iter().map(|value| value.to_bits()));
         if let Some(row) = batch.outputs.iter().find(|row| **row as usize >= rows) {
@@ -105,6 +114,7 @@ impl Table {
                 return Err(mismatch("page in a sequence", needed, gone));
             }
             self.pages = self.pages.max(last);
+            self.end = self.end.max(segment.position + segment.rows.len());
             self.gone.push((segment.position, gone));
 
             for (i, row) in segment.rows.clone().enumerate() {
@@ -115,6 +125,11 @@ impl Table {
             }
         }
         if next == batch.rows() { Ok(()) } else { Err(mismatch("rows of all segments", batch.rows(), next)) }
+    }
+
+    /// Positions that a row sees, at most.
+    pub(super) fn longest(&self, mask: Mask) -> usize {
+        self.end.min(mask.window.unwrap_or(usize::MAX))
     }
 
     /// Checks that every page that `mask` looks at is there.

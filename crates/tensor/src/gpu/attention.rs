@@ -1,0 +1,88 @@
+//! Attention: by how many workgroups a row is computed.
+
+use super::device::STORAGE;
+use super::pipelines::Slots;
+use super::{Cache, Gpu, Rows};
+use crate::{Error, Mask, Result};
+use phi3_shaders::{Op, binding};
+
+/// Workgroups that a large device wants at once.
+const ENOUGH: usize = 512;
+
+/// Positions of a split, at least, and what their number is a multiple of: the tile of attention.wgsl.
+const LEAST: usize = 256;
+const TILE: usize = 128;
+
+impl Gpu {
+    pub(super) fn attend(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        let heads = cache.heads;
+        let Some(layer) = cache.layers.get(layer) else {
+            return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
+        };
+        let (splits, share) = splits(self.rows * heads.heads, self.table.longest(mask));
+        let pitch = cache.head4() + 1;
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = Some(&q.buffer);
+        slots[binding::KEYS as usize] = layer.keys.as_ref();
+        slots[binding::VALUES as usize] = layer.values.as_ref();
+        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let strides = cache.loaded();
+        let params = [
+            heads.heads as u32,
+            heads.kv_heads as u32,
+            heads.head_dim as u32,
+            cache.head4() as u32,
+            strides.slot,
+            q.stride as u32,
+            out.stride as u32,
+            mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
+            mask.scale.to_bits(),
+            strides.head,
+            splits as u32,
+            share as u32,
+        ];
+        let grid = [heads.heads as u32, self.rows as u32, splits as u32];
+        if splits == 1 {
+            slots[binding::OUTPUT as usize] = Some(&out.buffer);
+            return self.recorder.dispatch(&mut self.device, Op::Attention(cache.kv), &slots, &params, grid);
+        }
+        let bytes = (self.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
+        self.device.grow(&mut self.parts, "parts of attention", bytes, STORAGE)?;
+        slots[binding::OUTPUT as usize] = self.parts.as_ref();
+        self.recorder.dispatch(&mut self.device, Op::AttentionPart(cache.kv), &slots, &params, grid)?;
+
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = self.parts.as_ref();
+        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
+        let params = [heads, head_dim, cache.head4() as u32, splits as u32, out.stride as u32, 0, 0, 0];
+        self.recorder.dispatch(&mut self.device, Op::Merge, &slots, &params, [heads, self.rows as u32, 1])
+    }
+}
+
+/// Splits of rows that see up to `longest` positions, and positions of a split.
+fn splits(groups: usize, longest: usize) -> (usize, usize) {
+    let wanted = (ENOUGH / groups.max(1)).min(longest / LEAST).max(1);
+    let share = longest.div_ceil(wanted).max(1).next_multiple_of(TILE);
+    (longest.div_ceil(share).max(1), share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_every_position_and_none_is_empty() {
+        for groups in [1, 3, 32, 40, 511, 512, 100_000] {
+            for longest in (0..3000).chain([4096, 131_072]) {
+                let (splits, share) = splits(groups, longest);
+                assert!(splits * share >= longest && (splits - 1) * share < longest.max(1), "{groups} {longest}");
+                assert!(splits == 1 || (splits * groups <= ENOUGH && share >= LEAST), "{groups} {longest}");
+            }
+        }
+        assert_eq!(splits(32, 511).0, 1);
+        assert_eq!(splits(32, 512), (2, 256));
+        assert_eq!(splits(32, 4096), (16, 256));
+        assert_eq!(splits(32, 131_072), (16, 8192));
+    }
+}

@@ -1,0 +1,79 @@
+//! What self-checks found on earlier starts: a small text file per adapter and driver.
+
+use super::adapter::AdapterInfo;
+use phi3_shaders::Tier;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder in which findings are kept.
+pub(super) struct Memory {
+    file: PathBuf,
+    /// What the findings are about; the first line of the file.
+    about: String,
+    findings: Vec<(Tier, Option<String>)>,
+}
+
+impl Memory {
+    /// What is known of an adapter and driver. A file that cannot be read, or that is about another device or other kernels,
+    /// is as good as none.
+    pub(super) fn open(folder: &Path, info: &AdapterInfo) -> Self {
+        let about = one_line(&format!("{} {} {} kernels {:016x}", info.name, info.backend, info.driver, kernels()));
+        let file = folder.join(format!("gpu-{:016x}.txt", hash(about.as_bytes(), SEED)));
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let mut lines = text.lines();
+        let findings = match lines.next() {
+            Some(first) if first == about => lines.filter_map(finding).collect(),
+            _ => Vec::new(),
+        };
+        Self { file, about, findings }
+    }
+
+    /// The finding about a tier: nothing, or a fault.
+    pub(super) fn find(&self, tier: Tier) -> Option<Option<&str>> {
+        self.findings.iter().find(|(of, _)| *of == tier).map(|(_, fault)| fault.as_deref())
+    }
+
+    /// Keeps a finding. Where the folder cannot be written to, the next start checks again.
+    pub(super) fn keep(&mut self, tier: Tier, fault: Option<String>) {
+        self.findings.retain(|(of, _)| *of != tier);
+        self.findings.push((tier, fault.map(|fault| one_line(&fault))));
+        let mut text = format!("{}\n", self.about);
+        for (tier, fault) in &self.findings {
+            match fault {
+                Some(fault) => text.push_str(&format!("{} wrong {fault}\n", tier.name())),
+                None => text.push_str(&format!("{} right\n", tier.name())),
+            }
+        }
+        let new = self.file.with_extension(format!("{}.new", std::process::id()));
+        let written = self.file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&new, text));
+        if written.and_then(|()| fs::rename(&new, &self.file)).is_err() {
+            let _ = fs::remove_file(&new);
+        }
+    }
+}
+
+fn finding(line: &str) -> Option<(Tier, Option<String>)> {
+    let (tier, found) = line.split_once(' ')?;
+    let tier = Tier::from_name(tier)?;
+    match found.split_once(' ') {
+        Some(("wrong", fault)) => Some((tier, Some(fault.to_owned()))),
+        None if found == "right" => Some((tier, None)),
+        _ => None,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(500).collect()
+}
+
+const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a.
+fn hash(bytes: &[u8], seed: u64) -> u64 {
+    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// A number that changes with every text of a kernel.
+fn kernels() -> u64 {
+    phi3_shaders::all().iter().fold(SEED, |seed, (_, kernel)| hash(kernel.source.as_bytes(), seed))
+}

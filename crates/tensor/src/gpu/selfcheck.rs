@@ -1,0 +1,305 @@
+//! Whether a device's kernels compute what they should: every text that kernels are composed of, on a small case that the CPU
+//! computes too.
+//!
+//! It is there for drivers that compile a kernel wrongly, so what it allows is wide: a wrong kernel is far off.
+
+use super::Gpu;
+use super::memory::Memory;
+use crate::cpu::{self, Cpu};
+use crate::{
+    Backend, Batch, Bytes, Choice, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment,
+    Weight, quant,
+};
+use phi3_shaders::Tier;
+
+const HIDDEN: usize = 256;
+const INNER: usize = 40;
+const VOCAB: usize = 24;
+const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 24, rotary_dim: 16 };
+
+/// A position from which on attention is split.
+const FAR: usize = 700;
+
+/// Difference of a result, in parts of the largest, that no rounding explains.
+const WRONG: f32 = 1e-2;
+
+impl Gpu {
+    /// Takes the best tier, from the one that it has down, whose kernels compute what they should. A tier that was asked for is
+    /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again.
+    pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool) -> Result<()> {
+        let mut faults = Vec::new();
+        for tier in Tier::ALL.into_iter().rev().filter(|tier| *tier <= self.tier()).collect::<Vec<_>>() {
+            self.recorder.pipelines.set_tier(tier);
+            let known = memory.as_ref().and_then(|memory| memory.find(tier)).map(|fault| fault.map(str::to_owned));
+            let fault = match known {
+                Some(fault) => fault,
+                None => {
+                    let fault = fault(self)?;
+                    // of a device that is lost nothing is found out
+                    self.device.check()?;
+                    if let Some(memory) = &mut memory {
+                        memory.keep(tier, fault.clone());
+                    }
+                    fault
+                }
+            };
+            match fault {
+                None => {
+                    self.describe(&faults);
+                    return Ok(());
+                }
+                Some(fault) => faults.push(format!("{} kernels compute wrongly: {fault}", tier.name())),
+            }
+            if forced {
+                break;
+            }
+        }
+        Err(self.device.failed(faults.join("; ")))
+    }
+}
+
+/// What is wrong with the kernels that the device runs now, if anything.
+pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
+    let options = cpu::Options {
+        threads: Some(1),
+        activations: cpu::Activations::F32,
+        pack: cpu::Pack::Never,
+        ..cpu::Options::default()
+    };
+    let mut cpu = Cpu::new(options)?;
+    for dtype in DType::ALL {
+        let want = results(&mut cpu, dtype)?;
+        let got = match results(gpu, dtype) {
+            Ok(got) => got,
+            // a kernel that a driver does not take is as bad as a wrong one
+            Err(Error::Device { message, .. }) => return Ok(Some(message)),
+            Err(error) => return Err(error),
+        };
+        for ((name, want), (_, got)) in want.iter().zip(&got) {
+            let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            let off = |(want, got): (&f32, &f32)| !got.is_finite() || (want - got).abs() > WRONG * (1.0 + size);
+            if let Some(at) = want.iter().zip(got).position(off) {
+                return Ok(Some(format!("{dtype} {name} is {}, not {}", got[at], want[at])));
+            }
+        }
+    }
+    choices(gpu)
+}
+
+/// Two ways to choose a token of which one is far likelier than the others.
+fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
+    let drawn = Choice::Drawn { temperature: 0.5, top_k: 9, top_p: 0.9, min_p: 0.05, draw: 1 << 31 };
+    let mut values = vec![-1.0f32; VOCAB * VOCAB];
+    (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
+    let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
+    let mut logits = gpu.rows("logits", 2, VOCAB)?;
+    gpu.begin(&batch(&[5, 11], 0))?;
+    gpu.embed(&table, &mut logits)?;
+    gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
+    let mut tokens = [0; 2];
+    gpu.chosen(&mut tokens)?;
+    let want = [5, 11].map(|token| token * 7 % VOCAB as u32);
+    Ok((tokens != want).then(|| format!("the chosen tokens are {tokens:?}, not {want:?}")))
+}
+
+/// What every operation gives with weights of a type: one row, a few, a tile, and one row of a long text.
+fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
+    let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
+    let Some(kv) = KvType::ALL.get(turn) else { return products(b, dtype) };
+    let table = b.matrix(&weight(dtype, 1, VOCAB)?, Role::Plain)?;
+    let qkv = b.matrix(&weight(dtype, 2, HEADS.qkv_dim())?, Role::Qkv(HEADS))?;
+    let gates = b.matrix(&weight(dtype, 3, 2 * INNER)?, Role::GateUp)?;
+    let plain = b.matrix(&weight(dtype, 4, INNER)?, Role::Plain)?;
+    let gain = b.vector("gain", &numbers(5, HIDDEN))?;
+    let norm = Norm { weight: &gain, eps: 1e-3 };
+    let mut results = Vec::new();
+    for (tokens, position) in [(20, 0), (3, 20), (1, 23), (1, FAR)] {
+        let mut x = b.rows("x", tokens, HIDDEN)?;
+        let mut normed = b.rows("normed", tokens, HIDDEN)?;
+        let mut q = b.rows("q", tokens, HEADS.q_dim())?;
+        let mut mixed = b.rows("mixed", tokens, HEADS.q_dim())?;
+        let mut gated = b.rows("gated", tokens, INNER)?;
+        let mut chosen = b.rows("chosen", tokens, INNER)?;
+        let mut cache = b.cache(1, HEADS, *kv)?;
+        b.reserve(&mut cache, 2)?;
+        let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect();
+        // first both pages are filled
+        for start in [0, PAGE] {
+            b.begin(&batch(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], start))?;
+            let mut all = b.rows("all", PAGE, HIDDEN)?;
+            let mut queries = b.rows("queries", PAGE, HEADS.q_dim())?;
+            b.embed(&table, &mut all)?;
+            b.project_qkv(&all, norm, &qkv, &mut queries, &mut cache, 0)?;
+            b.finish()?;
+        }
+        b.begin(&batch(&ids, position))?;
+        b.embed(&table, &mut x)?;
+        b.norm(&x, norm, &mut normed)?;
+        b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0)?;
+        b.attention(&q, &cache, 0, Mask { window: None, scale: 0.3 }, &mut mixed)?;
+        b.project(&x, Some(norm), &gates, Finish::SiluGate, &mut gated)?;
+        b.project(&normed, None, &plain, Finish::Add, &mut gated)?;
+        b.select(&gated, 0, 1, &mut chosen)?;
+        for (name, rows, dim) in
+            [("embed", &x, HIDDEN), ("attention", &mixed, HEADS.q_dim()), ("project", &gated, INNER)]
+        {
+            let mut out = vec![0.0; tokens * dim];
+            b.read(rows, &mut out)?;
+            results.push((format!("{name} of {tokens} rows from {position} on, {kv} cache"), out));
+        }
+        let mut out = vec![0.0; INNER];
+        b.read(&chosen, &mut out)?;
+        results.push((format!("select of {tokens} rows"), out));
+    }
+    Ok(results)
+}
+
+/// What the texts give that differ between types of weights.
+fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
+    let table = b.matrix(&weight(dtype, 1, VOCAB)?, Role::Embedding)?;
+    let plain = b.matrix(&weight(dtype, 4, INNER)?, Role::Plain)?;
+    let mut results = Vec::new();
+    for tokens in [&[7, 2, 23, 0, 1, 2, 3, 4, 5][..], &[9]] {
+        let mut x = b.rows("x", tokens.len(), HIDDEN)?;
+        let mut y = b.rows("y", tokens.len(), INNER)?;
+        b.begin(&batch(tokens, 0))?;
+        b.embed(&table, &mut x)?;
+        b.project(&x, None, &plain, Finish::Replace, &mut y)?;
+        for (name, rows, dim) in [("embed", &x, HIDDEN), ("project", &y, INNER)] {
+            let mut out = vec![0.0; tokens.len() * dim];
+            b.read(rows, &mut out)?;
+            results.push((format!("{name} of {} rows", tokens.len()), out));
+        }
+    }
+    Ok(results)
+}
+
+/// Tokens of one sequence from a position on; its pages are two, in turn.
+fn batch(tokens: &[u32], position: usize) -> Batch {
+    let end = position + tokens.len();
+    let pages = end.div_ceil(PAGE);
+    let turn = |position: usize, i: usize| position as f32 / (i + 1) as f32;
+    Batch {
+        tokens: tokens.to_vec(),
+        positions: (position..end).map(|position| position as u32).collect(),
+        segments: vec![Segment { rows: 0..tokens.len(), position, pages: 0..pages }],
+        pages: (0..pages as u32).map(|page| page % 2).collect(),
+        rope: (position..end)
+            .flat_map(|position| (0..HEADS.rotary_dim / 2).map(move |i| turn(position, i)))
+            .flat_map(|angle| [angle.cos(), angle.sin()])
+            .collect(),
+        outputs: vec![tokens.len() as u32 - 1],
+    }
+}
+
+/// Numbers between -1 and 1 that look like chance (Knuth's multiplicative hash).
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    (0..count as u32)
+        .map(|i| (i.wrapping_add(seed << 20)).wrapping_mul(2_654_435_761) >> 8)
+        .map(|bits| bits as f32 / (1 << 23) as f32 - 1.0)
+        .collect()
+}
+
+fn weight(dtype: DType, seed: u32, rows: usize) -> Result<Weight> {
+    let values: Vec<f32> = numbers(seed, rows * HIDDEN).iter().map(|value| 0.2 * value).collect();
+    let bytes = quant::quantise(dtype, &values).unwrap_or_default();
+    Weight::new("self-check", dtype, rows, HIDDEN, Bytes::from(bytes))
+}
+
+fn plain(name: &str, rows: usize, cols: usize, values: &[f32]) -> Result<Weight> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Weight::new(name, DType::F32, rows, cols, Bytes::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Options, Select};
+    use std::path::Path;
+
+    /// A GPU whose driver takes a word for another, and the folder of its findings.
+    fn wrong(wrong: (&'static str, &'static str), every_tier: bool) -> Option<Gpu> {
+        let options = Options { software: true, ..Options::default() };
+        let mut gpu = match Gpu::open(&Select::Any, &options) {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        gpu.recorder.pipelines.wrong = Some(wrong);
+        gpu.recorder.pipelines.every_tier_is_wrong = every_tier;
+        if gpu.tier() == Tier::Base && !every_tier {
+            println!("skipped: {} has no tier above base", gpu.info());
+            return None;
+        }
+        Some(gpu)
+    }
+
+    fn memory(folder: &Path, gpu: &Gpu) -> Option<Memory> {
+        Some(Memory::open(folder, &gpu.adapter))
+    }
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("phi3-selfcheck-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
+    const WRONG_ADD: (&str, &str) = ("subgroupAdd(", "subgroupMax(");
+
+    #[test]
+    fn a_right_driver_is_checked_once() {
+        let folder = folder("right");
+        let options = || Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
+        let Ok(first) = Gpu::open(&Select::Any, &options()) else {
+            println!("skipped: no adapter");
+            return;
+        };
+        assert!(first.counters().dispatches > 100, "{:?}", first.counters());
+        let again = Gpu::open(&Select::Any, &options()).unwrap();
+        assert_eq!((again.counters().dispatches, again.tier()), (0, first.tier()));
+        assert_eq!(again.info().to_string(), first.info().to_string());
+        // a file that says something else is none
+        let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        for text in ["", "another adapter\nsubgroup right\nbase right\n", "\u{1F980}"] {
+            std::fs::write(&file, text).unwrap();
+            assert!(Gpu::open(&Select::Any, &options()).unwrap().counters().dispatches > 100, "{text:?}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_wrong_tier_makes_way_and_stays_away() {
+        let folder = folder("wrong");
+        for checked in [true, false] {
+            let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
+            let before = gpu.counters().dispatches;
+            let memory = memory(&folder, &gpu);
+            gpu.settle(memory, false).unwrap();
+            assert_eq!(gpu.tier(), Tier::Base);
+            assert_eq!(gpu.counters().dispatches > before, checked);
+            let line = gpu.info().to_string();
+            assert!(line.contains("(base kernels; subgroup kernels compute wrongly: "), "{line}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_tier_that_was_asked_for_is_refused_where_it_is_wrong() {
+        let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
+        let error = gpu.settle(None, true).unwrap_err().to_string();
+        assert!(error.contains("subgroup kernels compute wrongly: "), "{error}");
+    }
+
+    #[test]
+    fn a_device_on_which_every_tier_is_wrong_is_an_error() {
+        for words in
+            [("exp(", "exp2("), ("bits > 0x80000000u", "bits < 0x80000000u"), ("inverse_rms(s", "inverse_rms(2.0 * s")]
+        {
+            let Some(mut gpu) = wrong(words, true) else { return };
+            let error = gpu.settle(None, false).unwrap_err().to_string();
+            assert!(error.contains("base kernels compute wrongly: ") && error.contains("--device cpu"), "{error}");
+        }
+    }
+}

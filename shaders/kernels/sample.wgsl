@@ -1,0 +1,291 @@
+// chosen[row] = a token drawn from the row's logits: temperature, then top-k, top-p and min-p, each on what the one before
+// left; NO_TOKEN where a logit is not finite.
+//
+// A token's weight is exp((logit - largest) / temperature) as a whole number of 2^-31. From there on everything is sums of
+// whole numbers, so that the order of summing changes nothing. Top-k keeps the k largest logits and those as large as
+// the k-th. Top-p drops the smallest weights as long as their sum is at most budget, of equals the later ones. Min-p drops
+// what is below floor. The token is the first whose weight, added to those before it, passes draw / 2^32 of the sum.
+//
+// Shapes: logits [rows, stride]; the row's logits become weights. Grid: one workgroup.
+
+struct Params {
+    vocab: u32,
+    stride: u32, // of logits
+    row: u32,
+    top_k: u32,  // all where it is 0
+    temperature: f32,
+    drop: u32,   // 2^32 times the share that top-p may drop
+    floor: u32,  // least weight by min-p
+    draw: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> logits: array<u32>;
+@group(0) @binding(9) var<storage, read_write> chosen: array<u32>;
+
+const THREADS: u32 = 256u;
+const ONE: u32 = 0x80000000u;
+
+var<workgroup> shared_low: array<u32, THREADS>;
+var<workgroup> shared_high: array<u32, THREADS>;
+var<workgroup> low: array<atomic<u32>, THREADS>;
+var<workgroup> high: array<atomic<u32>, THREADS>;
+// What thread 0 found: a prefix, and what is left to pass.
+var<workgroup> prefix: u32;
+var<workgroup> left: vec2<u32>;
+
+// Numbers of 64 bits: the low half, then the high half.
+fn add(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    let x = a.x + b.x;
+    return vec2<u32>(x, a.y + b.y + select(0u, 1u, x < a.x));
+}
+
+fn subtract(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    return vec2<u32>(a.x - b.x, a.y - b.y - select(0u, 1u, a.x < b.x));
+}
+
+fn above(a: vec2<u32>, b: vec2<u32>) -> bool {
+    return a.y > b.y || (a.y == b.y && a.x > b.x);
+}
+
+fn multiply(a: u32, b: u32) -> vec2<u32> {
+    let middle = (a >> 16u) * (b & 0xffffu);
+    let other = (a & 0xffffu) * (b >> 16u);
+    var product = vec2<u32>((a & 0xffffu) * (b & 0xffffu), (a >> 16u) * (b >> 16u));
+    product = add(product, vec2<u32>(middle << 16u, middle >> 16u));
+    return add(product, vec2<u32>(other << 16u, other >> 16u));
+}
+
+// a * share / 2^32
+fn part(a: vec2<u32>, share: u32) -> vec2<u32> {
+    return add(multiply(a.y, share), vec2<u32>(multiply(a.x, share).y, 0u));
+}
+
+// a / b; the quotient has 32 bits.
+fn quotient(a: vec2<u32>, b: u32) -> u32 {
+    var rest = vec2<u32>();
+    var result = 0u;
+    for (var i = 0u; i < 64u; i++) {
+        let bit = select(a.y >> (63u - i), a.x >> (63u - i), i >= 32u) & 1u;
+        rest = vec2<u32>((rest.x << 1u) | bit, (rest.y << 1u) | (rest.x >> 31u));
+        result <<= 1u;
+        if (!above(vec2<u32>(b, 0u), rest)) {
+            rest = subtract(rest, vec2<u32>(b, 0u));
+            result |= 1u;
+        }
+    }
+    return result;
+}
+
+fn weight(bits: u32, largest: f32) -> u32 {
+    let below = bitcast<f32>(bits) - largest;
+    if (below >= 0.0) {
+        return ONE;
+    }
+    if (below < -30.0 * params.temperature) {
+        return 0u;
+    }
+    return min(u32(exp(below / params.temperature) * 2147483648.0), ONE);
+}
+
+// The sum of all threads' numbers, to all of them.
+fn total(t: u32, mine: vec2<u32>) -> vec2<u32> {
+    shared_low[t] = mine.x;
+    shared_high[t] = mine.y;
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if (t < half) {
+            let a = vec2<u32>(shared_low[t], shared_high[t]);
+            let sum = add(a, vec2<u32>(shared_low[t + half], shared_high[t + half]));
+            shared_low[t] = sum.x;
+            shared_high[t] = sum.y;
+        }
+        workgroupBarrier();
+    }
+    let sum = vec2<u32>(shared_low[0], shared_high[0]);
+    workgroupBarrier();
+    return sum;
+}
+
+// The sum of the numbers of the threads before this one.
+fn before(t: u32, mine: vec2<u32>) -> vec2<u32> {
+    shared_low[t] = mine.x;
+    shared_high[t] = mine.y;
+    workgroupBarrier();
+    for (var step = 1u; step < THREADS; step *= 2u) {
+        var sum = vec2<u32>(shared_low[t], shared_high[t]);
+        if (t >= step) {
+            sum = add(sum, vec2<u32>(shared_low[t - step], shared_high[t - step]));
+        }
+        workgroupBarrier();
+        shared_low[t] = sum.x;
+        shared_high[t] = sum.y;
+        workgroupBarrier();
+    }
+    let sum = vec2<u32>(shared_low[t], shared_high[t]);
+    workgroupBarrier();
+    return subtract(sum, mine);
+}
+
+fn clear(t: u32) {
+    atomicStore(&low[t], 0u);
+    atomicStore(&high[t], 0u);
+    workgroupBarrier();
+}
+
+fn count(bin: u32, n: u32) {
+    if (atomicAdd(&low[bin], n) > 0xffffffffu - n) {
+        atomicAdd(&high[bin], 1u);
+    }
+}
+
+// Finds the bin in which the running sum passes `left`, from bin 0 on, or from the last one on.
+fn find(t: u32, shift: u32, down: bool) {
+    workgroupBarrier();
+    if (t == 0u) {
+        var rest = left;
+        var bin = 0u;
+        for (var i = 0u; i < THREADS; i++) {
+            bin = select(i, THREADS - 1u - i, down);
+            let sum = vec2<u32>(atomicLoad(&low[bin]), atomicLoad(&high[bin]));
+            if (above(sum, rest)) {
+                break;
+            }
+            rest = subtract(rest, sum);
+        }
+        left = rest;
+        prefix |= bin << shift;
+    }
+    workgroupBarrier();
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) t: u32) {
+    let start = params.row * params.stride;
+
+    var most = 0u;
+    for (var i = t; i < params.vocab; i += THREADS) {
+        most = max(most, order(logits[start + i]));
+    }
+    shared_low[t] = most;
+    workgroupBarrier();
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        if (t < half) {
+            shared_low[t] = max(shared_low[t], shared_low[t + half]);
+        }
+        workgroupBarrier();
+    }
+    most = shared_low[0];
+    workgroupBarrier();
+
+    // the k-th largest logit, by its bytes
+    if (t == 0u) {
+        prefix = 0u;
+        left = vec2<u32>(params.top_k - 1u, 0u);
+    }
+    if (params.top_k > 0u && params.top_k < params.vocab) {
+        for (var level = 0u; level < 4u; level++) {
+            let shift = 24u - 8u * level;
+            clear(t);
+            let known = prefix;
+            for (var i = t; i < params.vocab; i += THREADS) {
+                let key = order(logits[start + i]);
+                // a shift by 32 would be one by 0
+                if (((key ^ known) >> shift) >> 8u == 0u) {
+                    atomicAdd(&low[(key >> shift) & 255u], 1u);
+                }
+            }
+            find(t, shift, true);
+        }
+    }
+    workgroupBarrier();
+    let least = prefix;
+
+    // logits become weights
+    let largest = bitcast<f32>(select(~most, most ^ 0x80000000u, most >= 0x80000000u));
+    var mine = vec2<u32>();
+    for (var i = t; i < params.vocab; i += THREADS) {
+        let bits = logits[start + i];
+        var w = 0u;
+        if (order(bits) >= least) {
+            w = weight(bits, largest);
+        }
+        logits[start + i] = w;
+        mine = add(mine, vec2<u32>(w, 0u));
+    }
+    let sum = total(t, mine);
+
+    // the smallest weight that top-p keeps, by its bytes, and how many of those as small are dropped
+    if (t == 0u) {
+        prefix = 0u;
+        left = part(sum, params.drop);
+    }
+    storageBarrier();
+    workgroupBarrier();
+    if (params.drop > 0u) {
+        for (var level = 0u; level < 4u; level++) {
+            let shift = 24u - 8u * level;
+            clear(t);
+            let known = prefix;
+            for (var i = t; i < params.vocab; i += THREADS) {
+                let w = logits[start + i];
+                if (((w ^ known) >> shift) >> 8u == 0u) {
+                    count((w >> shift) & 255u, w);
+                }
+            }
+            find(t, shift, false);
+        }
+    }
+    let smallest = prefix;
+    var dropped = 0u;
+    if (smallest > 0u) {
+        dropped = quotient(left, smallest);
+    }
+
+    // from here on a thread has neighbouring tokens
+    let share = (params.vocab + THREADS - 1u) / THREADS;
+    let first = min(t * share, params.vocab);
+    let last = min(first + share, params.vocab);
+    mine = vec2<u32>();
+    for (var i = first; i < last; i++) {
+        mine.x += select(0u, 1u, logits[start + i] == smallest);
+    }
+    let equals = total(t, mine).x;
+    var kept = equals - min(dropped, equals);
+    kept -= min(before(t, mine).x, kept);
+    mine = vec2<u32>();
+    for (var i = first; i < last; i++) {
+        var w = logits[start + i];
+        if (w == smallest) {
+            if (kept == 0u) {
+                w = 0u;
+            } else {
+                kept -= 1u;
+            }
+        }
+        if (w < smallest || w < params.floor) {
+            w = 0u;
+        }
+        logits[start + i] = w;
+        mine = add(mine, vec2<u32>(w, 0u));
+    }
+
+    let wanted = part(total(t, mine), params.draw);
+    var passed = before(t, mine);
+    if (most == NOT_FINITE) {
+        if (t == 0u) {
+            chosen[params.row] = NO_TOKEN;
+        }
+        return;
+    }
+    if (above(passed, wanted) || !above(add(passed, mine), wanted)) {
+        return;
+    }
+    for (var i = first; i < last; i++) {
+        passed = add(passed, vec2<u32>(logits[start + i], 0u));
+        if (above(passed, wanted)) {
+            chosen[params.row] = i;
+            return;
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Tokens that a GPU chooses while passes are ahead of the host: the same as where the host chooses every one.
+
+use crate::machines::{checkpoints, data, gpu, machines_and_tiers};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
+use phi3_runner::text::Message;
+use phi3_runner::verify::Golden;
+use phi3_runner::{Completion, Engine, Event, FinishReason, GenerateOptions, SamplerOptions};
+use phi3_tensor::gpu::{Gpu, Options, Select};
+use phi3_tensor::{Batch, Choice};
+
+fn options(max_tokens: usize, ahead: Option<usize>) -> GenerateOptions {
+    let sampler = Some(SamplerOptions::default());
+    GenerateOptions { max_tokens: Some(max_tokens), sampler, ahead, ..GenerateOptions::default() }
+}
+
+fn without_times(answer: Completion) -> (Vec<u32>, String, FinishReason, usize) {
+    let Completion { ids, text, summary } = answer;
+    (ids, text, summary.finish_reason, summary.usage.completion_tokens)
+}
+
+/// Counted on the model itself: 4 bytes a token come back, in one submit of five dispatches a layer and three around them.
+#[test]
+fn four_bytes_a_token_come_back() {
+    if gpu().is_none() {
+        return;
+    }
+    let backend = Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }).unwrap();
+    let checkpoint = Checkpoint::open(&data("oracle/checkpoints/phi-3-medium-4k")).unwrap();
+    let mut model = Decoder::load(backend, &checkpoint, DecoderOptions::default(), &mut |_| {}).unwrap();
+    let mut sequence = model.sequence();
+    assert_eq!(model.ahead(), 4);
+    let mut steady = model.backend().counters();
+    let (mut tokens, mut launched) = (Vec::new(), 0);
+    for token in 0..30 {
+        while launched < token + model.ahead() {
+            model.launch(&mut sequence, (launched == 0).then_some(9), Choice::Likeliest).unwrap();
+            launched += 1;
+        }
+        let before = model.backend().counters();
+        tokens.push(model.land(&mut sequence).unwrap());
+        assert_eq!(model.backend().counters().read_bytes - before.read_bytes, 4);
+        assert_eq!(model.backend().counters().submits, before.submits);
+        if token == 9 {
+            steady = model.backend().counters();
+        }
+    }
+    let after = model.backend().counters();
+    assert_eq!(after.submits - steady.submits, 20);
+    assert_eq!(after.dispatches - steady.dispatches, 20 * (5 * 4 + 3));
+    assert_eq!(after.read_bytes - steady.read_bytes, 20 * 4);
+    assert_eq!(
+        (after.bind_groups, after.pipelines, after.buffers),
+        (steady.bind_groups, steady.pipelines, steady.buffers)
+    );
+    // the sequence knows all tokens but those of the passes that did not land
+    let known = [&[9], &tokens[..]].concat();
+    assert_eq!(sequence.tokens()[..known.len()], known);
+    assert!(sequence.tokens()[known.len()..].iter().all(|token| *token >= Batch::CHOSEN));
+    assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_ok());
+    assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_err(), "five passes");
+}
+
+#[test]
+fn the_goldens_greedy_ids_are_those_of_the_device() {
+    for setup in machines_and_tiers() {
+        let mut compared = 0;
+        for folder in checkpoints() {
+            let golden = Golden::read(&folder).unwrap();
+            let mut engine = Engine::builder().model(&folder).setup(setup.clone()).build().unwrap();
+            for (prompt, want) in golden.greedy() {
+                let options = GenerateOptions { ignore_eos: true, ..options(want.len(), None) };
+                let answer = engine.continue_ids(prompt, &options).unwrap().collect_all().unwrap();
+                assert_eq!(answer.ids, want, "{} on {}", folder.display(), engine.device());
+                compared += want.len();
+            }
+        }
+        println!("{compared} ids");
+        assert!(compared > 100);
+    }
+}
+
+/// Talks of several turns with the demo model: ids, text, reasons, and what the next turn finds in the cache.
+#[test]
+fn talks_are_the_same_however_far_the_device_is_ahead() {
+    let Some(setup) = gpu() else { return };
+    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let mut talk = |ahead: Option<usize>| {
+        let mut messages = vec![Message::user("My name is Ada.")];
+        let (mut answers, mut cached) = (Vec::new(), Vec::new());
+        for (question, limit) in [("What is my name?", 60), ("What is 12 + 30?", 60), ("Tell me a story.", 25)] {
+            let answer = engine.chat(&messages, &options(limit, ahead)).unwrap().collect_all().unwrap();
+            messages.extend([Message::assistant(answer.text.clone()), Message::user(question)]);
+            cached.push(answer.summary.usage.cached_tokens);
+            answers.push(without_times(answer));
+        }
+        // another text, so that the next talk finds nothing
+        engine.continue_ids(&[7, 7], &options(1, ahead)).unwrap().collect_all().unwrap();
+        (answers, cached)
+    };
+    let (answers, cached) = talk(Some(0));
+    for ahead in [Some(1), Some(3), None] {
+        let again = talk(ahead);
+        assert_eq!(again.0, answers, "{ahead:?} ahead");
+        // an answer's stop token may be in the cache too
+        assert!(again.1.iter().zip(&cached).all(|(a, b)| (*b..=b + 1).contains(a)), "{:?}, {cached:?}", again.1);
+    }
+}
+
+#[test]
+fn a_generation_that_is_dropped_leaves_nothing_behind() {
+    let Some(setup) = gpu() else { return };
+    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let question = [Message::user("Tell me a story about a brave fox.")];
+    let want = engine.chat(&question, &options(40, Some(0))).unwrap().collect_all().unwrap();
+    for taken in [1, 2, 5] {
+        let events: Vec<Event> =
+            engine.chat(&question, &options(40, None)).unwrap().take(taken).map(Result::unwrap).collect();
+        assert_eq!(events.len(), taken);
+        let again = engine.chat(&question, &options(40, None)).unwrap().collect_all().unwrap();
+        assert_eq!((again.ids, again.text), (want.ids.clone(), want.text.clone()));
+    }
+}
+
+/// With a window of few pages, tokens that were computed in vain have let go of no page that the next ones see.
+#[test]
+fn a_window_survives_tokens_in_vain() {
+    let Some(setup) = gpu() else { return };
+    let folder = data("oracle/checkpoints/phi-3-mini-4k");
+    let mut engine = Engine::builder().model(&folder).setup(setup).build().unwrap();
+    let window = engine.config().sliding_window.expect("a checkpoint with a window");
+    let prompt: Vec<u32> = (0..window as u32 + 9).map(|i| i * 29 % 300 + 5).collect();
+    for count in 1..20 {
+        let run = |engine: &mut Engine, ahead| {
+            let options = GenerateOptions { ignore_eos: true, ..options(count, ahead) };
+            engine.continue_ids(&prompt, &options).unwrap().collect_all().unwrap().ids
+        };
+        let host = run(&mut engine, Some(0));
+        let first = run(&mut engine, None);
+        assert_eq!(first, host, "{count} tokens");
+        // one more token follows from the cache
+        let longer = [&prompt[..], &first].concat();
+        let next = engine.continue_ids(&longer, &options(1, None)).unwrap().collect_all().unwrap();
+        assert_eq!(next.summary.usage.cached_tokens, longer.len() - 1, "{count} tokens");
+    }
+}
+
+/// The same seed, the host's sampler and the device's: the same random numbers, but sums in single precision.
+#[test]
+fn a_seed_gives_on_the_device_what_it_gives_on_the_host() {
+    let Some(setup) = gpu() else { return };
+    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let question = [Message::user("Tell me a story about a brave fox.")];
+    let mut answers = Vec::new();
+    for seed in 0..6 {
+        let sampler =
+            SamplerOptions { temperature: 1.0, top_k: 50, top_p: 0.95, min_p: 0.01, seed, ..Default::default() };
+        let mut ask = |ahead| {
+            let options = GenerateOptions { sampler: Some(sampler.clone()), ..options(40, ahead) };
+            engine.chat(&question, &options).unwrap().collect_all().unwrap().ids
+        };
+        let (host, device) = (ask(Some(0)), ask(None));
+        assert_eq!(device, ask(None), "seed {seed} twice");
+        assert_eq!(device, host, "seed {seed}");
+        answers.push(device);
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 6, "seeds differ");
+}
+
+/// A penalty looks at the text so far, which the device does not have: the host chooses, and reads all logits.
+#[test]
+fn a_repetition_penalty_is_the_hosts() {
+    let Some(setup) = gpu() else { return };
+    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let mut ask = |repetition_penalty, ahead| {
+        let sampler = Some(SamplerOptions { repetition_penalty, ..SamplerOptions::default() });
+        let options = GenerateOptions { sampler, ignore_eos: true, ..options(40, ahead) };
+        engine.complete("Once upon a time", &options).unwrap().collect_all().unwrap().ids
+    };
+    let penalised = ask(5.0, None);
+    assert_eq!(penalised, ask(5.0, Some(0)));
+    assert_ne!(penalised, ask(1.0, None));
+}
