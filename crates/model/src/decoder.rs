@@ -248,11 +248,11 @@ impl<B: Backend> Decoder<B> {
         let (rows, width) = (batch.rows(), config.hidden_size);
         let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
         let mask = Mask { window: config.sliding_window, scale: 1.0 / (config.heads.head_dim as f32).sqrt() };
-        let mut show = |backend: &mut B, name: &str, x: &B::Rows| -> Result<()> {
+        let mut show = |backend: &mut B, layer: usize, x: &B::Rows| -> Result<()> {
             if let Some(probe) = probe.as_deref_mut() {
                 let mut hidden = vec![0.0; rows * width];
                 backend.read(x, &mut hidden)?;
-                probe(name, &hidden);
+                probe(&format!("hidden.{layer}"), &hidden);
             }
             Ok(())
         };
@@ -260,7 +260,7 @@ impl<B: Backend> Decoder<B> {
         backend.begin(batch)?;
         backend.embed(&self.embed_tokens, &mut a.x)?;
         for (i, layer) in layers.iter().enumerate() {
-            show(backend, &format!("hidden.{i}"), &a.x)?;
+            show(backend, i, &a.x)?;
             backend.project_qkv(&a.x, norm(&layer.input_layernorm), &layer.qkv_proj, &mut a.q, cache, i)?;
             backend.attention(&a.q, cache, i, mask, &mut a.mixed)?;
             backend.project(&a.mixed, None, &layer.o_proj, Finish::Add, &mut a.x)?;
@@ -268,7 +268,7 @@ impl<B: Backend> Decoder<B> {
             backend.project(&a.x, post, &layer.gate_up_proj, Finish::SiluGate, &mut a.gated)?;
             backend.project(&a.gated, None, &layer.down_proj, Finish::Add, &mut a.x)?;
         }
-        show(backend, &format!("hidden.{}", layers.len()), &a.x)?;
+        show(backend, layers.len(), &a.x)?;
         if probe.is_some() {
             backend.norm(&a.x, norm(&self.norm), &mut a.chosen)?;
         }

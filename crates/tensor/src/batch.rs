@@ -20,7 +20,7 @@ pub struct Segment {
 ///
 /// Before attention is computed, the pass appends the keys and values of its own rows to the cache; row r then sees the
 /// positions of its sequence up to its own.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// Token of each row.
     pub tokens: Vec<u32>,
@@ -34,6 +34,25 @@ pub struct Batch {
     pub rope: Vec<f32>,
     /// Rows that `select` keeps, ascending.
     pub outputs: Vec<u32>,
+}
+
+impl Clone for Batch {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Keeps the memory that is there.
+    fn clone_from(&mut self, source: &Self) {
+        let Self { tokens, positions, segments, pages, rope, outputs } = self;
+        tokens.clone_from(&source.tokens);
+        positions.clone_from(&source.positions);
+        segments.clone_from(&source.segments);
+        pages.clone_from(&source.pages);
+        rope.clone_from(&source.rope);
+        outputs.clone_from(&source.outputs);
+    }
 }
 
 impl Batch {
