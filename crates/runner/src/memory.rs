@@ -82,7 +82,7 @@ fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) 
     Ok("nothing smaller would fit either".into())
 }
 
-/// What would fit `tokens` tokens into `available` bytes: as [`smaller`], else a shorter text.
+/// What would fit `tokens` tokens into `available` bytes: another cache, a finer type, else a shorter text.
 pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available: u64) -> Result<String> {
     let config = checkpoint.config();
     let total = |setup: &Setup, plan: &Plan, tokens: usize| plan.total(config, setup.decoder(), tokens);
