@@ -53,16 +53,17 @@ fn one(x: &[f32; UNIT], offset: i32, sixteens: bool, unit: &mut Unit) {
     const ROUND: f32 = 12_582_912.0;
     let mut quants = [0i32; UNIT];
     for (quant, x) in quants.iter_mut().zip(x) {
-        *quant = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        *quant = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     }
     for (to, quant) in unit.quants.iter_mut().zip(quants) {
         *to = quant as i8;
     }
     unit.scale = most / 127.0;
-    let low: i32 = quants[..UNIT / 2].iter().sum();
-    let high: i32 = quants[UNIT / 2..].iter().sum();
-    let sums = if sixteens { [low, high] } else { [low + high, 0] };
-    unit.start = sums.map(|sum| -offset * sum);
+    // what stands for a NaN is no small number
+    let sum = |quants: &[i32]| quants.iter().fold(0, |sum: i32, quant| sum.wrapping_add(*quant));
+    let (low, high) = (sum(&quants[..UNIT / 2]), sum(&quants[UNIT / 2..]));
+    let sums = if sixteens { [low, high] } else { [low.wrapping_add(high), 0] };
+    unit.start = sums.map(|sum| sum.wrapping_mul(-offset));
     unit.sum = sums.map(|sum| unit.scale * sum as f32);
 }
 
