@@ -38,19 +38,62 @@ pub struct Kernel {
 
 impl Kernel {
     pub(crate) fn compose(parts: &[Part], constants: &[(&str, u32)]) -> Self {
-        let mut source = String::new();
+        let mut text = String::new();
         for (name, value) in [("FOLD", FOLD), ("PAGE", PAGE)].iter().chain(constants) {
             // writing to a string cannot fail
-            let _ = writeln!(source, "const {name}: u32 = {value}u;");
+            let _ = writeln!(text, "const {name}: u32 = {value}u;");
         }
-        source.push_str(include_str!("../kernels/prelude.wgsl"));
-        for (_, text) in parts {
-            source.push('\n');
-            source.push_str(text);
+        text.push_str(include_str!("../kernels/prelude.wgsl"));
+        for (_, part) in parts {
+            text.push('\n');
+            text.push_str(part);
         }
+        let source = enabled(&unrolled(&text, constants));
         let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
         Self { name: names.join("."), bindings: bindings(&source), workgroup: workgroup(&source), source }
     }
+
+    /// The kernel under a longer name.
+    pub(crate) fn named(mut self, more: &str) -> Self {
+        self.name = format!("{}.{more}", self.name);
+        self
+    }
+}
+
+/// A text with its constants and loops written out, for compilers that unroll nothing: `$(NAME)` is a constant's number, and
+/// the lines between `// for i in COUNT` and `// end` stand there once for every `$(i)` below the constant COUNT.
+fn unrolled(text: &str, constants: &[(&str, u32)]) -> String {
+    let mut out = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some((name, count)) = line.trim().strip_prefix("// for ").and_then(|rest| rest.split_once(" in ")) else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        let count = constants.iter().find(|(name, _)| *name == count).map_or(0, |(_, value)| *value);
+        let mut body = String::new();
+        let mut depth = 1;
+        for line in lines.by_ref() {
+            depth += i32::from(line.trim().starts_with("// for ")) - i32::from(line.trim() == "// end");
+            if depth == 0 {
+                break;
+            }
+            body.push_str(line);
+            body.push('\n');
+        }
+        for i in 0..count {
+            out.push_str(&unrolled(&body.replace(&format!("$({name})"), &i.to_string()), constants));
+        }
+    }
+    constants.iter().fold(out, |text, (name, value)| text.replace(&format!("$({name})"), &value.to_string()))
+}
+
+/// A text with its `enable` lines in front, where they must stand.
+fn enabled(text: &str) -> String {
+    let (mut enables, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("enable "));
+    enables.extend(rest);
+    enables.join("\n") + "\n"
 }
 
 /// Reads lines such as `@group(0) @binding(5) var<storage, read_write> out: array<f32>;`.
@@ -82,4 +125,17 @@ fn workgroup(source: &str) -> [u32; 3] {
         }
     }
     size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_are_written_out() {
+        let text = "// for i in TWO\na$(i)\n// for j in ONE\n$(i)$(j)\n// end\n// for k in NONE\nno\n// end\n// end\n$(TWO)\n";
+        let constants = [("TWO", 2), ("ONE", 1), ("NONE", 0)];
+        assert_eq!(unrolled(text, &constants), "a0\n00\na1\n10\n2\n");
+        assert_eq!(enabled("const a = 1;\nenable f16;\nb\n"), "enable f16;\nconst a = 1;\nb\n");
+    }
 }

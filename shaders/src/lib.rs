@@ -28,8 +28,10 @@ pub mod binding {
     pub const BATCH: u32 = 8;
     /// Tokens that the device chose.
     pub const CHOSEN: u32 = 9;
+    /// What each row of activations in half precision was divided by.
+    pub const ROW_SCALES: u32 = 10;
     /// How many numbers there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 }
 
 mod kernel;
@@ -64,19 +66,25 @@ pub const PARAMS_SIZE: u64 = 64;
 pub enum Tier {
     /// WebGPU core with its default limits, and no feature.
     Base,
-    /// Reductions by subgroups of any size.
+    /// Products of many rows in half precision, summed in single.
+    F16,
+    /// Reductions by subgroups of any size; products of many rows as the device can.
     Subgroup,
+    /// Products of many rows by matrix units.
+    Coop,
 }
 
 impl Tier {
     /// Every tier, the least first.
-    pub const ALL: [Tier; 2] = [Tier::Base, Tier::Subgroup];
+    pub const ALL: [Tier; 4] = [Tier::Base, Tier::F16, Tier::Subgroup, Tier::Coop];
 
     /// Lower-case name.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Base => "base",
+            Tier::F16 => "f16",
             Tier::Subgroup => "subgroup",
+            Tier::Coop => "coop",
         }
     }
 
@@ -88,16 +96,16 @@ impl Tier {
     /// Reductions whose result every thread gets.
     fn all(self) -> Part {
         match self {
-            Tier::Base => ("shared", include_str!("../reduce/all_shared.wgsl")),
-            Tier::Subgroup => ("subgroup", include_str!("../reduce/all_subgroup.wgsl")),
+            Tier::Base | Tier::F16 => ("shared", include_str!("../reduce/all_shared.wgsl")),
+            Tier::Subgroup | Tier::Coop => ("subgroup", include_str!("../reduce/all_subgroup.wgsl")),
         }
     }
 
     /// Sums of several rows at once.
     fn rows(self) -> Part {
         match self {
-            Tier::Base => ("shared", include_str!("../reduce/rows_shared.wgsl")),
-            Tier::Subgroup => ("subgroup", include_str!("../reduce/rows_subgroup.wgsl")),
+            Tier::Base | Tier::F16 => ("shared", include_str!("../reduce/rows_shared.wgsl")),
+            Tier::Subgroup | Tier::Coop => ("subgroup", include_str!("../reduce/rows_subgroup.wgsl")),
         }
     }
 }
@@ -298,6 +306,51 @@ impl Finish {
     }
 }
 
+/// Matrix units of a device: products of square matrices of halves, summed in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Units {
+    /// Rows of a matrix: 8 or 16.
+    pub side: u32,
+    /// Threads of every subgroup.
+    pub lanes: u32,
+}
+
+impl Units {
+    /// Every kind that there are kernels for; of two with the same lanes, the better last.
+    pub const ALL: [Units; 8] = [
+        Units { side: 8, lanes: 8 },
+        Units { side: 16, lanes: 8 },
+        Units { side: 8, lanes: 16 },
+        Units { side: 16, lanes: 16 },
+        Units { side: 8, lanes: 32 },
+        Units { side: 16, lanes: 32 },
+        Units { side: 8, lanes: 64 },
+        Units { side: 16, lanes: 64 },
+    ];
+}
+
+/// How exactly activations and weights are multiplied, where they are not in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As halves.
+    Half,
+    /// Each as a sum of two halves, which is as good as single precision.
+    TwoHalves,
+}
+
+impl Precision {
+    /// Every precision, for tests that walk them.
+    pub const ALL: [Precision; 2] = [Precision::Half, Precision::TwoHalves];
+
+    fn constants(self) -> [(&'static str, u32); 2] {
+        match self {
+            // a product of four such numbers and weights below 1024 is a half still
+            Precision::Half => [("EXACT", 0), ("TOP", 3)],
+            Precision::TwoHalves => [("EXACT", 1), ("TOP", 14)],
+        }
+    }
+}
+
 /// How a product of activations and weights is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Product {
@@ -307,18 +360,55 @@ pub enum Product {
     Matvec4,
     /// Many rows, by tiles.
     Matmul,
+    /// Many rows, by tiles of halves.
+    MatmulHalves,
+    /// Many rows, by matrix units.
+    MatmulUnits {
+        /// The units.
+        units: Units,
+        /// Matrices of a subgroup along either axis.
+        high: u32,
+        /// How exact.
+        precision: Precision,
+    },
 }
 
+/// Weights along k in a tile for matrix units.
+const DEPTH: u32 = 32;
+
 impl Product {
-    /// Every product, for tests that walk them.
-    pub const ALL: [Product; 3] = [Product::Matvec, Product::Matvec4, Product::Matmul];
+    /// Every product of a tier above the one before, for tests that walk them.
+    pub fn all(tier: Tier) -> Vec<Product> {
+        match tier {
+            Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matmul],
+            Tier::F16 => vec![Product::MatmulHalves],
+            Tier::Subgroup => vec![Product::Matvec, Product::Matvec4],
+            Tier::Coop => Units::ALL
+                .into_iter()
+                .flat_map(|units| {
+                    [(2, Precision::Half), (4, Precision::Half), (2, Precision::TwoHalves)]
+                        .map(|(high, precision)| Product::MatmulUnits { units, high, precision })
+                })
+                .collect(),
+        }
+    }
 
     /// Rows and outputs of one workgroup.
     pub const fn tile(self) -> (u32, u32) {
         match self {
             Product::Matvec => (1, 4),
             Product::Matvec4 => (4, 4),
-            Product::Matmul => (32, 64),
+            Product::Matmul | Product::MatmulHalves => (32, 64),
+            Product::MatmulUnits { units, high, .. } => (2 * high * units.side, 2 * high * units.side),
+        }
+    }
+
+    /// Whether activations are what [`Op::Halve`] makes of them, and how exact.
+    pub const fn halves(self) -> Option<Precision> {
+        match self {
+            Product::Matvec | Product::Matvec4 | Product::Matmul => None,
+            Product::MatmulHalves => Some(Precision::Half),
+            Product::MatmulUnits { precision, .. } => Some(precision),
         }
     }
 
@@ -327,7 +417,20 @@ impl Product {
             Product::Matvec => ("matvec", include_str!("../kernels/matvec.wgsl")),
             Product::Matvec4 => ("matvec4", include_str!("../kernels/matvec.wgsl")),
             Product::Matmul => ("matmul", include_str!("../kernels/matmul.wgsl")),
+            Product::MatmulHalves => ("matmul_halves", include_str!("../kernels/matmul_halves.wgsl")),
+            Product::MatmulUnits { .. } => ("matmul_units", include_str!("../kernels/matmul_units.wgsl")),
         }
+    }
+
+    fn constants(self) -> Vec<(&'static str, u32)> {
+        let (rows, outputs) = self.tile();
+        let mut constants = vec![("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)];
+        if let Product::MatmulUnits { units, high, precision } = self {
+            constants.extend([("SIDE", units.side), ("THREADS", 4 * units.lanes), ("HIGH", high)]);
+            constants.extend([("DEPTH", DEPTH), ("STEPS", DEPTH / units.side)]);
+            constants.extend(precision.constants());
+        }
+        constants
     }
 }
 
@@ -338,6 +441,8 @@ pub enum Op {
     Embed(Format),
     /// RMSNorm by itself.
     RmsNorm,
+    /// Activations in half precision, for products of them.
+    Halve(Input, Precision),
     /// Activations times a weight.
     Project {
         /// How.
@@ -366,21 +471,28 @@ pub enum Op {
 }
 
 impl Op {
-    /// Every operation in every composition.
-    pub fn all() -> Vec<Op> {
+    /// Every operation in every composition that devices of `tier` run.
+    pub fn all(tier: Tier) -> Vec<Op> {
         let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
         all.extend(Kv::ALL.map(Op::Attention));
         all.extend(Kv::ALL.map(Op::AttentionPart));
         all.extend(Format::ALL.map(Op::Embed));
-        for product in Product::ALL {
+        if tier >= Tier::F16 {
+            all.extend(Input::ALL.into_iter().flat_map(|input| Precision::ALL.map(|exact| Op::Halve(input, exact))));
+        }
+        for product in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Product::all) {
             for format in Format::ALL {
                 for input in Input::ALL {
-                    for finish in Finish::ALL {
-                        all.push(Op::Project { product, format, input, finish });
+                    // the norm stands in front of halving
+                    if product.halves().is_some() && input == Input::Normed {
+                        continue;
                     }
+                    all.extend(Finish::ALL.map(|finish| Op::Project { product, format, input, finish }));
                 }
             }
         }
+        all.sort_by_key(|op| format!("{op:?}"));
+        all.dedup();
         all
     }
 
@@ -392,14 +504,24 @@ impl Op {
                 Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
             }
             Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
+            Op::Halve(input, precision) => {
+                let halves = ("halves", include_str!("../kernels/halves.wgsl"));
+                let kernel = Kernel::compose(&[halves, input.part(), tier.all()], &precision.constants());
+                kernel.named(&format!("{precision:?}").to_lowercase())
+            }
             Op::Project { product, format, input, finish } => {
-                let (rows, outputs) = product.tile();
                 let mut parts = vec![product.part(), format.part(), input.part(), finish.part()];
                 match product {
                     Product::Matvec | Product::Matvec4 => parts.push(tier.rows()),
                     Product::Matmul => {}
+                    Product::MatmulHalves | Product::MatmulUnits { .. } => parts.retain(|part| *part != input.part()),
                 }
-                Kernel::compose(&parts, &[("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)])
+                let kernel = Kernel::compose(&parts, &product.constants());
+                match product {
+                    Product::MatmulUnits { units: Units { side, lanes }, high, precision } => kernel
+                        .named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase()),
+                    _ => kernel,
+                }
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
             Op::Attention(kv) => {
@@ -425,7 +547,7 @@ pub fn all() -> Vec<(Tier, Kernel)> {
     let mut all: Vec<(Tier, Kernel)> = Vec::new();
     let mut names = HashSet::new();
     for tier in Tier::ALL {
-        for op in Op::all() {
+        for op in Op::all(tier) {
             let kernel = op.kernel(tier);
             if names.insert(kernel.name.clone()) {
                 all.push((tier, kernel));

@@ -59,7 +59,7 @@ impl fmt::Display for Device {
 }
 
 /// Names of the GPU backend's tiers of kernels, the least first.
-pub const TIERS: [&str; 2] = ["base", "subgroup"];
+pub const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 
 /// How a model is set up on its machine.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,8 @@ pub struct Setup {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the processor has where absent.
     pub level: Option<Level>,
-    /// Activations that the CPU backend multiplies quantised weights with.
+    /// Activations that the CPU backend multiplies quantised weights with. Where they are f32, the GPU backend is as exact
+    /// too; else it multiplies many rows in half precision if its tier can.
     pub activations: Activations,
     /// When the CPU backend interleaves quantised weights.
     pub pack: Pack,
@@ -214,6 +215,7 @@ mod gpu {
     use super::TIERS;
     use super::{Device, Setup};
     use crate::{Error, Result};
+    use phi3_tensor::cpu::Activations;
     use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 
     pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
@@ -226,7 +228,8 @@ mod gpu {
         let tier = setup.tier.as_deref().map(tier).transpose()?;
         let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
         let check = memory.is_some();
-        Ok(Gpu::open(&select, &Options { software, max_binding, tier, check, memory, ..Options::default() })?)
+        let exact = setup.activations == Activations::F32;
+        Ok(Gpu::open(&select, &Options { software, max_binding, tier, exact, check, memory, ..Options::default() })?)
     }
 
     fn tier(name: &str) -> Result<Tier> {

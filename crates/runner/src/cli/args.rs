@@ -64,8 +64,8 @@ pub(super) struct ModelArgs {
     /// Instruction set of the CPU backend: avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
-    /// What the CPU backend multiplies quantised weights with: int8 (fast) or f32 (exact) [default: int8; f32
-    /// for verify and logits]
+    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
+    /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     pub(super) activations: Option<Activations>,
     /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
@@ -79,7 +79,7 @@ pub(super) struct ModelArgs {
     /// long, or short
     #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
     pub(super) longrope: RopePolicy,
-    /// Kernels of the GPU backend: base or subgroup [default: the best that the adapter can run]
+    /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
     #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
     tier: Option<String>,
     /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]

@@ -1,7 +1,7 @@
 //! Which GPUs there are, and which one to take.
 
 use crate::{Error, Result};
-use phi3_shaders::Tier;
+use phi3_shaders::{Tier, Units};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub checked: bool,
     /// Which kernels; the best that the adapter can run where absent.
     pub tier: Option<Tier>,
+    /// Whether products are as exact as single precision where the kernels could make them faster in half precision.
+    pub exact: bool,
     /// Whether kernels are checked on a small case before they are used; a tier that computes wrongly makes way for the next
     /// lower one.
     pub check: bool,
@@ -102,6 +104,8 @@ pub struct AdapterInfo {
     pub subgroup: Option<(u32, u32)>,
     /// Whether shaders can use matrix units.
     pub matrix_units: bool,
+    /// The matrix units that there are kernels for.
+    pub units: Option<Units>,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
@@ -131,8 +135,34 @@ pub(super) struct Found {
 pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     match tier {
         Tier::Base => (wgpu::Features::empty(), "nothing"),
+        Tier::F16 => (wgpu::Features::SHADER_F16, "arithmetic in half precision"),
         Tier::Subgroup => (wgpu::Features::SUBGROUP, "subgroup operations"),
+        Tier::Coop => (
+            wgpu::Features::SHADER_F16
+                .union(wgpu::Features::SUBGROUP)
+                .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            "matrix units for halves, with subgroups of one size",
+        ),
     }
+}
+
+/// Whether an adapter has what a tier's kernels need.
+pub(super) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>) -> bool {
+    features.contains(needs(tier).0) && (tier != Tier::Coop || units.is_some())
+}
+
+/// The best matrix units that there are kernels for.
+fn units(adapter: &wgpu::Adapter) -> Option<Units> {
+    let info = adapter.get_info();
+    let has = |units: &Units| {
+        (info.subgroup_min_size, info.subgroup_max_size) == (units.lanes, units.lanes)
+            && adapter.cooperative_matrix_properties().iter().any(|found| {
+                (found.m_size, found.n_size, found.k_size) == (units.side, units.side, units.side)
+                    && found.ab_type == wgpu::CooperativeScalarType::F16
+                    && found.cr_type == wgpu::CooperativeScalarType::F32
+            })
+    };
+    Units::ALL.into_iter().rfind(has)
 }
 
 /// The adapter to open, and the tier to run.
@@ -172,8 +202,8 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
         error
     })?;
     let tier = options.tier.unwrap_or(best_tier);
-    let (features, missing) = needs(tier);
-    if !raw.features().contains(features) {
+    if !can_run(tier, raw.features(), info.units) {
+        let (_, missing) = needs(tier);
         let (tier, has) = (tier.name(), best_tier.name());
         return Err(Error::Tier { device: info.name, tier, missing, has });
     }
@@ -219,7 +249,8 @@ fn found(validation: bool) -> Vec<Found> {
         let (features, limits) = (raw.features(), raw.limits());
         let core = wgpu::Limits::default().check_limits(&limits)
             && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
-        let best = Tier::ALL.into_iter().rev().find(|tier| features.contains(needs(*tier).0));
+        let units = units(&raw);
+        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
         let tier = best.filter(|_| core);
         found.push(Found {
             tier,
@@ -240,6 +271,7 @@ fn found(validation: bool) -> Vec<Found> {
                     .contains(wgpu::Features::SUBGROUP)
                     .then_some((info.subgroup_min_size, info.subgroup_max_size)),
                 matrix_units: !raw.cooperative_matrix_properties().is_empty(),
+                units,
                 max_buffer: limits.max_buffer_size,
                 max_binding: limits.max_storage_buffer_binding_size,
                 tier: tier.map(Tier::name),

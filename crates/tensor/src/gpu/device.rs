@@ -18,6 +18,8 @@ pub(super) struct Device {
     pub(super) max_binding: u64,
     /// Largest piece of a weight.
     pub(super) max_piece: u64,
+    /// Whether kernels may compute in half precision.
+    pub(super) f16: bool,
     pub(super) submits: u64,
     pub(super) buffers: u64,
     name: String,
@@ -56,11 +58,20 @@ impl Device {
             ..wgpu::Limits::default()
         };
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
+        let lesser = Tier::ALL.into_iter().filter(|lesser| *lesser <= tier);
+        let wanted = lesser.fold(wgpu::Features::empty(), |all, tier| all | needs(tier).0);
+        let features = wanted & adapter.features();
+        let experimental = match tier {
+            // SAFETY: matrix units compute on buffers whose sizes the host checked; what a driver gets wrong is found by
+            // the check of the kernels
+            Tier::Coop => unsafe { wgpu::ExperimentalFeatures::enabled() },
+            _ => wgpu::ExperimentalFeatures::disabled(),
+        };
         let (raw, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("phi3"),
-            required_features: needs(tier).0,
+            required_features: features,
             required_limits: limits,
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: experimental,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         }))
@@ -84,6 +95,7 @@ impl Device {
             queue,
             max_binding,
             max_piece,
+            f16: features.contains(wgpu::Features::SHADER_F16),
             submits: 0,
             buffers: 0,
             name: info.name.clone(),

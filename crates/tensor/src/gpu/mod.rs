@@ -32,7 +32,7 @@ use device::{Buffer, Device, STORAGE};
 use memory::Memory;
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
-use project::Target;
+use project::{Halves, Target};
 use recorder::{Recorder, folded};
 use table::Table;
 use upload::GROUP;
@@ -50,6 +50,9 @@ pub struct Gpu {
     flights: Flights,
     /// What parts of attention leave for their merging.
     parts: Option<Buffer>,
+    halves: Halves,
+    /// Whether products are as exact as single precision.
+    exact: bool,
     read_bytes: u64,
 }
 
@@ -111,6 +114,8 @@ impl Gpu {
             readback: None,
             flights,
             parts: None,
+            halves: Halves::default(),
+            exact: options.exact,
             read_bytes: 0,
         };
         if options.check {

@@ -1,18 +1,24 @@
 //! Projections: which kernel, and its parameters.
 
-use super::device::Buffer;
+use super::device::{Buffer, STORAGE};
 use super::pipelines::Slots;
 use super::recorder::folded;
 use super::upload::Matrix;
 use super::{Gpu, Rows, same};
 use crate::{Norm, Result};
 use bytemuck::{Pod, Zeroable};
-use phi3_shaders::{Finish, Input, Op, Product, binding};
+use phi3_shaders::{Finish, Input, Op, Precision, Product, Tier, binding};
 
 /// Rows up to which a weight is better read once per four rows than tiled.
 const FEW_ROWS: usize = 8;
 
-/// `Params` of matvec.wgsl and matmul.wgsl.
+/// Workgroups of a large tile for matrix units that a large device wants; for less there is a smaller tile.
+const ENOUGH: u32 = 128;
+
+/// Halves of a row are a multiple of it: of DEPTH in matmul_units.wgsl.
+const HALVES: usize = 32;
+
+/// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_units.wgsl.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Params {
@@ -22,7 +28,7 @@ struct Params {
     stride: u32,
     outputs: u32,
     first: u32,
-    eps: f32,
+    eps: u32,
     pad: u32,
     finish: FinishParams,
 }
@@ -37,6 +43,31 @@ pub(super) struct Target<'a> {
     pub(super) output: &'a Buffer,
     pub(super) keys: Option<&'a Buffer>,
     pub(super) values: Option<&'a Buffer>,
+}
+
+/// Activations in half precision, and what their rows were divided by.
+#[derive(Default)]
+pub(super) struct Halves {
+    values: Option<Buffer>,
+    row_scales: Option<Buffer>,
+}
+
+/// How halves lie in their buffer.
+struct Layout {
+    /// Halves of a row.
+    stride: usize,
+    /// Where what the halves lack begins.
+    low: usize,
+    bytes: u64,
+}
+
+impl Layout {
+    fn of(cols: usize, rows: usize, product: Product) -> Self {
+        let stride = cols.next_multiple_of(HALVES);
+        let low = stride * rows.next_multiple_of(product.tile().0 as usize);
+        let parts = if product.halves() == Some(Precision::TwoHalves) { 2 } else { 1 };
+        Self { stride, low, bytes: (parts * low * 2) as u64 }
+    }
 }
 
 impl Gpu {
@@ -55,27 +86,33 @@ impl Gpu {
         }
         x.check(op, self.rows)?;
 
-        let product = match self.rows {
-            1 => Product::Matvec,
-            2..=FEW_ROWS => Product::Matvec4,
-            _ => Product::Matmul,
+        let product = self.product_for(weight.rows);
+        let layout = Layout::of(x.dim, self.rows, product);
+        let halved = match product.halves() {
+            Some(precision) => {
+                self.halve(x, norm, precision, &layout)?;
+                true
+            }
+            None => false,
         };
-        let input = if norm.is_some() { Input::Normed } else { Input::Plain };
+        let input = if norm.is_some() && !halved { Input::Normed } else { Input::Plain };
         let kernel = Op::Project { product, format: weight.format, input, finish: target.finish };
         for piece in &weight.pieces {
             let params = Params {
                 rows: self.rows as u32,
                 cols: weight.cols as u32,
                 k8: weight.groups() as u32,
-                stride: (x.stride / 4) as u32,
+                stride: if halved { layout.stride } else { x.stride / 4 } as u32,
                 outputs: piece.padded() as u32,
                 first: piece.rows.start as u32,
-                eps: norm.map_or(0.0, |norm| norm.eps),
+                // matmul_units.wgsl has `low` there
+                eps: if halved { layout.low as u32 } else { norm.map_or(0, |norm| norm.eps.to_bits()) },
                 pad: 0,
                 finish: target.params,
             };
             let mut slots = Slots::default();
-            slots[binding::INPUT as usize] = Some(&x.buffer);
+            slots[binding::INPUT as usize] = if halved { self.halves.values.as_ref() } else { Some(&x.buffer) };
+            slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
             slots[binding::GAIN as usize] = norm.map(|norm| &norm.weight.buffer);
@@ -88,6 +125,47 @@ impl Gpu {
         }
         Ok(())
     }
+
+    /// How a product with so many outputs is best computed.
+    fn product_for(&self, outputs: usize) -> Product {
+        let tier = self.tier();
+        match (self.rows, self.adapter.units) {
+            (1, _) => Product::Matvec,
+            (2..=FEW_ROWS, _) => Product::Matvec4,
+            (rows, Some(units)) if tier == Tier::Coop => {
+                let precision = if self.exact { Precision::TwoHalves } else { Precision::Half };
+                let large = Product::MatmulUnits { units, high: 4, precision };
+                let [x, y, _] = grid(large, rows, outputs);
+                let small = Product::MatmulUnits { units, high: 2, precision };
+                if self.exact || x * y < ENOUGH { small } else { large }
+            }
+            _ if tier >= Tier::F16 && self.device.f16 && !self.exact => Product::MatmulHalves,
+            _ => Product::Matmul,
+        }
+    }
+
+    fn halve(&mut self, x: &Rows, norm: Option<Norm<'_, Self>>, precision: Precision, layout: &Layout) -> Result<()> {
+        self.device.grow(&mut self.halves.values, "activations in half precision", layout.bytes, STORAGE)?;
+        let bytes = (self.rows * size_of::<f32>()) as u64;
+        self.device.grow(&mut self.halves.row_scales, "scales of activations", bytes, STORAGE)?;
+        let params = [
+            self.rows as u32,
+            x.dim as u32,
+            (x.stride / 4) as u32,
+            (layout.stride / 2) as u32,
+            (layout.low / 2) as u32,
+            norm.map_or(0, |norm| norm.eps.to_bits()),
+            0,
+            0,
+        ];
+        let mut slots = Slots::default();
+        slots[binding::INPUT as usize] = Some(&x.buffer);
+        slots[binding::GAIN as usize] = norm.map(|norm| &norm.weight.buffer);
+        slots[binding::OUTPUT as usize] = self.halves.values.as_ref();
+        slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
+        let op = Op::Halve(if norm.is_some() { Input::Normed } else { Input::Plain }, precision);
+        self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.rows))
+    }
 }
 
 fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
@@ -99,6 +177,6 @@ fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
             let [x, y, _] = folded(outputs as usize);
             [x, y, rows]
         }
-        Product::Matmul => [outputs, rows, 1],
+        Product::Matmul | Product::MatmulHalves | Product::MatmulUnits { .. } => [outputs, rows, 1],
     }
 }

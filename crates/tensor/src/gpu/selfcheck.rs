@@ -3,8 +3,8 @@
 //!
 //! It is there for drivers that compile a kernel wrongly, so what it allows is wide: a wrong kernel is far off.
 
-use super::Gpu;
 use super::memory::Memory;
+use super::{Gpu, adapter};
 use crate::cpu::{self, Cpu};
 use crate::{
     Backend, Batch, Bytes, Choice, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment,
@@ -28,7 +28,9 @@ impl Gpu {
     /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again.
     pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool) -> Result<()> {
         let mut faults = Vec::new();
-        for tier in Tier::ALL.into_iter().rev().filter(|tier| *tier <= self.tier()).collect::<Vec<_>>() {
+        let (features, units, best) = (self.device.raw.features(), self.adapter.units, self.tier());
+        let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, units);
+        for tier in Tier::ALL.into_iter().rev().filter(can_run) {
             self.recorder.pipelines.set_tier(tier);
             let known = memory.as_ref().and_then(|memory| memory.find(tier)).map(|fault| fault.map(str::to_owned));
             let fault = match known {
