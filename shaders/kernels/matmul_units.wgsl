@@ -36,19 +36,22 @@ var<workgroup> ys: array<f32, 4u * SIDE * SIDE>;
 
 fn stage(at: u32, values: vec4<f32>) {
     let w = clamp(values, -LARGEST, LARGEST);
-    let high = vec4<f16>(w);
-    ws[at] = high.x;
-    ws[at + 1u] = high.y;
-    ws[at + 2u] = high.z;
-    ws[at + 3u] = high.w;
+    var rounded = w;
     // for exact in EXACT
-    let low = vec4<f16>(w - vec4<f32>(high));
+    // by packing, because compilers may take a half that is widened again for the number that it was
+    rounded = vec4<f32>(unpack2x16float(pack2x16float(w.xy)), unpack2x16float(pack2x16float(w.zw)));
+    let low = vec4<f16>(w - rounded);
     let below = TILE_OUTPUTS * PITCH + at;
     ws[below] = low.x;
     ws[below + 1u] = low.y;
     ws[below + 2u] = low.z;
     ws[below + 3u] = low.w;
     // end
+    let high = vec4<f16>(rounded);
+    ws[at] = high.x;
+    ws[at + 1u] = high.y;
+    ws[at + 2u] = high.z;
+    ws[at + 3u] = high.w;
 }
 
 // Finishes matrix (i, j) of all subgroups, whose sums lie in ys.

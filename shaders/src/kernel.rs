@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn loops_are_written_out() {
-        let text = "// for i in TWO\na$(i)\n// for j in ONE\n$(i)$(j)\n// end\n// for k in NONE\nno\n// end\n// end\n$(TWO)\n";
+        let text =
+            "// for i in TWO\na$(i)\n// for j in ONE\n$(i)$(j)\n// end\n// for k in NONE\nno\n// end\n// end\n$(TWO)\n";
         let constants = [("TWO", 2), ("ONE", 1), ("NONE", 0)];
         assert_eq!(unrolled(text, &constants), "a0\n00\na1\n10\n2\n");
         assert_eq!(enabled("const a = 1;\nenable f16;\nb\n"), "enable f16;\nconst a = 1;\nb\n");

@@ -518,8 +518,9 @@ impl Op {
                 }
                 let kernel = Kernel::compose(&parts, &product.constants());
                 match product {
-                    Product::MatmulUnits { units: Units { side, lanes }, high, precision } => kernel
-                        .named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase()),
+                    Product::MatmulUnits { units: Units { side, lanes }, high, precision } => {
+                        kernel.named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase())
+                    }
                     _ => kernel,
                 }
             }

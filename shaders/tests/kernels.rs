@@ -17,9 +17,7 @@ fn module(tier: Tier, kernel: &Kernel) -> (Module, ModuleInfo) {
         Tier::Base => CORE,
         Tier::F16 => CORE | Capabilities::SHADER_FLOAT16,
         Tier::Subgroup => CORE | Capabilities::SUBGROUP,
-        Tier::Coop => {
-            CORE | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX
-        }
+        Tier::Coop => CORE | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX,
     };
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     if tier >= Tier::Subgroup {

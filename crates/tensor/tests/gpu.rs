@@ -71,43 +71,52 @@ fn parity_with_checks_on_the_device() {
 /// factors' rounding, and the sum of four by one more. Rows of very large and very small numbers are as exact as others.
 #[test]
 fn products_of_many_rows_are_as_exact_as_halves() {
-    for mut gpu in every_tier(&Options::default()) {
-        for (dtype, rows, inputs, outputs) in [
-            (DType::F32, 9, 40, 20),
-            (DType::Bf16, 33, 131, 68),
-            (DType::Q4_0, 70, 96, 36),
-            (DType::Q6K, 130, 256, 10),
-            // tiles enough that they are large ones
-            (DType::F16, 300, 24, 2100),
-        ] {
-            let mut random = Random(11);
-            let weight = random.weight("w", dtype, outputs, inputs, 0.2);
-            let values = weight.to_f32();
-            let mut table = random.vector(rows * inputs, 1.0);
-            for (row, scale) in [1.0f32, 3e4, 1e9, 1e-9].into_iter().cycle().take(rows).enumerate() {
-                table[row * inputs..][..inputs].iter_mut().for_each(|x| *x *= scale);
-            }
-            let bytes: Vec<u8> = table.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let embedding = Weight::new("x", DType::F32, rows, inputs, Bytes::from(bytes)).unwrap();
-            let embedding = gpu.matrix(&embedding, Role::Embedding).unwrap();
-            let weight = gpu.matrix(&weight, Role::Plain).unwrap();
-            let mut x = gpu.rows("x", rows, inputs).unwrap();
-            let mut y = gpu.rows("y", rows, outputs).unwrap();
-            gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
-            gpu.embed(&embedding, &mut x).unwrap();
-            gpu.project(&x, None, &weight, Finish::Replace, &mut y).unwrap();
-            let mut got = vec![0.0; rows * outputs];
-            gpu.read(&y, &mut got).unwrap();
-            let mut worst = 0.0f64;
-            for (at, got) in got.iter().enumerate() {
-                let x = &table[at / outputs * inputs..][..inputs];
-                let terms = x.iter().zip(&values[at % outputs * inputs..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
-                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
-                worst = worst.max((f64::from(*got) - sum).abs() / size);
-            }
-            println!("{}: {dtype} [{rows}, {inputs}] x {outputs}: {worst:.1e}", gpu.tier().name());
-            assert!(worst < 3.0 / 2048.0, "{}: {dtype} [{rows}, {inputs}]: {worst}", gpu.tier().name());
+    for exact in [true, false] {
+        let options = Options { exact, ..Options::default() };
+        every_tier(&options).into_iter().for_each(|gpu| products_of_many_rows(gpu, exact));
+    }
+}
+
+fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
+    for (dtype, rows, inputs, outputs) in [
+        (DType::F32, 9, 40, 20),
+        (DType::Bf16, 33, 131, 68),
+        (DType::Q4_0, 70, 96, 36),
+        (DType::Q6K, 130, 256, 10),
+        // tiles enough that they are large ones
+        (DType::F16, 300, 24, 2100),
+    ] {
+        let mut random = Random(11);
+        let weight = random.weight("w", dtype, outputs, inputs, 0.2);
+        let values = weight.to_f32();
+        let mut table = random.vector(rows * inputs, 1.0);
+        for (row, scale) in [1.0f32, 3e4, 1e9, 1e-9].into_iter().cycle().take(rows).enumerate() {
+            table[row * inputs..][..inputs].iter_mut().for_each(|x| *x *= scale);
         }
+        let bytes: Vec<u8> = table.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let embedding = Weight::new("x", DType::F32, rows, inputs, Bytes::from(bytes)).unwrap();
+        let embedding = gpu.matrix(&embedding, Role::Embedding).unwrap();
+        let weight = gpu.matrix(&weight, Role::Plain).unwrap();
+        let mut x = gpu.rows("x", rows, inputs).unwrap();
+        let mut y = gpu.rows("y", rows, outputs).unwrap();
+        gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
+        gpu.embed(&embedding, &mut x).unwrap();
+        gpu.project(&x, None, &weight, Finish::Replace, &mut y).unwrap();
+        let mut got = vec![0.0; rows * outputs];
+        gpu.read(&y, &mut got).unwrap();
+        let mut worst = 0.0f64;
+        for (at, got) in got.iter().enumerate() {
+            let x = &table[at / outputs * inputs..][..inputs];
+            let terms = x.iter().zip(&values[at % outputs * inputs..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            worst = worst.max((f64::from(*got) - sum).abs() / size);
+        }
+        println!("{} exact {exact}: {dtype} [{rows}, {inputs}] x {outputs}: {worst:.1e}", gpu.tier().name());
+        assert!(
+            worst < if exact { 1e-6 } else { 3.0 / 2048.0 },
+            "{}: {dtype} [{rows}, {inputs}]: {worst}",
+            gpu.tier().name()
+        );
     }
 }
 
