@@ -49,6 +49,12 @@ pub const PAGE: u32 = 16;
 /// Numbers of a head that share a scale in a quantised cache; a head's last block may have fewer.
 pub const KV_BLOCK: usize = 32;
 
+/// Rows of a sequence that a tile of attention takes at most.
+pub const ATTENTION_ROWS: u32 = 16;
+
+/// The widest head that tiles of attention take.
+pub const ATTENTION_HEAD_DIM: usize = 128;
+
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
 
@@ -457,9 +463,15 @@ pub enum Op {
     /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
     Quantise,
     /// Softmax attention over the cache.
-    Attention(Kv),
-    /// The same over some of the positions, for [`Op::Merge`].
-    AttentionPart(Kv),
+    Attention {
+        /// How the cache holds keys and values.
+        kv: Kv,
+        /// Whether a workgroup takes [`ATTENTION_ROWS`] rows of a sequence, of heads of at most
+        /// [`ATTENTION_HEAD_DIM`].
+        tile: bool,
+        /// Whether it takes some of the positions, for [`Op::Merge`].
+        part: bool,
+    },
     /// Attention of its parts.
     Merge,
     /// Some rows of others.
@@ -474,8 +486,9 @@ impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
         let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
-        all.extend(Kv::ALL.map(Op::Attention));
-        all.extend(Kv::ALL.map(Op::AttentionPart));
+        for (tile, part) in [(false, false), (false, true), (true, false), (true, true)] {
+            all.extend(Kv::ALL.map(|kv| Op::Attention { kv, tile, part }));
+        }
         all.extend(Format::ALL.map(Op::Embed));
         if tier >= Tier::F16 {
             all.extend(Input::ALL.into_iter().flat_map(|input| Precision::ALL.map(|exact| Op::Halve(input, exact))));
@@ -525,13 +538,19 @@ impl Op {
                 }
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
-            Op::Attention(kv) => {
-                let ending = ("whole", include_str!("../ending/whole.wgsl"));
-                Kernel::compose(&[ATTENTION, kv.load(), ending, tier.all()], &[])
-            }
-            Op::AttentionPart(kv) => {
-                let ending = ("part", include_str!("../ending/part.wgsl"));
-                Kernel::compose(&[ATTENTION, kv.load(), ending, tier.all()], &[])
+            Op::Attention { kv, tile, part } => {
+                let ending = match part {
+                    true => ("part", include_str!("../ending/part.wgsl")),
+                    false => ("whole", include_str!("../ending/whole.wgsl")),
+                };
+                if tile {
+                    let attention = ("attention_tile", include_str!("../kernels/attention_tile.wgsl"));
+                    // four groups of threads share the rows
+                    let constants = [("TILE_ROWS", ATTENTION_ROWS), ("ROWS_EACH", ATTENTION_ROWS / 4)];
+                    return Kernel::compose(&[attention, kv.load(), ending], &constants);
+                }
+                let attention = ("attention", include_str!("../kernels/attention.wgsl"));
+                Kernel::compose(&[attention, kv.load(), ending, tier.all()], &[])
             }
             Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
@@ -540,8 +559,6 @@ impl Op {
         }
     }
 }
-
-const ATTENTION: Part = ("attention", include_str!("../kernels/attention.wgsl"));
 
 /// Every kernel, with the least tier that has it.
 pub fn all() -> Vec<(Tier, Kernel)> {

@@ -144,7 +144,7 @@ fn odd_shapes_agree_with_the_reference() {
             assert_close(&want, &got);
             assert_eq!(want_ids, ids_got);
             if gpu().is_some() {
-                let options = phi3_tensor::gpu::Options { software: true, ..Default::default() };
+                let options = phi3_tensor::gpu::Options { software: true, exact: true, ..Default::default() };
                 let backend = phi3_tensor::gpu::Gpu::open(&phi3_tensor::gpu::Select::Any, &options).unwrap();
                 let (got, ids_got) = results(backend, &checkpoint, &ids, chunk);
                 assert_close(&want, &got);

@@ -4,7 +4,7 @@ use super::device::STORAGE;
 use super::pipelines::Slots;
 use super::{Cache, Gpu, Rows};
 use crate::{Error, Mask, Result};
-use phi3_shaders::{Op, binding};
+use phi3_shaders::{ATTENTION_HEAD_DIM, ATTENTION_ROWS, Op, binding};
 
 /// Workgroups that a large device wants at once.
 const ENOUGH: usize = 512;
@@ -19,7 +19,9 @@ impl Gpu {
         let Some(layer) = cache.layers.get(layer) else {
             return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
         };
-        let (splits, share) = splits(self.rows * heads.heads, self.table.longest(mask));
+        let tile = self.table.tiles > 0 && heads.head_dim <= ATTENTION_HEAD_DIM;
+        let (groups, more) = if tile { (self.table.tiles, ATTENTION_ROWS as usize - 1) } else { (self.rows, 0) };
+        let (splits, share) = splits(groups * heads.heads, self.table.longest(mask) + more);
         let pitch = cache.head4() + 1;
         let mut slots = Slots::default();
         slots[binding::INPUT as usize] = Some(&q.buffer);
@@ -40,16 +42,21 @@ impl Gpu {
             strides.head,
             splits as u32,
             share as u32,
+            self.table.tiles_at as u32,
+            0,
+            0,
+            0,
         ];
-        let grid = [heads.heads as u32, self.rows as u32, splits as u32];
+        let grid = [heads.heads as u32, groups as u32, splits as u32];
+        let op = Op::Attention { kv: cache.kv, tile, part: splits > 1 };
         if splits == 1 {
             slots[binding::OUTPUT as usize] = Some(&out.buffer);
-            return self.recorder.dispatch(&mut self.device, Op::Attention(cache.kv), &slots, &params, grid);
+            return self.recorder.dispatch(&mut self.device, op, &slots, &params, grid);
         }
         let bytes = (self.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
         self.device.grow(&mut self.parts, "parts of attention", bytes, STORAGE)?;
         slots[binding::OUTPUT as usize] = self.parts.as_ref();
-        self.recorder.dispatch(&mut self.device, Op::AttentionPart(cache.kv), &slots, &params, grid)?;
+        self.recorder.dispatch(&mut self.device, op, &slots, &params, grid)?;
 
         let mut slots = Slots::default();
         slots[binding::INPUT as usize] = self.parts.as_ref();

@@ -1,6 +1,7 @@
 //! A device, its buffers, and what went wrong with it.
 
 use super::adapter::{AdapterInfo, Options, needs};
+use super::cached::Cached;
 use crate::{Error, Result};
 use phi3_shaders::Tier;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +21,8 @@ pub(super) struct Device {
     pub(super) max_piece: u64,
     /// Whether kernels may compute in half precision.
     pub(super) f16: bool,
+    /// Compiled pipelines of earlier starts.
+    pub(super) cached: Option<Cached>,
     pub(super) submits: u64,
     pub(super) buffers: u64,
     name: String,
@@ -45,6 +48,17 @@ impl Drop for Buffer {
     }
 }
 
+impl Drop for Device {
+    fn drop(&mut self) {
+        // of a device that is lost nothing is worth keeping
+        if self.check().is_ok()
+            && let Some(cached) = &self.cached
+        {
+            cached.keep();
+        }
+    }
+}
+
 impl Device {
     /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has.
     pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
@@ -60,7 +74,7 @@ impl Device {
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
         let lesser = Tier::ALL.into_iter().filter(|lesser| *lesser <= tier);
         let wanted = lesser.fold(wgpu::Features::empty(), |all, tier| all | needs(tier).0);
-        let features = wanted & adapter.features();
+        let features = (wanted | wgpu::Features::PIPELINE_CACHE) & adapter.features();
         let experimental = match tier {
             // SAFETY: matrix units compute on buffers whose sizes the host checked; what a driver gets wrong is found by
             // the check of the kernels
@@ -89,6 +103,7 @@ impl Device {
         let on_loss = record(&failure);
         raw.set_device_lost_callback(move |reason, message| on_loss(format!("device lost ({reason:?}): {message}")));
 
+        let cached = options.memory.as_ref().and_then(|folder| Cached::open(&raw, &adapter.get_info(), folder));
         let max_piece = max_binding.min(options.max_piece.unwrap_or(u64::MAX));
         Ok(Self {
             raw,
@@ -96,6 +111,7 @@ impl Device {
             max_binding,
             max_piece,
             f16: features.contains(wgpu::Features::SHADER_F16),
+            cached,
             submits: 0,
             buffers: 0,
             name: info.name.clone(),

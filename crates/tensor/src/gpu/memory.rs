@@ -44,12 +44,19 @@ impl Memory {
                 None => text.push_str(&format!("{} right\n", tier.name())),
             }
         }
-        let new = self.file.with_extension(format!("{}.new", std::process::id()));
-        let written = self.file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&new, text));
-        if written.and_then(|()| fs::rename(&new, &self.file)).is_err() {
-            let _ = fs::remove_file(&new);
-        }
+        replace(&self.file, text.as_bytes());
     }
+}
+
+/// Writes a file as a whole, its folder too; says whether that could be done.
+pub(super) fn replace(file: &Path, bytes: &[u8]) -> bool {
+    let new = file.with_extension(format!("{}.new", std::process::id()));
+    let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&new, bytes));
+    let replaced = written.and_then(|()| fs::rename(&new, file)).is_ok();
+    if !replaced {
+        let _ = fs::remove_file(&new);
+    }
+    replaced
 }
 
 fn finding(line: &str) -> Option<(Tier, Option<String>)> {
@@ -66,10 +73,10 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(500).collect()
 }
 
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+pub(super) const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a.
-fn hash(bytes: &[u8], seed: u64) -> u64 {
+pub(super) fn hash(bytes: &[u8], seed: u64) -> u64 {
     bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 

@@ -7,6 +7,7 @@
 mod adapter;
 mod attention;
 mod cache;
+mod cached;
 mod choose;
 mod device;
 mod memory;
@@ -53,6 +54,8 @@ pub struct Gpu {
     halves: Halves,
     /// Whether products are as exact as single precision.
     exact: bool,
+    /// Workgroups of a large tile for matrix units that the device wants; for less there is a smaller tile.
+    enough: u32,
     read_bytes: u64,
 }
 
@@ -116,6 +119,7 @@ impl Gpu {
             parts: None,
             halves: Halves::default(),
             exact: options.exact,
+            enough: project::ENOUGH,
             read_bytes: 0,
         };
         if options.check {

@@ -160,7 +160,7 @@ impl Pipelines {
                 constants: &[],
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: device.cached.as_ref().map(|cached| &cached.raw),
         });
 
         let internal = pollster::block_on(internal.pop());

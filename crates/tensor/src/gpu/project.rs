@@ -12,8 +12,8 @@ use phi3_shaders::{Finish, Input, Op, Precision, Product, Tier, binding};
 /// Rows up to which a weight is better read once per four rows than tiled.
 const FEW_ROWS: usize = 8;
 
-/// Workgroups of a large tile for matrix units that a large device wants; for less there is a smaller tile.
-const ENOUGH: u32 = 128;
+/// Workgroups that a large device wants.
+pub(super) const ENOUGH: u32 = 128;
 
 /// Halves of a row are a multiple of it: of DEPTH in matmul_units.wgsl.
 const HALVES: usize = 32;
@@ -137,7 +137,7 @@ impl Gpu {
                 let large = Product::MatmulUnits { units, high: 4, precision };
                 let [x, y, _] = grid(large, rows, outputs);
                 let small = Product::MatmulUnits { units, high: 2, precision };
-                if self.exact || x * y < ENOUGH { small } else { large }
+                if self.exact || x * y < self.enough { small } else { large }
             }
             _ if tier >= Tier::F16 && self.device.f16 && !self.exact => Product::MatmulHalves,
             _ => Product::Matmul,

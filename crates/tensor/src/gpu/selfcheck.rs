@@ -69,19 +69,32 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
         ..cpu::Options::default()
     };
     let mut cpu = Cpu::new(options)?;
-    for dtype in DType::ALL {
+    let asked = (gpu.exact, gpu.enough);
+    for (turn, dtype) in DType::ALL.into_iter().enumerate() {
         let want = results(&mut cpu, dtype)?;
-        let got = match results(gpu, dtype) {
-            Ok(got) => got,
-            // a kernel that a driver does not take is as bad as a wrong one
-            Err(Error::Device { message, .. }) => return Ok(Some(message)),
-            Err(error) => return Err(error),
+        // every way to multiply many rows that the tier has, but for most types the first only
+        let ways = match gpu.tier() {
+            _ if turn >= KvType::ALL.len() => 1,
+            Tier::Base => 1,
+            Tier::F16 | Tier::Subgroup => 2,
+            Tier::Coop => 3,
         };
-        for ((name, want), (_, got)) in want.iter().zip(&got) {
-            let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            let off = |(want, got): (&f32, &f32)| !got.is_finite() || (want - got).abs() > WRONG * (1.0 + size);
-            if let Some(at) = want.iter().zip(got).position(off) {
-                return Ok(Some(format!("{dtype} {name} is {}, not {}", got[at], want[at])));
+        for way in [(false, u32::MAX), (true, u32::MAX), (false, 0)].into_iter().take(ways) {
+            (gpu.exact, gpu.enough) = way;
+            let got = results(gpu, dtype);
+            (gpu.exact, gpu.enough) = asked;
+            let got = match got {
+                Ok(got) => got,
+                // a kernel that a driver does not take is as bad as a wrong one
+                Err(Error::Device { message, .. }) => return Ok(Some(message)),
+                Err(error) => return Err(error),
+            };
+            for ((name, want), (_, got)) in want.iter().zip(&got) {
+                let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+                let off = |(want, got): (&f32, &f32)| !got.is_finite() || (want - got).abs() > WRONG * (1.0 + size);
+                if let Some(at) = want.iter().zip(got).position(off) {
+                    return Ok(Some(format!("{dtype} {name} is {}, not {}", got[at], want[at])));
+                }
             }
         }
     }
@@ -279,10 +292,10 @@ mod tests {
             let before = gpu.counters().dispatches;
             let memory = memory(&folder, &gpu);
             gpu.settle(memory, false).unwrap();
-            assert_eq!(gpu.tier(), Tier::Base);
+            assert!(gpu.tier() < Tier::Subgroup);
             assert_eq!(gpu.counters().dispatches > before, checked);
             let line = gpu.info().to_string();
-            assert!(line.contains("(base kernels; subgroup kernels compute wrongly: "), "{line}");
+            assert!(line.contains("subgroup kernels compute wrongly: "), "{line}");
         }
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -2,12 +2,15 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, Error, Mask, PAGE, Result};
-use phi3_shaders::CHOSEN;
+use phi3_shaders::{ATTENTION_ROWS, CHOSEN};
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
 /// Words of a row's record: token, position, slot to write, start of its sequence's pages.
 const RECORD: usize = 4;
+
+/// Rows of a segment from which on attention takes its rows by tiles.
+const MANY_ROWS: usize = 8;
 
 /// Bytes of the first table, so that it seldom grows.
 const FIRST_SIZE: u64 = 1 << 16;
@@ -21,6 +24,9 @@ pub(super) struct Table {
     pub(super) rope_at: usize,
     pub(super) outputs: usize,
     pub(super) outputs_at: usize,
+    /// Tiles of attention: none where no segment has many rows.
+    pub(super) tiles: usize,
+    pub(super) tiles_at: usize,
     /// One more than the largest token that the host knows.
     pub(super) tokens: usize,
     /// One more than the largest row whose chosen token is wanted.
@@ -44,6 +50,8 @@ impl Table {
             rope_at: 0,
             outputs: 0,
             outputs_at: 0,
+            tiles: 0,
+            tiles_at: 0,
             tokens: 0,
             chosen: 0,
             pages: 0,
@@ -84,6 +92,7 @@ impl Table {
         }
         self.words.extend(&batch.outputs);
         self.words.extend(&batch.pages);
+        self.tile(batch);
 
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
         device.grow(&mut self.buffer, "batch table", bytes.len() as u64, STORAGE)?;
@@ -92,6 +101,20 @@ impl Table {
         }
         self.rows = rows;
         Ok(())
+    }
+
+    /// Takes the rows of each segment apart into tiles.
+    fn tile(&mut self, batch: &Batch) {
+        self.tiles_at = self.words.len();
+        if batch.segments.iter().any(|segment| segment.rows.len() >= MANY_ROWS) {
+            for segment in &batch.segments {
+                for start in segment.rows.clone().step_by(ATTENTION_ROWS as usize) {
+                    let count = (segment.rows.end - start).min(ATTENTION_ROWS as usize);
+                    self.words.extend([start as u32, count as u32]);
+                }
+            }
+        }
+        self.tiles = (self.words.len() - self.tiles_at) / 2;
     }
 
     fn records(&mut self, batch: &Batch, pages_at: usize) -> Result<()> {
