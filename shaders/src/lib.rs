@@ -379,6 +379,9 @@ pub enum Product {
     },
 }
 
+/// Sums that depend on nothing but themselves, in the kernels that measure arithmetic.
+pub const CHAINS: u32 = 8;
+
 /// Weights along k in a tile for matrix units.
 const DEPTH: u32 = 32;
 
@@ -480,12 +483,22 @@ pub enum Op {
     Likeliest,
     /// A token by chance.
     Sample,
+    /// What memory can do.
+    Copy,
+    /// What arithmetic in single precision can do.
+    Multiply,
+    /// What matrix units can do.
+    MultiplyUnits(Units),
 }
 
 impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
+        let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample, Op::Copy];
+        all.push(Op::Multiply);
+        if tier >= Tier::Coop {
+            all.extend(Units::ALL.map(Op::MultiplyUnits));
+        }
         for (tile, part) in [(false, false), (false, true), (true, false), (true, true)] {
             all.extend(Kv::ALL.map(|kv| Op::Attention { kv, tile, part }));
         }
@@ -556,6 +569,15 @@ impl Op {
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
             Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
+            Op::Multiply => {
+                Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])
+            }
+            Op::MultiplyUnits(Units { side, lanes }) => {
+                let constants = [("SIDE", side), ("THREADS", 4 * lanes), ("CHAINS", CHAINS)];
+                let kernel = ("multiply_units", include_str!("../kernels/multiply_units.wgsl"));
+                Kernel::compose(&[kernel], &constants).named(&format!("{side}x{side}.{lanes}"))
+            }
         }
     }
 }

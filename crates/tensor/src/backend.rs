@@ -1,6 +1,6 @@
 //! The border between the decoder and a machine.
 
-use crate::{Batch, Choice, DType, Error, Result, Weight};
+use crate::{Batch, Choice, Clock, DType, Error, Limits, Result, Weight};
 use std::fmt;
 
 /// What kind of machine a backend runs on.
@@ -294,6 +294,30 @@ pub trait Backend: Sized + Send + 'static {
     fn chosen(&mut self, _tokens: &mut [u32]) -> Result<()> {
         Err(not_ahead(self.info()))
     }
+
+    /// Marks a point between the operations asked for so far and those to come.
+    fn mark(&mut self) -> Result<()> {
+        Err(not_measured(self.info()))
+    }
+
+    /// Runs what was recorded, waits, and gives the seconds between each two marks, which are forgotten.
+    fn marked(&mut self) -> Result<Vec<f64>> {
+        Err(not_measured(self.info()))
+    }
+
+    /// What the time between marks is taken from.
+    fn clock(&self) -> Clock {
+        Clock::Wall
+    }
+
+    /// Measures what the machine can do at best; takes about a second.
+    fn limits(&mut self) -> Result<Limits> {
+        Err(not_measured(self.info()))
+    }
+}
+
+fn not_measured(info: &DeviceInfo) -> Error {
+    Error::Unsupported { device: info.name.clone(), what: "measurements", found: 1, limit: 0 }
 }
 
 fn not_ahead(info: &DeviceInfo) -> Error {

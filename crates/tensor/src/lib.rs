@@ -12,12 +12,14 @@ mod dtype;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod measure;
 #[cfg(any(test, feature = "reference"))]
 pub mod parity;
 pub mod quant;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod requantise;
+mod timed;
 mod weight;
 
 pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Mask, Norm, Role};
@@ -25,5 +27,7 @@ pub use batch::{Batch, PAGE, Segment};
 pub use choice::Choice;
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use measure::{Clock, Limits};
 pub use requantise::Rounding;
+pub use timed::{Label, Pass, Timed, Trace};
 pub use weight::{Bytes, Memory, Weight};

@@ -6,6 +6,7 @@ mod codes;
 mod integer;
 mod kernels;
 mod lanes;
+mod limits;
 mod matrix;
 mod panel;
 mod plain;
@@ -23,10 +24,12 @@ use pool::Pool;
 pub use simd::Level;
 use units::Unit;
 
+use crate::measure::{self, Limits};
 use crate::{
     Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
     Weight,
 };
+use std::time::Instant;
 
 /// How the CPU backend runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,6 +107,7 @@ pub struct Cpu {
     units: Vec<Unit>,
     /// A row of an embedding in panels.
     row: Vec<u8>,
+    marks: Vec<Instant>,
 }
 
 /// Activations `[rows, dim]`.
@@ -163,6 +167,7 @@ impl Cpu {
             projected: Vec::new(),
             units: Vec::new(),
             row: Vec::new(),
+            marks: Vec::new(),
         })
     }
 
@@ -370,5 +375,18 @@ impl Backend for Cpu {
 
     fn finish(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.marks.push(Instant::now());
+        Ok(())
+    }
+
+    fn marked(&mut self) -> Result<Vec<f64>> {
+        Ok(measure::intervals(&mut self.marks))
+    }
+
+    fn limits(&mut self) -> Result<Limits> {
+        limits::limits(self.level, &self.pool)
     }
 }

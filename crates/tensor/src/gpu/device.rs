@@ -2,6 +2,7 @@
 
 use super::adapter::{AdapterInfo, Options, needs};
 use super::cached::Cached;
+use super::marks;
 use crate::{Error, Result};
 use phi3_shaders::Tier;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,7 +75,7 @@ impl Device {
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
         let lesser = Tier::ALL.into_iter().filter(|lesser| *lesser <= tier);
         let wanted = lesser.fold(wgpu::Features::empty(), |all, tier| all | needs(tier).0);
-        let features = (wanted | wgpu::Features::PIPELINE_CACHE) & adapter.features();
+        let features = (wanted | wgpu::Features::PIPELINE_CACHE | marks::NEEDS) & adapter.features();
         let experimental = match tier {
             // SAFETY: matrix units compute on buffers whose sizes the host checked; what a driver gets wrong is found by
             // the check of the kernels

@@ -10,6 +10,8 @@ mod cache;
 mod cached;
 mod choose;
 mod device;
+mod limits;
+mod marks;
 mod memory;
 mod pipelines;
 mod planes;
@@ -25,11 +27,12 @@ pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
 use crate::{
-    Backend, Batch, Choice, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result,
-    Role, Weight,
+    Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Limits,
+    Mask, Norm, Result, Role, Weight,
 };
 use choose::Flights;
 use device::{Buffer, Device, STORAGE};
+use marks::Marks;
 use memory::Memory;
 use phi3_shaders::{Kv, Op, binding};
 use pipelines::Slots;
@@ -57,6 +60,7 @@ pub struct Gpu {
     /// Workgroups of a large tile for matrix units that the device wants; for less there is a smaller tile.
     enough: u32,
     read_bytes: u64,
+    marks: Marks,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -121,6 +125,7 @@ impl Gpu {
             exact: options.exact,
             enough: project::ENOUGH,
             read_bytes: 0,
+            marks: Marks::default(),
         };
         if options.check {
             let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
@@ -398,6 +403,22 @@ impl Backend for Gpu {
 
     fn finish(&mut self) -> Result<()> {
         self.recorder.flush(&mut self.device)
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.marks.mark(&mut self.device, &mut self.recorder)
+    }
+
+    fn marked(&mut self) -> Result<Vec<f64>> {
+        self.marks.marked(&mut self.device, &mut self.recorder)
+    }
+
+    fn clock(&self) -> Clock {
+        Marks::clock(&self.device)
+    }
+
+    fn limits(&mut self) -> Result<Limits> {
+        self.measure_limits()
     }
 
     fn ahead(&self) -> usize {

@@ -34,6 +34,16 @@ struct Recording {
     pipeline: usize,
 }
 
+impl Recording {
+    fn new(device: &Device) -> Self {
+        let mut encoder = device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("pass") });
+        let pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("pass"), timestamp_writes: None })
+            .forget_lifetime();
+        Recording { pass, encoder, pipeline: usize::MAX }
+    }
+}
+
 impl Recorder {
     pub(super) fn new(device: &mut Device, tier: Tier, checked: bool) -> Result<Self> {
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -74,14 +84,7 @@ impl Recorder {
         let offset = self.block(device, params)?;
         let place = self.pipelines.place(device, op)?;
         let group = self.pipelines.group(device, place, &self.params, slots)?.clone();
-        let recording = self.recording.get_or_insert_with(|| {
-            let mut encoder =
-                device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("pass") });
-            let pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("pass"), timestamp_writes: None })
-                .forget_lifetime();
-            Recording { pass, encoder, pipeline: usize::MAX }
-        });
+        let recording = self.recording.get_or_insert_with(|| Recording::new(device));
         if recording.pipeline != place {
             recording.pass.set_pipeline(self.pipelines.pipeline(place));
             recording.pipeline = place;
@@ -90,6 +93,11 @@ impl Recorder {
         recording.pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         self.dispatches += 1;
         Ok(())
+    }
+
+    /// Records that the device writes a timestamp.
+    pub(super) fn timestamp(&mut self, device: &Device, set: &wgpu::QuerySet, index: u32) {
+        self.recording.get_or_insert_with(|| Recording::new(device)).pass.write_timestamp(set, index);
     }
 
     /// Submits what was recorded, if anything.

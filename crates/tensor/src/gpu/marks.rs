@@ -1,0 +1,100 @@
+//! Marks in the device's work, and the time between them.
+
+use super::device::{Buffer, Device};
+use super::recorder::Recorder;
+use crate::measure::{Clock, intervals};
+use crate::{Error, Result};
+use std::time::Instant;
+
+/// Timestamps that a query set may have.
+const MOST: u32 = wgpu::QUERY_SET_MAX_QUERIES;
+
+/// Features that timestamps between kernels need.
+pub(super) const NEEDS: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
+/// Marks that nobody has asked for yet.
+#[derive(Default)]
+pub(super) struct Marks {
+    timestamps: Option<Timestamps>,
+    /// Marks of a device without timestamps.
+    instants: Vec<Instant>,
+}
+
+struct Timestamps {
+    set: wgpu::QuerySet,
+    resolved: Buffer,
+    readback: Buffer,
+    used: u32,
+}
+
+impl Marks {
+    pub(super) fn clock(device: &Device) -> Clock {
+        if device.raw.features().contains(NEEDS) { Clock::Device } else { Clock::WallAndWait }
+    }
+
+    pub(super) fn mark(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<()> {
+        if Self::clock(device) != Clock::Device {
+            let submission = recorder.flush_with(device, |_| {})?;
+            device.wait(submission)?;
+            self.instants.push(Instant::now());
+            return Ok(());
+        }
+        if self.timestamps.is_none() {
+            self.timestamps = Some(Timestamps::new(device)?);
+        }
+        let Some(timestamps) = &mut self.timestamps else { return Ok(()) };
+        if timestamps.used == MOST {
+            let (what, found, limit) = ("marks between two questions for them", MOST as usize + 1, MOST as usize);
+            return Err(device.unsupported(what, found, limit));
+        }
+        recorder.timestamp(device, &timestamps.set, timestamps.used);
+        timestamps.used += 1;
+        Ok(())
+    }
+
+    pub(super) fn marked(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
+        match &mut self.timestamps {
+            Some(timestamps) => timestamps.read(device, recorder),
+            None => Ok(intervals(&mut self.instants)),
+        }
+    }
+}
+
+impl Timestamps {
+    fn new(device: &mut Device) -> Result<Self> {
+        let descriptor = wgpu::QuerySetDescriptor { label: Some("marks"), ty: wgpu::QueryType::Timestamp, count: MOST };
+        let set = device.raw.create_query_set(&descriptor);
+        let size = u64::from(MOST) * u64::from(wgpu::QUERY_SIZE);
+        let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Self {
+            set,
+            resolved: device.buffer("marks", size, resolve)?,
+            readback: device.buffer("marks on their way", size, read)?,
+            used: 0,
+        })
+    }
+
+    fn read(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
+        let used = std::mem::take(&mut self.used);
+        if used == 0 {
+            return Ok(Vec::new());
+        }
+        let size = u64::from(used) * u64::from(wgpu::QUERY_SIZE);
+        let submission = recorder.flush_with(device, |encoder| {
+            encoder.resolve_query_set(&self.set, 0..used, &self.resolved.raw, 0);
+            encoder.copy_buffer_to_buffer(&self.resolved.raw, 0, &self.readback.raw, 0, size);
+        })?;
+        self.readback.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
+        device.wait(submission)?;
+        let failed = |error: wgpu::MapRangeError| -> Error { device.failed(error.to_string()) };
+        let view = self.readback.raw.get_mapped_range(..size).map_err(failed)?;
+        let ticks: Vec<u64> = view.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
+        drop(view);
+        self.readback.raw.unmap();
+        let second = f64::from(device.queue.get_timestamp_period()) * 1e-9;
+        // a driver may give two marks in the wrong order where nothing lay between them
+        Ok(ticks.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * second).collect())
+    }
+}

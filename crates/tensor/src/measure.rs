@@ -1,0 +1,45 @@
+//! What measuring a machine gives.
+
+use std::fmt;
+use std::time::Instant;
+
+/// Where the time between two marks comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The device writes timestamps while it works.
+    Device,
+    /// The host's clock, of a machine whose operations have run when they return.
+    Wall,
+    /// The host's clock; a device without timestamps is waited for at every mark, which takes time of its own.
+    WallAndWait,
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Clock::Device => "timestamps of the device",
+            Clock::Wall => "wall clock",
+            Clock::WallAndWait => "wall clock, waiting for the device at every mark",
+        })
+    }
+}
+
+/// What a machine can do at best.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory per second, and of which access.
+    pub bandwidth: f64,
+    /// Which access that was.
+    pub access: &'static str,
+    /// Multiplications and additions per second.
+    pub rate: f64,
+    /// Of which numbers.
+    pub numbers: &'static str,
+}
+
+/// Seconds between neighbouring marks, which are taken away.
+pub(crate) fn intervals(marks: &mut Vec<Instant>) -> Vec<f64> {
+    let intervals = marks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    marks.clear();
+    intervals
+}
