@@ -130,23 +130,24 @@ impl Setup {
 
     /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.
     pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, DeviceInfo)> {
-        let on_cpu = || -> Result<(Plan, DeviceInfo)> {
-            let mut cpu = Cpu::new(self.cpu())?;
-            let plan = phi3_model::plan(&mut cpu, checkpoint, self.decoder())?;
-            Ok((plan, cpu.info().clone()))
-        };
+        self.visit(Planning { setup: self, checkpoint })
+    }
+
+    /// Does something with the machine asked for, whichever it is.
+    pub(crate) fn visit<V: Visit>(&self, visit: V) -> Result<V::Output> {
         #[cfg(feature = "gpu")]
         if self.device != Device::Cpu {
             match gpu::open(&self.device, self) {
-                Ok(mut gpu) => {
-                    let plan = phi3_model::plan(&mut gpu, checkpoint, self.decoder())?;
-                    return Ok((plan, gpu.info().clone()));
-                }
+                Ok(gpu) => return visit.visit(gpu),
                 Err(error) if self.device != Device::Auto => return Err(error),
                 Err(_) => {}
             }
         }
-        on_cpu()
+        #[cfg(not(feature = "gpu"))]
+        if !matches!(self.device, Device::Cpu | Device::Auto) {
+            return Err(without_gpu(&self.device));
+        }
+        visit.visit(Cpu::new(self.cpu())?)
     }
 
     /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.
@@ -160,11 +161,7 @@ impl Setup {
                 self.place(backend, checkpoint, "as asked", progress)
             }
             #[cfg(not(feature = "gpu"))]
-            other => Err(phi3_tensor::Error::NoAdapter {
-                wanted: format!("for {other}"),
-                hint: "this build has no GPU backend: build with the feature `gpu`, or use --device cpu".into(),
-            }
-            .into()),
+            other => Err(without_gpu(other)),
         }
     }
 
@@ -208,6 +205,35 @@ impl Setup {
             other => other,
         }
     }
+}
+
+/// What can be done with any machine.
+pub(crate) trait Visit {
+    type Output;
+    fn visit<B: Backend>(self, backend: B) -> Result<Self::Output>;
+}
+
+struct Planning<'a> {
+    setup: &'a Setup,
+    checkpoint: &'a Checkpoint,
+}
+
+impl Visit for Planning<'_> {
+    type Output = (Plan, DeviceInfo);
+
+    fn visit<B: Backend>(self, mut backend: B) -> Result<Self::Output> {
+        let plan = phi3_model::plan(&mut backend, self.checkpoint, self.setup.decoder())?;
+        Ok((plan, backend.info().clone()))
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+fn without_gpu(device: &Device) -> Error {
+    phi3_tensor::Error::NoAdapter {
+        wanted: format!("for {device}"),
+        hint: "this build has no GPU backend: build with the feature `gpu`, or use --device cpu".into(),
+    }
+    .into()
 }
 
 #[cfg(feature = "gpu")]

@@ -21,6 +21,7 @@ mod error;
 mod generate;
 pub mod memory;
 pub mod perplexity;
+pub mod profile;
 mod quantise;
 pub mod sampler;
 pub mod text;

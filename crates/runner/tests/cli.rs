@@ -350,3 +350,38 @@ fn unknown_flags_are_usage_errors() {
     assert_eq!(self::output(&["--help"]).status.code(), Some(0));
     assert_eq!(self::output(&["--version"]).status.code(), Some(0));
 }
+
+/// On the processor, and on a GPU if there is one.
+#[test]
+fn a_profile_is_a_table_an_object_and_a_picture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let svg = folder.path().join("flame.svg").display().to_string();
+    for device in ["cpu", "gpu"] {
+        let size = ["--device", device, "-p", "9", "-n", "2"];
+        let table = output(&[&["profile", "--svg", &svg][..], &size].concat());
+        if device == "gpu" && stderr(&table).contains("no GPU adapter") {
+            println!("skipped on the GPU: {}", stderr(&table));
+            continue;
+        }
+        assert_eq!(table.status.code(), Some(0), "{}", stderr(&table));
+        let text = stdout(&table);
+        for words in
+            ["limits: ", "prompt: tokens 9, passes 1", "decode: tokens 2, passes 2", "\nmlp.down_proj ", "\nattention "]
+        {
+            assert!(text.contains(words), "{words:?} is not in {text}");
+        }
+        let picture = std::fs::read_to_string(&svg).expect("a picture");
+        assert!(picture.starts_with("<svg ") && picture.contains("<title>layer 4: ") && picture.ends_with("</svg>\n"));
+
+        let object = output(&[&["profile", "--json"][..], &size].concat());
+        let object: serde_json::Value = serde_json::from_str(&stdout(&object)).expect("JSON");
+        let parts = object["decode"]["parts"].as_array().expect("parts");
+        // five operations a layer, the embedding and the head
+        assert_eq!(parts.len(), 5 * 5 + 2);
+        assert!(parts.iter().all(|part| part["calls"] == 2 && part["seconds"].as_f64().is_some_and(|s| s >= 0.0)));
+    }
+    let nowhere = folder.path().join("no/such.svg").display().to_string();
+    let error = output(&["profile", "--device", "cpu", "-p", "2", "-n", "0", "--svg", &nowhere]);
+    assert_error(&error, &["no/such.svg"]);
+    assert_error(&output(&["profile", "--device", "cpu", "-p", "999999"]), &["prompt too long"]);
+}

@@ -44,6 +44,8 @@ pub(super) enum Command {
     Perplexity(Perplexity),
     /// Time prompts and tokens, in llama-bench's tests and formats
     Bench(Bench),
+    /// Show where the time of a prompt and of a token goes, by operation
+    Profile(Profile),
     /// List the GPUs of this machine and what they can do
     Devices(Devices),
 }
@@ -373,6 +375,25 @@ pub(super) struct Bench {
     /// Format on standard output
     #[arg(long, short, value_enum, default_value = "md")]
     pub(super) output: BenchFormat,
+}
+
+/// Tokens are arbitrary; nothing is sampled.
+#[derive(Args)]
+pub(super) struct Profile {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Length of the prompt
+    #[arg(long, short = 'p', value_name = "N", default_value = "128", value_parser = positive)]
+    pub(super) n_prompt: usize,
+    /// Number of tokens that are generated one by one
+    #[arg(long, short, value_name = "N", default_value = "16")]
+    pub(super) n_gen: usize,
+    /// Write a flame graph: bars as wide as they take long
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// How `bench` writes.

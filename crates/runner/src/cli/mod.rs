@@ -10,6 +10,7 @@ mod files;
 mod output;
 mod perplexity;
 mod plan;
+mod profile;
 mod text;
 
 use args::{Cli, Command};
@@ -47,6 +48,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Plan(args)) => plan::plan(&args),
         Some(Command::Perplexity(args)) => perplexity::perplexity(&args),
         Some(Command::Bench(args)) => bench::bench(&args),
+        Some(Command::Profile(args)) => profile::profile(&args),
         Some(Command::Devices(args)) => devices::devices(&args),
     };
     match result {
