@@ -13,16 +13,18 @@ pub(crate) fn machines() -> Vec<Setup> {
     machines
 }
 
-/// The same, the GPU with every tier of kernels that it can run; those that it cannot are printed.
+/// The same, the GPU with every tier of kernels that it can run; those that it cannot are printed. PHI3_TIER names one that is
+/// tested alone.
 pub(crate) fn machines_and_tiers() -> Vec<Setup> {
-    let mut machines = vec![on(Device::Cpu)];
+    let only = std::env::var("PHI3_TIER").ok();
+    let mut machines = if only.is_some() { Vec::new() } else { vec![on(Device::Cpu)] };
     let Some(gpu) = gpu() else { return machines };
-    for tier in phi3_runner::TIERS {
+    for tier in phi3_runner::TIERS.into_iter().filter(|tier| only.as_ref().is_none_or(|only| only == tier)) {
         let setup = Setup { tier: Some(tier.to_owned()), ..gpu.clone() };
         let options = Options { software: true, tier: Tier::from_name(tier), ..Options::default() };
         match Gpu::open(&Select::Any, &options) {
             Ok(_) => machines.push(setup),
-            Err(error @ phi3_tensor::Error::Tier { .. }) => println!("skipped: {error}"),
+            Err(error @ phi3_tensor::Error::Tier { .. }) if only.is_none() => println!("skipped: {error}"),
             Err(error) => panic!("{error}"),
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -28,6 +28,7 @@ const STEPS: [Step; 9] = [
     ("floor", floor),
     ("targets", targets),
     ("test", tests),
+    ("units", units),
     ("readme", readme),
     ("package", package),
 ];
@@ -89,6 +90,34 @@ fn targets() -> Result {
 
 fn tests() -> Result {
     test::run(&test::Arguments { require_gpu: true, rest: Vec::new() })
+}
+
+/// The kernels for matrix units, on a software Vulkan that has some; skipped where such a one cannot be had.
+fn units() -> Result {
+    let script = root().join(".ci/newer-vulkan");
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64"))
+        || !command(&script.display().to_string()).arg("setup").status().is_ok_and(|s| s.success())
+    {
+        println!("skipped: a software Vulkan with matrix units cannot be had here");
+        return Ok(());
+    }
+    let tests = |arguments: &[&str]| {
+        let runner = ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", &script);
+        let test = ["test"].iter().chain(arguments);
+        run_program(cargo().args(test).env(runner.0, runner.1).env("PHI3_TIER", "coop").env("PHI3_GPU", "require"))
+    };
+    tests(&[
+        "-p",
+        "phi3-tensor",
+        "--features",
+        "gpu,reference",
+        "--test",
+        "gpu",
+        "--",
+        "products_of_many",
+        "several_tiles",
+    ])?;
+    tests(&["-p", "phi3-tests", "--test", "root", "--", "golden"])
 }
 
 /// The first command of the README that starts with `cargo run`.
