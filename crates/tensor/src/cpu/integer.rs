@@ -57,7 +57,7 @@ fn run<C: Codes>(level: Level, task: Task<'_>) {
     assert!(task.panel.len() == task.count / C::UNITS * C::BYTES && task.count.is_multiple_of(C::UNITS));
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => {
+        Level::Avx512Vnni | Level::Amx => {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
             unsafe fn go<C: Codes>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
@@ -240,7 +240,7 @@ pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit]
 fn bias(level: Level) -> i32 {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => lanes::Vnni::BIAS,
+        Level::Avx512Vnni | Level::Amx => lanes::Vnni::BIAS,
         _ => lanes::Portable::BIAS,
     }
 }

@@ -20,7 +20,7 @@ macro_rules! dispatch {
         $vis unsafe fn $name(level: Level, $($arg: $ty),*) {
             match level {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Vnni => {
+                Level::Avx512 | Level::Avx512Vnni | Level::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
                     unsafe fn go($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.

@@ -1,19 +1,30 @@
 //! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod cache;
 mod codes;
+#[cfg(all(feature = "reference", target_os = "linux", target_arch = "x86_64"))]
+mod emulated;
 mod integer;
 mod kernels;
 mod lanes;
 mod limits;
+mod many;
 mod matrix;
 mod panel;
 mod plain;
 mod pool;
 mod project;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod units;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use attention::Attend;
 pub use cache::Cache;
@@ -44,10 +55,12 @@ pub struct Options {
     pub pack: Pack,
 }
 
-/// Type of the activations that quantised weights are multiplied with; plain weights always have f32.
+/// Type of the activations that weights are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Whole numbers of eight bits, with a scale for every 32.
+    /// Whole numbers of eight bits, with a scale for every 32, for quantised weights. For many rows of weights in half precision
+    /// whole numbers of fourteen bits, where the processor has AVX-512 VNNI. For many rows of either kind bf16, where it has AMX.
+    /// Single precision otherwise.
     #[default]
     Int8,
     /// Single precision: as exact as the weights, and slow.
@@ -105,6 +118,7 @@ pub struct Cpu {
     normed: Vec<f32>,
     projected: Vec<f32>,
     units: Vec<Unit>,
+    room: many::Room,
     /// A row of an embedding in panels.
     row: Vec<u8>,
     marks: Vec<Instant>,
@@ -166,6 +180,7 @@ impl Cpu {
             normed: Vec::new(),
             projected: Vec::new(),
             units: Vec::new(),
+            room: many::Room::default(),
             row: Vec::new(),
             marks: Vec::new(),
         })

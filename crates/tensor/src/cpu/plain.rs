@@ -7,7 +7,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
 use crate::quant::{self, Block};
-use crate::{DType, Finish};
+use crate::{DType, Finish, Weight};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -20,7 +20,11 @@ pub(super) struct Weights<'a> {
     pub(super) cols: usize,
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
+    pub(super) fn of(weight: &'a Weight) -> Self {
+        Self { bytes: weight.bytes(), dtype: weight.dtype, rows: weight.rows, cols: weight.cols }
+    }
+
     /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
     /// stand the up rows of a gated output; places without an output repeat the last.
     #[inline(always)]

@@ -46,9 +46,9 @@ impl Cpu {
         let x = Input { values, rows, dim: x.dim };
         let out = Output::new(out, width);
         match &weight.store {
+            _ if self.many(x, weight, finish, width, out)? => {}
             Store::Rows(rows) if !weight.dtype.is_quantised() || self.activations == Activations::F32 => {
-                let w = Weights { bytes: rows.bytes(), dtype: rows.dtype, rows: rows.rows, cols: rows.cols };
-                self.plain(x, w, finish, width, out);
+                self.plain(x, Weights::of(rows), finish, width, out);
             }
             _ => self.integers(x, weight, finish, width, out)?,
         }
@@ -116,7 +116,7 @@ impl Cpu {
 }
 
 /// A slice in equal shares, one for each task; the last may be smaller.
-struct Shares<'a, T> {
+pub(super) struct Shares<'a, T> {
     first: *mut T,
     len: usize,
     share: usize,
@@ -127,7 +127,7 @@ struct Shares<'a, T> {
 unsafe impl<T: Send> Sync for Shares<'_, T> {}
 
 impl<'a, T> Shares<'a, T> {
-    fn new(values: &'a mut [T], share: usize) -> Self {
+    pub(super) fn new(values: &'a mut [T], share: usize) -> Self {
         Self { first: values.as_mut_ptr(), len: values.len(), share, lifetime: std::marker::PhantomData }
     }
 
@@ -136,7 +136,7 @@ impl<'a, T> Shares<'a, T> {
     /// # Safety
     ///
     /// Nobody else uses it.
-    unsafe fn take(&self, i: usize) -> &'a mut [T] {
+    pub(super) unsafe fn take(&self, i: usize) -> &'a mut [T] {
         let at = i * self.share;
         assert!(at < self.len);
         // SAFETY: inside the slice; alone by the caller's promise.

@@ -14,6 +14,8 @@ pub enum Level {
     Avx512,
     /// AVX-512 with VNNI, the dot products of bytes.
     Avx512Vnni,
+    /// AVX-512 with VNNI and BF16, and AMX, the products of tiles.
+    Amx,
     /// AArch64's NEON, 128 bits.
     Neon,
     /// NEON with the dot products of bytes.
@@ -22,8 +24,8 @@ pub enum Level {
 
 impl Level {
     /// Every level, widest last.
-    pub const ALL: [Level; 6] =
-        [Level::Portable, Level::Neon, Level::NeonDot, Level::Avx2, Level::Avx512, Level::Avx512Vnni];
+    pub const ALL: [Level; 7] =
+        [Level::Portable, Level::Neon, Level::NeonDot, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Vnni => "avx512-vnni",
+            Level::Amx => "amx",
             Level::Neon => "neon",
             Level::NeonDot => "neon-dot",
         }
@@ -44,11 +47,19 @@ impl Level {
 
     /// The widest level that this processor has.
     pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|level| level.available()).unwrap_or(Level::Portable)
+        Self::ALL.into_iter().rev().find(|level| level.native()).unwrap_or(Level::Portable)
     }
 
-    /// Whether this processor has it.
+    /// Whether it can be used: this processor has it, or a test emulates what it lacks.
     pub fn available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Level::Amx && Level::Avx512Vnni.native() && is_x86_feature_detected!("avx512bf16") {
+            return self.native() || super::amx::emulated();
+        }
+        self.native()
+    }
+
+    fn native(self) -> bool {
         match self {
             Level::Portable => true,
             #[cfg(target_arch = "x86_64")]
@@ -57,13 +68,20 @@ impl Level {
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
-                Level::Avx2.available()
+                Level::Avx2.native()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => Level::Avx512.available() && is_x86_feature_detected!("avx512vnni"),
+            Level::Avx512Vnni => Level::Avx512.native() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => {
+                Level::Avx512Vnni.native()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512dq")
+                    && super::amx::available()
+            }
             #[cfg(target_arch = "aarch64")]
             Level::Neon => true,
             #[cfg(target_arch = "aarch64")]
@@ -80,6 +98,7 @@ impl fmt::Display for Level {
             Level::Avx2 => "AVX2",
             Level::Avx512 => "AVX-512",
             Level::Avx512Vnni => "AVX-512 VNNI",
+            Level::Amx => "AMX",
             Level::Neon => "NEON",
             Level::NeonDot => "NEON dot product",
         })

@@ -1,0 +1,297 @@
+//! Products of many rows by AMX: weights of every type become tiles of bf16, activations too, sums are in single precision.
+//!
+//! A task takes a few pairs of panels, turns [`DEPTH`] elements of their rows into tiles that stay in the second-level cache,
+//! and multiplies them with all activations before it takes the next.
+
+use super::amx::{self, Tiles};
+use super::codes::{self, Codes};
+use super::integer::units_of;
+use super::kernels::{self, Input, Output};
+use super::lanes::{Lanes, Vnni};
+use super::matrix::{Matrix, Store};
+use super::panel::PANEL;
+use super::plain::Weights;
+use super::simd::Level;
+use super::transpose::rows_of_half;
+use super::units::UNIT;
+use crate::{DType, Finish};
+use std::arch::x86_64::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Rows of activations in two tiles.
+pub(super) const ROWS: usize = 32;
+
+/// Elements of a row that are tiles at once; a multiple of every type's block.
+const DEPTH: usize = 1024;
+
+/// Bytes of a task's tiles of weights.
+const RESIDENT: usize = 512 << 10;
+
+/// 32 bf16, or sixteen f32.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Line([u8; 64]);
+
+/// Lines of a tile.
+const LINES: usize = amx::TILE / size_of::<Line>();
+
+/// Rows from which on it is faster than other products.
+const MANY: usize = 24;
+
+/// Whether a level multiplies so many rows this way.
+pub(super) fn suits(level: Level, dtype: DType, rows: usize) -> bool {
+    rows >= MANY && level == Level::Amx && dtype != DType::F32
+}
+
+/// Lines that activations take.
+pub(super) fn lines(rows: usize, cols: usize) -> usize {
+    rows.next_multiple_of(ROWS) * units_of(cols)
+}
+
+/// Rows `block * ROWS ..` as tiles: two of each unit, sixteen rows each.
+///
+/// # Safety
+///
+/// The level is [`Level::Amx`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
+    for (i, lines) in out.chunks_exact_mut(LINES).enumerate() {
+        let (unit, half) = (i / 2, i % 2);
+        for (r, line) in lines.iter_mut().enumerate() {
+            let row = block * ROWS + half * LINES + r;
+            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(unit * UNIT).min(x.dim)..] } else { &[] };
+            // SAFETY: masks leave out what is past the row.
+            unsafe {
+                let of = |from: usize| {
+                    let mask = ((1u32 << rest.len().saturating_sub(from).min(16)) - 1) as u16;
+                    _mm512_maskz_loadu_ps(mask, rest.as_ptr().wrapping_add(from))
+                };
+                store(line, bits(_mm512_cvtne2ps_pbh(of(16), of(0))));
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// A task's tiles of weights, its sums, and a panel that is interleaved when it is needed.
+    static ROOM: Cell<(Vec<Line>, Vec<Line>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
+}
+
+/// How a matrix is shared out.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Pairs of panels: gates with ups, or neighbours.
+    pairs: usize,
+    /// Elements that are tiles at once.
+    depth: usize,
+    /// Pairs of a task.
+    share: usize,
+}
+
+impl Plan {
+    pub(super) fn of(w: &Matrix, threads: usize) -> Self {
+        let pairs = w.order.panels().div_ceil(2);
+        // a panel that is interleaved anew is taken whole
+        let whole = w.dtype.is_quantised() && matches!(w.store, Store::Rows(_));
+        let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(UNIT);
+        let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, 8);
+        Self { pairs, depth, share: pairs.div_ceil(threads * 4).clamp(1, most) }
+    }
+
+    pub(super) fn tasks(self) -> usize {
+        self.pairs.div_ceil(self.share)
+    }
+}
+
+/// What a task multiplies.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// Activations, block by block of rows, as [`round`] makes them.
+    pub(super) tiles: &'a [Line],
+    pub(super) rows: usize,
+    pub(super) weight: &'a Matrix,
+    pub(super) plan: Plan,
+    pub(super) finish: Finish,
+    /// Outputs of a row.
+    pub(super) width: usize,
+}
+
+/// Share `share` of the outputs, of all rows.
+///
+/// # Safety
+///
+/// The level is [`Level::Amx`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
+    let Task { tiles, rows, weight, plan, .. } = task;
+    let units = units_of(weight.cols);
+    let blocks = rows.div_ceil(ROWS);
+    assert!(tiles.len() >= lines(rows, weight.cols));
+    let pairs = share * plan.share..((share + 1) * plan.share).min(plan.pairs);
+    let (mut b, mut c, mut panel) = ROOM.take();
+    let deep = plan.depth / UNIT;
+    let zero: Line = bytemuck::Zeroable::zeroed();
+    b.resize(b.len().max(pairs.len() * deep * 2 * LINES), zero);
+    c.resize(c.len().max(blocks * pairs.len() * 4 * LINES), zero);
+    // SAFETY: the level has tiles.
+    let registers = unsafe { Tiles::new() };
+    for first in (0..units).step_by(deep.max(1)) {
+        let taken = first..(first + deep).min(units);
+        for (pair, b) in pairs.clone().zip(b.chunks_exact_mut(deep * 2 * LINES)) {
+            for side in 0..2 {
+                // SAFETY: the level has AVX-512.
+                unsafe { fill(weight, 2 * pair + side, taken.clone(), &mut panel, b, side) };
+            }
+        }
+        for block in 0..blocks {
+            let a = &tiles[(block * units + first) * 2 * LINES..][..taken.len() * 2 * LINES];
+            for (j, pair) in pairs.clone().enumerate() {
+                let b = &b[j * deep * 2 * LINES..][..taken.len() * 2 * LINES];
+                let c = &mut c[(block * pairs.len() + j) * 4 * LINES..][..4 * LINES];
+                let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
+                // SAFETY: two tiles of a unit in each, four of sums; there is a unit.
+                unsafe { registers.multiply(a, b, c.as_mut_ptr().cast(), taken.len(), first == 0) };
+                if taken.end == units {
+                    give(task, block, pair, c, out);
+                }
+            }
+        }
+    }
+    ROOM.set((b, c, panel));
+}
+
+/// Finishes the sums of a block of rows and a pair of panels.
+fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_>) {
+    let first = block * ROWS;
+    let taken = ROWS.min(task.rows - first);
+    // SAFETY: a line is sixteen f32, of a larger alignment, and any bits are f32.
+    let sums: &[[f32; PANEL]] = unsafe { std::slice::from_raw_parts(sums.as_ptr().cast(), sums.len()) };
+    let (left, right) = sums.split_at(ROWS);
+    let put = |sums: &[[f32; PANEL]], ups: &[[f32; PANEL]], column: usize| {
+        let cells = column * PANEL..((column + 1) * PANEL).min(task.width);
+        if !cells.is_empty() {
+            kernels::finish(Level::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
+        }
+    };
+    if task.finish == Finish::SiluGate {
+        put(left, right, pair);
+    } else {
+        put(left, left, 2 * pair);
+        put(right, right, 2 * pair + 1);
+    }
+}
+
+/// Units `units` of panel i as tiles: of each unit that of side 0, then that of side 1. Zeros stand for a panel that is not there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, out: &mut [Line], side: usize) {
+    let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(units.len());
+    if i >= w.order.panels() {
+        tiles.for_each(|tile| tile.fill(bytemuck::Zeroable::zeroed()));
+        return;
+    }
+    if let (false, Store::Rows(weight)) = (w.dtype.is_quantised(), &w.store) {
+        let (rows, cols) = (weight.rows, weight.cols);
+        let weights = Weights { bytes: weight.bytes(), dtype: w.dtype, rows, cols };
+        for (unit, tile) in units.zip(&mut tiles) {
+            // SAFETY: AVX-512 is there; the rows are the weight's.
+            unsafe {
+                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), unit * UNIT)) {
+                    store(line, if w.dtype == DType::F16 { halves_to_bf16(pairs) } else { pairs });
+                }
+            }
+        }
+        return;
+    }
+    let panel = w.panel(i, room);
+    // SAFETY: AVX-512 and VNNI are there.
+    unsafe {
+        match w.dtype {
+            DType::F32 | DType::F16 | DType::Bf16 => {}
+            DType::Q8_0 => widen::<codes::Q8_0>(panel, units, tiles),
+            DType::Q4_0 => widen::<codes::Q4_0>(panel, units, tiles),
+            DType::Q4_1 => widen::<codes::Q4_1>(panel, units, tiles),
+            DType::Q5_0 => widen::<codes::Q5_0>(panel, units, tiles),
+            DType::Q5_1 => widen::<codes::Q5_1>(panel, units, tiles),
+            DType::Q2K => widen::<codes::Q2K>(panel, units, tiles),
+            DType::Q3K => widen::<codes::Q3K>(panel, units, tiles),
+            DType::Q4K => widen::<codes::Q4K>(panel, units, tiles),
+            DType::Q5K => widen::<codes::Q5K>(panel, units, tiles),
+            DType::Q6K => widen::<codes::Q6K>(panel, units, tiles),
+            DType::Iq4Nl => widen::<codes::Iq4Nl>(panel, units, tiles),
+            DType::Iq4Xs => widen::<codes::Iq4Xs>(panel, units, tiles),
+        }
+    }
+}
+
+/// Units of a panel as bf16.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
+    assert!(panel.len() / C::BYTES * C::UNITS >= units.end);
+    let too_high = if C::SIGNED { Vnni::BIAS } else { C::OFFSET };
+    for (unit, tile) in units.zip(tiles) {
+        let (block, u) = (unit / C::UNITS, unit % C::UNITS);
+        // SAFETY: the block lies in the panel.
+        unsafe {
+            let block = panel.as_ptr().add(block * C::BYTES);
+            let head = C::head::<Vnni>(block, 0);
+            let quads = C::codes::<Vnni>(block, 0, u);
+            let mut scale = C::scale::<Vnni>(head, block, 0, u, 0);
+            for (q, quad) in quads.into_iter().enumerate() {
+                if C::SIXTEENS && q == 4 {
+                    scale = C::scale::<Vnni>(head, block, 0, u, 1);
+                }
+                let min = if C::MINIMA { scale[1] } else { _mm512_setzero_ps() };
+                let start = _mm512_fnmadd_ps(_mm512_set1_ps(too_high as f32), scale[0], min);
+                let byte = |bits: __m512i| {
+                    let code = _mm512_cvtepi32_ps(_mm512_and_si512(bits, _mm512_set1_epi32(255)));
+                    _mm512_fmadd_ps(code, scale[0], start)
+                };
+                let pair = |low, high| paired(_mm512_cvtne2ps_pbh(high, low));
+                let (b0, b1) = (byte(quad), byte(_mm512_srli_epi32(quad, 8)));
+                let (b2, b3) = (byte(_mm512_srli_epi32(quad, 16)), byte(_mm512_srli_epi32(quad, 24)));
+                store(&mut tile[2 * q], pair(b0, b1));
+                store(&mut tile[2 * q + 1], pair(b2, b3));
+            }
+        }
+    }
+}
+
+/// Sixteen numbers, then sixteen others, as pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn paired(numbers: __m512bh) -> __m512i {
+    const INDICES: [u16; 32] = {
+        let mut indices = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            indices[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        indices
+    };
+    // SAFETY: as many bytes.
+    let indices = unsafe { _mm512_loadu_si512(INDICES.as_ptr().cast()) };
+    _mm512_permutexvar_epi16(indices, bits(numbers))
+}
+
+/// Pairs of halves as pairs of bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn halves_to_bf16(pairs: __m512i) -> __m512i {
+    let low = _mm512_cvtph_ps(_mm512_castsi512_si256(pairs));
+    bits(_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(pairs)), low))
+}
+
+#[inline(always)]
+fn bits(numbers: __m512bh) -> __m512i {
+    // SAFETY: as many bits.
+    unsafe { std::mem::transmute(numbers) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(line: &mut Line, bits: __m512i) {
+    // SAFETY: as many bytes, and their alignment.
+    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), bits) }
+}

@@ -1,0 +1,192 @@
+//! Products of many rows with weights of half precision, in whole numbers of fourteen bits: AVX-512 VNNI multiplies twice as
+//! many of these at once as numbers in single precision.
+//!
+//! Activations and weights become multiples, below [`LARGEST`], of a scale for each 32 elements. Products of 32 are summed
+//! exactly, then scaled and added in f32. What is rounded off is at most 1/16382 of the largest of 32: as small as the
+//! rounding of half precision, and a 64th of that of eight bits.
+
+use super::kernels::{self, Output, dispatch};
+use super::panel::{Order, PANEL};
+use super::plain::Weights;
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Level, Portable, Simd};
+use super::transpose::rows_of_half;
+use super::units::UNIT;
+use crate::{DType, Finish};
+use std::arch::x86_64::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Largest multiple: 32 products of two of them fit in 32 bits.
+const LARGEST: f32 = 8191.0;
+
+/// Rows of activations that the kernel takes at once.
+pub(super) const TILE: usize = 8;
+
+/// A unit of a row.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Word {
+    /// Two words each.
+    pairs: [i32; UNIT / 2],
+    scale: f32,
+}
+
+/// Rows from which on it is faster than single precision.
+const MANY: usize = 16;
+
+/// Whether a level multiplies so many rows this way.
+pub(super) fn suits(level: Level, dtype: DType, rows: usize) -> bool {
+    rows >= MANY && matches!(level, Level::Avx512Vnni | Level::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
+}
+
+dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [Word]));
+
+/// Units of a row, [`TILE`] apart. What is missing at the end of the row counts as zero.
+#[inline(always)]
+unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [Word]) {
+    // adding this rounds to a whole number, ties to even, in the lowest bits
+    const ROUND: f32 = 12_582_912.0;
+    for (from, to) in x.chunks(UNIT).zip(out.iter_mut().step_by(TILE)) {
+        let mut unit = [0.0; UNIT];
+        unit[..from.len()].copy_from_slice(from);
+        // magnitudes order as their bits do, and a NaN is the largest
+        let most = f32::from_bits(unit.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
+        // the inverse of less might be infinite
+        let inverse = if most > 1e-32 { LARGEST / most } else { 0.0 };
+        let words: &mut [i16; UNIT] = bytemuck::cast_mut(&mut to.pairs);
+        for (to, v) in words.iter_mut().zip(unit) {
+            *to = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i16;
+        }
+        to.scale = most / LARGEST;
+    }
+}
+
+/// A row of activations; `out` begins at the row's place in its tile.
+pub(super) fn quantise(level: Level, x: &[f32], out: &mut [Word]) {
+    assert!(out.len() > (x.len().div_ceil(UNIT).max(1) - 1) * TILE);
+    // SAFETY: the level is available; plain loops over slices.
+    unsafe { quantise_row(level, x, out) }
+}
+
+/// A unit of sixteen rows of a weight: pairs of words, a pair of each row side by side.
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Block {
+    pairs: [[i32; PANEL]; UNIT / 2],
+    scales: [f32; PANEL],
+}
+
+thread_local! {
+    /// Panels of a gate and its up, as words.
+    static ROOM: Cell<[Vec<Block>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+}
+
+/// What a task multiplies: activations as words, `count` units of each row, tile by tile and unit by unit.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    pub(super) units: &'a [Word],
+    pub(super) count: usize,
+    pub(super) rows: usize,
+}
+
+/// Output panels `columns` of all rows.
+pub(super) fn project(
+    level: Level,
+    x: Words<'_>,
+    w: Weights<'_>,
+    finish: Finish,
+    columns: Range<usize>,
+    out: Output<'_>,
+    width: usize,
+) {
+    let order = Order { rows: w.rows, gated: finish == Finish::SiluGate };
+    let sides = if order.gated { 2 } else { 1 };
+    assert!(x.units.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.cols.div_ceil(UNIT));
+    assert!(suits(level, w.dtype, x.rows));
+    let mut room = ROOM.take();
+    let mut sums = [[[0.0; PANEL]; TILE]; 2];
+    for column in columns {
+        for (side, blocks) in room.iter_mut().enumerate().take(sides) {
+            blocks.resize(x.count, bytemuck::Zeroable::zeroed());
+            // SAFETY: the level has AVX-512.
+            unsafe { pack(w, order.of(column * sides + side), blocks) };
+        }
+        let cells = column * PANEL..((column + 1) * PANEL).min(width);
+        for first in (0..x.rows).step_by(TILE) {
+            let taken = TILE.min(x.rows - first);
+            let units = &x.units[first * x.count..][..TILE * x.count];
+            for (blocks, sums) in room.iter().zip(&mut sums).take(sides) {
+                // SAFETY: the level has AVX-512 VNNI; there are as many blocks as units of a row.
+                unsafe { multiply(blocks, units, sums) };
+            }
+            let [sums, ups] = &sums;
+            kernels::finish(level, finish, &sums[..taken], &ups[..taken], first, cells.clone(), out);
+        }
+    }
+    ROOM.set(room);
+}
+
+/// Rows `rows` of a weight, sixteen at most, as words; zeros in place of missing rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
+    for (u, block) in blocks.iter_mut().enumerate() {
+        // SAFETY: AVX-512 is there; the rows are the weight's.
+        unsafe {
+            let pairs = rows_of_half(w, rows.clone(), u * UNIT);
+            let mut most = _mm512_setzero_si512();
+            for pair in pairs {
+                // magnitudes order as their bits do, and a NaN is the largest
+                most = _mm512_max_epu16(most, _mm512_and_si512(pair, _mm512_set1_epi32(0x7fff_7fff)));
+            }
+            let most = _mm512_max_epu32(_mm512_and_si512(most, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(most, 16));
+            let widen = |low| match w.dtype {
+                DType::Bf16 => _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)),
+                _ => _mm512_cvtph_ps(_mm512_cvtepi32_epi16(low)),
+            };
+            let most = widen(most);
+            // the inverse of less might be infinite; that of a NaN is one
+            let some = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(most, _mm512_set1_ps(1e-32));
+            let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(LARGEST), most);
+            for (to, pair) in block.pairs.iter_mut().zip(pairs) {
+                let high = match w.dtype {
+                    DType::Bf16 => _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(-65536))),
+                    _ => widen(_mm512_srli_epi32(pair, 16)),
+                };
+                let low = _mm512_cvtps_epi32(_mm512_mul_ps(widen(pair), inverse));
+                let high = _mm512_slli_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(high, inverse)), 16);
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high));
+            }
+            _mm512_storeu_ps(block.scales.as_mut_ptr(), _mm512_mul_ps(most, _mm512_set1_ps(1.0 / LARGEST)));
+        }
+    }
+}
+
+/// The products of sixteen rows of a weight with a tile of activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply(blocks: &[Block], units: &[Word], sums: &mut [[f32; PANEL]; TILE]) {
+    let mut acc = [_mm512_setzero_ps(); TILE];
+    for (block, units) in blocks.iter().zip(units.as_chunks::<TILE>().0) {
+        let mut whole = [_mm512_setzero_si512(); TILE];
+        for (p, pair) in block.pairs.iter().enumerate() {
+            // SAFETY: sixteen numbers.
+            let pair = unsafe { _mm512_loadu_si512(pair.as_ptr().cast()) };
+            for (whole, unit) in whole.iter_mut().zip(units) {
+                *whole = _mm512_dpwssd_epi32(*whole, pair, _mm512_set1_epi32(unit.pairs[p]));
+            }
+        }
+        // SAFETY: sixteen numbers.
+        let scales = unsafe { _mm512_loadu_ps(block.scales.as_ptr()) };
+        for ((acc, whole), unit) in acc.iter_mut().zip(whole).zip(units) {
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(unit.scale));
+            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, *acc);
+        }
+    }
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        // SAFETY: sixteen numbers.
+        unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), acc) };
+    }
+}
