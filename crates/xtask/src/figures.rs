@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         }
     }
     let commit = output(command("git").args(["rev-parse", "--short", "HEAD"])).unwrap_or_default();
-    let text = summary::text(&figures.out, commit.trim(), &figures.done, start.elapsed());
+    let text = summary::text(&figures.out, commit.trim(), figures.quick, &figures.done, start.elapsed());
     let file = figures.out.join("summary.md");
     std::fs::write(&file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
     println!("\n{text}\n{}", file.display());

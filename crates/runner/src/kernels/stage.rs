@@ -163,7 +163,8 @@ impl<B: Backend> Stage<B> {
     /// Room for a pass of `rows` rows, and numbers in it.
     fn activations(&self, b: &mut B, rows: usize) -> Result<Activations<B>> {
         let (width, width_out) = (self.subject.width(self.op), self.subject.width_out(self.op));
-        let bytes = (rows as u64).saturating_mul(4 * (width + width_out) as u64);
+        // twice, because a machine may need as much to work in
+        let bytes = (rows as u64).saturating_mul(2 * 4 * (width + width_out) as u64);
         room(b.info(), "activations", bytes)?;
         let table = filling(b, width)?;
         let mut x = b.rows("x", rows, width)?;
