@@ -15,13 +15,16 @@ use phi3_tensor::{Backend, Clock, DType, Limits};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+/// An operation, and the type of its weights if it has any.
+pub type Kernel = (Op, Option<DType>);
+
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The model's sizes.
     pub subject: Subject,
     /// Operations, and the types of their weights; an operation without weights stands there once, with none.
-    pub kernels: Vec<(Op, Option<DType>)>,
+    pub kernels: Vec<Kernel>,
     /// Numbers of rows: 1 is a decoded token, more are a prompt or several sequences.
     pub rows: Vec<usize>,
     /// How long each case may take.

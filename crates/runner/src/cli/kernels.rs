@@ -5,7 +5,7 @@ use super::output::{self, Outcome};
 use super::rows::{Markdown, Record, Writer, plain};
 use phi3_model::{Checkpoint, Config, variant};
 use phi3_runner::Result;
-use phi3_runner::kernels::{self, Effort, Machine, Op, Plan, Row, Subject};
+use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
 use phi3_tensor::DType;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -45,8 +45,7 @@ fn plan(args: &Kernels) -> Result<Plan> {
         Some(path) => described(path)?,
     };
     let types = if args.types.is_empty() { vec![DType::Bf16] } else { args.types.clone() };
-    let named: Vec<(Op, Option<DType>)> =
-        types.iter().flat_map(|&dtype| with_weights().map(move |op| (op, Some(dtype)))).collect();
+    let named: Vec<Kernel> = types.iter().flat_map(|&dtype| with_weights().map(move |op| (op, Some(dtype)))).collect();
     let mut kernels = if args.types.is_empty() && !own.is_empty() { own } else { named };
     kernels.extend(Op::ALL.into_iter().filter(|op| !op.has_weights()).map(|op| (op, None)));
     let effort = Effort { samples: args.repetitions, time: TIME };
@@ -59,7 +58,7 @@ fn with_weights() -> impl Iterator<Item = Op> {
 }
 
 /// Sizes of a checkpoint or of a `config.json`, and the types of a checkpoint's weights.
-fn described(path: &Path) -> Result<(Config, Vec<(Op, Option<DType>)>)> {
+fn described(path: &Path) -> Result<(Config, Vec<Kernel>)> {
     if path.extension().is_some_and(|extension| extension == "json") {
         return Ok((Config::read(path)?, Vec::new()));
     }
