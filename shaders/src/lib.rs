@@ -584,8 +584,7 @@ impl Op {
 
 /// Every kernel, with the least tier that has it.
 pub fn all() -> Vec<(Tier, Kernel)> {
-    let mut all: Vec<(Tier, Kernel)> = Vec::new();
-    let mut names = HashSet::new();
+    let (mut all, mut names) = (Vec::new(), HashSet::new());
     for tier in Tier::ALL {
         for op in Op::all(tier) {
             let kernel = op.kernel(tier);

@@ -4,7 +4,8 @@ use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// The machines of this computer that tests run on: the CPU, and a GPU if there is one, software ones included.
+/// The machines of this computer that tests run on: the CPU, and a GPU if there is one, software ones included; PHI3_ADAPTER
+/// names it where there are several.
 ///
 /// Where there is no adapter the reason is printed; with PHI3_GPU=require it is a failure.
 pub(crate) fn machines() -> Vec<Setup> {
@@ -22,7 +23,8 @@ pub(crate) fn machines_and_tiers() -> Vec<Setup> {
     for tier in phi3_runner::TIERS.into_iter().filter(|tier| only.as_ref().is_none_or(|only| only == tier)) {
         let setup = Setup { tier: Some(tier.to_owned()), ..gpu.clone() };
         let options = Options { software: true, tier: Tier::from_name(tier), ..Options::default() };
-        match Gpu::open(&Select::Any, &options) {
+        let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
+        match Gpu::open(&select, &options) {
             Ok(_) => machines.push(setup),
             Err(error @ phi3_tensor::Error::Tier { .. }) if only.is_none() => println!("skipped: {error}"),
             Err(error) => panic!("{error}"),
@@ -35,7 +37,7 @@ pub(crate) fn machines_and_tiers() -> Vec<Setup> {
 pub(crate) fn gpu() -> Option<Setup> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     match MISSING.get_or_init(|| phi3_tensor::gpu::adapters().err().map(|error| error.to_string())) {
-        None => Some(on(Device::Gpu)),
+        None => Some(on(std::env::var("PHI3_ADAPTER").map_or(Device::Gpu, Device::Name))),
         Some(reason) if std::env::var("PHI3_GPU").as_deref() == Ok("require") => panic!("{reason}"),
         Some(reason) => {
             println!("skipped on the GPU: {reason}");

@@ -29,6 +29,7 @@ mod rope;
 mod safetensors;
 mod sequence;
 mod shard;
+mod variant;
 
 pub use advance::{Advance, Step, advance};
 pub use checkpoint::Checkpoint;
@@ -40,3 +41,4 @@ pub use plan::{Plan, plan};
 pub use recipe::Recipe;
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
+pub use variant::{variant, variants};

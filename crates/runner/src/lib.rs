@@ -19,6 +19,7 @@ mod device;
 mod engine;
 mod error;
 mod generate;
+pub mod kernels;
 pub mod memory;
 pub mod perplexity;
 pub mod profile;

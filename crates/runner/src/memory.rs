@@ -11,7 +11,12 @@ const SMALLER: [&str; 6] = ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k_
 /// the processor and for drivers that compute on it. wgpu does not tell what a card has.
 pub fn available(device: &DeviceInfo) -> Option<u64> {
     let ours = matches!(device.kind, DeviceKind::Cpu | DeviceKind::SoftwareGpu);
-    let memory = ours.then(|| std::fs::read_to_string("/proc/meminfo").ok()).flatten()?;
+    ours.then(of_computer).flatten()
+}
+
+/// Bytes that can be had of the computer's own memory, where the system says.
+pub(crate) fn of_computer() -> Option<u64> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let bytes = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
     Some(group().map_or(bytes, |group| group.min(bytes)))

@@ -385,3 +385,71 @@ fn a_profile_is_a_table_an_object_and_a_picture() {
     assert_error(&error, &["no/such.svg"]);
     assert_error(&output(&["profile", "--device", "cpu", "-p", "999999"]), &["prompt too long"]);
 }
+
+fn kernels(args: &[&str]) -> Output {
+    let tiny = checkpoint("phi-3-mini-4k");
+    output(&[&["bench", "kernels", "-m", &tiny, "--rows", "1,3", "--context", "40", "-r", "2"], args].concat())
+}
+
+/// On the processor, and on a GPU if there is one.
+#[test]
+fn bench_kernels_has_a_row_for_every_operation_type_and_number_of_rows() {
+    let with_weights = ["embed", "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"];
+    for device in ["cpu", "gpu"] {
+        let output = kernels(&["--device", device, "--type", "f16,q4_0", "-o", "json"]);
+        if device == "gpu" && stderr(&output).contains("no GPU adapter") {
+            println!("skipped on the GPU: {}", stderr(&output));
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON");
+        let has = |op: &str, kind: &str, count: u64| {
+            rows.iter().filter(|row| row["op"] == op && row["type"] == kind && row["rows"] == count).count() == 1
+        };
+        for count in [1, 3] {
+            for op in with_weights {
+                assert!(has(op, "f16", count) && has(op, "q4_0", count), "{op}, {count} rows");
+            }
+            assert!(has("norm", "f32", count) && has("attention", "f32", count));
+        }
+        let chosen = if device == "gpu" { 2 } else { 0 };
+        assert_eq!(rows.len(), 2 * (2 * with_weights.len() + 2) + chosen);
+        for row in &rows {
+            let positive = |name: &str| row[name].as_f64().is_some_and(|value| value > 0.0 && value.is_finite());
+            let numbers = ["us", "bytes", "gb_per_s", "percent_of_bandwidth", "limit_gb_per_s", "limit_gflop_per_s"];
+            assert!(numbers.into_iter().all(positive), "{row:#}");
+            // what multiplies nothing has no rate
+            let multiplies = !["embed", "likeliest", "sample"].iter().any(|op| row["op"] == *op);
+            assert_eq!(multiplies, positive("percent_of_rate"), "{row:#}");
+            assert!(row["error"].is_null() && row["clock"].is_string() && !row["bound"].is_null(), "{row:#}");
+        }
+    }
+}
+
+#[test]
+fn bench_kernels_takes_a_model_s_own_types_and_says_what_it_cannot_measure() {
+    // rows of 192 are no whole blocks of 256
+    let table = stdout(&kernels(&["--device", "cpu", "--type", "q4_k"]));
+    assert!(table.contains("limits: ") && table.contains("| o_proj       | [192, 192]"), "{table}");
+    assert_eq!(table.matches("not measured: tensor ").count(), 10, "{table}");
+    let own = stdout(&kernels(&["--device", "cpu", "-o", "csv"]));
+    assert_eq!(own.lines().count(), 1 + 2 * 8, "{own}");
+    assert_eq!(own.matches("\"bf16\"").count(), 2 * 6, "{own}");
+    assert_error(&output(&["bench", "kernels", "--variant", "phi-9"]), &["phi-9", "phi-4-mini"]);
+    assert_error(&output(&["bench", "kernels", "--type", "q9"]), &["q9", "q8_0"]);
+}
+
+#[test]
+fn a_bench_test_that_fails_does_not_lose_the_others() {
+    let size = ["bench", "--device", "cpu", "-p", "4", "-n", "0", "-r", "1", "-o", "json"];
+    let deep = output(&[&size[..], &["-d", "0,99999,8"]].concat());
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&deep.stdout).expect("JSON");
+    assert_eq!(rows.iter().map(|row| row["n_depth"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(8)]);
+    assert_eq!(deep.status.code(), Some(2));
+    assert!(stderr(&deep).contains("pp4 @ d99999") && stderr(&deep).contains("prompt too long"), "{}", stderr(&deep));
+    let model = checkpoint("phi-3-mini-4k");
+    let missing = output(&[&size[..], &["-m", "no/such/model", "-m", &model]].concat());
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&missing.stdout).expect("JSON");
+    assert!(rows.len() == 1 && rows[0]["model_filename"] == model.as_str());
+    assert!(missing.status.code() == Some(2) && stderr(&missing).contains("no/such/model"), "{}", stderr(&missing));
+}

@@ -1,7 +1,8 @@
-//! The project's own commands: `cargo xtask test`, `ci`, `tidy`, `synth`.
+//! The project's own commands: `cargo xtask test`, `ci`, `tidy`, `synth`, `gpu-figures`.
 
 mod ci;
 mod dependencies;
+mod figures;
 mod process;
 mod synth;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     Package,
     /// Write a full-size checkpoint with random weights
     Synth(synth::Arguments),
+    /// Test and measure a GPU; everything lands in one folder
+    GpuFigures(figures::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Package => ci::package(),
         Command::Synth(arguments) => synth::run(&arguments),
+        Command::GpuFigures(arguments) => figures::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,18 @@
 //! What can be typed.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+mod bench;
+mod values;
+
+pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
+
+use clap::{Args, Parser, Subcommand};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use values::{activations, bytes, kv_type, level, pack, positive, threads};
 
 /// Run Microsoft's Phi-3 models on the CPU or on any GPU.
 ///
@@ -57,23 +63,8 @@ pub(super) struct ModelArgs {
     /// the program]
     #[arg(long, short, value_name = "PATH")]
     pub(super) model: Option<PathBuf>,
-    /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
-    #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
-    device: Device,
-    /// Threads of the CPU backend [default: all that this process may use]
-    #[arg(long, short, value_name = "N", value_parser = threads)]
-    threads: Option<usize>,
-    /// Instruction set of the CPU backend: avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
-    #[arg(long, value_name = "LEVEL", value_parser = level)]
-    level: Option<Level>,
-    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
-    /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
-    #[arg(long, value_name = "TYPE", value_parser = activations)]
-    pub(super) activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
-    /// mapped: an instant start, slower tokens)
-    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
-    pack: Pack,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// Tokens of a prompt that are computed at once
     #[arg(long, value_name = "N", value_parser = positive)]
     chunk: Option<usize>,
@@ -81,12 +72,6 @@ pub(super) struct ModelArgs {
     /// long, or short
     #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
     pub(super) longrope: RopePolicy,
-    /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
-    #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
-    tier: Option<String>,
-    /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    max_binding: Option<u64>,
     /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
     #[arg(long, value_name = "TYPE")]
     quant: Option<Recipe>,
@@ -99,6 +84,34 @@ pub(super) struct ModelArgs {
     /// Print no progress, notes or statistics
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+/// Which machine, and how it computes.
+#[derive(Args, Clone)]
+pub(super) struct MachineArgs {
+    /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
+    #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Threads of the CPU backend [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+    /// Instruction set of the CPU backend: avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
+    /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
+    /// mapped: an instant start, slower tokens)
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
+    /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
+    #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
+    tier: Option<String>,
+    /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_binding: Option<u64>,
 }
 
 /// How tokens are chosen.
@@ -324,59 +337,6 @@ pub(super) struct Perplexity {
     pub(super) json: bool,
 }
 
-/// Options are llama-bench's where it has them; lists have commas between.
-#[derive(Args)]
-pub(super) struct Bench {
-    /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
-    #[arg(long, short, value_name = "PATH")]
-    model: Vec<PathBuf>,
-    /// Lengths of prompts
-    #[arg(long, short = 'p', value_name = "N", value_delimiter = ',', default_value = "512")]
-    pub(super) n_prompt: Vec<usize>,
-    /// Numbers of tokens that are generated one by one
-    #[arg(long, short, value_name = "N", value_delimiter = ',', default_value = "128")]
-    pub(super) n_gen: Vec<usize>,
-    /// A prompt and tokens after it, timed together; also -pg
-    #[arg(long, value_name = "PP,TG", value_parser = super::bench::pair)]
-    pub(super) pg: Vec<(usize, usize)>,
-    /// Tokens that are there before
-    #[arg(long, short = 'd', value_name = "N", value_delimiter = ',', default_value = "0")]
-    pub(super) n_depth: Vec<usize>,
-    /// How often each test is timed
-    #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
-    pub(super) repetitions: usize,
-    /// Numbers of threads [default: all that this process may use]
-    #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
-    threads: Vec<usize>,
-    /// Tokens of a prompt that are computed at once; also -ub
-    #[arg(long, value_name = "N", default_value = "512", value_parser = positive)]
-    pub(super) ubatch: usize,
-    /// Types of the key/value cache; also -ctk
-    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
-    kv: Vec<KvType>,
-    /// auto, cpu, gpu, gpu:N, or part of an adapter's name
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: Device,
-    /// Instruction set of the CPU backend
-    #[arg(long, value_name = "LEVEL", value_parser = level)]
-    level: Option<Level>,
-    /// What the CPU backend multiplies quantised weights with: int8 or f32
-    #[arg(long, value_name = "TYPE", value_parser = activations)]
-    activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load or never
-    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
-    pack: Pack,
-    /// Quantise f32, f16 and bf16 weights while loading
-    #[arg(long, value_name = "TYPE")]
-    quant: Option<Recipe>,
-    /// Begin without an untimed run
-    #[arg(long)]
-    pub(super) no_warmup: bool,
-    /// Format on standard output
-    #[arg(long, short, value_enum, default_value = "md")]
-    pub(super) output: BenchFormat,
-}
-
 /// Tokens are arbitrary; nothing is sampled.
 #[derive(Args)]
 pub(super) struct Profile {
@@ -396,60 +356,6 @@ pub(super) struct Profile {
     pub(super) json: bool,
 }
 
-/// How `bench` writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BenchFormat {
-    /// A Markdown table.
-    Md,
-    /// Comma-separated values.
-    Csv,
-    /// One array.
-    Json,
-    /// An object a line.
-    Jsonl,
-    /// A table and its rows.
-    Sql,
-}
-
-impl Bench {
-    /// The models; none is the demo.
-    pub(super) fn models(&self) -> Vec<Option<&Path>> {
-        match self.model.as_slice() {
-            [] => vec![None],
-            models => models.iter().map(|path| Some(path.as_path())).collect(),
-        }
-    }
-
-    /// Every combination of threads and caches.
-    pub(super) fn setups(&self) -> Vec<Setup> {
-        let threads: Vec<_> = match self.threads.as_slice() {
-            [] => vec![None],
-            all => all.iter().copied().map(Some).collect(),
-        };
-        let kvs: Vec<_> = match self.kv.as_slice() {
-            [] => vec![None],
-            all => all.iter().copied().map(Some).collect(),
-        };
-        let of = |threads, kv| Setup {
-            device: self.device.clone(),
-            threads,
-            kv,
-            level: self.level,
-            activations: self.activations.unwrap_or_default(),
-            pack: self.pack,
-            quant: self.quant,
-            max_rows: Some(self.ubatch),
-            ..Setup::default()
-        };
-        threads.iter().flat_map(|&threads| kvs.iter().map(move |&kv| (threads, kv))).map(|(t, kv)| of(t, kv)).collect()
-    }
-}
-
-/// Threads of the CPU backend where nothing else is asked for.
-pub(super) fn all_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 #[derive(Args)]
 pub(super) struct Devices {
     /// Print JSON
@@ -462,7 +368,7 @@ pub(super) fn source(model: &Option<PathBuf>) -> Source {
     model.clone().map_or(Source::Demo, Source::Path)
 }
 
-impl ModelArgs {
+impl MachineArgs {
     /// The machine.
     pub(super) fn setup(&self) -> Setup {
         Setup {
@@ -471,19 +377,24 @@ impl ModelArgs {
             level: self.level,
             activations: self.activations.unwrap_or_default(),
             pack: self.pack,
-            max_rows: None,
             max_binding: self.max_binding,
             tier: self.tier.clone(),
             cache: phi3_runner::cache_folder(),
-            quant: self.quant,
-            kv: self.kv,
-            force: self.force,
+            ..Setup::default()
         }
+    }
+}
+
+impl ModelArgs {
+    /// The machine, and how the model is set up there.
+    pub(super) fn setup(&self) -> Setup {
+        Setup { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.setup() }
     }
 
     /// The same, as exact as it can be where nothing else was asked for.
     pub(super) fn exact(&self) -> Self {
-        Self { activations: self.activations.or(Some(Activations::F32)), ..self.clone() }
+        let activations = self.machine.activations.or(Some(Activations::F32));
+        Self { machine: MachineArgs { activations, ..self.machine.clone() }, ..self.clone() }
     }
 
     /// Tokens of a pass.
@@ -526,54 +437,6 @@ impl SamplingArgs {
             ..GenerateOptions::default()
         })
     }
-}
-
-fn positive(text: &str) -> std::result::Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=1 << 20).contains(&n) => Ok(n),
-        _ => Err("expected a whole number of at least 1".into()),
-    }
-}
-
-fn threads(text: &str) -> std::result::Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=512).contains(&n) => Ok(n),
-        _ => Err("expected a whole number from 1 to 512".into()),
-    }
-}
-
-fn level(text: &str) -> std::result::Result<Level, String> {
-    let known = Level::from_name(&text.to_ascii_lowercase());
-    let known = known.ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::name).join(", ")))?;
-    if known.available() { Ok(known) } else { Err(format!("this processor has no {known}")) }
-}
-
-fn activations(text: &str) -> std::result::Result<Activations, String> {
-    let known = Activations::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
-    known.ok_or_else(|| format!("expected one of {}", Activations::ALL.map(Activations::name).join(", ")))
-}
-
-fn pack(text: &str) -> std::result::Result<Pack, String> {
-    let known = Pack::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
-    known.ok_or_else(|| format!("expected one of {}", Pack::ALL.map(Pack::name).join(", ")))
-}
-
-fn kv_type(text: &str) -> std::result::Result<KvType, String> {
-    let known = KvType::ALL.into_iter().find(|kv| kv.to_string() == text.to_ascii_lowercase());
-    known.ok_or_else(|| format!("expected one of {}", KvType::ALL.map(|kv| kv.to_string()).join(", ")))
-}
-
-fn bytes(text: &str) -> std::result::Result<u64, String> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB") {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        _ => return Err("expected bytes, such as 134217728 or 128M".into()),
-    };
-    let n: u64 = digits.parse().map_err(|_| "expected bytes, such as 134217728 or 128M")?;
-    n.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
 }
 
 /// Parses token ids with spaces or commas between.

@@ -1,46 +1,94 @@
 //! `phi3-run bench`: llama-bench's tests, columns and formats.
 
-use super::args::{self, Bench, BenchFormat};
+use super::args::{self, Bench, BenchCommand};
+use super::kernels;
 use super::output::{self, Outcome};
+use super::rows::{Markdown, Record, Writer, plain};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
-use phi3_runner::{Result, RopePolicy, Setup};
+use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
 use phi3_tensor::DeviceKind;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) fn bench(args: &Bench) -> Result<Outcome> {
-    let shapes = shapes(args);
+    if let Some(BenchCommand::Kernels(args)) = &args.command {
+        return kernels::kernels(args);
+    }
     let stop = output::stop_on_ctrl_c();
-    let mut out = Writer::new(args.output);
-    for model in args.models() {
+    let mut run = Run {
+        args,
+        stop,
+        out: Writer::new(args.output, "test", Table { by_tier: args.by_tier() }),
+        outcome: Outcome::Done,
+    };
+    for (path, source) in args.models() {
         for setup in args.setups() {
-            let subject = Subject::open(model, &setup)?;
-            let mut placed = setup.load(&args::source(&model.map(Path::to_owned)).checkpoint()?, &mut |_| {})?;
-            for &shape in &shapes {
-                let options = BenchOptions {
-                    repetitions: args.repetitions,
-                    warm_up: !args.no_warmup,
-                    chunk: args.ubatch,
-                    policy: RopePolicy::Ahead,
-                };
-                let watch = &mut |_: usize| match stop.load(Ordering::Relaxed) {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                };
-                let samples = measure(&mut *placed.model, shape, options, watch)?;
-                if samples.ns.is_empty() {
-                    return Ok(Outcome::Interrupted);
-                }
-                let device = placed.model.device();
-                let record = subject.record(args, &setup, device, &samples);
-                output::print(&out.row(&record))?;
+            if run.outcome != Outcome::Interrupted {
+                run.subject(path, &source, &setup)?;
             }
         }
     }
-    output::print(&out.end())?;
-    Ok(Outcome::Done)
+    output::print(&run.out.end())?;
+    Ok(run.outcome)
+}
+
+/// All tests of a command line.
+struct Run<'a> {
+    args: &'a Bench,
+    stop: Arc<AtomicBool>,
+    out: Writer<Table>,
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    /// An error costs its own rows only.
+    fn failed(&mut self, what: &str, error: Error) {
+        output::note(&format!("{what} left out:"));
+        output::complain(&error);
+        self.outcome = Outcome::Error;
+    }
+
+    /// Every test of a model on a machine.
+    fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
+        let loaded = Subject::open(path, source, setup)
+            .and_then(|subject| Ok((subject, setup.load(&source.checkpoint()?, &mut |_| {})?)));
+        let name = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        let (subject, mut placed) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.failed(&name, error);
+                return Ok(());
+            }
+        };
+        let args = self.args;
+        for shape in shapes(args) {
+            let options = BenchOptions {
+                repetitions: args.repetitions,
+                warm_up: !args.no_warmup,
+                chunk: args.ubatch,
+                policy: RopePolicy::Ahead,
+            };
+            let watch = &mut |_: usize| match self.stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            match measure(&mut *placed.model, shape, options, watch) {
+                Ok(samples) if samples.ns.is_empty() => {
+                    self.outcome = Outcome::Interrupted;
+                    return Ok(());
+                }
+                Ok(samples) => {
+                    let record = subject.record(args, setup, placed.model.device(), &samples);
+                    output::print(&self.out.row(&record))?;
+                }
+                Err(error) => self.failed(&format!("{name}: {shape}"), error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Every test at every depth: prompts, then generations, then both together.
@@ -65,8 +113,8 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(model: Option<&Path>, setup: &Setup) -> Result<Self> {
-        let checkpoint = args::source(&model.map(Path::to_owned)).checkpoint()?;
+    fn open(path: Option<&Path>, source: &Source, setup: &Setup) -> Result<Self> {
+        let checkpoint = source.checkpoint()?;
         let (mut parameters, mut bytes) = (0, 0);
         let mut by_type = std::collections::BTreeMap::<&str, u64>::new();
         for (_, dtype, shape, size) in checkpoint.tensors() {
@@ -77,18 +125,12 @@ impl Subject {
         let most = by_type.into_iter().max_by_key(|(_, size)| *size).map_or("?", |(dtype, _)| dtype);
         let dtype = setup.quant.map_or_else(|| most.to_uppercase(), |quant| quant.to_string().to_uppercase());
         let kind = format!("phi3 {} {dtype}", billions(parameters));
-        let filename = model.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        let filename = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
         Ok(Self { filename, kind, bytes, parameters })
     }
 
     /// llama-bench's fields, in its order.
-    fn record(
-        &self,
-        args: &Bench,
-        setup: &Setup,
-        device: &phi3_tensor::DeviceInfo,
-        samples: &Samples,
-    ) -> Map<String, Value> {
+    fn record(&self, args: &Bench, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
         let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
         let rates = samples.rates();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
@@ -123,7 +165,7 @@ impl Subject {
             "samples_ns": samples.ns,
             "samples_ts": rates,
         }) else {
-            return Map::new();
+            return Record::new();
         };
         record
     }
@@ -145,64 +187,36 @@ fn processor() -> String {
     named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// One of the formats; rows come as they are measured.
-struct Writer {
-    format: BenchFormat,
-    rows: usize,
+/// llama-bench's columns, and the tier where tiers are compared.
+struct Table {
+    by_tier: bool,
 }
 
-/// The fields that only JSON has.
-const LISTS: [&str; 2] = ["samples_ns", "samples_ts"];
-
-impl Writer {
-    fn new(format: BenchFormat) -> Self {
-        Self { format, rows: 0 }
-    }
-
-    fn row(&mut self, record: &Map<String, Value>) -> String {
-        let first = self.rows == 0;
-        self.rows += 1;
-        match self.format {
-            BenchFormat::Md => {
-                let head = "| model                    |       size |     params | backend    | threads |   kv |            test |                  t/s |\n\
-                            | ------------------------ | ---------: | ---------: | ---------- | ------: | ---: | --------------: | -------------------: |\n";
-                format!("{}{}", if first { head } else { "" }, markdown(record))
-            }
-            BenchFormat::Json => {
-                let text = serde_json::to_string_pretty(record).unwrap_or_default().replace('\n', "\n  ");
-                format!("{}\n  {text}", if first { "[" } else { "," })
-            }
-            BenchFormat::Jsonl => format!("{}\n", Value::Object(record.clone())),
-            BenchFormat::Csv => {
-                let columns = || record.iter().filter(|(name, _)| !LISTS.contains(&name.as_str()));
-                let line = |cells: Vec<String>| format!("{}\n", cells.join(","));
-                let names = line(columns().map(|(name, _)| name.clone()).collect());
-                let cells = line(columns().map(|(_, value)| quoted(&plain(value), '"')).collect());
-                format!("{}{cells}", if first { names.as_str() } else { "" })
-            }
-            BenchFormat::Sql => {
-                let columns: Vec<_> = record.iter().filter(|(name, _)| !LISTS.contains(&name.as_str())).collect();
-                let types: Vec<_> =
-                    columns.iter().map(|(name, value)| format!("  {name} {}", sql_type(value))).collect();
-                let table = format!("CREATE TABLE IF NOT EXISTS test (\n{}\n);\n\n", types.join(",\n"));
-                let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-                let cells: Vec<_> = columns.iter().map(|(_, value)| quoted(&plain(value), '\'')).collect();
-                let row = format!("INSERT INTO test ({}) VALUES ({});\n", names.join(", "), cells.join(", "));
-                format!("{}{row}", if first { table.as_str() } else { "" })
-            }
-        }
-    }
-
-    fn end(&self) -> String {
-        match (self.format, self.rows) {
-            (BenchFormat::Json, 0) => "[]\n".into(),
-            (BenchFormat::Json, _) => "\n]\n".into(),
-            _ => String::new(),
-        }
+impl Table {
+    /// A cell that stands only where tiers are compared.
+    fn tier(&self, cell: &str) -> String {
+        if self.by_tier { format!(" {cell:>8} |") } else { String::new() }
     }
 }
 
-fn markdown(record: &Map<String, Value>) -> String {
+impl Markdown for Table {
+    fn head(&self) -> String {
+        let (name, line) = (self.tier("tier"), self.tier("-------:"));
+        format!(
+            "| model                    |       size |     params | backend    | threads |   kv |{name}            test |                  t/s |\n\
+             | ------------------------ | ---------: | ---------: | ---------- | ------: | ---: |{line} --------------: | -------------------: |\n"
+        )
+    }
+
+    fn line(&self, record: &Record) -> String {
+        // the device says which kernels run: those asked for, or lesser ones where these computed wrongly
+        let device = plain(&record["devices"]);
+        let tier = TIERS.into_iter().find(|tier| device.contains(&format!("{tier} kernels"))).unwrap_or("");
+        markdown(record, &self.tier(tier))
+    }
+}
+
+fn markdown(record: &Record, tier: &str) -> String {
     let number = |name: &str| record[name].as_f64().unwrap_or(0.0);
     let count = |name: &str| record[name].as_u64().unwrap_or(0) as usize;
     let shape = Shape { prompt: count("n_prompt"), generated: count("n_gen"), depth: count("n_depth") };
@@ -213,7 +227,7 @@ fn markdown(record: &Map<String, Value>) -> String {
     let parameters =
         if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
     format!(
-        "| {:24} | {size:>10} | {parameters:>10} | {:10} | {:>7} | {:>4} | {:>15} | {:>20} |\n",
+        "| {:24} | {size:>10} | {parameters:>10} | {:10} | {:>7} | {:>4} |{tier} {:>15} | {:>20} |\n",
         plain(&record["model_type"]),
         plain(&record["backends"]),
         plain(&record["n_threads"]),
@@ -221,26 +235,6 @@ fn markdown(record: &Map<String, Value>) -> String {
         shape.to_string(),
         format!("{:.2} ± {:.2}", number("avg_ts"), number("stddev_ts")),
     )
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(flag) => u8::from(*flag).to_string(),
-        other => other.to_string(),
-    }
-}
-
-fn quoted(text: &str, quote: char) -> String {
-    format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
-}
-
-fn sql_type(value: &Value) -> &'static str {
-    match value {
-        Value::Number(number) if number.is_f64() => "REAL",
-        Value::Number(_) | Value::Bool(_) => "INTEGER",
-        _ => "TEXT",
-    }
 }
 
 /// A list of two numbers with a comma between.
@@ -260,9 +254,10 @@ pub(super) fn long_option(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::BenchFormat;
     use clap::Parser;
 
-    fn record() -> Map<String, Value> {
+    fn record() -> Record {
         let subject = Subject {
             filename: "a \"b\".gguf".into(),
             kind: "phi3 3.8B Q4_0".into(),
@@ -286,7 +281,7 @@ mod tests {
     #[test]
     fn formats_are_read_as_what_they_are() {
         let of = |format| {
-            let mut writer = Writer::new(format);
+            let mut writer = Writer::new(format, "test", Table { by_tier: false });
             format!("{}{}{}", writer.row(&record()), writer.row(&record()), writer.end())
         };
         let json: Value = serde_json::from_str(&of(BenchFormat::Json)).expect("JSON");

@@ -7,10 +7,12 @@ mod chat;
 mod check;
 mod devices;
 mod files;
+mod kernels;
 mod output;
 mod perplexity;
 mod plan;
 mod profile;
+mod rows;
 mod text;
 
 use args::{Cli, Command};

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) enum Outcome {
     Done,
     Failed,
+    /// An error that was told already.
+    Error,
     Interrupted,
 }
 
@@ -22,6 +24,7 @@ impl Outcome {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::Failed => ExitCode::from(1),
+            Self::Error => ExitCode::from(2),
             Self::Interrupted => ExitCode::from(130),
         }
     }

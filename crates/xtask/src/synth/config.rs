@@ -27,26 +27,22 @@ pub(super) const VARIANTS: [&str; 15] = [
 const PHI_3_VISION: &str = include_str!("../../../../tests/data/tokenizer/phi-3-vision/config.json");
 const OPERATIONS: &str = include_str!("../../../../tests/data/oracle/ops/ops.json");
 
+/// Sizes of the variants that run: the program measures its kernels at these.
+const SIZES: &str = include_str!("../../../model/src/variants.json");
+
 /// The two files of a variant.
 pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
-    let long = json!({"max_position_embeddings": 131_072, "sliding_window": 262_144});
-    let mini = json!({"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32,
-        "num_hidden_layers": 32, "num_key_value_heads": 32, "vocab_size": 32_064});
-    let medium = json!({"hidden_size": 5120, "intermediate_size": 17_920, "num_attention_heads": 40,
-        "num_hidden_layers": 40, "num_key_value_heads": 10, "vocab_size": 32_064});
+    let sizes = parse(SIZES, "variants.json")?[variant].take();
     let stops = |config: &Value| generation(config, json!([32_000, 32_001, 32_007]));
     let config = match variant {
         "phi-1" => return Ok(phi(json!({"_name_or_path": "microsoft/phi-1", "torch_dtype": "float32"}))),
         "phi-1.5" => return Ok(phi(json!({"_name_or_path": "microsoft/phi-1_5"}))),
         "phi-2" => return Ok(phi(phi_2())),
-        "phi-3-mini-4k" => phi3("Phi-3-mini-4k-instruct", [mini]),
-        "phi-3-mini-128k" => phi3("Phi-3-mini-128k-instruct", [mini, long, longrope("longrope", 48)?]),
-        "phi-3.5-mini" => phi3("Phi-3.5-mini-instruct", [mini, long, longrope("longrope", 48)?]),
-        "phi-3-medium-4k" => phi3("Phi-3-medium-4k-instruct", [medium]),
-        "phi-3-medium-128k" => {
-            let window = json!({"sliding_window": 131_072});
-            phi3("Phi-3-medium-128k-instruct", [medium, long, window, longrope("su", 64)?])
-        }
+        "phi-3-mini-4k" => phi3("Phi-3-mini-4k-instruct", [sizes]),
+        "phi-3-mini-128k" => phi3("Phi-3-mini-128k-instruct", [sizes, longrope("longrope", 48)?]),
+        "phi-3.5-mini" => phi3("Phi-3.5-mini-instruct", [sizes, longrope("longrope", 48)?]),
+        "phi-3-medium-4k" => phi3("Phi-3-medium-4k-instruct", [sizes]),
+        "phi-3-medium-128k" => phi3("Phi-3-medium-128k-instruct", [sizes, longrope("su", 64)?]),
         "phi-3-small-8k" => return Ok(phi3small("Phi-3-small-8k-instruct", json!({}))),
         "phi-3-small-128k" => return phi3small_128k(),
         "phi-3-vision" => {
@@ -66,12 +62,12 @@ pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
         }
         "phi-3.5-moe" => return phi_moe(),
         "phi-4" => {
-            let config = phi3("phi-4", [medium, phi_4()]);
+            let config = phi3("phi-4", [sizes, phi_4()]);
             let generation = generation(&config, json!(100_265));
             return Ok((config, generation));
         }
         "phi-4-mini" => {
-            let config = phi3("Phi-4-mini-instruct", [mini, long, phi_4_mini()?]);
+            let config = phi3("Phi-4-mini-instruct", [sizes, phi_4_mini()?]);
             let generation = generation(&config, json!([200_020, 199_999]));
             return Ok((config, generation));
         }
@@ -111,19 +107,17 @@ fn phi3<const N: usize>(name: &str, changes: [Value; N]) -> Value {
 }
 
 fn phi_4() -> Value {
-    json!({"vocab_size": 100_352, "bos_token_id": 100_257, "eos_token_id": 100_265, "pad_token_id": 100_349,
-        "max_position_embeddings": 16_384, "original_max_position_embeddings": 16_384, "rope_theta": 250_000,
-        "sliding_window": null, "transformers_version": "4.47.0"})
+    json!({"bos_token_id": 100_257, "eos_token_id": 100_265, "pad_token_id": 100_349,
+        "original_max_position_embeddings": 16_384, "rope_theta": 250_000, "transformers_version": "4.47.0"})
 }
 
 fn phi_4_mini() -> Result<Value> {
     let operations = parse(OPERATIONS, "ops.json")?;
     let rope = &operations["rope_phi_4_mini_short"];
     let scaling = json!({"long_factor": rope["long_factor"], "short_factor": rope["short_factor"], "type": "longrope"});
-    Ok(json!({"num_attention_heads": 24, "num_key_value_heads": 8, "vocab_size": 200_064, "bos_token_id": 199_999,
-        "eos_token_id": 199_999, "pad_token_id": 199_999, "full_attn_mod": 1, "interpolate_factor": 1,
-        "lm_head_bias": false, "mlp_bias": false, "partial_rotary_factor": 0.75, "rope_scaling": scaling,
-        "tie_word_embeddings": true, "transformers_version": "4.45.0"}))
+    Ok(json!({"bos_token_id": 199_999, "eos_token_id": 199_999, "pad_token_id": 199_999, "full_attn_mod": 1,
+        "interpolate_factor": 1, "lm_head_bias": false, "mlp_bias": false, "rope_scaling": scaling,
+        "transformers_version": "4.45.0"}))
 }
 
 fn phi(changes: Value) -> (Value, Value) {

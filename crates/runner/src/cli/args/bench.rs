@@ -1,0 +1,189 @@
+//! What can be typed after `bench`.
+
+use super::values::{activations, bytes, dtype, kv_type, level, pack, positive, threads};
+use super::{MachineArgs, source};
+use crate::cli::bench::pair;
+use clap::{Args, Subcommand, ValueEnum};
+use phi3_model::Recipe;
+use phi3_runner::{Device, Setup, Source};
+use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::{DType, KvType};
+use std::path::{Path, PathBuf};
+
+/// Options are llama-bench's where it has them; lists have commas between.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(in crate::cli) struct Bench {
+    #[command(subcommand)]
+    pub(in crate::cli) command: Option<BenchCommand>,
+    /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
+    #[arg(long, short, value_name = "PATH")]
+    model: Vec<PathBuf>,
+    /// Lengths of prompts
+    #[arg(long, short = 'p', value_name = "N", value_delimiter = ',', default_value = "512")]
+    pub(in crate::cli) n_prompt: Vec<usize>,
+    /// Numbers of tokens that are generated one by one
+    #[arg(long, short, value_name = "N", value_delimiter = ',', default_value = "128")]
+    pub(in crate::cli) n_gen: Vec<usize>,
+    /// A prompt and tokens after it, timed together; also -pg
+    #[arg(long, value_name = "PP,TG", value_parser = pair)]
+    pub(in crate::cli) pg: Vec<(usize, usize)>,
+    /// Tokens that are there before
+    #[arg(long, short = 'd', value_name = "N", value_delimiter = ',', default_value = "0")]
+    pub(in crate::cli) n_depth: Vec<usize>,
+    /// How often each test is timed
+    #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
+    pub(in crate::cli) repetitions: usize,
+    /// Numbers of threads [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
+    threads: Vec<usize>,
+    /// Tokens of a prompt that are computed at once; also -ub
+    #[arg(long, alias = "ubatch-size", value_name = "N", default_value = "512", value_parser = positive)]
+    pub(in crate::cli) ubatch: usize,
+    /// Types of the key/value cache; also -ctk
+    #[arg(long, aliases = ["cache-type-k", "cache-type-v"], value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
+    kv: Vec<KvType>,
+    /// auto, cpu, gpu, gpu:N, or part of an adapter's name
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Kernels of the GPU backend: base, f16, subgroup, coop [default: the best that the adapter can run]
+    #[arg(long, value_name = "TIER", value_delimiter = ',', value_parser = phi3_runner::TIERS)]
+    tier: Vec<String>,
+    /// Largest binding of the GPU backend in bytes, with K, M or G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_binding: Option<u64>,
+    /// Instruction set of the CPU backend
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What weights are multiplied with: int8 (on a GPU half precision for many rows) or f32
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load or never
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
+    /// Quantise f32, f16 and bf16 weights while loading
+    #[arg(long, value_name = "TYPE")]
+    quant: Option<Recipe>,
+    /// Load even where memory does not seem to suffice
+    #[arg(long)]
+    force: bool,
+    /// Begin without an untimed run
+    #[arg(long)]
+    pub(in crate::cli) no_warmup: bool,
+    /// Format on standard output
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(in crate::cli) output: BenchFormat,
+}
+
+#[derive(Subcommand)]
+pub(in crate::cli) enum BenchCommand {
+    /// Time every operation at a variant's shapes, as per cent of what the machine can do
+    Kernels(Kernels),
+}
+
+/// Weights are arbitrary; lists have commas between.
+#[derive(Args)]
+pub(in crate::cli) struct Kernels {
+    /// The model whose shapes are taken: phi-3-mini-4k, phi-3-medium-4k, phi-3.5-mini, phi-4, phi-4-mini, …
+    /// [default: phi-3-mini-4k]
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub(in crate::cli) variant: Option<String>,
+    /// A checkpoint folder, a GGUF file, or a config.json whose shapes are taken
+    #[arg(long, short, value_name = "PATH")]
+    pub(in crate::cli) model: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Types of the weights: bf16, f16, q8_0, q4_k, q4_0, … [default: those of the model's weights, else bf16]
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = dtype)]
+    pub(in crate::cli) types: Vec<DType>,
+    /// Numbers of rows: 1 is a decoded token, more are a prompt
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,128,512", value_parser = positive)]
+    pub(in crate::cli) rows: Vec<usize>,
+    /// Positions that attention sees, the rows included
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = positive)]
+    pub(in crate::cli) context: usize,
+    /// Type of the key/value cache
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv_type)]
+    pub(in crate::cli) kv: KvType,
+    /// Samples of each case, at most
+    #[arg(long, short, value_name = "N", default_value = "20", value_parser = positive)]
+    pub(in crate::cli) repetitions: usize,
+    /// Format on standard output
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(in crate::cli) output: BenchFormat,
+}
+
+impl Kernels {
+    /// The machine.
+    pub(in crate::cli) fn setup(&self) -> Setup {
+        self.machine.setup()
+    }
+}
+
+/// How `bench` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum BenchFormat {
+    /// A Markdown table.
+    Md,
+    /// Comma-separated values.
+    Csv,
+    /// One array.
+    Json,
+    /// An object a line.
+    Jsonl,
+    /// A table and its rows.
+    Sql,
+}
+
+impl Bench {
+    /// The models; none is the demo.
+    pub(in crate::cli) fn models(&self) -> Vec<(Option<&Path>, Source)> {
+        match self.model.as_slice() {
+            [] => vec![(None, Source::Demo)],
+            models => models.iter().map(|path| (Some(path.as_path()), source(&Some(path.clone())))).collect(),
+        }
+    }
+
+    /// Whether tiers are compared.
+    pub(in crate::cli) fn by_tier(&self) -> bool {
+        !self.tier.is_empty()
+    }
+
+    /// Every combination of threads, caches and tiers.
+    pub(in crate::cli) fn setups(&self) -> Vec<Setup> {
+        let mut setups = vec![Setup {
+            device: self.device.clone(),
+            level: self.level,
+            activations: self.activations.unwrap_or_default(),
+            pack: self.pack,
+            quant: self.quant,
+            force: self.force,
+            max_rows: Some(self.ubatch),
+            max_binding: self.max_binding,
+            cache: phi3_runner::cache_folder(),
+            ..Setup::default()
+        }];
+        spread(&mut setups, &self.threads, |setup, threads| setup.threads = Some(*threads));
+        spread(&mut setups, &self.kv, |setup, kv| setup.kv = Some(*kv));
+        spread(&mut setups, &self.tier, |setup, tier| setup.tier = Some(tier.clone()));
+        setups
+    }
+}
+
+/// Each setup with each of the choices, if there are any.
+fn spread<T>(setups: &mut Vec<Setup>, choices: &[T], set: impl Fn(&mut Setup, &T)) {
+    if choices.is_empty() {
+        return;
+    }
+    let with = |setup: &Setup, choice: &T| {
+        let mut setup = setup.clone();
+        set(&mut setup, choice);
+        setup
+    };
+    *setups = setups.iter().flat_map(|setup| choices.iter().map(move |choice| with(setup, choice))).collect();
+}
+
+/// Threads of the CPU backend where nothing else is asked for.
+pub(in crate::cli) fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,360 @@
+//! An operation with everything that it needs, ready to be run again and again.
+
+use super::Effort;
+use super::work::{Op, Subject};
+use crate::{Result, memory};
+use phi3_tensor::{
+    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, PAGE, Role,
+    Segment, Weight, quant,
+};
+use std::time::{Duration, Instant};
+
+/// Bytes of all copies of a weight, or of all layers of a cache: more than caches hold.
+const BYTES: f64 = (320u64 << 20) as f64;
+
+/// Copies, at most.
+const COPIES: usize = 64;
+
+/// Seconds of a sample: long enough that its submission and its two marks do not count.
+const LONG: f64 = 0.005;
+
+/// Runs of a sample, at most.
+const RUNS: usize = 256;
+
+/// Rows of a table that fills activations.
+const FILLING: usize = 16;
+
+/// Elements of the piece that weights repeat: whole blocks of every type.
+const PIECE: usize = 1 << 16;
+
+/// Rows and width of what fills a cache.
+const CHUNK: usize = 256;
+const NARROW: usize = 32;
+
+/// How long an operation took.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Seconds of one run: the median of the samples.
+    pub seconds: f64,
+    /// Samples.
+    pub samples: usize,
+    /// Runs of each sample, one after another in one pass.
+    pub runs: usize,
+}
+
+/// An operation on a machine, with its weights or its cache.
+pub struct Stage<B: Backend> {
+    subject: Subject,
+    op: Op,
+    weights: Vec<B::Matrix>,
+    gain: B::Vector,
+    cache: Option<B::Cache>,
+    /// Layers of the cache, which are as good as copies.
+    layers: usize,
+    /// The copy that is next.
+    turn: usize,
+}
+
+/// Activations of a number of rows.
+struct Activations<B: Backend> {
+    batch: Batch,
+    x: B::Rows,
+    out: B::Rows,
+    /// What fills the logits before each choice.
+    table: B::Matrix,
+}
+
+impl<B: Backend> Stage<B> {
+    /// Brings an operation's weights to a machine, in copies enough that no cache holds all of them; attention's keys and
+    /// values likewise, in layers. `rows` is the largest number of rows to come.
+    ///
+    /// # Errors
+    ///
+    /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape.
+    pub fn new(b: &mut B, subject: &Subject, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
+        let gain = b.vector("norm", &vec![1.0; subject.config.hidden_size])?;
+        let mut stage =
+            Self { subject: subject.clone(), op, weights: Vec::new(), gain, cache: None, layers: 1, turn: 0 };
+        if let Some(dtype) = dtype {
+            stage.weights = stage.copies_of(b, dtype)?;
+        }
+        match op {
+            Op::Qkv => stage.cache = Some(stage.cached(b, 1, rows)?),
+            Op::Attention => {
+                let layer = subject.positions(rows) as f64 * subject.position_bytes();
+                stage.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
+                stage.cache = Some(stage.filled(b, rows)?);
+            }
+            _ => {}
+        }
+        Ok(stage)
+    }
+
+    /// Copies of the weight or layers of the cache that are taken in turn.
+    pub fn copies(&self) -> usize {
+        self.weights.len().max(self.layers)
+    }
+
+    fn copies_of(&self, b: &mut B, dtype: DType) -> Result<Vec<B::Matrix>> {
+        let (rows, cols) = self.subject.matrix(self.op);
+        let role = match self.op {
+            Op::Qkv => Role::Qkv(self.subject.config.heads),
+            Op::GateUp => Role::GateUp,
+            Op::Embed if !self.subject.config.tie_word_embeddings => Role::Embedding,
+            _ => Role::Plain,
+        };
+        let name = self.op.name();
+        let Some(row) = dtype.bytes(cols) else {
+            return Err(Error::Blocks { name: name.into(), cols, dtype, block: dtype.block().0 }.into());
+        };
+        let file = (row as u64).saturating_mul(rows as u64);
+        let footprint = b.footprint(name, dtype, rows, cols, role)?;
+        let own = if footprint.in_place { 0 } else { footprint.bytes };
+        room(b.info(), name, file.saturating_add(own))?;
+        let copies = (BYTES / file.max(1) as f64).ceil().clamp(1.0, COPIES as f64) as usize;
+        let piece = piece(dtype);
+        let mut all = Vec::with_capacity(copies);
+        while all.len() < copies {
+            // the memory of a few more must not be the last
+            if !all.is_empty() && room(b.info(), name, 4 * file.max(own)).is_err() {
+                break;
+            }
+            match weight(b.info(), name, dtype, (rows, cols), &piece).and_then(|weight| b.matrix(&weight, role)) {
+                Ok(matrix) => all.push(matrix),
+                Err(Error::OutOfMemory { .. }) if !all.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// An empty cache for the positions of a pass of so many rows.
+    fn cached(&self, b: &mut B, layers: usize, rows: usize) -> Result<B::Cache> {
+        let mut cache = b.cache(layers, self.subject.config.heads, self.subject.kv)?;
+        let pages = self.subject.positions(rows).div_ceil(PAGE);
+        room(b.info(), "keys and values", b.page_bytes(&cache).saturating_mul(pages as u64))?;
+        b.reserve(&mut cache, pages)?;
+        Ok(cache)
+    }
+
+    /// A cache full of keys and values.
+    fn filled(&self, b: &mut B, rows: usize) -> Result<B::Cache> {
+        let heads = self.subject.config.heads;
+        let mut cache = self.cached(b, self.layers, rows)?;
+        let narrow = weight(b.info(), "keys and values", DType::F32, (heads.qkv_dim(), NARROW), &piece(DType::F32))?;
+        let narrow = b.matrix(&narrow, Role::Qkv(heads))?;
+        let gain = b.vector("norm", &[1.0; NARROW])?;
+        let table = filling(b, NARROW)?;
+        let mut x = b.rows("x", CHUNK, NARROW)?;
+        let mut q = b.rows("q", CHUNK, heads.q_dim())?;
+        let positions = self.subject.positions(rows);
+        for first in (0..positions).step_by(CHUNK) {
+            b.begin(&batch(heads, first, CHUNK.min(positions - first)))?;
+            b.embed(&table, &mut x)?;
+            for layer in 0..self.layers {
+                let norm = Norm { weight: &gain, eps: 1e-5 };
+                b.project_qkv(&x, norm, &narrow, &mut q, &mut cache, layer)?;
+            }
+            b.finish()?;
+        }
+        Ok(cache)
+    }
+
+    /// Room for a pass of `rows` rows, and numbers in it.
+    fn activations(&self, b: &mut B, rows: usize) -> Result<Activations<B>> {
+        let (width, width_out) = (self.subject.width(self.op), self.subject.width_out(self.op));
+        // twice, because a machine may need as much to work in
+        let bytes = (rows as u64).saturating_mul(2 * 4 * (width + width_out) as u64);
+        room(b.info(), "activations", bytes)?;
+        let table = filling(b, width)?;
+        let mut x = b.rows("x", rows, width)?;
+        let out = b.rows("out", rows, width_out)?;
+        let mut batch = batch(self.subject.config.heads, self.subject.positions(rows) - rows, rows);
+        b.begin(&batch)?;
+        b.embed(&table, &mut x)?;
+        b.finish()?;
+        if self.op == Op::Embed {
+            let vocab = self.subject.config.vocab_size;
+            batch.tokens.iter_mut().enumerate().for_each(|(row, token)| *token = ((row * 7919 + 1) % vocab) as u32);
+        }
+        Ok(Activations { batch, x, out, table })
+    }
+
+    /// Records one run.
+    fn run(&mut self, b: &mut B, a: &mut Activations<B>) -> Result<()> {
+        let turn = self.turn;
+        self.turn = (turn + 1) % self.copies();
+        let Self { subject, op, weights, gain, cache, layers, .. } = self;
+        let norm = Norm { weight: gain, eps: 1e-5 };
+        let Activations { x, out, .. } = a;
+        match (*op, weights.get(turn), cache) {
+            (Op::Embed, Some(weight), _) => b.embed(weight, out)?,
+            (Op::Norm, ..) => b.norm(x, norm, out)?,
+            (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, norm, weight, out, cache, 0)?,
+            (Op::Attention, _, Some(cache)) => {
+                let (window, head_dim) = (subject.config.sliding_window, subject.config.heads.head_dim);
+                let mask = Mask { window, scale: 1.0 / (head_dim as f32).sqrt() };
+                b.attention(x, cache, turn % *layers, mask, out)?;
+            }
+            (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Finish::Add, out)?,
+            (Op::GateUp, Some(weight), _) => b.project(x, Some(norm), weight, Finish::SiluGate, out)?,
+            (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Finish::Replace, out)?,
+            (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
+            (Op::Sample, ..) => b.choose(out, &[SAMPLE])?,
+            (op, ..) => {
+                let (what, expected, found) = ("weights", 1, 0);
+                return Err(Error::Mismatch { op: op.name(), what, expected, found }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Seconds of one of `runs` runs in one pass.
+    fn sample(&mut self, b: &mut B, a: &mut Activations<B>, runs: usize) -> Result<f64> {
+        b.begin(&a.batch)?;
+        if self.op.chooses() {
+            b.embed(&a.table, &mut a.out)?;
+        }
+        b.mark()?;
+        for _ in 0..runs {
+            self.run(b, a)?;
+        }
+        b.mark()?;
+        if self.op.chooses() {
+            for _ in 0..runs {
+                b.chosen(&mut [0])?;
+            }
+        }
+        let seconds: f64 = b.marked()?.iter().sum();
+        Ok(seconds / runs as f64)
+    }
+
+    /// Runs of a sample of an operation that takes `seconds`. What chooses uses its logits up.
+    fn runs(&self, seconds: f64) -> usize {
+        if self.op.chooses() { 1 } else { (LONG / seconds.max(1e-9)).ceil().clamp(1.0, RUNS as f64) as usize }
+    }
+
+    /// Times the operation: the median of samples of several runs each.
+    ///
+    /// # Errors
+    ///
+    /// What the machine has no memory for, and its own failures.
+    pub fn time(&mut self, b: &mut B, rows: usize, effort: Effort) -> Result<Timing> {
+        let mut a = self.activations(b, rows)?;
+        // kernels are compiled and memory is touched
+        let (mut start, mut runs) = (Instant::now(), 1);
+        let mut samples = vec![self.sample(b, &mut a, runs)?];
+        if start.elapsed() < effort.time {
+            let seconds = self.sample(b, &mut a, runs)?;
+            runs = self.runs(seconds);
+            samples.clear();
+            start = Instant::now();
+            while samples.is_empty() || (samples.len() < effort.samples && start.elapsed() < effort.time) {
+                samples.push(self.sample(b, &mut a, runs)?);
+            }
+        }
+        samples.sort_unstable_by(f64::total_cmp);
+        Ok(Timing { seconds: samples[samples.len() / 2], samples: samples.len(), runs })
+    }
+
+    /// Gives `with` a clock for the operation: it takes a number of runs, and gives the time of all of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`time`](Self::time), and what the first run gives.
+    pub fn clocked(
+        &mut self,
+        b: &mut B,
+        rows: usize,
+        with: impl FnOnce(&mut dyn FnMut(u64) -> Result<Duration>),
+    ) -> Result<()> {
+        let mut a = self.activations(b, rows)?;
+        self.sample(b, &mut a, 1)?;
+        let seconds = self.sample(b, &mut a, 1)?;
+        let most = self.runs(seconds) as u64;
+        with(&mut |runs| {
+            let (mut seconds, mut left) = (0.0, runs);
+            while left > 0 {
+                let now = left.min(most);
+                seconds += now as f64 * self.sample(b, &mut a, now as usize)?;
+                left -= now;
+            }
+            Ok(Duration::from_secs_f64(seconds))
+        });
+        Ok(())
+    }
+}
+
+const SAMPLE: Choice = Choice::Drawn { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, draw: 1 << 31 };
+
+/// `rows` tokens of one sequence from position `first` on.
+fn batch(heads: Heads, first: usize, rows: usize) -> Batch {
+    let pages = (first + rows).div_ceil(PAGE);
+    let turn = [0.8f32, 0.6];
+    Batch {
+        tokens: (0..rows).map(|row| (row % FILLING) as u32).collect(),
+        positions: (first..first + rows).map(|position| position as u32).collect(),
+        segments: vec![Segment { rows: 0..rows, position: first, pages: 0..pages }],
+        pages: (0..pages).map(|page| page as u32).collect(),
+        rope: turn.iter().copied().cycle().take(rows * heads.rotary_dim).collect(),
+        outputs: Vec::new(),
+    }
+}
+
+/// A table whose rows fill activations of a width.
+fn filling<B: Backend>(b: &mut B, width: usize) -> Result<B::Matrix> {
+    let weight = weight(b.info(), "filling", DType::F16, (FILLING, width), &piece(DType::F16))?;
+    Ok(b.matrix(&weight, Role::Embedding)?)
+}
+
+/// Bytes of some numbers.
+fn piece(dtype: DType) -> Vec<u8> {
+    let mut state = 1u32;
+    let values: Vec<f32> = (0..PIECE)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 * 0.1 - 0.05
+        })
+        .collect();
+    quant::quantise(dtype, &values).unwrap_or_default()
+}
+
+/// A matrix in memory of its own, which repeats a piece.
+fn weight(
+    device: &DeviceInfo,
+    name: &str,
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    piece: &[u8],
+) -> phi3_tensor::Result<Weight> {
+    let len = dtype.bytes(cols).unwrap_or(0).saturating_mul(rows);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|error| Error::OutOfMemory {
+        device: device.name.clone(),
+        what: name.to_owned(),
+        bytes: len as u64,
+        detail: format!(" ({error})"),
+    })?;
+    while bytes.len() < len && !piece.is_empty() {
+        bytes.extend_from_slice(&piece[..piece.len().min(len - bytes.len())]);
+    }
+    Weight::new(name, dtype, rows, cols, Bytes::from(bytes))
+}
+
+/// An error where a machine that says what memory it has does not have so much.
+fn room(device: &DeviceInfo, what: &str, bytes: u64) -> phi3_tensor::Result<()> {
+    // a card's memory is not known; what goes there is in the computer's first
+    let available = match device.kind {
+        DeviceKind::Gpu => memory::of_computer(),
+        _ => memory::available(device),
+    };
+    match available {
+        Some(available) if bytes > available => Err(Error::OutOfMemory {
+            device: device.name.clone(),
+            what: what.to_owned(),
+            bytes,
+            detail: format!("; {available} are available"),
+        }),
+        _ => Ok(()),
+    }
+}

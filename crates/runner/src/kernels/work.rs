@@ -1,0 +1,210 @@
+//! What an operation has to do at a variant's sizes.
+
+use phi3_model::Config;
+use phi3_tensor::{DType, KvType};
+
+/// An operation of the decoder; those with a weight have its published name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Rows of the embedding.
+    Embed,
+    /// A norm by itself.
+    Norm,
+    /// Norm, fused projection, rotation, keys and values into the cache.
+    Qkv,
+    /// Attention.
+    Attention,
+    /// Projection of what the heads return, and residual.
+    O,
+    /// Norm, gate, up and activation.
+    GateUp,
+    /// Projection back, and residual.
+    Down,
+    /// Last norm and logits.
+    Head,
+    /// The most likely token, chosen by the machine.
+    Likeliest,
+    /// A token by chance, chosen by the machine.
+    Sample,
+}
+
+impl Op {
+    /// Every operation, in the order of a pass.
+    pub const ALL: [Op; 10] =
+        [Op::Embed, Op::Norm, Op::Qkv, Op::Attention, Op::O, Op::GateUp, Op::Down, Op::Head, Op::Likeliest, Op::Sample];
+
+    /// Name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Embed => "embed",
+            Op::Norm => "norm",
+            Op::Qkv => "qkv_proj",
+            Op::Attention => "attention",
+            Op::O => "o_proj",
+            Op::GateUp => "gate_up_proj",
+            Op::Down => "down_proj",
+            Op::Head => "lm_head",
+            Op::Likeliest => "likeliest",
+            Op::Sample => "sample",
+        }
+    }
+
+    /// Whether it reads a weight matrix.
+    pub fn has_weights(self) -> bool {
+        matches!(self, Op::Embed | Op::Qkv | Op::O | Op::GateUp | Op::Down | Op::Head)
+    }
+
+    /// Whether it chooses tokens, which not every machine does.
+    pub fn chooses(self) -> bool {
+        matches!(self, Op::Likeliest | Op::Sample)
+    }
+
+    /// Whether it is ever asked for so many rows: a machine chooses one token at a time.
+    pub fn takes(self, rows: usize) -> bool {
+        rows == 1 || !self.chooses()
+    }
+}
+
+/// Whose sizes, and at what length.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Sizes of the model.
+    pub config: Config,
+    /// Positions of a sequence, the rows included, of which they are the last.
+    pub context: usize,
+    /// Type of the cached keys and values.
+    pub kv: KvType,
+}
+
+/// What an operation has to do, at least.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// Shape of the weight, or of what stands in its place.
+    pub shape: String,
+    /// Bytes that must be read and written.
+    pub bytes: f64,
+    /// Multiplications and additions.
+    pub flops: f64,
+}
+
+impl Subject {
+    /// Type of what an operation without weights reads.
+    pub(super) fn kind(&self, op: Op) -> &'static str {
+        if op == Op::Attention { self.kv.name() } else { "f32" }
+    }
+
+    /// Positions of the sequence of a pass of `rows` rows.
+    pub(super) fn positions(&self, rows: usize) -> usize {
+        self.context.max(rows)
+    }
+
+    /// Rows and columns of an operation's weight.
+    pub(super) fn matrix(&self, op: Op) -> (usize, usize) {
+        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
+        match op {
+            Op::Qkv => (heads.qkv_dim(), hidden_size),
+            Op::O => (hidden_size, heads.q_dim()),
+            Op::GateUp => (2 * intermediate_size, hidden_size),
+            Op::Down => (hidden_size, intermediate_size),
+            Op::Embed | Op::Head => (vocab_size, hidden_size),
+            Op::Norm | Op::Attention | Op::Likeliest | Op::Sample => (1, self.width(op)),
+        }
+    }
+
+    /// Width of the rows that an operation reads.
+    pub(super) fn width(&self, op: Op) -> usize {
+        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
+        match op {
+            Op::Embed | Op::Norm | Op::Qkv | Op::GateUp | Op::Head => hidden_size,
+            Op::Attention | Op::O => heads.q_dim(),
+            Op::Down => intermediate_size,
+            Op::Likeliest | Op::Sample => vocab_size,
+        }
+    }
+
+    /// Width of the rows that an operation writes.
+    pub(super) fn width_out(&self, op: Op) -> usize {
+        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
+        match op {
+            Op::Embed | Op::Norm | Op::O | Op::Down => hidden_size,
+            Op::Qkv | Op::Attention => heads.q_dim(),
+            Op::GateUp => intermediate_size,
+            Op::Head | Op::Likeliest | Op::Sample => vocab_size,
+        }
+    }
+
+    /// Bytes of a position's keys and values in one layer.
+    pub(super) fn position_bytes(&self) -> f64 {
+        let each = match self.kv {
+            KvType::F32 => 4.0,
+            KvType::F16 => 2.0,
+            KvType::Q8_0 => 1.0 + 4.0 / KvType::BLOCK as f64,
+        };
+        2.0 * self.config.heads.kv_dim() as f64 * each
+    }
+
+    /// What an operation has to do for `rows` rows.
+    pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Work {
+        const F32: f64 = 4.0;
+        let heads = self.config.heads;
+        let ((n, k), count) = (self.matrix(op), rows as f64);
+        let (input, output) = (count * self.width(op) as f64 * F32, count * self.width_out(op) as f64 * F32);
+        let weights = dtype.and_then(|dtype| dtype.bytes(k)).unwrap_or(0) as f64 * n as f64;
+        let gain = self.config.hidden_size as f64 * F32;
+        let product = 2.0 * count * n as f64 * k as f64;
+        let matrix = format!("[{n}, {k}]");
+        let (shape, bytes, flops) = match op {
+            Op::Embed => (matrix, count * weights / n as f64 + output, 0.0),
+            // squares and their sum, scale and weight
+            Op::Norm => (format!("[{k}]"), input + gain + output, 4.0 * count * k as f64),
+            Op::Qkv => (matrix, weights + input + gain + output + count * self.position_bytes(), product),
+            Op::O | Op::Down => (matrix, weights + input + 2.0 * output, product),
+            Op::GateUp | Op::Head => (matrix, weights + input + gain + output, product),
+            Op::Attention => {
+                let (seen, pairs) = self.seen(rows);
+                let heads =
+                    format!("{}/{} heads of {}, {} positions", heads.heads, heads.kv_heads, heads.head_dim, seen);
+                (heads, seen as f64 * self.position_bytes() + input + output, 4.0 * pairs * k as f64)
+            }
+            Op::Likeliest | Op::Sample => (format!("[{k}]"), input, 0.0),
+        };
+        Work { shape, bytes, flops }
+    }
+
+    /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees.
+    fn seen(&self, rows: usize) -> (usize, f64) {
+        let positions = self.positions(rows);
+        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        let first = positions - rows;
+        let pairs = (first + 1..=positions).map(|seen| seen.min(window) as f64).sum();
+        (positions.min(window.saturating_add(rows - 1)), pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(context: usize, kv: KvType) -> Subject {
+        Subject { config: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
+    }
+
+    #[test]
+    fn work_is_what_phi_3_mini_has_to_do() {
+        let subject = subject(1024, KvType::F16);
+        let down = subject.work(Op::Down, Some(DType::Bf16), 1);
+        assert_eq!(down.shape, "[3072, 8192]");
+        assert_eq!((down.bytes, down.flops), ((3072 * 8192 * 2 + 8192 * 4 + 2 * 3072 * 4) as f64, 50_331_648.0));
+        let attention = subject.work(Op::Attention, None, 2);
+        assert_eq!(attention.shape, "32/32 heads of 96, 1024 positions");
+        assert_eq!(attention.flops, 4.0 * (1023.0 + 1024.0) * 3072.0);
+        assert_eq!(attention.bytes, 1024.0 * 2.0 * 3072.0 * 2.0 + 2.0 * 2.0 * 3072.0 * 4.0);
+    }
+
+    #[test]
+    fn a_window_hides_positions_and_a_pass_is_no_longer_than_its_sequence() {
+        assert_eq!(subject(4096, KvType::F32).seen(1), (2047, 2047.0));
+        assert_eq!(subject(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
+        assert_eq!(subject(2, KvType::F32).seen(3), (3, 6.0));
+    }
+}
