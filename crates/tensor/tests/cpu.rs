@@ -32,7 +32,7 @@ fn every_level_agrees_with_the_reference() {
 enum Rounding {
     /// Activations: multiples, up to 127, of a scale for each 32.
     Eight,
-    /// Both: multiples, up to 8191.
+    /// Both: multiples, up to 5792, of a scale for each 64.
     Fourteen,
     /// Both.
     Bf16,
@@ -52,18 +52,18 @@ impl Rounding {
     }
 
     fn apply(self, row: &[f32], weight: bool) -> Vec<f64> {
-        let multiples = |largest: f32| {
+        let multiples = |unit, largest: f32| {
             let of = move |part: &[f32]| {
                 let most = part.iter().fold(0.0f32, |most, v| most.max(v.abs()));
                 let scale = f64::from(most / largest);
                 let of = |v: &f32| scale * f64::from((v * (largest / most)).round_ties_even());
                 part.iter().map(of).collect::<Vec<_>>()
             };
-            row.chunks(32).flat_map(of).collect()
+            row.chunks(unit).flat_map(of).collect()
         };
         match self {
-            Rounding::Eight if !weight => multiples(127.0),
-            Rounding::Fourteen => multiples(8191.0),
+            Rounding::Eight if !weight => multiples(32, 127.0),
+            Rounding::Fourteen => multiples(64, 5792.0),
             Rounding::Bf16 => row.iter().map(|&v| half::bf16::from_f32(v).to_f64()).collect(),
             _ => row.iter().map(|&v| f64::from(v)).collect(),
         }
@@ -73,7 +73,7 @@ impl Rounding {
     fn flip(self) -> f64 {
         match self {
             Rounding::Eight | Rounding::None => 0.0,
-            Rounding::Fourteen => 2.0 / 8191.0,
+            Rounding::Fourteen => 2.0 / 5792.0,
             Rounding::Bf16 => 1.0 / 128.0,
         }
     }

@@ -28,7 +28,6 @@ mod x86 {
     use super::super::panel::PANEL;
     use super::super::plain::Weights;
     use super::super::project::Shares;
-    use super::super::units::UNIT;
     use super::super::{Activations, tiles, words, zeros};
     use super::{Cpu, Finish, Input, Matrix, Output, Result};
 
@@ -78,7 +77,7 @@ mod x86 {
         }
 
         fn words(&mut self, x: Input<'_>, w: Weights<'_>, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
-            let count = x.dim.div_ceil(UNIT);
+            let count = x.dim.div_ceil(words::UNIT);
             let len = x.rows.next_multiple_of(words::TILE) * count;
             if self.room.words.len() < len {
                 self.room.words = zeros(&self.info.name, "activations in words", len)?;
