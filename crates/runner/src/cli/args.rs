@@ -95,7 +95,7 @@ pub(super) struct MachineArgs {
     /// Threads of the CPU backend [default: all that this process may use]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
-    /// Instruction set of the CPU backend: avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
+    /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
     /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU

@@ -253,7 +253,12 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
         while i < whole {
             let mut weights = [S::zero(); GROUP];
             for r in 0..GROUP {
-                weights[r] = F::load::<S>(rows[r].add(i * F::BYTES));
+                let row = rows[r].add(i * F::BYTES);
+                if M == 1 {
+                    // where the same rows of the next group stand
+                    S::prefetch(row.wrapping_add(GROUP * k * F::BYTES));
+                }
+                weights[r] = F::load::<S>(row);
             }
             for j in 0..M {
                 let x = S::load(x.add(j * k + i));

@@ -132,6 +132,9 @@ pub(super) unsafe trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
+    /// Asks for a cache line that need not exist.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
 }
 
 /// A weight type as the projection kernel reads it.
@@ -333,6 +336,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
             // SAFETY: AVX2 is there.
             unsafe {
@@ -400,6 +409,12 @@ mod x86 {
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
             // SAFETY: AVX-512 is there.
             unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            // SAFETY: a prefetch never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
 
         #[inline(always)]
