@@ -131,6 +131,44 @@ pub(super) struct Found {
     pub(super) tier: Option<Tier>,
 }
 
+impl Found {
+    fn of(raw: wgpu::Adapter, index: usize) -> Self {
+        let info = raw.get_info();
+        let (features, limits) = (raw.features(), raw.limits());
+        let core = wgpu::Limits::default().check_limits(&limits)
+            && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
+        let units = units(&raw);
+        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
+        let tier = best.filter(|_| core);
+        Found {
+            tier,
+            info: AdapterInfo {
+                index,
+                name: info.name,
+                backend: info.backend.to_str().to_lowercase(),
+                driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_string(),
+                kind: match info.device_type {
+                    wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+                    wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+                    wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+                    wgpu::DeviceType::Other => AdapterKind::Other,
+                    wgpu::DeviceType::Cpu => AdapterKind::Software,
+                },
+                f16: features.contains(wgpu::Features::SHADER_F16),
+                subgroup: features
+                    .contains(wgpu::Features::SUBGROUP)
+                    .then_some((info.subgroup_min_size, info.subgroup_max_size)),
+                matrix_units: !raw.cooperative_matrix_properties().is_empty(),
+                units,
+                max_buffer: limits.max_buffer_size,
+                max_binding: limits.max_storage_buffer_binding_size,
+                tier: tier.map(Tier::name),
+            },
+            raw,
+        }
+    }
+}
+
 /// Features that a tier's kernels need, and what to call them.
 pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     match tier {
@@ -246,39 +284,23 @@ fn found(validation: bool) -> Vec<Found> {
         if seen.iter().any(twin) {
             continue;
         }
-        let (features, limits) = (raw.features(), raw.limits());
-        let core = wgpu::Limits::default().check_limits(&limits)
-            && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
-        let units = units(&raw);
-        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
-        let tier = best.filter(|_| core);
-        found.push(Found {
-            tier,
-            info: AdapterInfo {
-                index: found.len(),
-                name: info.name.clone(),
-                backend: info.backend.to_str().to_lowercase(),
-                driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_string(),
-                kind: match info.device_type {
-                    wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
-                    wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
-                    wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
-                    wgpu::DeviceType::Other => AdapterKind::Other,
-                    wgpu::DeviceType::Cpu => AdapterKind::Software,
-                },
-                f16: features.contains(wgpu::Features::SHADER_F16),
-                subgroup: features
-                    .contains(wgpu::Features::SUBGROUP)
-                    .then_some((info.subgroup_min_size, info.subgroup_max_size)),
-                matrix_units: !raw.cooperative_matrix_properties().is_empty(),
-                units,
-                max_buffer: limits.max_buffer_size,
-                max_binding: limits.max_storage_buffer_binding_size,
-                tier: tier.map(Tier::name),
-            },
-            raw,
-        });
+        found.push(Found::of(raw, found.len()));
         seen.push(info);
     }
     found
+}
+
+/// wgpu's adapter that computes nothing, with the kernels of most GPUs.
+#[cfg(feature = "noop")]
+pub(super) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+    let backends = wgpu::Backends::NOOP;
+    let noop = wgpu::NoopBackendOptions::enabled();
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        backend_options: wgpu::BackendOptions { noop, ..Default::default() },
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let raw = pollster::block_on(instance.enumerate_adapters(backends)).pop();
+    let Found { raw, info, .. } = raw.map(|raw| Found::of(raw, 0)).ok_or_else(|| none(&Select::Any))?;
+    Ok((raw, info, Tier::Subgroup))
 }

@@ -101,7 +101,21 @@ impl Gpu {
     ///
     /// [`Error::NoAdapter`] where none answers, [`Error::Device`] where it cannot be opened.
     pub fn open(select: &Select, options: &Options) -> Result<Self> {
-        let (adapter, found, tier) = adapter::choose(select, options)?;
+        Self::with(adapter::choose(select, options)?, options)
+    }
+
+    /// Opens wgpu's device that computes nothing: what is read from it is zero. Pipelines are made and dispatches are
+    /// recorded as for any other, so it shows what they cost the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] where it cannot be opened.
+    #[cfg(feature = "noop")]
+    pub fn noop() -> Result<Self> {
+        Self::with(adapter::noop()?, &Options::default())
+    }
+
+    fn with((adapter, found, tier): (wgpu::Adapter, AdapterInfo, Tier), options: &Options) -> Result<Self> {
         let kind = match found.kind {
             AdapterKind::Software => DeviceKind::SoftwareGpu,
             _ => DeviceKind::Gpu,

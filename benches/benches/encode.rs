@@ -1,0 +1,153 @@
+//! What a decoded token costs the host: the operations of Phi-3-mini's 32 layers, from `begin` until they are submitted. The
+//! device is not waited for within the measured time.
+//!
+//! On wgpu's device that computes nothing, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, as a
+//! dispatch is recorded in the same way whatever its sizes, but each layer has its own.
+
+use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
+use phi3_tensor::parity::Random;
+use phi3_tensor::{Backend, Batch, Choice, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment};
+use std::time::{Duration, Instant};
+
+const LAYERS: usize = 32;
+const HIDDEN: usize = 64;
+const FEED_FORWARD: usize = 96;
+const VOCABULARY: usize = 256;
+const HEADS: Heads = Heads { heads: 2, kv_heads: 2, head_dim: 32, rotary_dim: 32 };
+
+/// Positions of the sequence before the first token, and tokens: attention is not split below 512.
+const PROMPT: usize = 64;
+const WARM_UP: usize = 40;
+const TOKENS: usize = 400;
+
+struct Layer {
+    input_norm: Vector,
+    qkv: Matrix,
+    o: Matrix,
+    post_norm: Vector,
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+struct Decoder {
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Vector,
+    head: Matrix,
+    cache: phi3_tensor::gpu::Cache,
+    x: Rows,
+    q: Rows,
+    mixed: Rows,
+    gated: Rows,
+    logits: Rows,
+}
+
+impl Decoder {
+    fn new(gpu: &mut Gpu) -> Result<Self> {
+        let mut random = Random(1);
+        let mut matrix = |gpu: &mut Gpu, n, k, role| gpu.matrix(&random.weight("w", DType::Q4_0, n, k, 0.02), role);
+        let ones = |gpu: &mut Gpu| gpu.vector("norm", &[1.0; HIDDEN]);
+        let mut layers = Vec::new();
+        for _ in 0..LAYERS {
+            layers.push(Layer {
+                input_norm: ones(gpu)?,
+                qkv: matrix(gpu, HEADS.qkv_dim(), HIDDEN, Role::Qkv(HEADS))?,
+                o: matrix(gpu, HIDDEN, HEADS.q_dim(), Role::Plain)?,
+                post_norm: ones(gpu)?,
+                gate_up: matrix(gpu, 2 * FEED_FORWARD, HIDDEN, Role::GateUp)?,
+                down: matrix(gpu, HIDDEN, FEED_FORWARD, Role::Plain)?,
+            });
+        }
+        let mut cache = gpu.cache(LAYERS, HEADS, KvType::F16)?;
+        gpu.reserve(&mut cache, (PROMPT + WARM_UP + TOKENS).div_ceil(PAGE))?;
+        Ok(Self {
+            embedding: matrix(gpu, VOCABULARY, HIDDEN, Role::Embedding)?,
+            layers,
+            norm: ones(gpu)?,
+            head: matrix(gpu, VOCABULARY, HIDDEN, Role::Plain)?,
+            cache,
+            x: gpu.rows("x", 1, HIDDEN)?,
+            q: gpu.rows("q", 1, HEADS.q_dim())?,
+            mixed: gpu.rows("mixed", 1, HEADS.q_dim())?,
+            gated: gpu.rows("gated", 1, FEED_FORWARD)?,
+            logits: gpu.rows("logits", 1, VOCABULARY)?,
+        })
+    }
+
+    /// Records a token and submits it.
+    fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<()> {
+        let Self { embedding, layers, norm, head, cache, x, q, mixed, gated, logits } = self;
+        let scaled = |weight| Norm { weight, eps: 1e-5 };
+        let mask = Mask { window: Some(2047), scale: 0.1 };
+        gpu.begin(batch)?;
+        gpu.embed(embedding, x)?;
+        for (i, layer) in layers.iter().enumerate() {
+            gpu.project_qkv(x, scaled(&layer.input_norm), &layer.qkv, q, cache, i)?;
+            gpu.attention(q, cache, i, mask, mixed)?;
+            gpu.project(mixed, None, &layer.o, Finish::Add, x)?;
+            gpu.project(x, Some(scaled(&layer.post_norm)), &layer.gate_up, Finish::SiluGate, gated)?;
+            gpu.project(gated, None, &layer.down, Finish::Add, x)?;
+        }
+        gpu.project(x, Some(scaled(norm)), head, Finish::Replace, logits)?;
+        gpu.choose(logits, &[Choice::Likeliest])?;
+        gpu.finish()
+    }
+}
+
+/// The token at a position of a sequence; the first is given, the others the device chose.
+fn batch(position: usize) -> Batch {
+    let pages = position / PAGE + 1;
+    Batch {
+        tokens: vec![if position == PROMPT { 1 } else { Batch::CHOSEN }],
+        positions: vec![position as u32],
+        segments: vec![Segment { rows: 0..1, position, pages: 0..pages }],
+        pages: (0..pages as u32).collect(),
+        rope: vec![0.5; HEADS.rotary_dim],
+        outputs: vec![0],
+    }
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}
+
+fn measure(name: &str, mut gpu: Gpu) -> Result<()> {
+    println!("{name}: {}", gpu.info());
+    let mut decoder = Decoder::new(&mut gpu)?;
+    let (mut encoded, mut landed) = (Vec::new(), Vec::new());
+    let mut before = gpu.counters();
+    for token in 0..WARM_UP + TOKENS {
+        let batch = batch(PROMPT + token);
+        if token == WARM_UP {
+            before = gpu.counters();
+        }
+        let start = Instant::now();
+        decoder.launch(&mut gpu, &batch)?;
+        let submitted = start.elapsed();
+        gpu.chosen(&mut [0])?;
+        if token >= WARM_UP {
+            encoded.push(submitted);
+            landed.push(start.elapsed());
+        }
+    }
+    let after = gpu.counters();
+    let dispatches = (after.dispatches - before.dispatches) as f64 / TOKENS as f64;
+    let submits = (after.submits - before.submits) as f64 / TOKENS as f64;
+    let middle = median(&mut encoded);
+    println!("  {TOKENS} tokens, each {dispatches} dispatches and {submits} submits");
+    println!("  until submitted: median {middle:.1} us a token, {:.2} us a dispatch", middle / dispatches);
+    println!("  until submitted: minimum {:.1} us a token", encoded[0].as_secs_f64() * 1e6);
+    println!("  until the token is back: median {:.1} us", median(&mut landed));
+    Ok(())
+}
+
+fn main() {
+    let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
+    let found = || Gpu::open(&select, &Options { software: true, ..Options::default() });
+    for (name, gpu) in [("noop", Gpu::noop()), ("GPU", found())] {
+        if let Err(error) = gpu.and_then(|gpu| measure(name, gpu)) {
+            println!("{name} left out: {error}");
+        }
+    }
+}
