@@ -34,10 +34,12 @@ pub mod binding {
     pub const COUNT: usize = 11;
 }
 
+mod attention;
 mod kernel;
 
 use std::collections::HashSet;
 
+pub use attention::Attention;
 pub use kernel::{Access, Binding, Kernel};
 
 /// Workgroups along x of a folded grid; more go to y.
@@ -48,12 +50,6 @@ pub const PAGE: u32 = 16;
 
 /// Numbers of a head that share a scale in a quantised cache; a head's last block may have fewer.
 pub const KV_BLOCK: usize = 32;
-
-/// Rows of a sequence that a tile of attention takes at most.
-pub const ATTENTION_ROWS: u32 = 16;
-
-/// The widest head that tiles of attention take.
-pub const ATTENTION_HEAD_DIM: usize = 128;
 
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
@@ -66,6 +62,9 @@ pub const NO_TOKEN: u32 = u32::MAX;
 
 /// Bytes of the parameters' binding: no `Params` is larger.
 pub const PARAMS_SIZE: u64 = 64;
+
+/// Bytes of workgroup memory that attention by matrix units may take; no other kernel takes more than WebGPU's default.
+pub const UNITS_MEMORY: u32 = 32768;
 
 /// What a kernel asks of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -469,9 +468,8 @@ pub enum Op {
     Attention {
         /// How the cache holds keys and values.
         kv: Kv,
-        /// Whether a workgroup takes [`ATTENTION_ROWS`] rows of a sequence, of heads of at most
-        /// [`ATTENTION_HEAD_DIM`].
-        tile: bool,
+        /// How.
+        how: Attention,
         /// Whether it takes some of the positions, for [`Op::Merge`].
         part: bool,
     },
@@ -499,8 +497,8 @@ impl Op {
         if tier >= Tier::Coop {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
         }
-        for (tile, part) in [(false, false), (false, true), (true, false), (true, true)] {
-            all.extend(Kv::ALL.map(|kv| Op::Attention { kv, tile, part }));
+        for how in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Attention::all) {
+            all.extend(Kv::ALL.into_iter().flat_map(|kv| [false, true].map(|part| Op::Attention { kv, how, part })));
         }
         all.extend(Format::ALL.map(Op::Embed));
         if tier >= Tier::F16 {
@@ -551,19 +549,12 @@ impl Op {
                 }
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
-            Op::Attention { kv, tile, part } => {
+            Op::Attention { kv, how, part } => {
                 let ending = match part {
                     true => ("part", include_str!("../ending/part.wgsl")),
                     false => ("whole", include_str!("../ending/whole.wgsl")),
                 };
-                if tile {
-                    let attention = ("attention_tile", include_str!("../kernels/attention_tile.wgsl"));
-                    // four groups of threads share the rows
-                    let constants = [("TILE_ROWS", ATTENTION_ROWS), ("ROWS_EACH", ATTENTION_ROWS / 4)];
-                    return Kernel::compose(&[attention, kv.load(), ending], &constants);
-                }
-                let attention = ("attention", include_str!("../kernels/attention.wgsl"));
-                Kernel::compose(&[attention, kv.load(), ending, tier.all()], &[])
+                how.kernel(kv, ending, tier)
             }
             Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),

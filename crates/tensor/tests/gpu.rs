@@ -8,7 +8,7 @@ use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight,
+    Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight, quant,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -323,6 +323,91 @@ fn long_attention(mut gpu: Gpu) {
             // of a key or a value that is about half way between two that a type has, the other may be taken
             let allowed = (1e-5 + parity::kv_step(kv) as f32) * (1.0 + size);
             assert!(want.len() == got.len() && difference < allowed, "{heads:?} {window:?} {kv}: {difference}");
+        }
+    }
+}
+
+/// Many rows of two sequences, whose projections halves hold, but for rotations. Says what `|q| |k|` and `|v|` are at most.
+fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvType) -> (Vec<f32>, [f32; 2]) {
+    const HIDDEN: usize = 32;
+    let mut random = Random(23);
+    let mut table = vec![0.0f32; 64 * HIDDEN];
+    for (token, row) in table.chunks_exact_mut(HIDDEN).enumerate() {
+        row[token / 32 * 24..][..8].iter_mut().for_each(|x| *x = if random.unit() < 0.0 { -2.0 } else { 2.0 });
+    }
+    let mut weights = random.vector(heads.qkv_dim() * HIDDEN, 0.2);
+    weights.chunks_exact_mut(HIDDEN).for_each(|row| row[24..].iter_mut().for_each(|w| *w *= 2.0));
+    let weights = quant::quantise(DType::F16, &weights).unwrap();
+    let weights = Weight::new("qkv", DType::F16, heads.qkv_dim(), HIDDEN, Bytes::from(weights)).unwrap();
+    let values = weights.to_f32();
+    let mut most = [0.0f32; 3];
+    for x in table.chunks_exact(HIDDEN) {
+        let all: Vec<f32> = values.chunks_exact(HIDDEN).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect();
+        let (q, kv) = all.split_at(heads.q_dim());
+        for (most, part) in most.iter_mut().zip([q, &kv[..heads.kv_dim()], &kv[heads.kv_dim()..]]) {
+            let length = |head: &[f32]| head.iter().map(|x| x * x).sum::<f32>().sqrt();
+            *most = part.chunks_exact(heads.head_dim).map(length).fold(*most, f32::max);
+        }
+    }
+    let table: Vec<u8> = table.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let table = Weight::new("table", DType::F32, 64, HIDDEN, Bytes::from(table)).unwrap();
+    let table = b.matrix(&table, Role::Embedding).unwrap();
+    let qkv = b.matrix(&weights, Role::Qkv(heads)).unwrap();
+    let gain = b.vector("gain", &[1.0; HIDDEN]).unwrap();
+    let mut x = b.rows("x", start + 21, HIDDEN).unwrap();
+    let mut q = b.rows("q", start + 21, heads.q_dim()).unwrap();
+    let mut out = b.rows("out", start + 21, heads.q_dim()).unwrap();
+    let mut cache = b.cache(1, heads, kv).unwrap();
+    b.reserve(&mut cache, 96).unwrap();
+    let mut got = Vec::new();
+    for pass in [[0..start, 0..21], [start..start + 37, 21..40]] {
+        let mut batch = Batch::default();
+        for (sequence, positions) in pass.into_iter().enumerate() {
+            let (row, first) = (batch.tokens.len(), batch.pages.len());
+            batch.pages.extend((0..positions.end.div_ceil(PAGE)).map(|page| (2 * page + sequence) as u32));
+            let (rows, pages) = (row..row + positions.len(), first..batch.pages.len());
+            batch.segments.push(Segment { rows, position: positions.start, pages });
+            batch.tokens.extend(positions.clone().map(|i| (i * 7 % 32 + if i < 64 { 0 } else { 32 }) as u32));
+            batch.positions.extend(positions.clone().map(|position| position as u32));
+            let angles = positions.flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32));
+            batch.rope.extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
+        }
+        b.begin(&batch).unwrap();
+        b.embed(&table, &mut x).unwrap();
+        b.project_qkv(&x, Norm { weight: &gain, eps: 0.0 }, &qkv, &mut q, &mut cache, 0).unwrap();
+        if batch.positions[0] > 0 {
+            b.attention(&q, &cache, 0, mask, &mut out).unwrap();
+            got.resize(batch.tokens.len() * heads.q_dim(), 0.0);
+            b.read(&out, &mut got).unwrap();
+        }
+    }
+    (got, [most[0] * most[1], most[2]])
+}
+
+/// Queries and keys as halves put a score off by 2^-10 of `|q| |k| / sqrt(head_dim)`, as their roundings are independent, and a
+/// chance and the sum of all by as much; chances and values as halves add 2^-11 each. A value is `|v| / sqrt(head_dim)`.
+#[test]
+fn attention_of_many_rows_is_as_exact_as_halves() {
+    for mut gpu in every_tier(&Options::default()) {
+        for (head_dim, start, window, kvs) in [
+            (96, 70, None, &KvType::ALL[..]),
+            (96, 560, None, &[KvType::F16]),
+            (80, 70, Some(43), &[KvType::F16]),
+            (128, 70, None, &[KvType::F16]),
+            (20, 70, Some(30), &[KvType::F32]),
+        ] {
+            let heads = Heads { heads: 6, kv_heads: 2, head_dim, rotary_dim: head_dim / 4 * 2 };
+            let mask = Mask { window, scale: 2.0 / (head_dim as f32).sqrt() };
+            for kv in kvs {
+                let (want, [product, value]) = many(&mut Reference::default(), heads, start, mask, *kv);
+                let (got, _) = many(&mut gpu, heads, start, mask, *kv);
+                let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let root = (head_dim as f32).sqrt();
+                let allowed = (mask.scale * product / root / 512.0 + 1e-3 + parity::kv_step(*kv) as f32) * value / root;
+                let case = format!("{} {head_dim} from {start} on, window {window:?}, {kv}", gpu.tier().name());
+                println!("{case}: {difference:.1e}, allowed {allowed:.1e}");
+                assert!(want.len() == got.len() && difference < allowed, "{case}: {difference}");
+            }
         }
     }
 }

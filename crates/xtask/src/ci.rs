@@ -116,6 +116,7 @@ fn units() -> Result {
         "--",
         "products_of_many",
         "several_tiles",
+        "attention_of_many_rows",
     ])?;
     tests(&["-p", "phi3-tests", "--test", "root", "--", "golden"])
 }

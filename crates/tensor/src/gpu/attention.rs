@@ -4,7 +4,7 @@ use super::device::STORAGE;
 use super::pipelines::Slots;
 use super::{Cache, Gpu, Rows};
 use crate::{Error, Mask, Result};
-use phi3_shaders::{ATTENTION_HEAD_DIM, ATTENTION_ROWS, Op, binding};
+use phi3_shaders::{Attention, Op, Tier, binding};
 
 /// Workgroups that a large device wants at once.
 const ENOUGH: usize = 512;
@@ -19,8 +19,10 @@ impl Gpu {
         let Some(layer) = cache.layers.get(layer) else {
             return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
         };
-        let tile = self.table.tiles > 0 && heads.head_dim <= ATTENTION_HEAD_DIM;
-        let (groups, more) = if tile { (self.table.tiles, ATTENTION_ROWS as usize - 1) } else { (self.rows, 0) };
+        let how = self.attention_for(heads.head_dim);
+        let tiles = self.table.tiles(how);
+        let groups = tiles.as_ref().map_or(self.rows, |tiles| tiles.count);
+        let more = how.rows() as usize - 1;
         let (splits, share) = splits(groups * heads.heads, self.table.longest(mask) + more);
         let pitch = cache.head4() + 1;
         let mut slots = Slots::default();
@@ -42,13 +44,13 @@ impl Gpu {
             strides.head,
             splits as u32,
             share as u32,
-            self.table.tiles_at as u32,
+            tiles.map_or(0, |tiles| tiles.at) as u32,
             0,
             0,
             0,
         ];
         let grid = [heads.heads as u32, groups as u32, splits as u32];
-        let op = Op::Attention { kv: cache.kv, tile, part: splits > 1 };
+        let op = Op::Attention { kv: cache.kv, how, part: splits > 1 };
         if splits == 1 {
             slots[binding::OUTPUT as usize] = Some(&out.buffer);
             return self.recorder.dispatch(&mut self.device, op, &slots, &params, grid);
@@ -64,6 +66,17 @@ impl Gpu {
         let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
         let params = [heads, head_dim, cache.head4() as u32, splits as u32, out.stride as u32, 0, 0, 0];
         self.recorder.dispatch(&mut self.device, Op::Merge, &slots, &params, [heads, self.rows as u32, 1])
+    }
+
+    /// How the rows of this pass are best computed.
+    fn attention_for(&self, head_dim: usize) -> Attention {
+        if !self.table.many_rows {
+            return Attention::Row;
+        }
+        let units = self.adapter.units.filter(|_| self.tier() == Tier::Coop && self.device.units_memory && !self.exact);
+        let by_units = units.and_then(|units| Attention::by_units(units, head_dim));
+        let tile = Some(Attention::Tile).filter(|tile| head_dim <= tile.head_dim());
+        by_units.or(tile).unwrap_or(Attention::Row)
     }
 }
 

@@ -4,7 +4,7 @@ use super::adapter::{AdapterInfo, Options, needs};
 use super::cached::Cached;
 use super::marks;
 use crate::{Error, Result};
-use phi3_shaders::Tier;
+use phi3_shaders::{Tier, UNITS_MEMORY};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +22,8 @@ pub(super) struct Device {
     pub(super) max_piece: u64,
     /// Whether kernels may compute in half precision.
     pub(super) f16: bool,
+    /// Whether a workgroup may have the memory of attention by matrix units.
+    pub(super) units_memory: bool,
     /// Compiled pipelines of earlier starts.
     pub(super) cached: Option<Cached>,
     pub(super) submits: u64,
@@ -61,16 +63,21 @@ impl Drop for Device {
 }
 
 impl Device {
-    /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has.
+    /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has; for matrix
+    /// units with more memory of a workgroup, where it has that.
     pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
         let has = adapter.limits();
         let max_buffer = has.max_buffer_size & !15;
         let max_binding =
             has.max_storage_buffer_binding_size.min(max_buffer).min(options.max_binding.unwrap_or(u64::MAX)) & !15;
+        let units_memory = tier == Tier::Coop && has.max_compute_workgroup_storage_size >= UNITS_MEMORY;
+        let defaults = wgpu::Limits::default();
+        let workgroup = defaults.max_compute_workgroup_storage_size;
         let limits = wgpu::Limits {
+            max_compute_workgroup_storage_size: if units_memory { UNITS_MEMORY } else { workgroup },
             max_buffer_size: has.max_buffer_size,
             max_storage_buffer_binding_size: max_binding,
-            ..wgpu::Limits::default()
+            ..defaults
         };
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
         let lesser = Tier::ALL.into_iter().filter(|lesser| *lesser <= tier);
@@ -112,6 +119,7 @@ impl Device {
             max_binding,
             max_piece,
             f16: features.contains(wgpu::Features::SHADER_F16),
+            units_memory,
             cached,
             submits: 0,
             buffers: 0,

@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, Error, Mask, PAGE, Result};
-use phi3_shaders::{ATTENTION_ROWS, CHOSEN};
+use phi3_shaders::{Attention, CHOSEN, Units};
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
@@ -11,6 +11,9 @@ const RECORD: usize = 4;
 
 /// Rows of a segment from which on attention takes its rows by tiles.
 const MANY_ROWS: usize = 8;
+
+/// Heights of tiles.
+const TILE_ROWS: [u32; 2] = [Attention::Tile.rows(), Attention::Units { units: Units::ALL[0], dim: 0 }.rows()];
 
 /// Bytes of the first table, so that it seldom grows.
 const FIRST_SIZE: u64 = 1 << 16;
@@ -24,9 +27,10 @@ pub(super) struct Table {
     pub(super) rope_at: usize,
     pub(super) outputs: usize,
     pub(super) outputs_at: usize,
-    /// Tiles of attention: none where no segment has many rows.
-    pub(super) tiles: usize,
-    pub(super) tiles_at: usize,
+    /// Whether a segment has rows enough for tiles of attention.
+    pub(super) many_rows: bool,
+    /// Those tiles, for each height that kernels take: none where no segment has many rows.
+    tiles: Vec<Tiles>,
     /// One more than the largest token that the host knows.
     pub(super) tokens: usize,
     /// One more than the largest row whose chosen token is wanted.
@@ -40,6 +44,14 @@ pub(super) struct Table {
     words: Vec<u32>,
 }
 
+/// Tiles of so many rows at most.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    rows: u32,
+    pub(super) at: usize,
+    pub(super) count: usize,
+}
+
 impl Table {
     pub(super) fn new(device: &mut Device) -> Result<Self> {
         let buffer = Some(device.buffer("batch table", FIRST_SIZE, STORAGE)?);
@@ -50,8 +62,8 @@ impl Table {
             rope_at: 0,
             outputs: 0,
             outputs_at: 0,
-            tiles: 0,
-            tiles_at: 0,
+            many_rows: false,
+            tiles: Vec::new(),
             tokens: 0,
             chosen: 0,
             pages: 0,
@@ -105,16 +117,26 @@ impl Table {
 
     /// Takes the rows of each segment apart into tiles.
     fn tile(&mut self, batch: &Batch) {
-        self.tiles_at = self.words.len();
-        if batch.segments.iter().any(|segment| segment.rows.len() >= MANY_ROWS) {
+        self.tiles.clear();
+        self.many_rows = batch.segments.iter().any(|segment| segment.rows.len() >= MANY_ROWS);
+        if !self.many_rows {
+            return;
+        }
+        for rows in TILE_ROWS {
+            let at = self.words.len();
             for segment in &batch.segments {
-                for start in segment.rows.clone().step_by(ATTENTION_ROWS as usize) {
-                    let count = (segment.rows.end - start).min(ATTENTION_ROWS as usize);
+                for start in segment.rows.clone().step_by(rows as usize) {
+                    let count = (segment.rows.end - start).min(rows as usize);
                     self.words.extend([start as u32, count as u32]);
                 }
             }
+            self.tiles.push(Tiles { rows, at, count: (self.words.len() - at) / 2 });
         }
-        self.tiles = (self.words.len() - self.tiles_at) / 2;
+    }
+
+    /// The tiles that attention takes, where it takes any.
+    pub(super) fn tiles(&self, how: Attention) -> Option<Tiles> {
+        self.tiles.iter().copied().find(|tiles| tiles.rows == how.rows())
     }
 
     fn records(&mut self, batch: &Batch, pages_at: usize) -> Result<()> {
