@@ -33,7 +33,8 @@ fn prompts_in_chunks() {
 }
 
 /// Prompts that a GPU multiplies in half precision, where it can: within 0.4 % of the logits' deviation and 0.04 at most, which is
-/// how far llama.cpp's are off with activations in half precision.
+/// how far llama.cpp's are off with activations in half precision. Twice that where sums of four products are halves too
+/// (`matmul_halves.wgsl`): such a sum is twice as large as one of them, and so is what is rounded off.
 #[test]
 fn prompts_in_half_precision() {
     for exact in machines_and_tiers().into_iter().filter(|setup| setup.device != Device::Cpu) {
@@ -55,7 +56,11 @@ fn prompts_in_half_precision() {
             let most = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let (name, tier) = (folder.display(), setup.tier.as_deref().unwrap_or("?"));
             println!("{tier} {name}: rms {:.4} of the deviation, most {most}", off / deviation);
-            assert!(off <= 0.004 * deviation && most <= 0.04, "{tier} {name}: {off} of {deviation}, {most}");
+            let times = if tier == "coop" { 1.0 } else { 2.0 };
+            assert!(
+                off <= 0.004 * times * deviation && most <= 0.04 * times,
+                "{tier} {name}: {off} of {deviation}, {most}"
+            );
         }
     }
 }

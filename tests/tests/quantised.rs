@@ -59,8 +59,10 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
             let rms = (differences().map(|d| d * d).sum::<f32>() / exact.len() as f32).sqrt();
             let most = differences().fold(0.0, f32::max);
             assert!(rms <= 0.05 * deviation && most <= 0.7, "{}, {level}: {rms}, {most}", file.display());
-            // however a prompt comes, and wherever the weights lie; AMX rounds many rows otherwise than few
-            let chunks = if level == Level::Amx { [usize::MAX; 2] } else { [7, 1] };
+            // however a prompt comes, and wherever the weights lie; but AMX rounds many rows otherwise than few, and VNNI those of
+            // weights in half precision, which only this file has
+            let halves = file.ends_with("MIX.gguf") && level == Level::Avx512Vnni;
+            let chunks = if level == Level::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
             for (chunk, pack, threads) in [(chunks[0], Pack::Load, 3), (chunks[1], Pack::Never, 1)] {
                 let other = of(&file, &Setup { pack, threads: Some(threads), ..setup.clone() }, chunk);
                 assert!(found == other, "{}, {level}, chunk {chunk}, {pack:?}", file.display());
