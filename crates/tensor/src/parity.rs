@@ -7,6 +7,8 @@ use crate::reference::Reference;
 use crate::{
     Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment, Weight, quant,
 };
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 /// What a case gave.
 #[derive(Clone, Debug)]
@@ -30,6 +32,17 @@ impl Outcome {
 #[derive(Clone)]
 pub struct Random(pub u64);
 
+/// Elements of a matrix that is not kept.
+const MANY: usize = 1 << 20;
+
+/// A generator's state, a type, elements and their scale.
+type Key = (u64, DType, usize, u32);
+
+thread_local! {
+    /// What was quantised: it takes longer than what the cases try, and they take the same again.
+    static MADE: RefCell<HashMap<Key, Vec<u8>>> = RefCell::new(HashMap::new());
+}
+
 impl Random {
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
@@ -51,8 +64,13 @@ impl Random {
 
     /// A matrix of the given type; `cols` is a whole number of its blocks.
     pub fn weight(&mut self, name: &str, dtype: DType, rows: usize, cols: usize, scale: f32) -> Weight {
+        let key = (self.0, dtype, rows * cols, scale.to_bits());
         let values = self.vector(rows * cols, scale);
-        let bytes = quant::quantise(dtype, &values).unwrap_or_default();
+        let make = || quant::quantise(dtype, &values).unwrap_or_default();
+        let bytes = MADE.with_borrow_mut(|made| match values.len() {
+            ..=MANY => made.entry(key).or_insert_with(make).clone(),
+            _ => make(),
+        });
         Weight::new(name, dtype, rows, cols, Bytes::from(bytes)).unwrap_or_else(|e| unreachable!("{e}"))
     }
 }

@@ -5,12 +5,19 @@ use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::{Backend, Batch, DType, Finish, Role};
 
+/// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Level> {
-    Level::ALL.into_iter().filter(|level| {
-        if !level.available() {
-            println!("skipped: this processor has no {level}");
+    let chosen = std::env::var("PHI3_LEVELS").ok();
+    let chosen: Option<Vec<Level>> = chosen.map(|names| {
+        let levels = names.split(',').map(|name| Level::from_name(name).unwrap_or_else(|| panic!("no level {name}")));
+        levels.inspect(|level| assert!(level.available(), "this processor has no {level}")).collect()
+    });
+    Level::ALL.into_iter().filter(move |level| {
+        let taken = level.available() && chosen.as_ref().is_none_or(|chosen| chosen.contains(level));
+        if !taken {
+            println!("skipped: {level} is not available or not asked for");
         }
-        level.available()
+        taken
     })
 }
 

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::dependencies::Metadata;
-use crate::process::{cargo, command, output, root, run as run_program};
-use crate::{Result, test, tidy};
+use crate::process::{cargo, command, output, root, run as run_program, succeeds};
+use crate::{Result, packages, test, tidy};
 
 /// crates.io takes no larger crate.
 const LARGEST_CRATE: u64 = 10 << 20;
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -28,6 +28,7 @@ const STEPS: [Step; 10] = [
     ("floor", floor),
     ("targets", targets),
     ("test", tests),
+    ("neon", neon),
     ("units", units),
     ("readme", readme),
     ("package", package),
@@ -75,21 +76,48 @@ fn floor() -> Result {
     }
 }
 
-/// Other people's machines: the program compiles for each, without the GPU backend, which is other people's code for them.
+/// Other people's machines: the program compiles for each without a warning, without the GPU backend, which is other people's code for them.
 fn targets() -> Result {
     for target in ["x86_64-pc-windows-gnu", "aarch64-apple-darwin", "aarch64-unknown-linux-gnu"] {
-        let added = command("rustup").args(["target", "add", target]).output();
-        if !added.is_ok_and(|output| output.status.success()) {
+        if !has_target(target) {
             println!("skipped: rustup cannot add {target} here");
             continue;
         }
-        run_program(cargo().args(["check", "--target", target, "-p", "phi3-runner", "--no-default-features"]))?;
+        let runner = ["-p", "phi3-runner", "--no-default-features"];
+        run_program(cargo().args(["clippy", "--target", target]).args(runner).args(["--", "-D", "warnings"]))?;
     }
     Ok(())
 }
 
 fn tests() -> Result {
     test::run(&test::Arguments { require_gpu: true, rest: Vec::new() })
+}
+
+/// The processor's kernels for AArch64, in an emulator; skipped where such a one cannot be had.
+fn neon() -> Result {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    const LINKER: &str = "aarch64-linux-gnu-gcc";
+    const EMULATOR: &str = "qemu-aarch64";
+    let is_there = || succeeds(LINKER, &["--version"]) && succeeds(EMULATOR, &["--version"]);
+    let wanted = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"];
+    if !cfg!(target_os = "linux")
+        || !has_target(TARGET)
+        || !(is_there() || packages::install("an emulator of AArch64", &wanted)? && is_there())
+    {
+        println!("skipped: a compiler for {TARGET} and an emulator cannot be had here");
+        return Ok(());
+    }
+    let tests = ["-p", "phi3-tensor", "--no-default-features", "--features", "reference", "--test", "cpu"];
+    let mut test = cargo();
+    test.args(["test", "--target", TARGET]).args(tests);
+    test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
+    let runner = format!("{EMULATOR} -L /usr/aarch64-linux-gnu -cpu max");
+    test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    run_program(test.env("PHI3_LEVELS", "neon,neon-dot"))
+}
+
+fn has_target(target: &str) -> bool {
+    command("rustup").args(["target", "add", target]).output().is_ok_and(|output| output.status.success())
 }
 
 /// The kernels for matrix units, on a software Vulkan that has some; skipped where such a one cannot be had.

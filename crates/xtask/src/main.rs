@@ -3,6 +3,7 @@
 mod ci;
 mod dependencies;
 mod figures;
+mod packages;
 mod process;
 mod synth;
 mod test;

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
-use crate::process::{command, run, succeeds};
+use crate::{Result, packages};
 
 const PACKAGES: [&str; 2] = ["mesa-vulkan-drivers", "libvulkan1"];
 
@@ -21,17 +20,8 @@ pub(crate) fn ensure() -> Result {
     if !cfg!(target_os = "linux") || is_installed() {
         return Ok(());
     }
-    if let Some(prefix) = package_manager() {
-        println!("Installing a software Vulkan driver: {}", PACKAGES.join(" "));
-        let apt = |arguments: &[&str]| {
-            let words: Vec<&str> = prefix.iter().copied().chain(["apt-get"]).chain(arguments.iter().copied()).collect();
-            run(command(words[0]).args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive"))
-        };
-        apt(&["update"])?;
-        apt(&["install", "-y", "--no-install-recommends", PACKAGES[0], PACKAGES[1]])?;
-        if is_installed() {
-            return Ok(());
-        }
+    if packages::install("a software Vulkan driver", &PACKAGES)? && is_installed() {
+        return Ok(());
     }
     Err(ADVICE.into())
 }
@@ -61,17 +51,4 @@ fn has_loader() -> bool {
         [folder.to_path_buf(), folder.join(&architecture)].iter().any(|folder| folder.join("libvulkan.so.1").exists())
     }) || std::env::var_os("LD_LIBRARY_PATH")
         .is_some_and(|paths| std::env::split_paths(&paths).any(|folder| folder.join("libvulkan.so.1").exists()))
-}
-
-/// How to call `apt-get`, if it can be called without asking anyone.
-fn package_manager() -> Option<&'static [&'static str]> {
-    if !succeeds("apt-get", &["--version"]) {
-        None
-    } else if succeeds("sh", &["-c", "test \"$(id -u)\" = 0"]) {
-        Some(&[])
-    } else if succeeds("sudo", &["-n", "true"]) {
-        Some(&["sudo", "-n"])
-    } else {
-        None
-    }
 }

@@ -5,6 +5,7 @@ mod error;
 mod gguf;
 mod json;
 mod message;
+mod namespaces;
 mod stream;
 mod template;
 mod to_gguf;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Error, Result};
 use super::message::Message;
-use super::{clock, json};
+use super::{clock, json, namespaces};
 
 const NAME: &str = "chat_template";
 const HINT: &str = "take the file from the checkpoint again";
@@ -23,9 +23,8 @@ const SPECIAL_TOKENS: [&str; 7] =
 /// A template's steps; the longest of the Phi templates takes some 60 a message.
 const FUEL: u64 = 1_000_000;
 
-/// Bytes of the stack that a template is parsed and runs on: the parser recurses as deep as the text is nested, a step can
-/// wrap a value into another, and values within values are written and dropped by recursion. Only what is used becomes
-/// real memory.
+/// Bytes of the stack that a template is parsed and runs on: the parser recurses as deep as the text is nested, and values
+/// within values are written and dropped by recursion. Only what is used becomes real memory.
 const STACK: usize = 1 << 30;
 
 /// No template is longer than that.
@@ -128,6 +127,7 @@ impl ChatTemplate {
             (Some(environment), Some(_)) => environment,
             _ => &self.environment,
         };
+        namespaces::begin();
         let mut out = Limited(Vec::new());
         environment
             .get_template(NAME)
@@ -168,8 +168,9 @@ fn to_jinja<T: Serialize + ?Sized>(value: &T) -> JinjaValue {
 
 /// Jinja as transformers sets it up for chat templates.
 fn environment(source: String) -> Result<Environment<'static>, minijinja::Error> {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_syntax(syntax.clone());
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
@@ -180,19 +181,25 @@ fn environment(source: String) -> Result<Environment<'static>, minijinja::Error>
     for filter in ["format", "batch", "slice", "indent"] {
         environment.remove_filter(filter);
     }
-    compile(&mut environment, without_generation_tags(source))?;
+    environment.add_filter(namespaces::FILTER, namespaces::unshared);
+    compile(&mut environment, without_generation_tags(source), syntax)?;
     Ok(environment)
 }
 
 /// Parses the template where there is room: the parser recurses as deep as a template is nested, at worst once a byte.
-fn compile(environment: &mut Environment<'static>, source: String) -> Result<(), minijinja::Error> {
+fn compile(
+    environment: &mut Environment<'static>,
+    source: String,
+    syntax: SyntaxConfig,
+) -> Result<(), minijinja::Error> {
     let wrong = |what: String| minijinja::Error::new(ErrorKind::SyntaxError, what);
     if source.len() > MOST_SOURCE {
         return Err(wrong(format!("it has {} bytes, more than {MOST_SOURCE}", source.len())));
     }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);
-        let parse = thread.spawn_scoped(scope, || environment.add_template_owned(NAME, source));
+        let parse =
+            thread.spawn_scoped(scope, || environment.add_template_owned(NAME, namespaces::guarded(&source, syntax)));
         let parse = parse.map_err(|error| wrong(format!("no thread to parse it on: {error}")))?;
         parse.join().unwrap_or_else(|_| Err(wrong("the parser failed".into())))
     })
@@ -413,26 +420,55 @@ mod tests {
         let error = render(source, &[]).unwrap_err();
         assert!(error.to_string().contains("steps"), "{error}");
         let error = render("{{ 'a' * 999999999 }}{{ 'a' * 999999999 }}", &[]).unwrap_err();
-        assert!(error.to_string().contains("bytes") || error.to_string().contains("large"), "{error}");
+        assert!(["bytes", "large", "steps"].iter().any(|word| error.to_string().contains(word)), "{error}");
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
         assert!(render(&deep, &[]).is_err());
     }
 
     #[test]
-    fn deep_values_do_not_end_the_process() {
-        let nested = |levels: usize, open: &str, close: &str, rest: &str| {
-            let wrap = format!("{{% set ns.x = {}ns.x{} %}}", open.repeat(20), close.repeat(20));
-            let start = "{% set ns = namespace(x=0) %}{% for i in range(";
-            render(&format!("{start}{}) %}}{wrap}{{% endfor %}}{rest}", levels / 20), &[])
-        };
-        for (open, close) in [("[", "]"), ("{'a': ", "}")] {
+    fn deep_values_are_refused() {
+        for (open, close) in [("[", "]"), ("{'a': ", "}"), ("{'a': 1}.values()|list + [", "]")] {
             for rest in ["{{ ns.x }}", "{{ ns.x|tojson(sort_keys=true) }}"] {
-                let result = nested(700_000, open, close, rest);
-                assert!(result.is_err() || result.is_ok_and(|text| !text.is_empty()));
+                let nested = |levels: usize| {
+                    let wrap = format!("{{% set ns.x = {open}ns.x{close} %}}");
+                    let start = "{% set ns = namespace(x=0) %}{% for i in range(";
+                    render(&format!("{start}{levels}) %}}{wrap}{{% endfor %}}{rest}"), &[])
+                };
+                assert!(nested(900).is_ok_and(|text| text.len() > 1800));
+                let error = nested(90_000).unwrap_err().to_string();
+                assert!(error.contains("1000 deep"), "{error}");
             }
-            assert_eq!(nested(400_000, open, close, "x").unwrap(), "x");
-            assert!(nested(2_000_000, open, close, "").unwrap_err().to_string().contains("steps"));
         }
+    }
+
+    #[test]
+    fn values_that_contain_themselves_are_refused() {
+        for set in [
+            "{% set ns.x = ns %}",
+            "{%- set ns.x = [1, {'a': (ns,)}] -%}",
+            "{% set a, ns.x = 1, ns %}",
+            "{% set (a, ns.x) = (1, ns) %}",
+            "{% set n = ns %}{% set ns.x = '%}' and n %}",
+            "{% set ns.x = {'a': ns}.values() %}",
+            "{% set ns.x = 1 if false else ns %}",
+            "{% set ns.x | default(ns, true) %}{% endset %}",
+            "{% set other = namespace(x=ns) %}{% set ns.x = other %}",
+            "{% for m in [ns] %}{% set m.x = m %}{% endfor %}",
+            "{% macro f(a) %}{% set a.x = [a] %}{% endmacro %}{{ f(ns) }}",
+        ] {
+            for rest in ["{{ ns }}", "{{ ns|string }}", "{{ ns|tojson }}", "{{ ns == ns.x }}", "{{ [ns]|join }}"] {
+                let source = format!("{{% set ns = namespace() %}}{set}{rest}");
+                let error = render(&source, &[]).unwrap_err().to_string();
+                assert!(error.contains("a namespace cannot keep a namespace"), "{source}: {error}");
+            }
+        }
+        let kept = "{% set ns = namespace(a=1) %}{% set ns.b | upper %}%}b{% endset %}{% set ns.c = ns.a, ns.b %}\
+                    {% raw %}{% set ns.x = 1 %}{% endraw %}{{ ns.c }}{{ '{% set a.b = 1 %}' }}{# {% set a.b = 1 %} #}";
+        assert_eq!(render(kept, &[]).unwrap(), "{% set ns.x = 1 %}(1, '%}B'){% set a.b = 1 %}");
+        let large = "{% set ns = namespace() %}{% set all = [range(999)|list] * 999 %}\
+                     {% for i in range(99) %}{% set ns.x = all %}{% endfor %}";
+        let error = render(large, &[]).unwrap_err().to_string();
+        assert!(error.contains("a namespace cannot keep so many values"), "{error}");
     }
 
     #[test]

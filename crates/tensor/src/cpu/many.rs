@@ -6,11 +6,10 @@ use super::matrix::Matrix;
 use crate::{Finish, Result};
 
 /// Activations as such products take them, kept from one to the next.
+#[cfg(target_arch = "x86_64")]
 #[derive(Default)]
 pub(super) struct Room {
-    #[cfg(target_arch = "x86_64")]
     words: Vec<super::words::Word>,
-    #[cfg(target_arch = "x86_64")]
     tiles: Vec<super::tiles::Line>,
 }
 

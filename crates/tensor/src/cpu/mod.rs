@@ -118,6 +118,7 @@ pub struct Cpu {
     normed: Vec<f32>,
     projected: Vec<f32>,
     units: Vec<Unit>,
+    #[cfg(target_arch = "x86_64")]
     room: many::Room,
     /// A row of an embedding in panels.
     row: Vec<u8>,
@@ -180,6 +181,7 @@ impl Cpu {
             normed: Vec::new(),
             projected: Vec::new(),
             units: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
             room: many::Room::default(),
             row: Vec::new(),
             marks: Vec::new(),
