@@ -134,18 +134,10 @@ fn units() -> Result {
         let test = ["test"].iter().chain(arguments);
         run_program(cargo().args(test).env(runner.0, runner.1).env("PHI3_TIER", "coop").env("PHI3_GPU", "require"))
     };
-    tests(&[
-        "-p",
-        "phi3-tensor",
-        "--features",
-        "gpu,reference",
-        "--test",
-        "gpu",
-        "--",
-        "products_of_many",
-        "several_tiles",
-        "attention_of_many_rows",
-    ])?;
+    let tensor = ["-p", "phi3-tensor", "--features", "gpu,reference"];
+    let kernels = ["--test", "gpu", "--", "products_of_many", "several_tiles", "attention_of_many_rows"];
+    tests(&[&tensor[..], &kernels].concat())?;
+    tests(&[&tensor[..], &["--lib", "selfcheck"]].concat())?;
     tests(&["-p", "phi3-tests", "--test", "root", "--", "golden"])
 }
 

@@ -17,6 +17,9 @@ const INNER: usize = 40;
 const VOCAB: usize = 24;
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 24, rotary_dim: 16 };
 
+/// Pages of the cache: more positions than attention by matrix units takes at once.
+const PAGES: usize = 5;
+
 /// A position from which on attention is split.
 const FAR: usize = 700;
 
@@ -128,7 +131,7 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
     let gain = b.vector("gain", &numbers(5, HIDDEN))?;
     let norm = Norm { weight: &gain, eps: 1e-3 };
     let mut results = Vec::new();
-    for (tokens, position) in [(20, 0), (3, 20), (1, 23), (1, FAR)] {
+    for (tokens, position) in [(20, 0), (3, 20), (20, 60), (1, 23), (1, FAR)] {
         let mut x = b.rows("x", tokens, HIDDEN)?;
         let mut normed = b.rows("normed", tokens, HIDDEN)?;
         let mut q = b.rows("q", tokens, HEADS.q_dim())?;
@@ -136,11 +139,12 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
         let mut gated = b.rows("gated", tokens, INNER)?;
         let mut chosen = b.rows("chosen", tokens, INNER)?;
         let mut cache = b.cache(1, HEADS, *kv)?;
-        b.reserve(&mut cache, 2)?;
+        b.reserve(&mut cache, PAGES)?;
         let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect();
-        // first both pages are filled
-        for start in [0, PAGE] {
-            b.begin(&batch(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], start))?;
+        // first every page is filled
+        for page in 0..PAGES {
+            let filling: Vec<u32> = (0..PAGE).map(|i| ((i + 7 * page) % VOCAB) as u32).collect();
+            b.begin(&batch(&filling, page * PAGE))?;
             let mut all = b.rows("all", PAGE, HIDDEN)?;
             let mut queries = b.rows("queries", PAGE, HEADS.q_dim())?;
             b.embed(&table, &mut all)?;
@@ -151,7 +155,9 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
         b.embed(&table, &mut x)?;
         b.norm(&x, norm, &mut normed)?;
         b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0)?;
-        b.attention(&q, &cache, 0, Mask { window: None, scale: 0.3 }, &mut mixed)?;
+        // where large scores choose, their rounding does
+        let mask = Mask { window: None, scale: 0.06 };
+        b.attention(&q, &cache, 0, mask, &mut mixed)?;
         b.project(&x, Some(norm), &gates, Finish::SiluGate, &mut gated)?;
         b.project(&normed, None, &plain, Finish::Add, &mut gated)?;
         b.select(&gated, 0, 1, &mut chosen)?;
@@ -189,7 +195,7 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
     Ok(results)
 }
 
-/// Tokens of one sequence from a position on; its pages are two, in turn.
+/// Tokens of one sequence from a position on; its pages are [`PAGES`], in turn.
 fn batch(tokens: &[u32], position: usize) -> Batch {
     let end = position + tokens.len();
     let pages = end.div_ceil(PAGE);
@@ -198,7 +204,7 @@ fn batch(tokens: &[u32], position: usize) -> Batch {
         tokens: tokens.to_vec(),
         positions: (position..end).map(|position| position as u32).collect(),
         segments: vec![Segment { rows: 0..tokens.len(), position, pages: 0..pages }],
-        pages: (0..pages as u32).map(|page| page % 2).collect(),
+        pages: (0..pages as u32).map(|page| page % PAGES as u32).collect(),
         rope: (position..end)
             .flat_map(|position| (0..HEADS.rotary_dim / 2).map(move |i| turn(position, i)))
             .flat_map(|angle| [angle.cos(), angle.sin()])
@@ -304,7 +310,27 @@ mod tests {
     fn a_tier_that_was_asked_for_is_refused_where_it_is_wrong() {
         let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
         let error = gpu.settle(None, true).unwrap_err().to_string();
-        assert!(error.contains("subgroup kernels compute wrongly: "), "{error}");
+        assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
+    }
+
+    /// What only attention by matrix units does is found out too.
+    #[test]
+    fn wrong_attention_by_matrix_units_makes_way() {
+        for words in [
+            ("own = position0 + mine", "own = position0 + mine + 1u"),
+            ("column = subgroup / 2u", "column = 0u * subgroup"),
+            ("scores[at] *= shrinks[", "scores[at] *= 1.0 + shrinks["),
+            ("f16(chance)", "f16(1.0)"),
+        ] {
+            let Some(mut gpu) = wrong(words, false) else { return };
+            if gpu.tier() < Tier::Coop {
+                println!("skipped: {} has no matrix units", gpu.info());
+                return;
+            }
+            gpu.settle(None, false).unwrap();
+            assert_eq!(gpu.tier(), Tier::Subgroup, "{words:?}: {}", gpu.info());
+            assert!(gpu.info().to_string().contains("coop kernels compute wrongly: "), "{words:?}: {}", gpu.info());
+        }
     }
 
     #[test]
