@@ -7,6 +7,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{F16, F32, Format, Level, Portable, Simd};
 use crate::{Heads, KvType, PAGE};
+use half::f16;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -46,15 +47,24 @@ struct Running {
     sum: f32,
 }
 
+/// Queries from which on a page of halves is widened once for all.
+const MANY: usize = 8;
+
 /// What a task needs beside its arguments, kept by its thread.
 #[derive(Default)]
 struct Room {
     running: Vec<Running>,
+    /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass lie so far apart that they would share
+    /// a few lines of the first-level cache.
+    queries: Vec<f32>,
+    sums: Vec<f32>,
+    /// Keys and values of a page.
     widened: Vec<f32>,
 }
 
 thread_local! {
-    static ROOM: Cell<Room> = const { Cell::new(Room { running: Vec::new(), widened: Vec::new() }) };
+    static ROOM: Cell<Room> =
+        const { Cell::new(Room { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
 }
 
 /// Attention of one task; see [`Attend`]. Writes rows and heads of its own.
@@ -69,59 +79,62 @@ dispatch!(attend_rows = attend_generic(task: &Attend<'_>, room: &mut Room, out: 
 
 #[inline(always)]
 unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Output<'_>) {
-    let d = task.head_dim;
+    let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
     let last_position = task.position + task.rows.len() - 1;
-    let Room { running, widened } = room;
-    running.clear();
-    running.resize(task.rows.len() * task.heads.len(), Running { most: f32::NEG_INFINITY, sum: 0.0 });
+    let columns = task.heads.start * d..task.heads.end * d;
+    room.queries.clear();
     for row in task.rows.clone() {
-        // SAFETY: rows and heads of this task only.
-        unsafe { out.slice(row, task.heads.start * d..task.heads.end * d) }.fill(0.0);
+        room.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
     }
+    room.running.clear();
+    room.running.resize(count, Running { most: f32::NEG_INFINITY, sum: 0.0 });
+    room.sums.clear();
+    room.sums.resize(count * d, 0.0);
+    room.widened.resize(2 * PAGE * d, 0.0);
+    let (to_keys, to_values) = room.widened.split_at_mut(PAGE * d);
+    let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
     for page in task.first_seen(task.position) / PAGE..=last_position / PAGE {
-        // SAFETY: the caller's.
+        // SAFETY: panels have the sizes of the cache.
         unsafe {
             match (task.panels)(page) {
                 Panels::F32 { keys, values } => {
-                    attend_page::<S, F32>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), running, out);
+                    attend_page::<S, F32>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), &mut state);
+                }
+                Panels::F16 { keys, values } if count < MANY => {
+                    attend_page::<S, F16>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), &mut state);
                 }
                 Panels::F16 { keys, values } => {
-                    attend_page::<S, F16>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), running, out);
+                    widen_halves::<S>(keys, to_keys);
+                    widen_halves::<S>(values, to_values);
+                    let (keys, values) = (to_keys.as_ptr(), to_values.as_ptr());
+                    attend_page::<S, F32>(task, page, keys.cast(), values.cast(), &mut state);
                 }
                 Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
-                    widened.resize(2 * PAGE * d, 0.0);
-                    let (to_keys, to_values) = widened.split_at_mut(PAGE * d);
                     widen_keys(heads, keys, key_scales, to_keys);
                     widen_values(d, values, value_scales, to_values);
                     let (keys, values) = (to_keys.as_ptr(), to_values.as_ptr());
-                    attend_page::<S, F32>(task, page, keys.cast(), values.cast(), running, out);
+                    attend_page::<S, F32>(task, page, keys.cast(), values.cast(), &mut state);
                 }
             }
         }
     }
-    for (i, running) in running.iter().enumerate() {
-        let inverse = 1.0 / running.sum;
+    for (row, (sums, running)) in
+        task.rows.clone().zip(state.sums.chunks_exact(columns.len()).zip(state.running.chunks_exact(task.heads.len())))
+    {
         // SAFETY: rows and heads of this task only.
-        unsafe { task.query(i).output(out, d) }.iter_mut().for_each(|v| *v *= inverse);
+        let out = unsafe { out.slice(row, columns.clone()) };
+        for ((out, sums), running) in out.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(running) {
+            let inverse = 1.0 / running.sum;
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
+        }
     }
 }
 
-/// A query of a task: its row, and its head of all heads.
-#[derive(Clone, Copy)]
-struct Query {
-    row: usize,
-    head: usize,
-}
-
-impl Query {
-    /// # Safety
-    ///
-    /// The query is the task's own.
-    #[inline(always)]
-    unsafe fn output(self, out: Output<'_>, d: usize) -> &mut [f32] {
-        // SAFETY: the caller's.
-        unsafe { out.slice(self.row, self.head * d..(self.head + 1) * d) }
-    }
+/// The queries of a task and what of them is summed so far.
+struct State<'a> {
+    queries: &'a [f32],
+    sums: &'a mut [f32],
+    running: &'a mut [Running],
 }
 
 impl Attend<'_> {
@@ -131,13 +144,6 @@ impl Attend<'_> {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// Query i, rows first.
-    #[inline(always)]
-    fn query(&self, i: usize) -> Query {
-        let group = self.heads.len();
-        Query { row: self.rows.start + i / group, head: self.heads.start + i % group }
-    }
-
     /// What query i sees of a page.
     #[inline(always)]
     fn seen(&self, i: usize, page: usize) -> Range<usize> {
@@ -145,6 +151,18 @@ impl Attend<'_> {
         let low = self.first_seen(position).clamp(page * PAGE, (page + 1) * PAGE);
         let high = (position + 1).clamp(page * PAGE, (page + 1) * PAGE);
         low - page * PAGE..high - page * PAGE
+    }
+}
+
+#[inline(always)]
+unsafe fn widen_halves<S: Simd>(halves: &[u16], out: &mut [f32]) {
+    let whole = halves.len() / S::LANES * S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: LANES of each are left.
+        unsafe { S::store(out.as_mut_ptr().add(at), S::load_f16(halves.as_ptr().add(at).cast())) };
+    }
+    for (out, half) in out[whole..].iter_mut().zip(&halves[whole..]) {
+        *out = f16::from_bits(*half).to_f32();
     }
 }
 
@@ -176,16 +194,16 @@ unsafe fn attend_page<S: Simd, F: Format>(
     page: usize,
     keys: *const u8,
     values: *const u8,
-    running: &mut [Running],
-    out: Output<'_>,
+    state: &mut State<'_>,
 ) {
     let mut i = 0;
-    while i < running.len() {
+    while i < state.running.len() {
         // SAFETY: the caller's.
         i += unsafe {
-            match running.len() - i {
-                n if n >= 4 && S::ROWS >= 4 => queries::<S, F, 4>(task, page, keys, values, i, running, out),
-                _ => queries::<S, F, 1>(task, page, keys, values, i, running, out),
+            match state.running.len() - i {
+                4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, page, keys, values, i, state),
+                2.. => queries::<S, F, 2>(task, page, keys, values, i, state),
+                _ => queries::<S, F, 1>(task, page, keys, values, i, state),
             }
         };
     }
@@ -199,25 +217,30 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
     keys: *const u8,
     values: *const u8,
     first: usize,
-    running: &mut [Running],
-    out: Output<'_>,
+    state: &mut State<'_>,
 ) -> usize {
     let d = task.head_dim;
     let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, page));
     if seen.iter().all(Range::is_empty) {
         return M;
     }
-    let q: [&[f32]; M] = std::array::from_fn(|m| {
-        let query = task.query(first + m);
-        &task.q[query.row * task.width + query.head * d..][..d]
-    });
-    // SAFETY: keys `[d][PAGE]`, values `[PAGE][d]`; the queries' outputs are the task's own.
+    let q: [&[f32]; M] = std::array::from_fn(|m| &state.queries[(first + m) * d..][..d]);
+    let sums = &mut state.sums[first * d..][..M * d];
+    let running = &mut state.running[first..][..M];
+    // SAFETY: keys `[d][PAGE]`, values `[PAGE][d]`.
     unsafe {
         let scores = scores::<S, F, M>(q, keys, task.scale);
+        let mut weights = [[0.0; PAGE]; M];
         for m in (0..M).filter(|&m| !seen[m].is_empty()) {
-            let acc = task.query(first + m).output(out, d);
-            let weights = softmax::<S>(&scores[m], seen[m].clone(), &mut running[first + m], acc);
-            accumulate::<S, F>(&weights, seen[m].clone(), values, acc);
+            weights[m] = softmax::<S>(&scores[m], seen[m].clone(), &mut running[m], &mut sums[m * d..][..d]);
+        }
+        if seen.iter().all(|seen| seen.len() == PAGE) {
+            accumulate::<S, F, M>(&weights, 0..PAGE, values, sums, d);
+        } else {
+            // what a query does not see may be no numbers
+            for m in 0..M {
+                accumulate::<S, F, 1>(&[weights[m]], seen[m].clone(), values, &mut sums[m * d..][..d], d);
+            }
         }
     }
     M
@@ -264,16 +287,29 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(q: [&[f32]; M], keys: *cons
 
 /// `exp(s - most)` of the positions seen; what was summed before is scaled where `most` grows.
 #[inline(always)]
-fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Running, acc: &mut [f32]) -> [f32; PAGE] {
-    let most = scores[seen.clone()].iter().copied().fold(running.most, f32::max);
+fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Running, sums: &mut [f32]) -> [f32; PAGE] {
+    // loops, because closures may be compiled without the level's instructions
+    let mut mosts = [f32::NEG_INFINITY; PAGE];
+    for j in 0..PAGE {
+        mosts[j] = if seen.start <= j && j < seen.end { scores[j] } else { f32::NEG_INFINITY };
+    }
+    let mut width = PAGE / 2;
+    while width > 0 {
+        for j in 0..width {
+            mosts[j] = mosts[j].max(mosts[j + width]);
+        }
+        width /= 2;
+    }
+    let most = mosts[0].max(running.most);
     if most > running.most {
         let factor = exp::<S>(running.most - most);
         running.sum *= factor;
-        acc.iter_mut().for_each(|v| *v *= factor);
+        for sum in sums {
+            *sum *= factor;
+        }
         running.most = most;
     }
     let most = running.most;
-    // loops, because closures may be compiled without the level's instructions
     let mut weights = [0.0; PAGE];
     for j in 0..PAGE {
         let weight = exp::<S>(scores[j] - most);
@@ -287,30 +323,33 @@ fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Runn
     weights
 }
 
-/// Adds the positions `seen` of a page.
+/// Adds the positions `seen` of a page to the sums `[M][d]`, in order.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, F: Format>(
-    weights: &[f32; PAGE],
+unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
+    weights: &[[f32; PAGE]; M],
     seen: Range<usize>,
     values: *const u8,
-    acc: &mut [f32],
+    sums: &mut [f32],
+    d: usize,
 ) {
-    let d = acc.len();
     let mut at = 0;
     // SAFETY: values are `[PAGE][d]`; each arm takes as many dimensions as are left.
     unsafe {
         while at < d {
             at += match (d - at) / S::LANES {
-                8.. => dimensions::<S, F, 8>(weights, &seen, values, d, at, acc),
-                4.. => dimensions::<S, F, 4>(weights, &seen, values, d, at, acc),
-                2.. => dimensions::<S, F, 2>(weights, &seen, values, d, at, acc),
-                1 => dimensions::<S, F, 1>(weights, &seen, values, d, at, acc),
+                8.. if M == 1 => dimensions::<S, F, M, 8>(weights, &seen, values, d, at, sums),
+                6.. if M >= 4 => dimensions::<S, F, M, 6>(weights, &seen, values, d, at, sums),
+                4.. if M <= 2 => dimensions::<S, F, M, 4>(weights, &seen, values, d, at, sums),
+                2.. => dimensions::<S, F, M, 2>(weights, &seen, values, d, at, sums),
+                1 => dimensions::<S, F, M, 1>(weights, &seen, values, d, at, sums),
                 _ => break,
             };
         }
-        for j in seen {
-            for (i, acc) in acc.iter_mut().enumerate().skip(at) {
-                *acc = fma::<S>(F::one(values.add((j * d + i) * F::BYTES)), weights[j], *acc);
+        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(d)) {
+            for j in seen.clone() {
+                for (i, sum) in sums.iter_mut().enumerate().skip(at) {
+                    *sum = fma::<S>(F::one(values.add((j * d + i) * F::BYTES)), weights[j], *sum);
+                }
             }
         }
     }
@@ -318,29 +357,41 @@ unsafe fn accumulate<S: Simd, F: Format>(
 
 /// N registers of dimensions from `at` on. Returns how many dimensions.
 #[inline(always)]
-unsafe fn dimensions<S: Simd, F: Format, const N: usize>(
-    weights: &[f32; PAGE],
+#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
+unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
+    weights: &[[f32; PAGE]; M],
     seen: &Range<usize>,
     values: *const u8,
     d: usize,
     at: usize,
-    acc: &mut [f32],
+    sums: &mut [f32],
 ) -> usize {
     // SAFETY: the caller's.
     unsafe {
-        let out = acc.as_mut_ptr().add(at);
-        let mut sums = [S::zero(); N];
-        for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = S::load(out.add(n * S::LANES));
-        }
-        for j in seen.clone() {
-            let (weight, row) = (S::splat(weights[j]), values.add((j * d + at) * F::BYTES));
-            for (n, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(F::load::<S>(row.add(n * S::LANES * F::BYTES)), weight, *sum);
+        let place = |m: usize, n: usize| m * d + at + n * S::LANES;
+        let mut acc = [[S::zero(); N]; M];
+        for m in 0..M {
+            for n in 0..N {
+                acc[m][n] = S::load(sums.as_ptr().add(place(m, n)));
             }
         }
-        for (n, sum) in sums.into_iter().enumerate() {
-            S::store(out.add(n * S::LANES), sum);
+        for j in seen.clone() {
+            let row = values.add((j * d + at) * F::BYTES);
+            let mut value = [S::zero(); N];
+            for n in 0..N {
+                value[n] = F::load::<S>(row.add(n * S::LANES * F::BYTES));
+            }
+            for m in 0..M {
+                let weight = S::splat(weights[m][j]);
+                for n in 0..N {
+                    acc[m][n] = S::fma(value[n], weight, acc[m][n]);
+                }
+            }
+        }
+        for m in 0..M {
+            for n in 0..N {
+                S::store(sums.as_mut_ptr().add(place(m, n)), acc[m][n]);
+            }
         }
     }
     N * S::LANES

@@ -337,30 +337,30 @@ impl Backend for Cpu {
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
-        /// Rows that a task takes, so that a page of keys serves several.
-        const BLOCK: usize = 8;
         let heads = cache.heads();
         same("attention", "query width", heads.q_dim(), q.dim)?;
         same("attention", "output width", heads.q_dim(), out.dim)?;
         let group = heads.heads / heads.kv_heads;
+        // rows of a task, which a page of keys serves all
+        let rows = (32 / group).max(8);
         let output = Output::new(&mut out.values, out.dim);
-        let tasks: usize = self.batch.segments.iter().map(|s| s.rows.len().div_ceil(BLOCK)).sum();
+        let tasks: usize = self.batch.segments.iter().map(|s| s.rows.len().div_ceil(rows)).sum();
         let seen: usize = self.batch.segments.iter().map(|s| (s.position + s.rows.len()) * s.rows.len()).sum();
         self.parallel(2 * seen * heads.q_dim(), tasks * heads.kv_heads, |i| {
             let (mut block, kv) = (i / heads.kv_heads, i % heads.kv_heads);
             for segment in &self.batch.segments {
-                let blocks = segment.rows.len().div_ceil(BLOCK);
+                let blocks = segment.rows.len().div_ceil(rows);
                 if block >= blocks {
                     block -= blocks;
                     continue;
                 }
-                let first = segment.rows.start + block * BLOCK;
+                let first = segment.rows.start + block * rows;
                 let pages = &self.batch.pages[segment.pages.clone()];
                 let task = Attend {
                     q: &q.values,
                     width: q.dim,
-                    rows: first..(first + BLOCK).min(segment.rows.end),
-                    position: segment.position + block * BLOCK,
+                    rows: first..(first + rows).min(segment.rows.end),
+                    position: segment.position + block * rows,
                     heads: kv * group..(kv + 1) * group,
                     head_dim: heads.head_dim,
                     panels: &|page| cache.panels(layer, pages[page], kv),
