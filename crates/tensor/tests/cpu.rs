@@ -3,7 +3,7 @@
 
 use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Backend, Batch, DType, Finish, Role};
+use phi3_tensor::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight};
 
 /// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Level> {
@@ -232,6 +232,55 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
                     "{level}, {threads} threads, {pack:?}, {rows} rows"
                 );
             }
+        }
+    }
+}
+
+/// A page may hold what another sequence left there.
+#[test]
+fn what_a_row_does_not_see_may_be_no_numbers() {
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 20, rotary_dim: 20 };
+    let mut random = Random(3);
+    let mut values = random.vector(32 * 48, 1.0);
+    values[..48].fill(f32::NAN);
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let table = Weight::new("table", DType::F32, 32, 48, Bytes::from(bytes)).unwrap();
+    let weight = random.weight("w", DType::F32, heads.qkv_dim(), 48, 0.2);
+    let gain = random.vector(48, 1.0);
+    for (level, kv) in levels().flat_map(|level| KvType::ALL.map(|kv| (level, kv))) {
+        let mut cpu = Cpu::new(Options { level: Some(level), ..Options::default() }).expect("threads start");
+        let table = cpu.matrix(&table, Role::Plain).unwrap();
+        let (qkv, gain) = (cpu.matrix(&weight, Role::Qkv(heads)).unwrap(), cpu.vector("gain", &gain).unwrap());
+        for rows in [1, 5, 21] {
+            let mut cache = cpu.cache(1, heads, kv).unwrap();
+            cpu.reserve(&mut cache, 2).unwrap();
+            let [fresh, again] = [&[][..], &[0; 2 * PAGE]].map(|before: &[u32]| {
+                let tokens: Vec<u32> = (1..=rows as u32).collect();
+                let mut out = Vec::new();
+                for tokens in [before, &tokens].into_iter().filter(|tokens| !tokens.is_empty()) {
+                    let count = tokens.len();
+                    let [mut x, mut q, mut y] =
+                        [48, heads.q_dim(), heads.q_dim()].map(|dim| cpu.rows("rows", count, dim).unwrap());
+                    let segment = Segment { rows: 0..count, position: 0, pages: 0..2 };
+                    cpu.begin(&Batch {
+                        tokens: tokens.to_vec(),
+                        positions: (0..count as u32).collect(),
+                        segments: vec![segment],
+                        pages: vec![1, 0],
+                        rope: (0..count * heads.rotary_dim / 2).flat_map(|_| [1.0, 0.0]).collect(),
+                        ..Batch::default()
+                    })
+                    .unwrap();
+                    cpu.embed(&table, &mut x).unwrap();
+                    cpu.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
+                    cpu.attention(&q, &cache, 0, Mask { window: None, scale: 0.2 }, &mut y).unwrap();
+                    out = vec![0.0; count * heads.q_dim()];
+                    cpu.read(&y, &mut out).unwrap();
+                }
+                out
+            });
+            assert!(fresh.iter().all(|v| v.is_finite()), "{level}, {kv}, {rows} rows");
+            assert_eq!(again, fresh, "{level}, {kv}, {rows} rows");
         }
     }
 }
