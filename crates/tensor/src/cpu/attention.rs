@@ -40,6 +40,33 @@ pub(super) enum Panels<'a> {
     Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
 }
 
+impl Panels<'_> {
+    /// Asks for what is read next: panels of a head lie too far apart for the processor to guess.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self) {
+        let lines = |first: *const u8, bytes: usize| {
+            for at in (0..bytes).step_by(64) {
+                // SAFETY: a prefetch never faults.
+                unsafe { S::prefetch(first.wrapping_add(at)) };
+            }
+        };
+        match self {
+            Panels::F32 { keys, values } => {
+                lines(keys.as_ptr().cast(), size_of_val(*keys));
+                lines(values.as_ptr().cast(), size_of_val(*values));
+            }
+            Panels::F16 { keys, values } => {
+                lines(keys.as_ptr().cast(), size_of_val(*keys));
+                lines(values.as_ptr().cast(), size_of_val(*values));
+            }
+            Panels::Q8_0 { keys, values, .. } => {
+                lines(keys.as_ptr().cast(), keys.len());
+                lines(values.as_ptr().cast(), values.len());
+            }
+        }
+    }
+}
+
 /// Running softmax of one query: `sum(exp(s - most))`; the sum of `exp(s - most) v` is in the output.
 #[derive(Clone, Copy)]
 struct Running {
@@ -93,7 +120,11 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Outpu
     room.widened.resize(2 * PAGE * d, 0.0);
     let (to_keys, to_values) = room.widened.split_at_mut(PAGE * d);
     let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
-    for page in task.first_seen(task.position) / PAGE..=last_position / PAGE {
+    let last_page = last_position / PAGE;
+    for page in task.first_seen(task.position) / PAGE..=last_page {
+        if count < MANY && page < last_page {
+            (task.panels)(page + 1).prefetch::<S>();
+        }
         // SAFETY: panels have the sizes of the cache.
         unsafe {
             match (task.panels)(page) {
