@@ -421,6 +421,9 @@ mod tests {
         assert!(error.to_string().contains("steps"), "{error}");
         let error = render("{{ 'a' * 999999999 }}{{ 'a' * 999999999 }}", &[]).unwrap_err();
         assert!(["bytes", "large", "steps"].iter().any(|word| error.to_string().contains(word)), "{error}");
+        let doubled =
+            "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+        assert!(render(doubled, &[]).unwrap_err().to_string().contains("steps"));
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
         assert!(render(&deep, &[]).is_err());
     }
