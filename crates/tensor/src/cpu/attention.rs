@@ -67,7 +67,7 @@ impl Panels<'_> {
     }
 }
 
-/// Running softmax of one query: `sum(exp(s - most))`; the sum of `exp(s - most) v` is in the output.
+/// Running softmax of one query: `sum(exp(s - most))`; the sum of `exp(s - most) v` is among the task's.
 #[derive(Clone, Copy)]
 struct Running {
     most: f32,
