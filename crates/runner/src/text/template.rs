@@ -465,9 +465,9 @@ mod tests {
                 assert!(error.contains("a namespace cannot keep a namespace"), "{source}: {error}");
             }
         }
-        let kept = "{% set ns = namespace(a=1) %}{% set ns.b | upper %}%}b{% endset %}{% set ns.c = ns.a, ns.b %}\
+        let kept = "ä🦙{% set ns = namespace(a=1) %}{% set ns.b | upper %}%}b{% endset %}{% set ns.c = ns.a, ns.b %}\
                     {% raw %}{% set ns.x = 1 %}{% endraw %}{{ ns.c }}{{ '{% set a.b = 1 %}' }}{# {% set a.b = 1 %} #}";
-        assert_eq!(render(kept, &[]).unwrap(), "{% set ns.x = 1 %}(1, '%}B'){% set a.b = 1 %}");
+        assert_eq!(render(kept, &[]).unwrap(), "ä🦙{% set ns.x = 1 %}(1, '%}B'){% set a.b = 1 %}");
         let large = "{% set ns = namespace() %}{% set all = [range(999)|list] * 999 %}\
                      {% for i in range(99) %}{% set ns.x = all %}{% endfor %}";
         let error = render(large, &[]).unwrap_err().to_string();
