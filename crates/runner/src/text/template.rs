@@ -420,7 +420,7 @@ mod tests {
         let error = render(source, &[]).unwrap_err();
         assert!(error.to_string().contains("steps"), "{error}");
         let error = render("{{ 'a' * 999999999 }}{{ 'a' * 999999999 }}", &[]).unwrap_err();
-        assert!(["bytes", "large", "steps"].iter().any(|word| error.to_string().contains(word)), "{error}");
+        assert!(error.to_string().contains("steps"), "{error}");
         let doubled =
             "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
         assert!(render(doubled, &[]).unwrap_err().to_string().contains("steps"));
