@@ -8,9 +8,13 @@
 
 Each round times one engine, then the other, so that both meet the same machine; the figures are medians over the rounds.
 With --busy a process that never sleeps runs beside both. With --depth N tokens are generated after N others.
+
+Every token reads the whole file but for the embedding of the other tokens, so tokens come at most at the rate at which the threads
+read memory. That is measured in each round too, and stands beside both engines' tokens as a share.
 """
 
 import argparse
+import concurrent.futures
 import json
 import multiprocessing
 import os
@@ -22,6 +26,27 @@ import time
 def spin():
     while True:
         pass
+
+
+class Memory:
+    """More numbers than caches hold, which all threads read at once."""
+
+    def __init__(self, threads):
+        import numpy
+
+        self.total = numpy.sum
+        self.parts = [numpy.ones(64 << 20 >> 3, dtype=numpy.int64) for _ in range(8 * threads)]
+        self.threads = concurrent.futures.ThreadPoolExecutor(threads)
+
+    def rate(self):
+        """Bytes a second, the best of a few passes."""
+
+        def once():
+            since = time.monotonic()
+            list(self.threads.map(self.total, self.parts))
+            return sum(part.nbytes for part in self.parts) / (time.monotonic() - since)
+
+        return max(once() for _ in range(5))
 
 
 class Llama:
@@ -40,6 +65,7 @@ class Llama:
         if not self.context:
             raise SystemExit(f"llama.cpp does not open {path}")
         self.vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
+        self.bytes = library.llama_model_size(self.model)
         self.decode(4)
 
     def clear(self):
@@ -96,17 +122,24 @@ def main():
     if args.busy:
         beside.start()
     print(f"{args.threads} threads{', beside a busy process' if args.busy else ''}, {args.rounds} rounds, medians")
-    print("| model | test | phi3-run t/s | llama.cpp t/s | ratio |\n| --- | --- | ---: | ---: | ---: |")
+    memory = Memory(args.threads)
+    print("| model | test | phi3-run t/s | llama.cpp t/s | ratio | memory GB/s | of it |\n| --- | --- | ---: | ---: | ---: | ---: | --- |")
     for path in args.models:
         llama = Llama(path, args.threads, longest)
         for prompt, generated in tests:
-            rates = ([], [])
+            rates, memory_rates = ([], []), []
             for _ in range(args.rounds):
+                memory_rates.append(memory.rate())
                 rates[0].append(ours(args.program, path, args.threads, prompt, generated, args.depth, args.kv))
                 rates[1].append(llama.time(prompt, generated, args.depth))
             a, b = map(statistics.median, rates)
             name = (f"pp{prompt}" if prompt else f"tg{generated}") + (f" @ d{args.depth}" if args.depth else "")
-            print(f"| {os.path.basename(path)} | {name} | {a:.2f} | {b:.2f} | {a / b:.2f} |", flush=True)
+            read = statistics.median(memory_rates)
+            shares = "" if prompt or args.depth else f"{a * llama.bytes / read:.0%}, {b * llama.bytes / read:.0%}"
+            print(
+                f"| {os.path.basename(path)} | {name} | {a:.2f} | {b:.2f} | {a / b:.2f} | {read / 1e9:.1f} | {shares} |",
+                flush=True,
+            )
         llama.close()
     if args.busy:
         beside.terminate()

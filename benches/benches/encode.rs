@@ -3,10 +3,14 @@
 //!
 //! On wgpu's device that computes nothing, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, as a
 //! dispatch is recorded in the same way whatever its sizes, but each layer has its own.
+//!
+//! The device that computes nothing is measured twice: as it is, and with other data put through the processor's caches before
+//! each token, which is what a GPU in software does.
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::parity::Random;
 use phi3_tensor::{Backend, Batch, Choice, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment};
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 const LAYERS: usize = 32;
@@ -19,6 +23,9 @@ const HEADS: Heads = Heads { heads: 2, kv_heads: 2, head_dim: 32, rotary_dim: 32
 const PROMPT: usize = 64;
 const WARM_UP: usize = 40;
 const TOKENS: usize = 400;
+
+/// Bytes that pass through the caches before a token where these are to be cold.
+const OTHER_DATA: usize = 64 << 20;
 
 struct Layer {
     input_norm: Vector,
@@ -112,8 +119,9 @@ fn median(times: &mut [Duration]) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
-fn measure(name: &str, mut gpu: Gpu) -> Result<()> {
+fn measure(name: &str, cold: bool, mut gpu: Gpu) -> Result<()> {
     println!("{name}: {}", gpu.info());
+    let mut other = vec![0u64; if cold { OTHER_DATA / 8 } else { 0 }];
     let mut decoder = Decoder::new(&mut gpu)?;
     let (mut encoded, mut landed) = (Vec::new(), Vec::new());
     let mut before = gpu.counters();
@@ -122,6 +130,8 @@ fn measure(name: &str, mut gpu: Gpu) -> Result<()> {
         if token == WARM_UP {
             before = gpu.counters();
         }
+        other.iter_mut().for_each(|word| *word += 1);
+        black_box(&mut other);
         let start = Instant::now();
         decoder.launch(&mut gpu, &batch)?;
         let submitted = start.elapsed();
@@ -145,8 +155,9 @@ fn measure(name: &str, mut gpu: Gpu) -> Result<()> {
 fn main() {
     let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
     let found = || Gpu::open(&select, &Options { software: true, ..Options::default() });
-    for (name, gpu) in [("noop", Gpu::noop()), ("GPU", found())] {
-        if let Err(error) = gpu.and_then(|gpu| measure(name, gpu)) {
+    let runs = [("noop", false, Gpu::noop()), ("noop, cold caches", true, Gpu::noop()), ("GPU", false, found())];
+    for (name, cold, gpu) in runs {
+        if let Err(error) = gpu.and_then(|gpu| measure(name, cold, gpu)) {
             println!("{name} left out: {error}");
         }
     }
