@@ -42,6 +42,9 @@ use std::collections::HashSet;
 pub use attention::Attention;
 pub use kernel::{Access, Binding, Kernel};
 
+/// Changes with every text of this crate, the composing one included: what was found out of kernels holds for one revision.
+pub const REVISION: &str = env!("PHI3_SHADERS_REVISION");
+
 /// Workgroups along x of a folded grid; more go to y.
 pub const FOLD: u32 = 32768;
 

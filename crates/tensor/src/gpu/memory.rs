@@ -17,7 +17,8 @@ impl Memory {
     /// What is known of an adapter and driver. A file that cannot be read, or that is about another device or other kernels,
     /// is as good as none.
     pub(super) fn open(folder: &Path, info: &AdapterInfo) -> Self {
-        let about = one_line(&format!("{} {} {} kernels {:016x}", info.name, info.backend, info.driver, kernels()));
+        let about = format!("{} {} {} kernels {}", info.name, info.backend, info.driver, phi3_shaders::REVISION);
+        let about = one_line(&about);
         let file = folder.join(format!("gpu-{:016x}.txt", hash(about.as_bytes(), SEED)));
         let text = fs::read_to_string(&file).unwrap_or_default();
         let mut lines = text.lines();
@@ -78,9 +79,4 @@ pub(super) const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 /// FNV-1a.
 pub(super) fn hash(bytes: &[u8], seed: u64) -> u64 {
     bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// A number that changes with every text of a kernel.
-fn kernels() -> u64 {
-    phi3_shaders::all().iter().fold(SEED, |seed, (_, kernel)| hash(kernel.source.as_bytes(), seed))
 }
