@@ -11,7 +11,7 @@ use super::units::{UNIT, Unit};
 use crate::DType;
 
 /// How far ahead weights are asked for, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// A panel and the activation rows that it is multiplied with.
 struct Task<'a> {
