@@ -1,6 +1,6 @@
 //! The driver's compiled pipelines, kept between starts where the driver can hand them over.
 
-use super::memory::{SEED, hash, replace};
+use super::memory::{hash, replace};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ impl Cached {
         }
         let file = folder.join(format!("{}.bin", wgpu::util::pipeline_cache_key(info)?));
         let data = fs::read(&file).ok().and_then(|bytes| whole(&bytes).map(<[u8]>::to_vec));
-        let kept = data.as_deref().map_or(0, |data| hash(data, SEED));
+        let kept = data.as_deref().map_or(0, hash);
         let descriptor =
             wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data: data.as_deref(), fallback: true };
         // SAFETY: the data is what `get_data` gave, as its hash shows; wgpu and the driver look at its header, which says
@@ -36,7 +36,7 @@ impl Cached {
     /// Writes what the driver has now, where that is something new. Where it cannot be written, the next start compiles again.
     pub(super) fn keep(&self) {
         let Some(data) = self.raw.get_data() else { return };
-        let now = hash(&data, SEED);
+        let now = hash(&data);
         if now != self.kept {
             replace(&self.file, &[&now.to_le_bytes()[..], &data].concat());
         }
@@ -46,7 +46,7 @@ impl Cached {
 /// The driver's bytes, where they are those of their hash.
 fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let (front, data) = bytes.split_first_chunk::<FRONT>()?;
-    (hash(data, SEED) == u64::from_le_bytes(*front)).then_some(data)
+    (hash(data) == u64::from_le_bytes(*front)).then_some(data)
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn damaged_files_are_none() {
         let data = b"pipelines";
-        let bytes = [&hash(data, SEED).to_le_bytes()[..], data].concat();
+        let bytes = [&hash(data).to_le_bytes()[..], data].concat();
         assert_eq!(whole(&bytes), Some(&data[..]));
         assert_eq!(whole(&bytes[..bytes.len() - 1]), None);
         assert_eq!(whole(&bytes[..3]), None);

@@ -17,9 +17,9 @@ impl Memory {
     /// What is known of an adapter and driver. A file that cannot be read, or that is about another device or other kernels,
     /// is as good as none.
     pub(super) fn open(folder: &Path, info: &AdapterInfo) -> Self {
-        let about = format!("{} {} {} kernels {}", info.name, info.backend, info.driver, phi3_shaders::REVISION);
-        let about = one_line(&about);
-        let file = folder.join(format!("gpu-{:016x}.txt", hash(about.as_bytes(), SEED)));
+        let AdapterInfo { name, backend, driver, .. } = info;
+        let about = one_line(&format!("{name} {backend} {driver} kernels {}", phi3_shaders::REVISION));
+        let file = folder.join(format!("gpu-{:016x}.txt", hash(about.as_bytes())));
         let text = fs::read_to_string(&file).unwrap_or_default();
         let mut lines = text.lines();
         let findings = match lines.next() {
@@ -74,9 +74,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(500).collect()
 }
 
-pub(super) const SEED: u64 = 0xcbf2_9ce4_8422_2325;
-
 /// FNV-1a.
-pub(super) fn hash(bytes: &[u8], seed: u64) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
