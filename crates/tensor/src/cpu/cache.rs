@@ -1,10 +1,18 @@
 //! The paged key/value cache of the CPU.
 
 use super::attention::Panels;
+use super::kernels::dispatch;
 use super::pool::Pool;
+#[cfg(target_arch = "aarch64")]
+use super::simd::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Level, Portable, Simd};
 use super::zeros;
 use crate::{Batch, Error, Heads, KvType, PAGE, Result};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// Keys and values: a page of a layer holds, per key/value head, keys `[head_dim][PAGE]`, then values
@@ -12,8 +20,27 @@ use std::sync::Mutex;
 pub struct Cache {
     heads: Heads,
     kv: KvType,
+    /// Of a key and of a value.
+    runs: [Vec<Run>; 2],
     /// `[layer][page]`
     pages: Vec<Vec<Page>>,
+}
+
+/// Neighbouring dimensions of a head, at most [`KvType::BLOCK`], that share a scale where numbers have one.
+struct Run {
+    dims: Range<usize>,
+    block: usize,
+}
+
+fn runs(head_dim: usize, block: impl Fn(usize) -> usize) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for i in 0..head_dim {
+        match runs.last_mut() {
+            Some(run) if run.block == block(i) && run.dims.len() < KvType::BLOCK => run.dims.end += 1,
+            _ => runs.push(Run { dims: i..i + 1, block: block(i) }),
+        }
+    }
+    runs
 }
 
 /// A page of a layer, by type.
@@ -55,7 +82,8 @@ pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) -> Result<()> {
 
 impl Cache {
     pub(super) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
-        Self { heads, kv, pages: (0..layers).map(|_| Vec::new()).collect() }
+        let runs = [runs(heads.head_dim, |i| heads.key_block(i)), runs(heads.head_dim, |i| i / KvType::BLOCK)];
+        Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect() }
     }
 
     pub(super) fn heads(&self) -> Heads {
@@ -122,13 +150,13 @@ impl Cache {
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
     pub(super) fn append(
         &mut self,
+        level: Level,
         layer: usize,
         targets: &[Target],
         projected: &[f32],
-        width: usize,
         pool: &Pool,
     ) -> Result<()> {
-        let heads = self.heads;
+        let (heads, runs) = (self.heads, &self.runs);
         let pages = &mut self.pages[layer];
         let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return Ok(()) };
         if last.page as usize >= pages.len() {
@@ -136,11 +164,8 @@ impl Cache {
             return Err(Error::Mismatch { op, what, expected: pages.len(), found: last.page as usize });
         }
         let write = |page: &mut Page, targets: &[Target]| {
-            for target in targets {
-                let kv = &projected[target.row * width + heads.q_dim()..(target.row + 1) * width];
-                let (keys, values) = kv.split_at(heads.kv_dim());
-                page.write(heads, target.slot, keys, values);
-            }
+            // SAFETY: the level is available; plain loops over checked slices.
+            unsafe { write_page(level, page, heads, runs, targets, projected) }
         };
         if first.page == last.page {
             write(&mut pages[first.page as usize], targets);
@@ -167,72 +192,126 @@ impl Cache {
     }
 }
 
-impl Page {
-    /// Writes the keys and values of all heads at a position of the page.
-    fn write(&mut self, shape: Heads, slot: usize, keys: &[f32], values: &[f32]) {
-        let d = shape.head_dim;
-        let heads = keys.chunks_exact(d).zip(values.chunks_exact(d));
-        match self {
-            Page::F32(page) => {
-                for (panels, (k, v)) in page.chunks_exact_mut(2 * PAGE * d).zip(heads) {
-                    place(panels, d, slot, k.iter().copied(), v.iter().copied());
+dispatch!(write_page = write_generic(
+    page: &mut Page,
+    heads: Heads,
+    runs: &[Vec<Run>; 2],
+    targets: &[Target],
+    projected: &[f32]
+));
+
+/// Writes keys and values of a page's rows, head by head: a panel of keys is as many cache lines as a head is wide.
+#[inline(always)]
+unsafe fn write_generic<S: Simd>(
+    page: &mut Page,
+    heads: Heads,
+    [key_runs, value_runs]: &[Vec<Run>; 2],
+    targets: &[Target],
+    projected: &[f32],
+) {
+    let d = heads.head_dim;
+    let blocks = d.div_ceil(KvType::BLOCK);
+    for head in 0..heads.kv_heads {
+        for target in targets {
+            let slot = target.slot;
+            let row = &projected[target.row * heads.qkv_dim()..][heads.q_dim()..heads.qkv_dim()];
+            let (key, value) = (&row[head * d..][..d], &row[heads.kv_dim() + head * d..][..d]);
+            match page {
+                Page::F32(page) => {
+                    let (keys, values) = page[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
+                    spread(keys, slot, key);
+                    values[slot * d..][..d].copy_from_slice(value);
                 }
-            }
-            Page::F16(page) => {
-                for (panels, (k, v)) in page.chunks_exact_mut(2 * PAGE * d).zip(heads) {
-                    place(panels, d, slot, k.iter().map(to_f16), v.iter().map(to_f16));
+                Page::F16(page) => {
+                    let (keys, values) = page[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
+                    for Run { dims, .. } in key_runs {
+                        let halves = halves(&key[dims.clone()]);
+                        spread(&mut keys[dims.start * PAGE..], slot, &halves[..dims.len()]);
+                    }
+                    for Run { dims, .. } in value_runs {
+                        let halves = halves(&value[dims.clone()]);
+                        values[slot * d..][dims.clone()].copy_from_slice(&halves[..dims.len()]);
+                    }
                 }
-            }
-            Page::Q8_0 { levels, scales } => {
-                let blocks = d.div_ceil(KvType::BLOCK);
-                let panels = levels.chunks_exact_mut(2 * PAGE * d).zip(scales.chunks_exact_mut(2 * PAGE * blocks));
-                for ((panels, scales), (k, v)) in panels.zip(heads) {
-                    let (to_keys, to_values) = panels.split_at_mut(PAGE * d);
-                    let (key_scales, value_scales) = scales.split_at_mut(PAGE * blocks);
-                    let key_block = |i| shape.key_block(i) * PAGE + slot;
-                    quantise(k, |i| i * PAGE + slot, key_block, to_keys, key_scales);
-                    let value_block = |i| slot * blocks + i / KvType::BLOCK;
-                    quantise(v, |i| slot * d + i, value_block, to_values, value_scales);
+                Page::Q8_0 { levels, scales } => {
+                    let (keys, values) = levels[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
+                    let (key_scales, value_scales) =
+                        scales[2 * head * PAGE * blocks..][..2 * PAGE * blocks].split_at_mut(PAGE * blocks);
+                    quantise(
+                        key_runs,
+                        key,
+                        key_scales,
+                        |block| block * PAGE + slot,
+                        |dims, levels| {
+                            spread(&mut keys[dims.start * PAGE..], slot, levels);
+                        },
+                    );
+                    quantise(
+                        value_runs,
+                        value,
+                        value_scales,
+                        |block| slot * blocks + block,
+                        |dims, levels| {
+                            values[slot * d..][dims].copy_from_slice(levels);
+                        },
+                    );
                 }
             }
         }
     }
 }
 
-/// Level i goes to `place(i)`, the scale that it shares to `block(i)`.
-fn quantise(
-    x: &[f32],
-    place: impl Fn(usize) -> usize,
-    block: impl Fn(usize) -> usize,
-    levels: &mut [i8],
-    scales: &mut [f32],
-) {
-    (0..x.len()).for_each(|i| scales[block(i)] = 0.0);
-    for (i, v) in x.iter().enumerate() {
-        let most = &mut scales[block(i)];
-        *most = most.max(v.abs() / 127.0);
+/// Puts a key, or some dimensions of one, at position `slot` of keys `[dims][PAGE]`.
+#[inline(always)]
+fn spread<T: Copy>(keys: &mut [T], slot: usize, key: &[T]) {
+    for (to, key) in keys[slot..].iter_mut().step_by(PAGE).zip(key) {
+        *to = *key;
     }
-    for (i, v) in x.iter().enumerate() {
-        let scale = scales[block(i)];
+}
+
+/// A run in half precision; what is too large becomes the largest half.
+#[inline(always)]
+fn halves(run: &[f32]) -> [u16; KvType::BLOCK] {
+    let mut bounded = [0.0; KvType::BLOCK];
+    for (to, v) in bounded.iter_mut().zip(run) {
+        *to = v.clamp(-65504.0, 65504.0);
+    }
+    let mut halves = [f16::ZERO; KvType::BLOCK];
+    halves.convert_from_f32_slice(&bounded);
+    halves.map(f16::to_bits)
+}
+
+/// Quantises a head's runs: a block's scale goes to `place` of it, levels to `put`.
+#[inline(always)]
+fn quantise(
+    runs: &[Run],
+    x: &[f32],
+    scales: &mut [f32],
+    place: impl Fn(usize) -> usize,
+    mut put: impl FnMut(Range<usize>, &[i8]),
+) {
+    for run in runs {
+        scales[place(run.block)] = 0.0;
+    }
+    for run in runs {
+        // magnitudes order as their bits do
+        let mut most = 0;
+        for v in &x[run.dims.clone()] {
+            most = most.max(v.to_bits() & 0x7fff_ffff);
+        }
+        let scale = &mut scales[place(run.block)];
+        *scale = scale.max(f32::from_bits(most) / 127.0);
+    }
+    for run in runs {
+        let scale = scales[place(run.block)];
         // the inverse of less might be infinite
         let inverse = if scale > 1e-32 { 1.0 / scale } else { 0.0 };
-        levels[place(i)] = (v * inverse).round_ties_even() as i8;
+        // adding this rounds to a whole number, ties to even, in the lowest bits
+        const ROUND: f32 = 12_582_912.0;
+        let mut levels = [0i8; KvType::BLOCK];
+        for (level, v) in levels.iter_mut().zip(&x[run.dims.clone()]) {
+            *level = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
+        }
+        put(run.dims.clone(), &levels[..run.dims.len()]);
     }
-}
-
-/// Puts keys and values, `width` of each, at position `slot` of keys `[width][PAGE]` and values `[PAGE][width]`.
-fn place<T>(
-    panels: &mut [T],
-    width: usize,
-    slot: usize,
-    keys: impl Iterator<Item = T>,
-    values: impl Iterator<Item = T>,
-) {
-    let (to_keys, to_values) = panels.split_at_mut(PAGE * width);
-    to_keys[slot..].iter_mut().step_by(PAGE).zip(keys).for_each(|(to, key)| *to = key);
-    to_values[slot * width..][..width].iter_mut().zip(values).for_each(|(to, value)| *to = value);
-}
-
-fn to_f16(v: &f32) -> u16 {
-    f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits()
 }

@@ -216,3 +216,21 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
         *out = x * inverse * w;
     }
 }
+
+/// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
+pub(super) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
+    // SAFETY: the level is available; plain loops over checked slices.
+    unsafe { rotate_row(level, row, head_dim, turn) }
+}
+
+dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));
+
+#[inline(always)]
+unsafe fn rotate_generic<S: Simd>(row: &mut [f32], head_dim: usize, turn: &[f32]) {
+    for head in row.chunks_exact_mut(head_dim) {
+        let (low, high) = head.split_at_mut(turn.len() / 2);
+        for ((low, high), turn) in low.iter_mut().zip(high).zip(turn.as_chunks::<2>().0) {
+            (*low, *high) = (*low * turn[0] - *high * turn[1], *high * turn[0] + *low * turn[1]);
+        }
+    }
+}

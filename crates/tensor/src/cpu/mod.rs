@@ -32,6 +32,7 @@ use cache::Target;
 use kernels::Output;
 pub use matrix::Matrix;
 use pool::Pool;
+use project::Shares;
 pub use simd::Level;
 use units::Unit;
 
@@ -213,19 +214,17 @@ impl Cpu {
 
     /// Rotates the queries and keys in `projected`, leaves the queries in `q`.
     fn rotate(&mut self, heads: Heads, q: &mut Rows) {
-        let (half, width) = (heads.rotary_dim / 2, heads.qkv_dim());
-        let q_dim = heads.q_dim();
-        let rows = self.projected.chunks_exact_mut(width).zip(q.values.chunks_exact_mut(q_dim)).take(self.active);
-        for (r, (y, q)) in rows.enumerate() {
-            let turn = &self.batch.rope[r * half * 2..][..half * 2];
-            for head in y[..q_dim + heads.kv_dim()].chunks_exact_mut(heads.head_dim) {
-                let (low, high) = head.split_at_mut(half);
-                for ((low, high), turn) in low.iter_mut().zip(high).zip(turn.chunks_exact(2)) {
-                    (*low, *high) = (*low * turn[0] - *high * turn[1], *high * turn[0] + *low * turn[1]);
-                }
-            }
+        let (width, q_dim, turn) = (heads.qkv_dim(), heads.q_dim(), heads.rotary_dim / 2 * 2);
+        let mut projected = std::mem::take(&mut self.projected);
+        let (rows, queries) = (Shares::new(&mut projected, width), Shares::new(&mut q.values, q_dim));
+        self.parallel(self.active * width * 8, self.active, |row| {
+            // SAFETY: a task takes its own row.
+            let (y, q) = unsafe { (rows.take(row), queries.take(row)) };
+            let turned = &mut y[..q_dim + heads.kv_dim()];
+            kernels::rotate(self.level, turned, heads.head_dim, &self.batch.rope[row * turn..][..turn]);
             q.copy_from_slice(&y[..q_dim]);
-        }
+        });
+        self.projected = projected;
     }
 }
 
@@ -333,7 +332,7 @@ impl Backend for Cpu {
         self.product(x, Some(norm), weight, Finish::Replace, width, &mut projected)?;
         self.projected = projected;
         self.rotate(heads, q);
-        cache.append(layer, &self.targets, &self.projected, width, &self.pool)
+        cache.append(self.level, layer, &self.targets, &self.projected, &self.pool)
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
