@@ -39,6 +39,7 @@ fn every_level_agrees_with_the_reference() {
 enum Rounding {
     /// Activations: multiples, up to 127, of a scale for each 32.
     Eight,
+    EightPowers,
     /// Both: multiples, up to 5792, of a scale for each 64.
     Fourteen,
     /// Both.
@@ -52,6 +53,7 @@ impl Rounding {
         let half = matches!(case.dtype, DType::F16 | DType::Bf16);
         match level {
             Level::Amx if case.rows >= 24 && case.dtype != DType::F32 => Rounding::Bf16,
+            _ if case.dtype.block().0 == 256 => Rounding::EightPowers,
             _ if case.dtype.is_quantised() => Rounding::Eight,
             Level::Avx512Vnni | Level::Amx if half && case.rows >= 16 => Rounding::Fourteen,
             _ => Rounding::None,
@@ -59,18 +61,22 @@ impl Rounding {
     }
 
     fn apply(self, row: &[f32], weight: bool) -> Vec<f64> {
-        let multiples = |unit, largest: f32| {
-            let of = move |part: &[f32]| {
-                let most = part.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-                let scale = f64::from(most / largest);
-                let of = |v: &f32| scale * f64::from((v * (largest / most)).round_ties_even());
+        // multiples of a scale that `of` makes from the largest of a unit, with the scale's inverse
+        let multiples = |unit, of: fn(f32) -> (f32, f32)| {
+            let round = move |part: &[f32]| {
+                let (scale, inverse) = of(part.iter().fold(0.0f32, |most, v| most.max(v.abs())));
+                let of = |v: &f32| f64::from(scale) * f64::from((v * inverse).round_ties_even());
                 part.iter().map(of).collect::<Vec<_>>()
             };
-            row.chunks(unit).flat_map(of).collect()
+            row.chunks(unit).flat_map(round).collect()
         };
         match self {
-            Rounding::Eight if !weight => multiples(32, 127.0),
-            Rounding::Fourteen => multiples(64, 5792.0),
+            Rounding::Eight if !weight => multiples(32, |most| (most / 127.0, 1.0 / (most / 127.0))),
+            Rounding::EightPowers if !weight => multiples(32, |most| {
+                let power = (most / 127.0).log2().ceil();
+                (power.exp2(), (-power).exp2())
+            }),
+            Rounding::Fourteen => multiples(64, |most| (most / 5792.0, 5792.0 / most)),
             Rounding::Bf16 => row.iter().map(|&v| half::bf16::from_f32(v).to_f64()).collect(),
             _ => row.iter().map(|&v| f64::from(v)).collect(),
         }
@@ -79,7 +85,7 @@ impl Rounding {
     /// What a factor may be off where its last bit depends on how it was computed, of the largest product.
     fn flip(self) -> f64 {
         match self {
-            Rounding::Eight | Rounding::None => 0.0,
+            Rounding::Eight | Rounding::EightPowers | Rounding::None => 0.0,
             Rounding::Fourteen => 2.0 / 5792.0,
             Rounding::Bf16 => 1.0 / 128.0,
         }

@@ -7,7 +7,7 @@ use super::codes::{self, Codes};
 use super::lanes::{self, Lanes};
 use super::panel::PANEL;
 use super::simd::Level;
-use super::units::{UNIT, Unit};
+use super::units::{UNIT, Unit, Wants};
 use crate::DType;
 
 /// How far ahead weights are asked for, in bytes.
@@ -136,10 +136,15 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
     unsafe {
         // a panel is at most four registers
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
+        // zeros, or no numbers where scales are not finite
+        let mut faults = [L::splat_f32(0.0); 4];
         for b in 0..count / C::UNITS {
             let block = panel.as_ptr().add(b * C::BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
+                if powers::<C>() {
+                    faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
+                }
                 for u in 0..C::UNITS {
                     if part == 0 && M == 1 {
                         let bytes = C::BYTES / C::UNITS;
@@ -167,7 +172,8 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
         }
         for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
             for (part, acc) in acc.iter().enumerate().take(parts) {
-                L::store(sums.as_mut_ptr().add(part * L::ROWS), acc[m / M][m % M]);
+                let sum = L::fma(acc[m / M][m % M], L::splat_f32((*units.add(m)).base), faults[part]);
+                L::store(sums.as_mut_ptr().add(part * L::ROWS), sum);
             }
         }
     }
@@ -204,7 +210,8 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
         for m in 0..M {
             let sum = if M == 1 { L::add(sums[0][m], sums[1][m]) } else { sums[0][m] };
             let x = &*x.add(m);
-            acc[m] = L::fma(L::to_f32(sum), L::mul(scale, L::splat_f32(x.scale)), acc[m]);
+            let scale = if powers::<C>() { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
+            acc[m] = L::fma(L::to_f32(sum), scale, acc[m]);
             if C::MINIMA {
                 acc[m] = L::fma(min, L::splat_f32(x.sum[half]), acc[m]);
             }
@@ -219,21 +226,34 @@ pub(super) fn units_of(dim: usize) -> usize {
 
 /// A row of activations for weights of `dtype`; its units lie `step` apart.
 pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit], step: usize) {
-    let (offset, sixteens) = match dtype {
+    let wants = match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => return,
-        DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => (bias(level), false),
-        DType::Q4_0 => (codes::Q4_0::OFFSET, codes::Q4_0::SIXTEENS),
-        DType::Q4_1 => (codes::Q4_1::OFFSET, codes::Q4_1::SIXTEENS),
-        DType::Q5_0 => (codes::Q5_0::OFFSET, codes::Q5_0::SIXTEENS),
-        DType::Q5_1 => (codes::Q5_1::OFFSET, codes::Q5_1::SIXTEENS),
-        DType::Q2K => (codes::Q2K::OFFSET, codes::Q2K::SIXTEENS),
-        DType::Q3K => (codes::Q3K::OFFSET, codes::Q3K::SIXTEENS),
-        DType::Q4K => (codes::Q4K::OFFSET, codes::Q4K::SIXTEENS),
-        DType::Q5K => (codes::Q5K::OFFSET, codes::Q5K::SIXTEENS),
-        DType::Q6K => (codes::Q6K::OFFSET, codes::Q6K::SIXTEENS),
+        DType::Q8_0 => wants::<codes::Q8_0>(level),
+        DType::Q4_0 => wants::<codes::Q4_0>(level),
+        DType::Q4_1 => wants::<codes::Q4_1>(level),
+        DType::Q5_0 => wants::<codes::Q5_0>(level),
+        DType::Q5_1 => wants::<codes::Q5_1>(level),
+        DType::Q2K => wants::<codes::Q2K>(level),
+        DType::Q3K => wants::<codes::Q3K>(level),
+        DType::Q4K => wants::<codes::Q4K>(level),
+        DType::Q5K => wants::<codes::Q5K>(level),
+        DType::Q6K => wants::<codes::Q6K>(level),
+        DType::Iq4Nl => wants::<codes::Iq4Nl>(level),
+        DType::Iq4Xs => wants::<codes::Iq4Xs>(level),
     };
     // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { super::kernels::quantise_units(level, x, offset, sixteens, units, step) }
+    unsafe { super::kernels::quantise_units(level, x, wants, units, step) }
+}
+
+fn wants<C: Codes>(level: Level) -> Wants {
+    let offset = if C::SIGNED { bias(level) } else { C::OFFSET };
+    Wants { offset, sixteens: C::SIXTEENS, powers: powers::<C>() }
+}
+
+/// Whether scales of activations are powers of two: K types have so many scales of their own that multiplying them costs an
+/// eighth of the time.
+const fn powers<C: Codes>() -> bool {
+    C::UNITS > 1
 }
 
 /// What the level's kernel adds to signed codes.
@@ -242,5 +262,49 @@ fn bias(level: Level) -> i32 {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni | Level::Amx => lanes::Vnni::BIAS,
         _ => lanes::Portable::BIAS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::panel;
+
+    /// Scales of activations are added to exponents at some levels, which numbers that are not finite do not survive.
+    #[test]
+    fn a_scale_that_is_no_number_spoils_its_row_alone() {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+            let (elements, size) = dtype.block();
+            let row = vec![1.0; elements];
+            let good = crate::quant::quantise(dtype, &row).unwrap();
+            let mut rows = good.repeat(3);
+            let scale = match dtype {
+                DType::Q6K | DType::Q3K => size - 2,
+                DType::Q2K => size - 4,
+                _ => 0,
+            };
+            rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+            let mut panel = vec![0; PANEL * size];
+            panel::pack(dtype, &rows, size, &mut panel);
+            for level in Level::ALL.into_iter().filter(|level| level.available()) {
+                for count in [1, 4, 8, 16] {
+                    let per_row = units_of(elements);
+                    let mut units = vec![bytemuck::Zeroable::zeroed(); count * per_row];
+                    for i in 0..count {
+                        quantise(level, dtype, &row, &mut units[i..], count);
+                    }
+                    let mut sums = vec![[0.0; PANEL]; count];
+                    product(level, dtype, &panel, &units, per_row, &mut sums);
+                    for sums in sums {
+                        assert!(!sums[1].is_finite(), "{dtype:?} at {level}, {count} rows: {}", sums[1]);
+                        for i in [0, 2] {
+                            let off = (sums[i] / elements as f32 - 1.0).abs();
+                            assert!(off < 0.02, "{dtype:?} at {level}, {count} rows: {}", sums[i]);
+                        }
+                        assert!(sums[3].abs() < 1e-20, "{dtype:?} at {level}: {}", sums[3]);
+                    }
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Level, Portable, Simd};
-use super::units::{self, Unit};
+use super::units::{self, Unit, Wants};
 use crate::Finish;
 use std::ops::Range;
 
@@ -188,11 +188,11 @@ pub(super) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &
     unsafe { norm_row(level, x, weight, eps, out) }
 }
 
-dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit], step: usize));
+dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], wants: Wants, units: &mut [Unit], step: usize));
 
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], offset: i32, sixteens: bool, units: &mut [Unit], step: usize) {
-    units::quantise(x, offset, sixteens, units, step);
+unsafe fn quantise_generic<S: Simd>(x: &[f32], wants: Wants, units: &mut [Unit], step: usize) {
+    units::quantise(x, wants, units, step);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));

@@ -1,5 +1,7 @@
 //! Registers of whole numbers: several rows of a weight side by side, four elements of each in a 32-bit lane.
 
+use super::units::Unit;
+
 /// What the integer kernel needs of an instruction set. A *quad* is four consecutive elements of a row: one lane.
 ///
 /// Sums of products are exact, so every implementation gives the same whole numbers.
@@ -45,6 +47,12 @@ pub(super) unsafe trait Lanes: Copy + 'static {
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// Times the unit's scale, a power of two. What is zero may become a number below 1e-26, what is not finite anything.
+    #[inline(always)]
+    unsafe fn scaled(a: Self::F, unit: &Unit) -> Self::F {
+        // SAFETY: the instruction set is there.
+        unsafe { Self::mul(a, Self::splat_f32(unit.scale)) }
+    }
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Writes `ROWS` f32.

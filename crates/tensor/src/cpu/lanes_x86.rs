@@ -1,6 +1,6 @@
 //! AVX2, AVX-512 and AVX-512 VNNI.
 
-use super::Lanes;
+use super::{Lanes, Unit};
 use std::arch::x86_64::*;
 
 /// What both AVX-512 levels share.
@@ -88,6 +88,15 @@ macro_rules! avx512 {
         unsafe fn mul(a: __m512, b: __m512) -> __m512 {
             // SAFETY: the instruction set is there.
             unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn scaled(a: __m512, unit: &Unit) -> __m512 {
+            // SAFETY: the instruction set is there.
+            unsafe {
+                // beside the products, which have pipes of their own on some processors
+                _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(unit.power)))
+            }
         }
 
         #[inline(always)]
