@@ -77,6 +77,9 @@ struct Running {
 /// Queries from which on a page of halves is widened once for all.
 const MANY: usize = 8;
 
+/// Pages whose scores are computed before any of their values is read: what was summed before is scaled once for all of them.
+const GROUP: usize = 4;
+
 /// What a task needs beside its arguments, kept by its thread.
 #[derive(Default)]
 struct Room {
@@ -85,7 +88,7 @@ struct Room {
     /// a few lines of the first-level cache.
     queries: Vec<f32>,
     sums: Vec<f32>,
-    /// Keys and values of a page.
+    /// Keys and values of a group of pages.
     widened: Vec<f32>,
 }
 
@@ -117,35 +120,19 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Outpu
     room.running.resize(count, Running { most: f32::NEG_INFINITY, sum: 0.0 });
     room.sums.clear();
     room.sums.resize(count * d, 0.0);
-    room.widened.resize(2 * PAGE * d, 0.0);
-    let (to_keys, to_values) = room.widened.split_at_mut(PAGE * d);
+    room.widened.resize(GROUP * 2 * PAGE * d, 0.0);
     let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
     let last_page = last_position / PAGE;
-    for page in task.first_seen(task.position) / PAGE..=last_page {
-        if count < MANY && page < last_page {
-            (task.panels)(page + 1).prefetch::<S>();
-        }
+    let mut page = task.first_seen(task.position) / PAGE;
+    while page <= last_page {
+        // groups begin at multiples, so that sums do not depend on the pass
+        let pages = page..((page / GROUP + 1) * GROUP).min(last_page + 1);
+        page = pages.end;
         // SAFETY: panels have the sizes of the cache.
         unsafe {
-            match (task.panels)(page) {
-                Panels::F32 { keys, values } => {
-                    attend_page::<S, F32>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), &mut state);
-                }
-                Panels::F16 { keys, values } if count < MANY => {
-                    attend_page::<S, F16>(task, page, keys.as_ptr().cast(), values.as_ptr().cast(), &mut state);
-                }
-                Panels::F16 { keys, values } => {
-                    widen_halves::<S>(keys, to_keys);
-                    widen_halves::<S>(values, to_values);
-                    let (keys, values) = (to_keys.as_ptr(), to_values.as_ptr());
-                    attend_page::<S, F32>(task, page, keys.cast(), values.cast(), &mut state);
-                }
-                Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
-                    widen_keys(heads, keys, key_scales, to_keys);
-                    widen_values(d, values, value_scales, to_values);
-                    let (keys, values) = (to_keys.as_ptr(), to_values.as_ptr());
-                    attend_page::<S, F32>(task, page, keys.cast(), values.cast(), &mut state);
-                }
+            match gather::<S>(task, pages, count, &mut room.widened) {
+                (group, false) => attend_group::<S, F32>(task, &group, &mut state),
+                (group, true) => attend_group::<S, F16>(task, &group, &mut state),
             }
         }
     }
@@ -175,14 +162,61 @@ impl Attend<'_> {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// What query i sees of a page.
+    /// What query i sees of a group.
     #[inline(always)]
-    fn seen(&self, i: usize, page: usize) -> Range<usize> {
+    fn seen(&self, i: usize, group: &Group) -> Range<usize> {
         let position = self.position + i / self.heads.len();
-        let low = self.first_seen(position).clamp(page * PAGE, (page + 1) * PAGE);
-        let high = (position + 1).clamp(page * PAGE, (page + 1) * PAGE);
-        low - page * PAGE..high - page * PAGE
+        let (first, last) = (group.position, group.position + group.pages * PAGE);
+        let low = self.first_seen(position).clamp(first, last);
+        let high = (position + 1).clamp(first, last);
+        low - first..high - first
     }
+}
+
+/// Where keys and values of neighbouring pages are.
+struct Group {
+    /// Position of the first.
+    position: usize,
+    pages: usize,
+    keys: [*const u8; GROUP],
+    values: [*const u8; GROUP],
+}
+
+/// Finds the pages, and widens them into `room` if need be. Whether they are halves.
+#[inline(always)]
+unsafe fn gather<S: Simd>(task: &Attend<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
+    let panel = PAGE * task.head_dim;
+    let last_page = (task.position + task.rows.len() - 1) / PAGE;
+    let none = [std::ptr::null(); GROUP];
+    let mut group = Group { position: pages.start * PAGE, pages: pages.len(), keys: none, values: none };
+    let mut halves = false;
+    for ((i, page), room) in pages.enumerate().zip(room.chunks_exact_mut(2 * panel)) {
+        if count < MANY && page < last_page {
+            (task.panels)(page + 1).prefetch::<S>();
+        }
+        let (to_keys, to_values) = room.split_at_mut(panel);
+        (group.keys[i], group.values[i]) = match (task.panels)(page) {
+            Panels::F32 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
+            Panels::F16 { keys, values } if count < MANY => {
+                halves = true;
+                (keys.as_ptr().cast(), values.as_ptr().cast())
+            }
+            Panels::F16 { keys, values } => {
+                // SAFETY: the caller's.
+                unsafe {
+                    widen_halves::<S>(keys, to_keys);
+                    widen_halves::<S>(values, to_values);
+                }
+                (to_keys.as_ptr().cast(), to_values.as_ptr().cast())
+            }
+            Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
+                widen_keys(heads, keys, key_scales, to_keys);
+                widen_values(task.head_dim, values, value_scales, to_values);
+                (to_keys.as_ptr().cast(), to_values.as_ptr().cast())
+            }
+        };
+    }
+    (group, halves)
 }
 
 #[inline(always)]
@@ -218,40 +252,32 @@ fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
     }
 }
 
-/// A page for all queries of the task.
+/// A group for all queries of the task.
 #[inline(always)]
-unsafe fn attend_page<S: Simd, F: Format>(
-    task: &Attend<'_>,
-    page: usize,
-    keys: *const u8,
-    values: *const u8,
-    state: &mut State<'_>,
-) {
+unsafe fn attend_group<S: Simd, F: Format>(task: &Attend<'_>, group: &Group, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
         // SAFETY: the caller's.
         i += unsafe {
             match state.running.len() - i {
-                4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, page, keys, values, i, state),
-                2.. => queries::<S, F, 2>(task, page, keys, values, i, state),
-                _ => queries::<S, F, 1>(task, page, keys, values, i, state),
+                4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, group, i, state),
+                2.. => queries::<S, F, 2>(task, group, i, state),
+                _ => queries::<S, F, 1>(task, group, i, state),
             }
         };
     }
 }
 
-/// A page for queries `first .. first + M`. Returns M.
+/// A group for queries `first .. first + M`. Returns M.
 #[inline(always)]
 unsafe fn queries<S: Simd, F: Format, const M: usize>(
     task: &Attend<'_>,
-    page: usize,
-    keys: *const u8,
-    values: *const u8,
+    group: &Group,
     first: usize,
     state: &mut State<'_>,
 ) -> usize {
     let d = task.head_dim;
-    let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, page));
+    let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, group));
     if seen.iter().all(Range::is_empty) {
         return M;
     }
@@ -260,18 +286,24 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
     let running = &mut state.running[first..][..M];
     // SAFETY: keys `[d][PAGE]`, values `[PAGE][d]`.
     unsafe {
-        let scores = scores::<S, F, M>(q, keys, task.scale);
-        let mut weights = [[0.0; PAGE]; M];
-        for m in (0..M).filter(|&m| !seen[m].is_empty()) {
-            weights[m] = softmax::<S>(&scores[m], seen[m].clone(), &mut running[m], &mut sums[m * d..][..d]);
+        let mut weights = [[[0.0; PAGE]; GROUP]; M];
+        for page in 0..group.pages {
+            scores::<S, F, M>(q, group.keys[page], task.scale, page, &mut weights);
         }
-        if seen.iter().all(|seen| seen.len() == PAGE) {
-            accumulate::<S, F, M>(&weights, 0..PAGE, values, sums, d);
-        } else {
-            // what a query does not see may be no numbers
-            for m in 0..M {
-                accumulate::<S, F, 1>(&[weights[m]], seen[m].clone(), values, &mut sums[m * d..][..d], d);
-            }
+        for m in (0..M).filter(|&m| !seen[m].is_empty()) {
+            softmax::<S>(&mut weights[m][..group.pages], &seen[m], &mut running[m], &mut sums[m * d..][..d]);
+        }
+        // positions in order; what a query does not see may be no numbers
+        let low = seen.iter().fold(0, |low, seen| low.max(seen.start));
+        let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
+        for m in 0..M {
+            let seen = seen[m].start..low.min(seen[m].end);
+            accumulate::<S, F, 1>(&[weights[m]], seen, &group.values, &mut sums[m * d..][..d], d);
+        }
+        accumulate::<S, F, M>(&weights, low..high, &group.values, sums, d);
+        for m in 0..M {
+            let seen = high.max(seen[m].start)..seen[m].end;
+            accumulate::<S, F, 1>(&[weights[m]], seen, &group.values, &mut sums[m * d..][..d], d);
         }
     }
     M
@@ -280,9 +312,14 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
 /// Scores of the positions of a page, each summed in four chains.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn scores<S: Simd, F: Format, const M: usize>(q: [&[f32]; M], keys: *const u8, scale: f32) -> [[f32; PAGE]; M] {
+unsafe fn scores<S: Simd, F: Format, const M: usize>(
+    q: [&[f32]; M],
+    keys: *const u8,
+    scale: f32,
+    page: usize,
+    scores: &mut [[[f32; PAGE]; GROUP]; M],
+) {
     let d = q[0].len();
-    let mut scores = [[0.0; PAGE]; M];
     for at in (0..PAGE).step_by(S::LANES) {
         // SAFETY: keys are `[d][PAGE]`, i is below d, LANES divides PAGE.
         unsafe {
@@ -304,25 +341,28 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(q: [&[f32]; M], keys: *cons
             }
             for m in 0..M {
                 let sum = S::add(S::add(acc[m][0], acc[m][1]), S::add(acc[m][2], acc[m][3]));
-                S::store(scores[m].as_mut_ptr().add(at), sum);
+                S::store(scores[m][page].as_mut_ptr().add(at), sum);
             }
         }
     }
-    for scores in &mut scores {
-        for score in scores {
+    for scores in scores {
+        for score in &mut scores[page] {
             *score *= scale;
         }
     }
-    scores
 }
 
-/// `exp(s - most)` of the positions seen; what was summed before is scaled where `most` grows.
+/// Makes scores `exp(s - most)`, and 0 where nothing is seen; what was summed before is scaled where `most` grows.
 #[inline(always)]
-fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Running, sums: &mut [f32]) -> [f32; PAGE] {
+fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &mut Running, sums: &mut [f32]) {
     // loops, because closures may be compiled without the level's instructions
     let mut mosts = [f32::NEG_INFINITY; PAGE];
-    for j in 0..PAGE {
-        mosts[j] = if seen.start <= j && j < seen.end { scores[j] } else { f32::NEG_INFINITY };
+    for (page, scores) in scores.iter_mut().enumerate() {
+        for j in 0..PAGE {
+            let at = page * PAGE + j;
+            scores[j] = if seen.start <= at && at < seen.end { scores[j] } else { f32::NEG_INFINITY };
+            mosts[j] = mosts[j].max(scores[j]);
+        }
     }
     let mut width = PAGE / 2;
     while width > 0 {
@@ -341,28 +381,32 @@ fn softmax<S: Simd>(scores: &[f32; PAGE], seen: Range<usize>, running: &mut Runn
         running.most = most;
     }
     let most = running.most;
-    let mut weights = [0.0; PAGE];
-    for j in 0..PAGE {
-        let weight = exp::<S>(scores[j] - most);
-        weights[j] = if seen.start <= j && j < seen.end { weight } else { 0.0 };
+    let mut totals = [0.0; PAGE];
+    for scores in scores {
+        for j in 0..PAGE {
+            scores[j] = exp::<S>(scores[j] - most);
+            totals[j] += scores[j];
+        }
     }
     let mut sums = [0.0; 4];
     for i in 0..4 {
-        sums[i] = (weights[i] + weights[4 + i]) + (weights[8 + i] + weights[12 + i]);
+        sums[i] = (totals[i] + totals[4 + i]) + (totals[8 + i] + totals[12 + i]);
     }
     running.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    weights
 }
 
-/// Adds the positions `seen` of a page to the sums `[M][d]`, in order.
+/// Adds the positions `seen` of a group to the sums `[M][d]`, in order.
 #[inline(always)]
 unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
-    weights: &[[f32; PAGE]; M],
+    weights: &[[[f32; PAGE]; GROUP]; M],
     seen: Range<usize>,
-    values: *const u8,
+    values: &[*const u8; GROUP],
     sums: &mut [f32],
     d: usize,
 ) {
+    if seen.is_empty() {
+        return;
+    }
     let mut at = 0;
     // SAFETY: values are `[PAGE][d]`; each arm takes as many dimensions as are left.
     unsafe {
@@ -378,8 +422,9 @@ unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
         }
         for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(d)) {
             for j in seen.clone() {
+                let (page, j) = (j / PAGE, j % PAGE);
                 for (i, sum) in sums.iter_mut().enumerate().skip(at) {
-                    *sum = fma::<S>(F::one(values.add((j * d + i) * F::BYTES)), weights[j], *sum);
+                    *sum = fma::<S>(F::one(values[page].add((j * d + i) * F::BYTES)), weights[page][j], *sum);
                 }
             }
         }
@@ -390,9 +435,9 @@ unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
-    weights: &[[f32; PAGE]; M],
+    weights: &[[[f32; PAGE]; GROUP]; M],
     seen: &Range<usize>,
-    values: *const u8,
+    values: &[*const u8; GROUP],
     d: usize,
     at: usize,
     sums: &mut [f32],
@@ -406,16 +451,19 @@ unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
                 acc[m][n] = S::load(sums.as_ptr().add(place(m, n)));
             }
         }
-        for j in seen.clone() {
-            let row = values.add((j * d + at) * F::BYTES);
-            let mut value = [S::zero(); N];
-            for n in 0..N {
-                value[n] = F::load::<S>(row.add(n * S::LANES * F::BYTES));
-            }
-            for m in 0..M {
-                let weight = S::splat(weights[m][j]);
+        for page in seen.start / PAGE..seen.end.div_ceil(PAGE) {
+            let first = page * PAGE;
+            for j in seen.start.max(first) - first..seen.end.min(first + PAGE) - first {
+                let row = values[page].add((j * d + at) * F::BYTES);
+                let mut value = [S::zero(); N];
                 for n in 0..N {
-                    acc[m][n] = S::fma(value[n], weight, acc[m][n]);
+                    value[n] = F::load::<S>(row.add(n * S::LANES * F::BYTES));
+                }
+                for m in 0..M {
+                    let weight = S::splat(weights[m][page][j]);
+                    for n in 0..N {
+                        acc[m][n] = S::fma(value[n], weight, acc[m][n]);
+                    }
                 }
             }
         }
