@@ -22,8 +22,8 @@ impl Gpu {
         let how = self.attention_for(heads.head_dim);
         let tiles = self.table.tiles(how);
         let groups = tiles.as_ref().map_or(self.rows, |tiles| tiles.count);
-        let more = how.rows() as usize - 1;
-        let (splits, share) = splits(groups * heads.heads, self.table.longest(mask) + more);
+        let longest = self.table.longest(mask);
+        let (splits, share) = splits(groups * heads.heads, longest + how.rows() as usize - 1);
         let pitch = cache.head4() + 1;
         let mut slots = Slots::default();
         slots[binding::INPUT as usize] = Some(&q.buffer);
@@ -51,6 +51,8 @@ impl Gpu {
         ];
         let grid = [heads.heads as u32, groups as u32, splits as u32];
         let op = Op::Attention { kv: cache.kv, how, part: splits > 1 };
+        let work = 2 * self.rows as u64 * longest as u64 * heads.q_dim() as u64;
+        self.recorder.make_room(&mut self.device, work)?;
         if splits == 1 {
             slots[binding::OUTPUT as usize] = Some(&out.buffer);
             return self.recorder.dispatch(&mut self.device, op, &slots, &params, grid);

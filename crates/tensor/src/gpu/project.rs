@@ -121,6 +121,8 @@ impl Gpu {
             slots[binding::VALUES as usize] = target.values;
             slots[binding::BATCH as usize] = self.table.buffer.as_ref();
             let grid = grid(product, self.rows, piece.padded());
+            let work = self.rows as u64 * piece.padded() as u64 * weight.cols as u64;
+            self.recorder.make_room(&mut self.device, work)?;
             self.recorder.dispatch(&mut self.device, kernel, &slots, &params, grid)?;
         }
         Ok(())

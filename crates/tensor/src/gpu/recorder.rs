@@ -16,6 +16,10 @@ const STEP: usize = 256;
 /// Blocks of the uniform buffer; a pass that needs more is submitted in parts.
 const BLOCKS: usize = 512;
 
+/// Multiply-adds of a submission; a pass that needs more is submitted in parts. Systems reset a device whose submission takes
+/// longer than a few seconds, Windows two.
+const BUDGET: u64 = 100_000_000_000;
+
 pub(super) struct Recorder {
     pub(super) pipelines: Pipelines,
     pub(super) dispatches: u64,
@@ -26,6 +30,9 @@ pub(super) struct Recorder {
     /// Bytes of `blocks` that the device has.
     written: usize,
     recording: Option<Recording>,
+    /// Multiply-adds that were recorded since the last submission, and how many one may have.
+    work: u64,
+    budget: u64,
 }
 
 struct Recording {
@@ -56,6 +63,8 @@ impl Recorder {
             places: HashMap::with_capacity(BLOCKS),
             written: 0,
             recording: None,
+            work: 0,
+            budget: BUDGET,
         })
     }
 
@@ -66,6 +75,15 @@ impl Recorder {
         self.places.clear();
         self.written = 0;
         self.pipelines.forget(&device.dropped());
+        Ok(())
+    }
+
+    /// Makes room for a kernel of so many multiply-adds: submits what was recorded, where both are too much at once.
+    pub(super) fn make_room(&mut self, device: &mut Device, work: u64) -> Result<()> {
+        if self.work > 0 && self.work.saturating_add(work) > self.budget {
+            self.flush(device)?;
+        }
+        self.work = self.work.saturating_add(work);
         Ok(())
     }
 
@@ -133,6 +151,7 @@ impl Recorder {
             device.queue.write_buffer(&self.params.raw, self.written as u64, &self.blocks[self.written..]);
             self.written = self.blocks.len();
         }
+        self.work = 0;
         device.submit(Some(encoder.finish()))
     }
 
@@ -162,4 +181,73 @@ impl Recorder {
 pub(super) fn folded(groups: usize) -> [u32; 3] {
     let groups = groups as u32;
     [groups.min(FOLD), groups.div_ceil(FOLD), 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::{Gpu, Options, Select};
+    use crate::parity::Random;
+    use crate::{Backend, Batch, DType, Finish, Heads, KvType, Mask, Norm, Role, Segment};
+
+    const ROWS: usize = 40;
+    const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 16, rotary_dim: 16 };
+
+    /// A pass of four projections and attention, in submissions of so many multiply-adds: what it gives, and their number.
+    fn pass(budget: u64) -> Option<(Vec<f32>, u64)> {
+        let mut gpu = match Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }) {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        gpu.recorder.budget = budget;
+        let mut random = Random(7);
+        let table = gpu.matrix(&random.weight("table", DType::F32, ROWS, 32, 1.0), Role::Embedding).unwrap();
+        let qkv = gpu.matrix(&random.weight("qkv", DType::F16, HEADS.qkv_dim(), 32, 0.3), Role::Qkv(HEADS)).unwrap();
+        let square = gpu.matrix(&random.weight("square", DType::Q8_0, 32, 32, 0.3), Role::Plain).unwrap();
+        let gain = gpu.vector("gain", &random.vector(32, 1.0)).unwrap();
+        let mut x = gpu.rows("x", ROWS, 32).unwrap();
+        let mut q = gpu.rows("q", ROWS, HEADS.q_dim()).unwrap();
+        let mut mixed = gpu.rows("mixed", ROWS, HEADS.q_dim()).unwrap();
+        let mut cache = gpu.cache(1, HEADS, KvType::F32).unwrap();
+        gpu.reserve(&mut cache, 3).unwrap();
+        let batch = Batch {
+            tokens: (0..ROWS as u32).collect(),
+            positions: (0..ROWS as u32).collect(),
+            segments: vec![Segment { rows: 0..ROWS, position: 0, pages: 0..3 }],
+            pages: vec![0, 1, 2],
+            rope: random.vector(ROWS * HEADS.rotary_dim, 1.0),
+            outputs: Vec::new(),
+        };
+        let before = gpu.counters().submits;
+        gpu.begin(&batch).unwrap();
+        gpu.embed(&table, &mut x).unwrap();
+        gpu.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
+        gpu.attention(&q, &cache, 0, Mask { window: None, scale: 0.25 }, &mut mixed).unwrap();
+        for _ in 0..3 {
+            gpu.project(&mixed, None, &square, Finish::Add, &mut x).unwrap();
+        }
+        let mut out = vec![0.0; ROWS * 32];
+        gpu.read(&x, &mut out).unwrap();
+        Some((out, gpu.counters().submits - before))
+    }
+
+    #[test]
+    fn a_pass_of_much_work_is_several_submissions() {
+        let Some((want, submits)) = pass(super::BUDGET) else { return };
+        assert_eq!(submits, 1);
+        let square = (ROWS * 32 * 32) as u64;
+        // rows * positions * heads * head_dim, for keys and for values
+        let attention = (ROWS * ROWS * 2 * 16 * 2) as u64;
+        for (budget, submits) in [
+            (5 * square + attention, 1),
+            (5 * square + attention - 1, 2),
+            // attention alone is more than that
+            (2 * square, 4),
+            (1, 5),
+        ] {
+            assert_eq!(pass(budget), Some((want.clone(), submits)), "{budget}");
+        }
+    }
 }
