@@ -35,6 +35,8 @@ pub(super) struct Device {
     /// Numbers of the buffers that were dropped.
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
+    #[cfg(test)]
+    pub(super) waits: std::sync::atomic::AtomicU64,
 }
 
 /// A buffer with a number that no other buffer of the device ever had.
@@ -128,6 +130,8 @@ impl Device {
             failure,
             dropped: Arc::default(),
             next_id: 1,
+            #[cfg(test)]
+            waits: Default::default(),
         })
     }
 
@@ -193,6 +197,8 @@ impl Device {
 
     /// Waits until a submission has run.
     pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        #[cfg(test)]
+        self.waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
         // wgpu panics where the device is lost while it waits
         match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {

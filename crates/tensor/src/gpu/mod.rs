@@ -61,6 +61,8 @@ pub struct Gpu {
     enough: u32,
     read_bytes: u64,
     marks: Marks,
+    /// The last pass of many rows that was submitted without waiting for it.
+    under_way: Option<wgpu::SubmissionIndex>,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -140,6 +142,7 @@ impl Gpu {
             enough: project::ENOUGH,
             read_bytes: 0,
             marks: Marks::default(),
+            under_way: None,
         };
         if options.check {
             let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
@@ -416,7 +419,15 @@ impl Backend for Gpu {
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.recorder.flush(&mut self.device)
+        let submission = self.recorder.flush(&mut self.device)?;
+        if !self.table.many_rows || submission.is_none() {
+            return Ok(());
+        }
+        // two passes keep the device busy; more would only be waited for when somebody wants to stop
+        match std::mem::replace(&mut self.under_way, submission) {
+            Some(before) => self.device.wait(before),
+            None => Ok(()),
+        }
     }
 
     fn mark(&mut self) -> Result<()> {
@@ -467,6 +478,33 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::parity::Random;
+    use std::sync::atomic::Ordering;
+
+    /// Where nothing is read, a pass of many rows is waited for when the next one is submitted; one of few rows is not.
+    #[test]
+    fn passes_of_many_rows_do_not_queue_up() {
+        let options = Options { software: true, ..Options::default() };
+        let Ok(mut gpu) = Gpu::open(&Select::Any, &options) else {
+            println!("skipped: no adapter");
+            return;
+        };
+        let table = gpu.matrix(&Random(3).weight("table", DType::F16, 16, 24, 1.0), Role::Plain).unwrap();
+        let mut x = gpu.rows("x", 16, 24).unwrap();
+        for (rows, waits) in [(1, 0), (16, 5), (4, 5)] {
+            let batch = Batch {
+                tokens: (0..rows).collect(),
+                segments: vec![crate::Segment { rows: 0..rows as usize, position: 0, pages: 0..1 }],
+                pages: vec![0],
+                ..Batch::default()
+            };
+            for _ in 0..6 {
+                gpu.begin(&batch).unwrap();
+                gpu.embed(&table, &mut x).unwrap();
+                gpu.finish().unwrap();
+            }
+            assert_eq!(gpu.device.waits.load(Ordering::Relaxed), waits, "{rows} rows");
+        }
+    }
 
     #[test]
     fn bind_groups_of_dropped_buffers_are_let_go() {

@@ -119,12 +119,13 @@ impl Recorder {
     }
 
     /// Submits what was recorded, if anything.
-    pub(super) fn flush(&mut self, device: &mut Device) -> Result<()> {
-        if let Some(Recording { pass, encoder, .. }) = self.recording.take() {
+    pub(super) fn flush(&mut self, device: &mut Device) -> Result<Option<wgpu::SubmissionIndex>> {
+        let submission = self.recording.take().map(|Recording { pass, encoder, .. }| {
             drop(pass);
-            self.submit(device, encoder);
-        }
-        device.check()
+            self.submit(device, encoder)
+        });
+        device.check()?;
+        Ok(submission)
     }
 
     /// Submits what was recorded, and after it what `tail` records.
