@@ -15,7 +15,14 @@ use phi3_shaders::Tier;
 const HIDDEN: usize = 256;
 const INNER: usize = 40;
 const VOCAB: usize = 24;
-const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 24, rotary_dim: 16 };
+
+/// Heads of each type of cache, so that every width that attention by matrix units has kernels for is among them: the first two
+/// fill theirs, as those of real models do.
+const HEADS: [Heads; KvType::ALL.len()] = [heads(96, 96), heads(128, 64), heads(60, 16)];
+
+const fn heads(head_dim: usize, rotary_dim: usize) -> Heads {
+    Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim }
+}
 
 /// Pages of the cache: more positions than attention by matrix units takes at once.
 const PAGES: usize = 5;
@@ -111,7 +118,7 @@ fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
     (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
     let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
     let mut logits = gpu.rows("logits", 2, VOCAB)?;
-    gpu.begin(&batch(&[5, 11], 0))?;
+    gpu.begin(&batch(&[5, 11], 0, 0))?;
     gpu.embed(&table, &mut logits)?;
     gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
     let mut tokens = [0; 2];
@@ -120,49 +127,47 @@ fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
     Ok((tokens != want).then(|| format!("the chosen tokens are {tokens:?}, not {want:?}")))
 }
 
-/// What every operation gives with weights of a type: one row, a few, a tile, and one row of a long text.
+/// What every operation gives with weights of a type: one row, a few, a tile; one row and a tile of a long text.
 fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
-    let Some(kv) = KvType::ALL.get(turn) else { return products(b, dtype) };
+    let Some((kv, heads)) = KvType::ALL.into_iter().zip(HEADS).nth(turn) else { return products(b, dtype) };
     let table = b.matrix(&weight(dtype, 1, VOCAB)?, Role::Plain)?;
-    let qkv = b.matrix(&weight(dtype, 2, HEADS.qkv_dim())?, Role::Qkv(HEADS))?;
+    let qkv = b.matrix(&weight(dtype, 2, heads.qkv_dim())?, Role::Qkv(heads))?;
     let gates = b.matrix(&weight(dtype, 3, 2 * INNER)?, Role::GateUp)?;
     let plain = b.matrix(&weight(dtype, 4, INNER)?, Role::Plain)?;
     let gain = b.vector("gain", &numbers(5, HIDDEN))?;
     let norm = Norm { weight: &gain, eps: 1e-3 };
+    let mut cache = b.cache(1, heads, kv)?;
+    b.reserve(&mut cache, PAGES)?;
+    // first every page is filled
+    let filling: Vec<u32> = (0..PAGES * PAGE).map(|i| ((i % PAGE + 7 * (i / PAGE)) % VOCAB) as u32).collect();
+    let mut all = b.rows("all", filling.len(), HIDDEN)?;
+    let mut queries = b.rows("queries", filling.len(), heads.q_dim())?;
+    b.begin(&batch(&filling, 0, heads.rotary_dim))?;
+    b.embed(&table, &mut all)?;
+    b.project_qkv(&all, norm, &qkv, &mut queries, &mut cache, 0)?;
+    b.finish()?;
     let mut results = Vec::new();
-    for (tokens, position) in [(20, 0), (3, 20), (20, 60), (1, 23), (1, FAR)] {
+    for (tokens, position) in [(20, 0), (3, 20), (20, 60), (1, 23), (1, FAR), (20, FAR)] {
         let mut x = b.rows("x", tokens, HIDDEN)?;
         let mut normed = b.rows("normed", tokens, HIDDEN)?;
-        let mut q = b.rows("q", tokens, HEADS.q_dim())?;
-        let mut mixed = b.rows("mixed", tokens, HEADS.q_dim())?;
+        let mut q = b.rows("q", tokens, heads.q_dim())?;
+        let mut mixed = b.rows("mixed", tokens, heads.q_dim())?;
         let mut gated = b.rows("gated", tokens, INNER)?;
         let mut chosen = b.rows("chosen", tokens, INNER)?;
-        let mut cache = b.cache(1, HEADS, *kv)?;
-        b.reserve(&mut cache, PAGES)?;
         let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect();
-        // first every page is filled
-        for page in 0..PAGES {
-            let filling: Vec<u32> = (0..PAGE).map(|i| ((i + 7 * page) % VOCAB) as u32).collect();
-            b.begin(&batch(&filling, page * PAGE))?;
-            let mut all = b.rows("all", PAGE, HIDDEN)?;
-            let mut queries = b.rows("queries", PAGE, HEADS.q_dim())?;
-            b.embed(&table, &mut all)?;
-            b.project_qkv(&all, norm, &qkv, &mut queries, &mut cache, 0)?;
-            b.finish()?;
-        }
-        b.begin(&batch(&ids, position))?;
+        b.begin(&batch(&ids, position, heads.rotary_dim))?;
         b.embed(&table, &mut x)?;
         b.norm(&x, norm, &mut normed)?;
         b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0)?;
         // where large scores choose, their rounding does
-        let mask = Mask { window: None, scale: 0.06 };
+        let mask = Mask { window: None, scale: 0.3 / (heads.head_dim as f32).sqrt() };
         b.attention(&q, &cache, 0, mask, &mut mixed)?;
         b.project(&x, Some(norm), &gates, Finish::SiluGate, &mut gated)?;
         b.project(&normed, None, &plain, Finish::Add, &mut gated)?;
         b.select(&gated, 0, 1, &mut chosen)?;
         for (name, rows, dim) in
-            [("embed", &x, HIDDEN), ("attention", &mixed, HEADS.q_dim()), ("project", &gated, INNER)]
+            [("embed", &x, HIDDEN), ("attention", &mixed, heads.q_dim()), ("project", &gated, INNER)]
         {
             let mut out = vec![0.0; tokens * dim];
             b.read(rows, &mut out)?;
@@ -183,7 +188,7 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
     for tokens in [&[7, 2, 23, 0, 1, 2, 3, 4, 5][..], &[9]] {
         let mut x = b.rows("x", tokens.len(), HIDDEN)?;
         let mut y = b.rows("y", tokens.len(), INNER)?;
-        b.begin(&batch(tokens, 0))?;
+        b.begin(&batch(tokens, 0, 0))?;
         b.embed(&table, &mut x)?;
         b.project(&x, None, &plain, Finish::Replace, &mut y)?;
         for (name, rows, dim) in [("embed", &x, HIDDEN), ("project", &y, INNER)] {
@@ -196,7 +201,7 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
 }
 
 /// Tokens of one sequence from a position on; its pages are [`PAGES`], in turn.
-fn batch(tokens: &[u32], position: usize) -> Batch {
+fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Batch {
     let end = position + tokens.len();
     let pages = end.div_ceil(PAGE);
     let turn = |position: usize, i: usize| position as f32 / (i + 1) as f32;
@@ -206,7 +211,7 @@ fn batch(tokens: &[u32], position: usize) -> Batch {
         segments: vec![Segment { rows: 0..tokens.len(), position, pages: 0..pages }],
         pages: (0..pages as u32).map(|page| page % PAGES as u32).collect(),
         rope: (position..end)
-            .flat_map(|position| (0..HEADS.rotary_dim / 2).map(move |i| turn(position, i)))
+            .flat_map(|position| (0..rotary_dim / 2).map(move |i| turn(position, i)))
             .flat_map(|angle| [angle.cos(), angle.sin()])
             .collect(),
         outputs: vec![tokens.len() as u32 - 1],
@@ -321,6 +326,9 @@ mod tests {
             ("column = subgroup / 2u", "column = 0u * subgroup"),
             ("scores[at] *= shrinks[", "scores[at] *= 1.0 + shrinks["),
             ("f16(chance)", "f16(1.0)"),
+            // of heads of 128 only, and of a part
+            ("DIM4: u32 = DIM / 4u", "DIM4: u32 = DIM / 4u - DIM / 128u"),
+            ("own = position0 + mine", "own = position0 + mine - 8u * group.z"),
         ] {
             let Some(mut gpu) = wrong(words, false) else { return };
             if gpu.tier() < Tier::Coop {
