@@ -5,6 +5,9 @@ use phi3_shaders::Tier;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What turns the kernels' texts into the driver's; a test compares it with Cargo.lock.
+const TRANSLATOR: &str = "naga 30.0.1, wgpu 30.0.1, wgpu-core 30.0.1, wgpu-hal 30.0.1";
+
 /// A folder in which findings are kept.
 pub(super) struct Memory {
     file: PathBuf,
@@ -14,11 +17,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// What is known of an adapter and driver. A file that cannot be read, or that is about another device or other kernels,
-    /// is as good as none.
+    /// What is known of an adapter and driver. A file that cannot be read, or that is about another device, other kernels or
+    /// another translator of them, is as good as none.
     pub(super) fn open(folder: &Path, info: &AdapterInfo) -> Self {
         let AdapterInfo { name, backend, driver, .. } = info;
-        let about = one_line(&format!("{name} {backend} {driver} kernels {}", phi3_shaders::REVISION));
+        let revision = phi3_shaders::REVISION;
+        let about = one_line(&format!("{name} {backend} {driver} kernels {revision} {TRANSLATOR}"));
         let file = folder.join(format!("gpu-{:016x}.txt", hash(about.as_bytes())));
         let text = fs::read_to_string(&file).unwrap_or_default();
         let mut lines = text.lines();
@@ -77,4 +81,20 @@ fn one_line(text: &str) -> String {
 /// FNV-1a.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_translator_is_the_one_in_the_lock_file() {
+        let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).unwrap();
+        let locked = |name| {
+            let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).unwrap();
+            assert!(!package.contains(&format!("name = \"{name}\"")), "two versions of {name}");
+            format!("{name} {}", package.split_once('"').unwrap().0)
+        };
+        assert_eq!(["naga", "wgpu", "wgpu-core", "wgpu-hal"].map(locked).join(", "), TRANSLATOR);
+    }
 }
