@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use phi3_shaders::{Tier, UNITS_MEMORY};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Usage of what kernels read and write.
 pub(super) const STORAGE: wgpu::BufferUsages =
@@ -28,15 +29,31 @@ pub(super) struct Device {
     pub(super) cached: Option<Cached>,
     pub(super) submits: u64,
     pub(super) buffers: u64,
+    /// How long a submission may take; forever where absent.
+    pub(super) patience: Option<Duration>,
     name: String,
     max_buffer: u64,
-    /// What the driver said first, once something failed.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
     /// Numbers of the buffers that were dropped.
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
     #[cfg(test)]
     pub(super) waits: std::sync::atomic::AtomicU64,
+}
+
+/// What failed first.
+struct Failure {
+    message: String,
+    state: State,
+}
+
+/// What a failure leaves of a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Usable,
+    Lost,
+    /// A submission never ends: wgpu would wait for it if the device were dropped.
+    Hung,
 }
 
 /// A buffer with a number that no other buffer of the device ever had.
@@ -102,16 +119,13 @@ impl Device {
         .map_err(|e| failed(e.to_string()))?;
 
         let failure = Arc::new(Mutex::new(None));
-        let record = |failure: &Arc<Mutex<Option<String>>>| {
-            let failure = failure.clone();
-            move |message: String| {
-                locked(&failure).get_or_insert(message);
-            }
-        };
-        let on_error = record(&failure);
-        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| on_error(error.to_string())));
-        let on_loss = record(&failure);
-        raw.set_device_lost_callback(move |reason, message| on_loss(format!("device lost ({reason:?}): {message}")));
+        let errors = Arc::clone(&failure);
+        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&errors, error.to_string(), State::Usable)));
+        let losses = Arc::clone(&failure);
+        raw.set_device_lost_callback(move |reason, message| {
+            let message = format!("device lost ({reason:?}): {message}");
+            record(&losses, message.trim_end_matches([':', ' ']).into(), State::Lost);
+        });
 
         let cached = options.memory.as_ref().and_then(|folder| Cached::open(&raw, &adapter.get_info(), folder));
         let max_piece = max_binding.min(options.max_piece.unwrap_or(u64::MAX));
@@ -125,6 +139,7 @@ impl Device {
             cached,
             submits: 0,
             buffers: 0,
+            patience: None,
             name: info.name.clone(),
             max_buffer,
             failure,
@@ -199,19 +214,37 @@ impl Device {
     pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         #[cfg(test)]
         self.waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: self.patience };
         // wgpu panics where the device is lost while it waits
         match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
-            Ok(Ok(_)) => self.check(),
-            Ok(Err(error)) => Err(self.failed(error.to_string())),
-            Err(_) => Err(self.check().err().unwrap_or_else(|| self.failed("lost while waiting".into()))),
+            Ok(Ok(_)) => {}
+            Ok(Err(wgpu::PollError::Timeout)) => {
+                let seconds = self.patience.unwrap_or_default().as_secs();
+                record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung);
+            }
+            Ok(Err(error)) => return Err(self.failed(error.to_string())),
+            Err(_) => record(&self.failure, "device lost while it was waited for".into(), State::Lost),
         }
+        self.check()
+    }
+
+    /// How the device was lost, where it was: nothing more can be done with it.
+    pub(super) fn lost(&self) -> Option<String> {
+        // wgpu reports a loss when it is polled
+        let _ = catch_unwind(AssertUnwindSafe(|| self.raw.poll(wgpu::PollType::Poll)));
+        let failure = locked(&self.failure);
+        failure.as_ref().filter(|failure| failure.state != State::Usable).map(|failure| failure.message.clone())
+    }
+
+    /// Whether a submission never ends.
+    pub(super) fn hung(&self) -> bool {
+        locked(&self.failure).as_ref().is_some_and(|failure| failure.state == State::Hung)
     }
 
     /// The first failure that the driver reported, if any.
     pub(super) fn check(&self) -> Result<()> {
         match &*locked(&self.failure) {
-            Some(message) => Err(self.failed(message.clone())),
+            Some(failure) => Err(self.failed(failure.message.clone())),
             None => Ok(()),
         }
     }
@@ -226,6 +259,14 @@ impl Device {
 
     pub(super) fn out_of_memory(&self, what: &str, bytes: u64, detail: String) -> Error {
         Error::OutOfMemory { device: self.name.clone(), what: what.into(), bytes, detail }
+    }
+}
+
+/// Takes note of a failure: the first one, but of a loss in any case.
+fn record(failure: &Mutex<Option<Failure>>, message: String, state: State) {
+    let mut failure = locked(failure);
+    if failure.as_ref().is_none_or(|first| first.state == State::Usable && state != State::Usable) {
+        *failure = Some(Failure { message, state });
     }
 }
 

@@ -103,7 +103,34 @@ impl Gpu {
     ///
     /// [`Error::NoAdapter`] where none answers, [`Error::Device`] where it cannot be opened.
     pub fn open(select: &Select, options: &Options) -> Result<Self> {
-        Self::with(adapter::choose(select, options)?, options)
+        Self::open_and(select, options, |_| {})
+    }
+
+    /// Opens an adapter, with `then` what a test does to a device before it is checked. Where the check loses the device, the
+    /// adapter is opened again for the next lower tier.
+    fn open_and(select: &Select, options: &Options, then: impl Fn(&mut Self)) -> Result<Self> {
+        let forced = options.tier.is_some();
+        let mut options = options.clone();
+        let mut faults = Vec::new();
+        loop {
+            let mut gpu = Self::with(adapter::choose(select, &options)?, &options)?;
+            then(&mut gpu);
+            if !options.check {
+                return Ok(gpu);
+            }
+            let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
+            let Err(error) = gpu.settle(memory, forced, &mut faults) else {
+                gpu.device.patience = None;
+                return Ok(gpu);
+            };
+            options.tier = gpu.next_lower().filter(|_| !forced && gpu.device.lost().is_some());
+            if gpu.device.hung() {
+                std::mem::forget(gpu);
+            }
+            if options.tier.is_none() {
+                return Err(error);
+            }
+        }
     }
 
     /// Opens wgpu's device that computes nothing: what is read from it is zero. Pipelines are made and dispatches are
@@ -144,12 +171,10 @@ impl Gpu {
             marks: Marks::default(),
             under_way: None,
         };
-        if options.check {
-            let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
-            gpu.settle(memory, options.tier.is_some())?;
-        } else {
-            gpu.describe(&[]);
-        }
+        // a driver that computes on the processor may take long to compile
+        let patient = !options.check || kind == DeviceKind::SoftwareGpu;
+        gpu.device.patience = (!patient).then_some(selfcheck::PATIENCE);
+        gpu.describe(&[]);
         Ok(gpu)
     }
 

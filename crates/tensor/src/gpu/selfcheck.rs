@@ -11,6 +11,7 @@ use crate::{
     Weight, quant,
 };
 use phi3_shaders::Tier;
+use std::time::Duration;
 
 const HIDDEN: usize = 256;
 const INNER: usize = 40;
@@ -30,14 +31,18 @@ const PAGES: usize = 5;
 /// A position from which on attention is split.
 const FAR: usize = 700;
 
+/// How long a submission of the check may take, of which a GPU needs milliseconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Difference of a result, in parts of the largest, that no rounding explains.
 const WRONG: f32 = 1e-2;
 
 impl Gpu {
     /// Takes the best tier, from the one that it has down, whose kernels compute what they should. A tier that was asked for is
-    /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again.
-    pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool) -> Result<()> {
-        let mut faults = Vec::new();
+    /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again. `faults` are those
+    /// of better tiers, and then of those that were found wrong too. A tier on which the device is lost is as wrong as any other,
+    /// but nothing lower can be tried on this device.
+    pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
         let (features, units, best) = (self.device.raw.features(), self.adapter.units, self.tier());
         let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, units);
         for tier in Tier::ALL.into_iter().rev().filter(can_run) {
@@ -46,9 +51,16 @@ impl Gpu {
             let fault = match known {
                 Some(fault) => fault,
                 None => {
-                    let fault = fault(self)?;
-                    // of a device that is lost nothing is found out
-                    self.device.check()?;
+                    let found = fault(self);
+                    let fault = match self.device.lost() {
+                        Some(lost) => Some(lost),
+                        None => {
+                            // after an error that says nothing of the kernels nothing is found out
+                            let found = found?;
+                            self.device.check()?;
+                            found
+                        }
+                    };
                     if let Some(memory) = &mut memory {
                         memory.keep(tier, fault.clone());
                     }
@@ -57,16 +69,22 @@ impl Gpu {
             };
             match fault {
                 None => {
-                    self.describe(&faults);
+                    self.describe(faults);
                     return Ok(());
                 }
                 Some(fault) => faults.push(format!("{} kernels compute wrongly: {fault}", tier.name())),
             }
-            if forced {
+            if forced || self.device.lost().is_some() {
                 break;
             }
         }
         Err(self.device.failed(faults.join("; ")))
+    }
+
+    /// The best tier below the one that it runs.
+    pub(super) fn next_lower(&self) -> Option<Tier> {
+        let (features, units, tier) = (self.device.raw.features(), self.adapter.units, self.tier());
+        Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, units))
     }
 }
 
@@ -272,6 +290,51 @@ mod tests {
         folder
     }
 
+    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by what is
+    /// remembered.
+    #[test]
+    fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
+        let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
+        let losses: [(&str, &dyn Fn(&mut Gpu)); 2] = [
+            ("device lost", &|gpu| gpu.device.raw.destroy()),
+            ("a kernel did not end within 0 s", &|gpu| gpu.device.patience = Some(Duration::ZERO)),
+        ];
+        for (says, lose) in losses {
+            let folder = folder("lost");
+            let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
+            let open = |tier: Option<Tier>| {
+                let lose_best = |gpu: &mut Gpu| {
+                    if gpu.tier() == best {
+                        lose(gpu)
+                    }
+                };
+                Gpu::open_and(&Select::Any, &Options { tier, ..options.clone() }, lose_best)
+            };
+            let gpu = open(None).unwrap();
+            let line = gpu.info().to_string();
+            assert!(gpu.tier() < best && gpu.counters().dispatches > 100, "{line}");
+            assert!(line.contains(&format!("{} kernels compute wrongly: {says}", best.name())), "{line}");
+            let again = Gpu::open(&Select::Any, &options).unwrap();
+            assert_eq!((again.tier(), again.info().to_string()), (gpu.tier(), line));
+            std::fs::remove_dir_all(&folder).unwrap();
+
+            // a tier that was asked for makes way for none
+            let error = open(Some(best)).err().unwrap();
+            assert!(matches!(error, Error::Device { .. }) && error.to_string().contains(says), "{error}");
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_lost_on_every_tier_is_an_error() {
+        let options = Options { software: true, check: true, ..Options::default() };
+        match Gpu::open_and(&Select::Any, &options, |gpu| gpu.device.raw.destroy()) {
+            Ok(gpu) => panic!("{}", gpu.info()),
+            Err(error @ Error::NoAdapter { .. }) => println!("skipped: {error}"),
+            Err(error) => assert!(error.to_string().contains("base kernels compute wrongly: device lost"), "{error}"),
+        }
+    }
+
     const WRONG_ADD: (&str, &str) = ("subgroupAdd(", "subgroupMax(");
 
     #[test]
@@ -302,7 +365,7 @@ mod tests {
             let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
             let before = gpu.counters().dispatches;
             let memory = memory(&folder, &gpu);
-            gpu.settle(memory, false).unwrap();
+            gpu.settle(memory, false, &mut Vec::new()).unwrap();
             assert!(gpu.tier() < Tier::Subgroup);
             assert_eq!(gpu.counters().dispatches > before, checked);
             let line = gpu.info().to_string();
@@ -314,7 +377,7 @@ mod tests {
     #[test]
     fn a_tier_that_was_asked_for_is_refused_where_it_is_wrong() {
         let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
-        let error = gpu.settle(None, true).unwrap_err().to_string();
+        let error = gpu.settle(None, true, &mut Vec::new()).unwrap_err().to_string();
         assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
     }
 
@@ -335,7 +398,7 @@ mod tests {
                 println!("skipped: {} has no matrix units", gpu.info());
                 return;
             }
-            gpu.settle(None, false).unwrap();
+            gpu.settle(None, false, &mut Vec::new()).unwrap();
             assert_eq!(gpu.tier(), Tier::Subgroup, "{words:?}: {}", gpu.info());
             assert!(gpu.info().to_string().contains("coop kernels compute wrongly: "), "{words:?}: {}", gpu.info());
         }
@@ -347,7 +410,7 @@ mod tests {
             [("exp(", "exp2("), ("bits > 0x80000000u", "bits < 0x80000000u"), ("inverse_rms(s", "inverse_rms(2.0 * s")]
         {
             let Some(mut gpu) = wrong(words, true) else { return };
-            let error = gpu.settle(None, false).unwrap_err().to_string();
+            let error = gpu.settle(None, false, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.contains("base kernels compute wrongly: ") && error.contains("--device cpu"), "{error}");
         }
     }
