@@ -229,7 +229,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
                 let w = logits[start + i];
-                if (((w ^ known) >> shift) >> 8u == 0u) {
+                // most are 0 after top-k
+                if (w > 0u && ((w ^ known) >> shift) >> 8u == 0u) {
                     count((w >> shift) & 255u, w);
                 }
             }
