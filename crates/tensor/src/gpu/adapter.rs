@@ -137,7 +137,8 @@ impl Found {
         let (features, limits) = (raw.features(), raw.limits());
         let core = wgpu::Limits::default().check_limits(&limits)
             && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
-        let units = units(&raw);
+        let products = raw.cooperative_matrix_properties();
+        let units = units(&info, &products);
         let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
         let tier = best.filter(|_| core);
         Found {
@@ -158,7 +159,7 @@ impl Found {
                 subgroup: features
                     .contains(wgpu::Features::SUBGROUP)
                     .then_some((info.subgroup_min_size, info.subgroup_max_size)),
-                matrix_units: !raw.cooperative_matrix_properties().is_empty(),
+                matrix_units: !products.is_empty(),
                 units,
                 max_buffer: limits.max_buffer_size,
                 max_binding: limits.max_storage_buffer_binding_size,
@@ -189,12 +190,16 @@ pub(super) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>
     features.contains(needs(tier).0) && (tier != Tier::Coop || units.is_some())
 }
 
-/// The best matrix units that there are kernels for.
-fn units(adapter: &wgpu::Adapter) -> Option<Units> {
-    let info = adapter.get_info();
+/// The best matrix units that there are kernels for, by what an adapter says of itself.
+fn units(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<Units> {
+    let subgroup = match info.backend {
+        // wgpu says 4 to 64 of every device
+        wgpu::Backend::Metal if info.name.starts_with("Apple") => (32, 32),
+        _ => (info.subgroup_min_size, info.subgroup_max_size),
+    };
     let has = |units: &Units| {
-        (info.subgroup_min_size, info.subgroup_max_size) == (units.lanes, units.lanes)
-            && adapter.cooperative_matrix_properties().iter().any(|found| {
+        subgroup == (units.lanes, units.lanes)
+            && products.iter().any(|found| {
                 (found.m_size, found.n_size, found.k_size) == (units.side, units.side, units.side)
                     && found.ab_type == wgpu::CooperativeScalarType::F16
                     && found.cr_type == wgpu::CooperativeScalarType::F32
@@ -303,4 +308,40 @@ pub(super) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let raw = pollster::block_on(instance.enumerate_adapters(backends)).pop();
     let Found { raw, info, .. } = raw.map(|raw| Found::of(raw, 0)).ok_or_else(|| none(&Select::Any))?;
     Ok((raw, info, Tier::Subgroup))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrix_units_need_subgroups_of_one_size() {
+        let product = |side, cr_type| wgpu::CooperativeMatrixProperties {
+            m_size: side,
+            n_size: side,
+            k_size: side,
+            ab_type: wgpu::CooperativeScalarType::F16,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let single = wgpu::CooperativeScalarType::F32;
+        let products = [product(8, single), product(16, wgpu::CooperativeScalarType::F16)];
+        let found = |backend, name: &str, (smallest, largest), products: &[_]| {
+            let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, backend);
+            info.name = name.into();
+            (info.subgroup_min_size, info.subgroup_max_size) = (smallest, largest);
+            units(&info, products)
+        };
+        let (vulkan, metal) = (wgpu::Backend::Vulkan, wgpu::Backend::Metal);
+        assert_eq!(found(vulkan, "any", (32, 32), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(
+            found(vulkan, "any", (32, 32), &[product(8, single), product(16, single)]).map(|units| units.side),
+            Some(16)
+        );
+        assert_eq!(found(vulkan, "any", (32, 64), &products), None);
+        assert_eq!(found(vulkan, "any", (32, 32), &products[1..]), None);
+        assert_eq!(found(metal, "Apple M1", (4, 64), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(found(metal, "Apple M1", (4, 64), &[]), None);
+        assert_eq!(found(metal, "AMD Radeon Pro", (4, 64), &products), None);
+    }
 }
