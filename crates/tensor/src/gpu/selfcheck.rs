@@ -295,11 +295,9 @@ mod tests {
     #[test]
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
-        let losses: [(&str, &dyn Fn(&mut Gpu)); 2] = [
-            ("device lost", &|gpu| gpu.device.raw.destroy()),
-            ("a kernel did not end within 0 s", &|gpu| gpu.device.patience = Some(Duration::ZERO)),
-        ];
-        for (says, lose) in losses {
+        let lost: fn(&mut Gpu) = |gpu| gpu.device.raw.destroy();
+        let hung: fn(&mut Gpu) = |gpu| gpu.device.patience = Some(Duration::ZERO);
+        for (says, lose) in [("device lost", lost), ("a kernel did not end within 0 s", hung)] {
             let folder = folder("lost");
             let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
             let open = |tier: Option<Tier>| {
