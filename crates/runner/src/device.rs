@@ -86,7 +86,7 @@ pub struct Setup {
     pub cache: Option<PathBuf>,
     /// How plain weights are quantised while they are loaded.
     pub quant: Option<Recipe>,
-    /// Type of the cached keys and values; f32 where absent.
+    /// Type of the cached keys and values; where absent f16, and f32 where activations are.
     pub kv: Option<KvType>,
     /// Whether to load where memory does not seem to suffice.
     pub force: bool,
@@ -120,12 +120,16 @@ impl Setup {
 
     /// How the decoder is set up.
     pub fn decoder(&self) -> DecoderOptions {
-        let default = DecoderOptions::default();
-        DecoderOptions {
-            max_rows: self.max_rows.unwrap_or(default.max_rows),
-            quant: self.quant,
-            kv: self.kv.unwrap_or(default.kv),
-        }
+        let max_rows = self.max_rows.unwrap_or(DecoderOptions::default().max_rows);
+        DecoderOptions { max_rows, quant: self.quant, kv: self.kv_type() }
+    }
+
+    /// Type of the cached keys and values.
+    pub fn kv_type(&self) -> KvType {
+        self.kv.unwrap_or(match self.activations {
+            Activations::F32 => KvType::F32,
+            Activations::Int8 => KvType::F16,
+        })
     }
 
     /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.

@@ -75,7 +75,7 @@ pub(super) struct ModelArgs {
     /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
     #[arg(long, value_name = "TYPE")]
     quant: Option<Recipe>,
-    /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f32]
+    /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f16; f32 where activations are f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
     /// Load even where memory does not seem to suffice

@@ -135,7 +135,7 @@ impl Subject {
         let rates = samples.rates();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
         let gpu = device.kind != DeviceKind::Cpu;
-        let kv = setup.kv.unwrap_or_default().to_string();
+        let kv = setup.kv_type().to_string();
         let Value::Object(record) = json!({
             "build_commit": env!("CARGO_PKG_VERSION"),
             "build_number": 0,

@@ -103,7 +103,7 @@ pub(in crate::cli) struct Kernels {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = positive)]
     pub(in crate::cli) context: usize,
     /// Type of the key/value cache
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv_type)]
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
     pub(in crate::cli) kv: KvType,
     /// Samples of each case, at most
     #[arg(long, short, value_name = "N", default_value = "20", value_parser = positive)]
