@@ -294,13 +294,13 @@ fn quantise(
         scales[place(run.block)] = 0.0;
     }
     for run in runs {
-        // magnitudes order as their bits do
-        let mut most = 0;
-        for v in &x[run.dims.clone()] {
-            most = most.max(v.to_bits() & 0x7fff_ffff);
-        }
+        // magnitudes order as their bits do, and a NaN is the largest
         let scale = &mut scales[place(run.block)];
-        *scale = scale.max(f32::from_bits(most) / 127.0);
+        let mut most = scale.to_bits();
+        for v in &x[run.dims.clone()] {
+            most = most.max((v.abs() / 127.0).to_bits());
+        }
+        *scale = f32::from_bits(most);
     }
     for run in runs {
         let scale = scales[place(run.block)];
@@ -313,5 +313,40 @@ fn quantise(
             *level = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
         }
         put(run.dims.clone(), &levels[..run.dims.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_share_a_block_share_a_scale_and_a_nan_is_not_lost() {
+        // dimensions i and 20 + i turn together; block 1 begins with pair 16
+        let heads = Heads { heads: 1, kv_heads: 1, head_dim: 40, rotary_dim: 40 };
+        let runs = runs(40, |i| heads.key_block(i));
+        let found: Vec<_> = runs.iter().map(|run| (run.dims.clone(), run.block)).collect();
+        assert_eq!(found, [(0..16, 0), (16..20, 1), (20..36, 0), (36..40, 1)]);
+        let mut key: Vec<f32> = (0..40).map(|i| i as f32 - 20.0).collect();
+        let quantised = |key: &[f32]| {
+            let (mut scales, mut all) = ([9.0; 2], [0i8; 40]);
+            quantise(&runs, key, &mut scales, |block| block, |dims, levels| all[dims].copy_from_slice(levels));
+            (scales, all)
+        };
+        let (scales, levels) = quantised(&key);
+        assert_eq!(scales, [20.0 / 127.0, 19.0 / 127.0]);
+        for (i, &v) in key.iter().enumerate() {
+            let scale = scales[heads.key_block(i)];
+            assert!((f32::from(levels[i]) * scale - v).abs() <= 0.501 * scale, "dimension {i}");
+        }
+        key[3] = f32::NAN;
+        let (scales, _) = quantised(&key);
+        assert!(scales[0].is_nan() && scales[1].is_finite());
+    }
+
+    #[test]
+    fn halves_end_at_the_largest() {
+        let halves = halves(&[1.0, -1e9, f32::INFINITY]).map(|half| f16::from_bits(half).to_f32());
+        assert_eq!(halves[..3], [1.0, -65504.0, 65504.0]);
     }
 }
