@@ -103,6 +103,44 @@ fn the_written_file_is_what_quantising_on_load_gives() {
     }
 }
 
+/// Tensors have other names in a GGUF file than in a folder, and get the same types: written, loaded, and counted before.
+#[test]
+fn a_gguf_file_is_quantised_as_its_folder_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let plain = path("bf16.gguf");
+    quantise(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut |_, _| true).unwrap();
+    let tensors = |file: &Path| -> Vec<_> {
+        let checkpoint = Checkpoint::open(file).unwrap();
+        let all = checkpoint.tensors().filter(|(name, ..)| !name.starts_with("rope_factors"));
+        all.map(|(name, dtype, shape, bytes)| (name.to_owned(), dtype, shape.to_vec(), bytes)).collect()
+    };
+    let ids: Vec<u32> = (0..20).map(|i| (i * 53 + 7) % 2080).collect();
+    for recipe in ["q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"] {
+        let recipe: Recipe = recipe.parse().unwrap();
+        let sources = [Source::Demo, Source::Path(plain.clone())];
+        let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
+        let [of_folder, of_file] = sources.map(|source| {
+            let out = path("out.gguf");
+            assert!(quantise(&source, recipe, &out, &mut |_, _| true).unwrap());
+            let mut model = setup.load(&source.checkpoint().unwrap(), &mut |_| {}).unwrap().model;
+            let logits = logits(&mut *model, &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
+            let plan = setup.plan(&source.checkpoint().unwrap()).unwrap().0;
+            (tensors(&out), plan.weights, logits)
+        });
+        assert!(of_folder == of_file, "{recipe}: {:?}\n{:?}", of_folder.0, of_file.0);
+        assert_eq!(of_file.0.iter().map(|tensor| tensor.3).sum::<u64>(), of_file.1, "{recipe}");
+    }
+    for file in models() {
+        let recipe: Recipe = "q4_k_m".parse().unwrap();
+        let out = path("out.gguf");
+        quantise(&Source::Path(file.clone()), recipe, &out, &mut |_, _| true).unwrap();
+        let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
+        let plan = setup.plan(&Checkpoint::open(&file).unwrap()).unwrap().0;
+        assert_eq!(tensors(&out).iter().map(|tensor| tensor.3).sum::<u64>(), plan.weights, "{}", file.display());
+    }
+}
+
 #[test]
 fn an_interrupted_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();

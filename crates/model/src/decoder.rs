@@ -5,7 +5,7 @@ mod ahead;
 use crate::layout::role;
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{Backend, Batch, Choice, DType, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
+use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
 use std::collections::VecDeque;
 
 /// One layer's weights, under their published names.
@@ -416,8 +416,8 @@ impl<B: Backend> Loader<'_, B> {
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix> {
         let role = role(self.config, name);
         let weight = self.checkpoint.matrix(name, rows, cols)?;
-        let (matrix, in_place) = match self.quant.filter(|_| DType::PLAIN.contains(&weight.dtype)) {
-            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, self.config)?, role)?, false),
+        let (matrix, in_place) = match self.quant.filter(|_| !weight.dtype.is_quantised()) {
+            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, name, self.config)?, role)?, false),
             None => {
                 let footprint = self.backend.footprint(name, weight.dtype, rows, cols, role)?;
                 (self.backend.matrix(&weight, role)?, footprint.in_place)

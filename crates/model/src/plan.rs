@@ -3,7 +3,7 @@
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::layout::{role, tensors};
 use crate::{Checkpoint, Config, Result};
-use phi3_tensor::{Backend, DType, PAGE};
+use phi3_tensor::{Backend, PAGE};
 
 /// Bytes of a model on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     let mut plan = Plan { weights: 0, mapped: 0, cache_per_token: 0, scratch: 0 };
     let mut matrix = |name: &str, rows: usize, cols: usize| -> Result<()> {
         let kept = checkpoint.matrix(name, rows, cols)?.dtype;
-        let dtype = match options.quant.filter(|_| DType::PLAIN.contains(&kept)) {
-            Some(recipe) => recipe.dtype(name, cols, config),
-            None => kept,
-        };
+        let dtype = options.quant.map_or(kept, |recipe| recipe.target(kept, name, cols, config));
         let footprint = backend.footprint(name, dtype, rows, cols, role(config, name))?;
         plan.weights += footprint.bytes;
         plan.mapped += if footprint.in_place && dtype == kept { footprint.bytes } else { 0 };

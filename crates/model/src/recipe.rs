@@ -61,8 +61,13 @@ impl Recipe {
         self.file_type
     }
 
-    /// The type of the matrix with this published name and row length.
-    pub fn dtype(self, name: &str, cols: usize, config: &Config) -> DType {
+    /// The type that a matrix of type `now` gets, by its published name and row length: a name in another file's own naming
+    /// would be taken for one that is not kept finer. What is quantised already stays as it is.
+    pub fn target(self, now: DType, published: &str, cols: usize, config: &Config) -> DType {
+        if now.is_quantised() { now } else { self.dtype(published, cols, config) }
+    }
+
+    fn dtype(self, name: &str, cols: usize, config: &Config) -> DType {
         let wanted = if self.mixed { self.finer(name, config) } else { self.dtype };
         fitting(wanted, cols)
     }
@@ -89,9 +94,9 @@ impl Recipe {
         }
     }
 
-    /// A matrix by this recipe.
-    pub fn apply(self, weight: &Weight, config: &Config) -> Result<Weight> {
-        let dtype = self.dtype(&weight.name, weight.cols, config);
+    /// A matrix by this recipe; `published` is its published name.
+    pub fn apply(self, weight: &Weight, published: &str, config: &Config) -> Result<Weight> {
+        let dtype = self.target(weight.dtype, published, weight.cols, config);
         if dtype == weight.dtype {
             return Ok(weight.clone());
         }
@@ -150,7 +155,7 @@ mod tests {
             "num_attention_heads": 32, "vocab_size": 32064}"#,
         );
         let recipe: Recipe = "Q4_K_M".parse().unwrap();
-        let of = |name: &str, cols| recipe.dtype(name, cols, &phi_3_mini);
+        let of = |name: &str, cols| recipe.target(DType::Bf16, name, cols, &phi_3_mini);
         assert_eq!(of("lm_head.weight", 3072), DType::Q6K);
         assert_eq!(of("model.embed_tokens.weight", 3072), DType::Q4K);
         assert_eq!(of("model.layers.3.self_attn.qkv_proj.weight", 3072), DType::Q5K);
@@ -160,6 +165,8 @@ mod tests {
         assert_eq!(of("model.layers.3.mlp.down_proj.weight", 672), DType::Q8_0);
         assert_eq!(of("model.layers.4.mlp.down_proj.weight", 672), DType::Q5_0);
         assert_eq!(of("model.layers.4.mlp.down_proj.weight", 35), DType::F16);
+        let kept = recipe.target(DType::Q4_0, "lm_head.weight", 3072, &phi_3_mini);
+        assert_eq!(kept, DType::Q4_0);
         assert!("q9".parse::<Recipe>().is_err());
     }
 }

@@ -71,6 +71,7 @@ pub fn write_gguf(
         let mut done = 0;
         for plan in &plans {
             let data = data(checkpoint, recipe, plan)?;
+            check(plan, &data, out)?;
             file.write_all(&data).map_err(fail)?;
             file.write_all(&vec![0; padding(plan.bytes)]).map_err(fail)?;
             done += plan.bytes;
@@ -89,6 +90,20 @@ pub fn write_gguf(
     result
 }
 
+/// The header stands in the file already: a tensor of another size would move all that follow.
+fn check(plan: &Plan, data: &[u8], out: &Path) -> Result<()> {
+    let found = data.len() as u64;
+    if found == plan.bytes {
+        return Ok(());
+    }
+    Err(Error::Tensor {
+        path: out.to_owned(),
+        tensor: translate(&plan.published),
+        message: format!("expected {} bytes of {} as the header says, found {found}", plan.bytes, plan.dtype),
+        hint: "a defect of this program, please report it; nothing was written",
+    })
+}
+
 fn padding(bytes: u64) -> usize {
     (bytes.next_multiple_of(ALIGNMENT) - bytes) as usize
 }
@@ -99,7 +114,7 @@ fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
     let mut plans = Vec::new();
     let mut add = |name: String, shape: &[usize]| -> Result<()> {
         let dtype = match *shape {
-            [rows, cols] => target(checkpoint.matrix(&name, rows, cols)?.dtype, &name, cols, recipe, config),
+            [rows, cols] => recipe.target(checkpoint.matrix(&name, rows, cols)?.dtype, &name, cols, config),
             _ => DType::F32,
         };
         let row = dtype.bytes(shape[shape.len() - 1]);
@@ -120,11 +135,6 @@ fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
     Ok(plans)
 }
 
-/// The type of a matrix in the new file; what is quantised already stays as it is.
-fn target(now: DType, name: &str, cols: usize, recipe: Recipe, config: &Config) -> DType {
-    if now.is_quantised() { now } else { recipe.dtype(name, cols, config) }
-}
-
 fn data(checkpoint: &Checkpoint, recipe: Recipe, plan: &Plan) -> Result<Vec<u8>> {
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let scaling = checkpoint.config().rope.scaling();
@@ -133,10 +143,7 @@ fn data(checkpoint: &Checkpoint, recipe: Recipe, plan: &Plan) -> Result<Vec<u8>>
         ("rope_factors_short.weight", _, Some(scaling)) => floats(&scaling.short_factor),
         (name, &[rows, cols], _) => {
             let weight: Weight = checkpoint.matrix(name, rows, cols)?;
-            if weight.dtype == plan.dtype {
-                return Ok(weight.bytes().to_vec());
-            }
-            recipe.apply(&weight, checkpoint.config())?.bytes().to_vec()
+            recipe.apply(&weight, name, checkpoint.config())?.bytes().to_vec()
         }
         (name, shape, _) => floats(&checkpoint.vector(name, shape.iter().product())?),
     })
