@@ -150,6 +150,39 @@ fn an_interrupted_file_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// A complete file takes the place of what has its name: never of a device, a pipe or a link.
+#[cfg(unix)]
+#[test]
+fn only_files_are_replaced_and_links_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let recipe = "q4_0".parse().unwrap();
+    let write = |out: &Path| quantise(&Source::Demo, recipe, out, &mut |_, _| true);
+    std::fs::write(path("file.gguf"), "old").unwrap();
+    std::os::unix::fs::symlink(path("file.gguf"), path("link.gguf")).unwrap();
+    assert!(write(&path("link.gguf")).unwrap());
+    assert!(std::fs::symlink_metadata(path("link.gguf")).unwrap().is_symlink());
+    assert!(Checkpoint::open(&path("file.gguf")).is_ok());
+
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    std::os::unix::fs::symlink(path("socket"), path("to-socket")).unwrap();
+    std::os::unix::fs::symlink(path("nothing"), path("to-nothing")).unwrap();
+    std::os::unix::net::UnixListener::bind(path("x.gguf.partial")).unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    for (name, found) in [
+        ("socket", "a device, a pipe or a socket"),
+        ("to-socket", "a device, a pipe or a socket"),
+        ("x.gguf", "a device, a pipe or a socket"),
+        ("to-nothing", "a symbolic link that leads nowhere"),
+        ("folder", "a folder"),
+    ] {
+        let error = write(&path(name)).unwrap_err().to_string();
+        assert!(error.contains(found) && error.contains("expected a regular file"), "{name}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
+}
+
 #[test]
 fn every_machine_quantises_on_load_and_takes_every_cache() {
     for setup in machines() {

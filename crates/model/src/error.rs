@@ -26,6 +26,15 @@ pub enum Error {
         message: String,
     },
 
+    /// What stands where a file is to be written is none.
+    #[error("cannot write {}: expected a regular file or nothing there, found {found}; hint: name another file", path.display())]
+    Occupied {
+        /// Where the file was to be.
+        path: PathBuf,
+        /// What stands there.
+        found: &'static str,
+    },
+
     /// A file is not the JSON that it should be.
     #[error("{}: not valid JSON: {message}; hint: the file may be incomplete, fetch it again", path.display())]
     Json {

@@ -2,20 +2,22 @@
 
 use crate::text::{placeholder, vocabulary};
 use crate::{Error, Result, Source};
-use phi3_model::gguf::{Vocabulary, write_gguf};
+use phi3_model::gguf::{Vocabulary, destination, write_gguf};
 use phi3_model::{Checkpoint, Recipe};
 use std::path::Path;
 
 /// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat template and stop tokens. Tensor by
 /// tensor; `progress` is told the bytes that are written, and of all, and breaks off by returning `false`.
 ///
-/// Matrices that are quantised in the source stay as they are. Returns whether the file is complete.
+/// Matrices that are quantised in the source stay as they are. A regular file at `out` is replaced, or the one that a symbolic
+/// link there leads to; anything else is an error. Returns whether the file is complete.
 pub fn quantise(
     source: &Source,
     recipe: Recipe,
     out: &Path,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
+    destination(out)?;
     let checkpoint = source.checkpoint()?;
     let vocabulary = tokenizer(source, &checkpoint)?;
     let name = source.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -13,7 +13,7 @@ mod write;
 
 pub use value::Metadata;
 pub use vocabulary::{TokenizerKind, Vocabulary};
-pub use write::{MetadataList, MetadataValue, write_gguf};
+pub use write::{MetadataList, MetadataValue, destination, write_gguf};
 
 pub(crate) use config::config;
 pub(crate) use names::translate;

@@ -6,9 +6,9 @@ use super::names::translate;
 use crate::layout::tensors;
 use crate::{Checkpoint, Config, Error, Recipe, Result};
 use phi3_tensor::{DType, Weight};
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::fs::{self, File, FileType};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 /// Where tensor data begins: at multiples of this.
 const ALIGNMENT: u64 = 32;
@@ -47,7 +47,7 @@ struct Plan {
 /// Writes `checkpoint` by `recipe` to `out`. `tokenizer` are the `tokenizer.*` keys. `progress` is told the bytes of tensor
 /// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
 ///
-/// The file appears under its name when it is complete. Returns whether it is.
+/// The file appears under its name when it is complete, or under that of [`destination`]. Returns whether it is.
 pub fn write_gguf(
     checkpoint: &Checkpoint,
     recipe: Recipe,
@@ -57,10 +57,12 @@ pub fn write_gguf(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
     let config = checkpoint.config();
+    let out = &destination(out)?;
     let plans = plans(checkpoint, recipe)?;
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
+    regular(partial, fs::symlink_metadata(partial))?;
     let fail = |e: std::io::Error| Error::Write { path: out.to_owned(), message: e.to_string() };
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
@@ -80,12 +82,12 @@ pub fn write_gguf(
             }
         }
         file.into_inner().map_err(|e| fail(e.into_error()))?.sync_all().map_err(fail)?;
-        std::fs::rename(partial, out).map_err(fail)?;
+        fs::rename(partial, out).map_err(fail)?;
         Ok(true)
     })();
     if !matches!(result, Ok(true)) {
         // the unfinished file is of no use; that it cannot be removed changes nothing about the result
-        let _ = std::fs::remove_file(partial);
+        let _ = fs::remove_file(partial);
     }
     result
 }
@@ -102,6 +104,40 @@ fn check(plan: &Plan, data: &[u8], out: &Path) -> Result<()> {
         message: format!("expected {} bytes of {} as the header says, found {found}", plan.bytes, plan.dtype),
         hint: "a defect of this program, please report it; nothing was written",
     })
+}
+
+/// The file that writing to `out` replaces: itself, or where a symbolic link leads.
+///
+/// # Errors
+/// Something other than a regular file is there, such as a device: a complete file would take its place.
+pub fn destination(out: &Path) -> Result<PathBuf> {
+    let linked = fs::symlink_metadata(out).is_ok_and(|found| found.is_symlink());
+    let target = match fs::canonicalize(out) {
+        Ok(target) if linked => target,
+        Err(_) if linked => {
+            return Err(Error::Occupied { path: out.to_owned(), found: "a symbolic link that leads nowhere" });
+        }
+        _ => out.to_owned(),
+    };
+    regular(&target, fs::symlink_metadata(&target))?;
+    Ok(target)
+}
+
+fn regular(path: &Path, found: std::io::Result<fs::Metadata>) -> Result<()> {
+    match found.map(|found| found.file_type()) {
+        Ok(kind) if kind.is_file() => Ok(()),
+        Ok(kind) => Err(Error::Occupied { path: path.to_owned(), found: described(kind) }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::Write { path: path.to_owned(), message: e.to_string() }),
+    }
+}
+
+fn described(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_symlink() => "a symbolic link",
+        () => "a device, a pipe or a socket",
+    }
 }
 
 fn padding(bytes: u64) -> usize {
