@@ -453,3 +453,29 @@ fn a_bench_test_that_fails_does_not_lose_the_others() {
     assert!(rows.len() == 1 && rows[0]["model_filename"] == model.as_str());
     assert!(missing.status.code() == Some(2) && stderr(&missing).contains("no/such/model"), "{}", stderr(&missing));
 }
+
+#[test]
+fn bench_takes_llama_bench_s_command_lines() {
+    let size = ["bench", "--device", "cpu", "-p", "0", "-n", "0", "-r", "1", "--no-warmup", "-o", "json"];
+    let run = |more: &[&str]| output(&[&size[..], more].concat());
+    let rows = |more: &[&str]| -> Vec<serde_json::Value> {
+        let output = run(more);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)))
+    };
+    let both = rows(&["-pg", "0,2", "-ctk", "f16", "-ctv", "f16"]);
+    let [row] = both.as_slice() else { panic!("one row: {both:?}") };
+    assert_eq!((&row["type_k"], &row["type_v"]), (&"f16".into(), &"f16".into()));
+    assert_eq!((&row["n_prompt"], &row["n_gen"]), (&0.into(), &2.into()));
+    let lists = rows(&["-p", "2-6+2", "-ub", "2,3"]);
+    let of = |name: &str| lists.iter().map(|row| row[name].as_u64().unwrap_or(0)).collect::<Vec<_>>();
+    assert_eq!((of("n_prompt"), of("n_ubatch")), (vec![2, 4, 6, 2, 4, 6], vec![2, 2, 2, 3, 3, 3]));
+    let help = stdout(&output(&["bench", "--help"]));
+    assert!(help.contains("also -ctk") && help.contains("also -ctv"), "{help}");
+
+    assert_error(&run(&["-ctk", "f16", "-ctv", "q8_0"]), &["keys and values have one type", "f16 and q8_0"]);
+    assert_error(&run(&["-ngl", "99"]), &["--n-gpu-layers", "--device gpu"]);
+    assert_error(&run(&["-ub", "99999999999"]), &["99999999999", "from 1 to 1048576"]);
+    assert_error(&run(&["-m", "x", "model.gguf"]), &["model.gguf", "each model has its own -m"]);
+    assert_error(&run(&["-p", "8-4"]), &["8-4", "4-16+4"]);
+    assert_error(&run(&["-pg", "0,0"]), &["0,0"]);
+}

@@ -49,7 +49,7 @@ pub(super) enum Command {
     /// Perplexity of a text, and the distance of another model or machine
     Perplexity(Perplexity),
     /// Time prompts and tokens, in llama-bench's tests and formats
-    Bench(Bench),
+    Bench(Box<Bench>),
     /// Show where the time of a prompt and of a token goes, by operation
     Profile(Profile),
     /// List the GPUs of this machine and what they can do

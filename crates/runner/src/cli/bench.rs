@@ -24,10 +24,11 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
         out: Writer::new(args.output, "test", Table { by_tier: args.by_tier() }),
         outcome: Outcome::Done,
     };
+    let setups = args.setups()?;
     for (path, source) in args.models() {
-        for setup in args.setups() {
+        for setup in &setups {
             if run.outcome != Outcome::Interrupted {
-                run.subject(path, &source, &setup)?;
+                run.subject(path, &source, setup)?;
             }
         }
     }
@@ -64,11 +65,11 @@ impl Run<'_> {
             }
         };
         let args = self.args;
-        for shape in shapes(args) {
+        for shape in args.shapes() {
             let options = BenchOptions {
                 repetitions: args.repetitions,
                 warm_up: !args.no_warmup,
-                chunk: args.ubatch,
+                chunk: rows(setup),
                 policy: RopePolicy::Ahead,
             };
             let watch = &mut |_: usize| match self.stop.load(Ordering::Relaxed) {
@@ -81,7 +82,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Ok(samples) => {
-                    let record = subject.record(args, setup, placed.model.device(), &samples);
+                    let record = subject.record(setup, placed.model.device(), &samples);
                     output::print(&self.out.row(&record))?;
                 }
                 Err(error) => self.failed(&format!("{name}: {shape}"), error),
@@ -89,18 +90,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// Every test at every depth: prompts, then generations, then both together.
-fn shapes(args: &Bench) -> Vec<Shape> {
-    let mut shapes = Vec::new();
-    for &depth in &args.n_depth {
-        let of = |prompt, generated| Shape { prompt, generated, depth };
-        shapes.extend(args.n_prompt.iter().filter(|&&n| n > 0).map(|&n| of(n, 0)));
-        shapes.extend(args.n_gen.iter().filter(|&&n| n > 0).map(|&n| of(0, n)));
-        shapes.extend(args.pg.iter().map(|&(prompt, generated)| of(prompt, generated)));
-    }
-    shapes
 }
 
 /// The model that is measured.
@@ -130,7 +119,7 @@ impl Subject {
     }
 
     /// llama-bench's fields, in its order.
-    fn record(&self, args: &Bench, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
+    fn record(&self, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
         let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
         let rates = samples.rates();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
@@ -146,8 +135,8 @@ impl Subject {
             "model_type": self.kind,
             "model_size": self.bytes,
             "model_n_params": self.parameters,
-            "n_batch": args.ubatch,
-            "n_ubatch": args.ubatch,
+            "n_batch": rows(setup),
+            "n_ubatch": rows(setup),
             "n_threads": setup.threads.unwrap_or_else(args::all_threads),
             "type_k": kv,
             "type_v": kv,
@@ -169,6 +158,11 @@ impl Subject {
         };
         record
     }
+}
+
+/// Tokens of a pass.
+fn rows(setup: &Setup) -> usize {
+    setup.decoder().max_rows
 }
 
 fn billions(parameters: u64) -> String {
@@ -240,22 +234,26 @@ fn markdown(record: &Record, tier: &str) -> String {
 /// A list of two numbers with a comma between.
 pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
     let both = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    both.filter(|&(a, b)| a > 0 && b > 0)
+    both.filter(|&(a, b)| a > 0 || b > 0)
         .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
 }
 
 /// What llama-bench writes with one dash.
 pub(super) fn long_option(word: &str) -> Option<&'static str> {
-    [("-pg", "--pg"), ("-ub", "--ubatch"), ("-ctk", "--kv"), ("-ctv", "--kv")]
-        .into_iter()
-        .find_map(|(short, long)| (short == word).then_some(long))
+    Some(match word {
+        "-pg" => "--pg",
+        "-ub" => "--ubatch",
+        "-ctk" => "--cache-type-k",
+        "-ctv" => "--cache-type-v",
+        "-ngl" => "--n-gpu-layers",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::args::BenchFormat;
-    use clap::Parser;
 
     fn record() -> Record {
         let subject = Subject {
@@ -264,10 +262,6 @@ mod tests {
             bytes: 2_150_000_000,
             parameters: 3_820_000_000,
         };
-        let line = ["phi3-run", "bench", "-p", "512"];
-        let Some(crate::cli::args::Command::Bench(args)) = crate::cli::args::Cli::parse_from(line).command else {
-            panic!("bench is a command");
-        };
         let device =
             phi3_tensor::DeviceInfo { kind: DeviceKind::Cpu, name: "CPU".into(), detail: "AVX2, 2 threads".into() };
         let samples = Samples {
@@ -275,7 +269,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
             ns: vec![1_000_000_000, 2_000_000_000],
         };
-        subject.record(&args, &Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
+        subject.record(&Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod rows;
 mod text;
 
 use args::{Cli, Command};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, Parser};
 use output::Outcome;
 use phi3_runner::Error;
@@ -65,6 +65,13 @@ pub(crate) fn run() -> ExitCode {
 
 /// What clap says, on one line, without its usage.
 fn usage(error: &clap::Error) -> Error {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && word != "kernels"
+    {
+        return Error::Usage {
+            message: format!("bench: expected kernels or options, found {word:?}: each model has its own -m"),
+        };
+    }
     let text = error.to_string();
     let said = text.split("Usage:").next().unwrap_or(&text).split("For more information").next().unwrap_or(&text);
     let said: Vec<&str> = said.split_whitespace().collect();

@@ -1,16 +1,19 @@
 //! What can be typed after `bench`.
 
-use super::values::{activations, bytes, dtype, kv_type, level, pack, positive, threads};
+use super::values::{
+    Numbers, activations, all, bytes, dtype, kv_type, level, no_layers, numbers, pack, positive, rows, threads,
+};
 use super::{MachineArgs, source};
 use crate::cli::bench::pair;
 use clap::{Args, Subcommand, ValueEnum};
 use phi3_model::Recipe;
-use phi3_runner::{Device, Setup, Source};
+use phi3_runner::bench::Shape;
+use phi3_runner::{Device, Error, Result, Setup, Source};
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use phi3_tensor::{DType, KvType};
 use std::path::{Path, PathBuf};
 
-/// Options are llama-bench's where it has them; lists have commas between.
+/// Options are llama-bench's where it has them; lists have commas between, and ranges are 4-8, 4-16+4 or 4-64*2.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(in crate::cli) struct Bench {
@@ -20,17 +23,17 @@ pub(in crate::cli) struct Bench {
     #[arg(long, short, value_name = "PATH")]
     model: Vec<PathBuf>,
     /// Lengths of prompts
-    #[arg(long, short = 'p', value_name = "N", value_delimiter = ',', default_value = "512")]
-    pub(in crate::cli) n_prompt: Vec<usize>,
+    #[arg(long, short = 'p', value_name = "N", default_value = "512", value_parser = numbers)]
+    n_prompt: Vec<Numbers>,
     /// Numbers of tokens that are generated one by one
-    #[arg(long, short, value_name = "N", value_delimiter = ',', default_value = "128")]
-    pub(in crate::cli) n_gen: Vec<usize>,
+    #[arg(long, short, value_name = "N", default_value = "128", value_parser = numbers)]
+    n_gen: Vec<Numbers>,
     /// A prompt and tokens after it, timed together; also -pg
     #[arg(long, value_name = "PP,TG", value_parser = pair)]
-    pub(in crate::cli) pg: Vec<(usize, usize)>,
+    pg: Vec<(usize, usize)>,
     /// Tokens that are there before
-    #[arg(long, short = 'd', value_name = "N", value_delimiter = ',', default_value = "0")]
-    pub(in crate::cli) n_depth: Vec<usize>,
+    #[arg(long, short = 'd', value_name = "N", default_value = "0", value_parser = numbers)]
+    n_depth: Vec<Numbers>,
     /// How often each test is timed
     #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
     pub(in crate::cli) repetitions: usize,
@@ -38,11 +41,19 @@ pub(in crate::cli) struct Bench {
     #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
     threads: Vec<usize>,
     /// Tokens of a prompt that are computed at once; also -ub
-    #[arg(long, alias = "ubatch-size", value_name = "N", default_value = "512", value_parser = positive)]
-    pub(in crate::cli) ubatch: usize,
-    /// Types of the key/value cache; also -ctk
-    #[arg(long, aliases = ["cache-type-k", "cache-type-v"], value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
+    #[arg(long, alias = "ubatch-size", value_name = "N", default_value = "512", value_parser = rows)]
+    ubatch: Vec<Numbers>,
+    /// Types of the key/value cache
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
     kv: Vec<KvType>,
+    /// The same; also -ctk
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
+    cache_type_k: Vec<KvType>,
+    /// The same: keys and values have one type; also -ctv
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
+    cache_type_v: Vec<KvType>,
+    #[arg(long = "n-gpu-layers", hide = true, value_parser = no_layers)]
+    _n_gpu_layers: Option<String>,
     /// auto, cpu, gpu, gpu:N, or part of an adapter's name
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: Device,
@@ -149,8 +160,35 @@ impl Bench {
         !self.tier.is_empty()
     }
 
-    /// Every combination of threads, caches and tiers.
-    pub(in crate::cli) fn setups(&self) -> Vec<Setup> {
+    /// Types of the caches.
+    fn caches(&self) -> Result<&[KvType]> {
+        let shown = |types: &[KvType]| types.iter().map(KvType::to_string).collect::<Vec<_>>().join(",");
+        match (self.cache_type_k.as_slice(), self.cache_type_v.as_slice()) {
+            ([], []) => Ok(&self.kv),
+            (keys, values) if keys == values || values.is_empty() => Ok(keys),
+            ([], values) => Ok(values),
+            (keys, values) => Err(Error::Argument {
+                argument: "-ctk and -ctv",
+                expected: "the same types, because keys and values have one type".into(),
+                found: format!("{} and {}", shown(keys), shown(values)),
+            }),
+        }
+    }
+
+    /// Every test at every depth: prompts, then generations, then both together.
+    pub(in crate::cli) fn shapes(&self) -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        for depth in all(&self.n_depth) {
+            let of = |prompt, generated| Shape { prompt, generated, depth };
+            shapes.extend(all(&self.n_prompt).filter(|&n| n > 0).map(|n| of(n, 0)));
+            shapes.extend(all(&self.n_gen).filter(|&n| n > 0).map(|n| of(0, n)));
+            shapes.extend(self.pg.iter().map(|&(prompt, generated)| of(prompt, generated)));
+        }
+        shapes
+    }
+
+    /// Every combination of chunks, threads, caches and tiers.
+    pub(in crate::cli) fn setups(&self) -> Result<Vec<Setup>> {
         let mut setups = vec![Setup {
             device: self.device.clone(),
             level: self.level,
@@ -158,15 +196,16 @@ impl Bench {
             pack: self.pack,
             quant: self.quant,
             force: self.force,
-            max_rows: Some(self.ubatch),
             max_binding: self.max_binding,
             cache: phi3_runner::cache_folder(),
             ..Setup::default()
         }];
+        let rows: Vec<usize> = all(&self.ubatch).collect();
+        spread(&mut setups, &rows, |setup, rows| setup.max_rows = Some(*rows));
         spread(&mut setups, &self.threads, |setup, threads| setup.threads = Some(*threads));
-        spread(&mut setups, &self.kv, |setup, kv| setup.kv = Some(*kv));
+        spread(&mut setups, self.caches()?, |setup, kv| setup.kv = Some(*kv));
         spread(&mut setups, &self.tier, |setup, tier| setup.tier = Some(tier.clone()));
-        setups
+        Ok(setups)
     }
 }
 
