@@ -38,7 +38,7 @@ pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_le
 pub use error::{Error, Result};
 pub use generation::GenerationConfig;
 pub use plan::{Plan, plan};
-pub use recipe::Recipe;
+pub use recipe::{Recipe, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
 pub use variant::{variant, variants};

@@ -1,7 +1,8 @@
 //! Which type each matrix gets when a model is quantised.
 
-use crate::{Config, Error, Result};
+use crate::{Checkpoint, Config, Error, Result};
 use phi3_tensor::{DType, Rounding, Weight};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,6 +60,12 @@ impl Recipe {
     /// llama.cpp's number (`general.file_type`).
     pub fn file_type(self) -> u32 {
         self.file_type
+    }
+
+    /// What llama.cpp calls a model by this recipe, where it has the same; else the recipe's own name.
+    pub fn label(self) -> String {
+        let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
+        known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
     }
 
     /// The type that a matrix of type `now` gets, by its published name and row length: a name in another file's own naming
@@ -120,6 +127,55 @@ fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
 }
 
+/// What llama.cpp calls a model by its `general.file_type` (`llama_ftype`).
+fn file_type_label(file_type: u32) -> Option<&'static str> {
+    Some(match file_type {
+        0 => "all F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        8 => "Q5_0",
+        9 => "Q5_1",
+        10 => "Q2_K - Medium",
+        11 => "Q3_K - Small",
+        12 => "Q3_K - Medium",
+        13 => "Q3_K - Large",
+        14 => "Q4_K - Small",
+        15 => "Q4_K - Medium",
+        16 => "Q5_K - Small",
+        17 => "Q5_K - Medium",
+        18 => "Q6_K",
+        21 => "Q2_K - Small",
+        25 => "IQ4_NL - 4.5 bpw",
+        30 => "IQ4_XS - 4.25 bpw",
+        32 => "BF16",
+        _ => return None,
+    })
+}
+
+/// What the type of a model is called when it is loaded by `quant`: the recipe where it quantises most of the values, else what
+/// a GGUF file says of itself, else the type of most bytes.
+pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
+    let (mut plain, mut values) = (0, 0);
+    let mut by_type = BTreeMap::<&str, u64>::new();
+    for (_, dtype, shape, bytes) in checkpoint.tensors() {
+        let count = shape.iter().map(|&d| d as u64).product::<u64>();
+        let is_plain = DType::PLAIN.into_iter().any(|plain| plain.name().eq_ignore_ascii_case(dtype));
+        plain += if is_plain { count } else { 0 };
+        values += count;
+        *by_type.entry(dtype).or_default() += bytes;
+    }
+    if let Some(recipe) = quant.filter(|_| 2 * plain > values) {
+        return recipe.label();
+    }
+    let said =
+        checkpoint.metadata().and_then(|metadata| metadata.integer("general.file_type", 0..=1023).ok().flatten());
+    let said = said.and_then(|number| file_type_label(u32::try_from(number).ok()?));
+    let most = || by_type.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("?", |(dtype, _)| dtype);
+    said.map_or_else(|| most().to_uppercase(), str::to_owned)
+}
+
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -146,6 +202,15 @@ mod tests {
 
     fn config(json: &str) -> Config {
         Config::parse("config.json".as_ref(), json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn recipes_have_llama_cpp_s_names_where_they_are_the_same() {
+        let label = |name: &str| name.parse::<Recipe>().unwrap().label();
+        assert_eq!(label("q4_k_m"), "Q4_K - Medium");
+        assert_eq!(label("q4_k"), "Q4_K");
+        assert_eq!((label("int4"), label("q8_0"), label("bf16")), ("INT4".into(), "Q8_0".into(), "BF16".into()));
+        assert!(Recipe::ALL.into_iter().all(|recipe| file_type_label(recipe.file_type).is_some()));
     }
 
     #[test]

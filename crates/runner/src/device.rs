@@ -109,6 +109,8 @@ pub struct Placed {
     pub model: Box<dyn Model>,
     /// One line for the user: the machine and the reason.
     pub reason: String,
+    /// Bytes of its weights, as the machine has them.
+    pub weights: u64,
 }
 
 impl Setup {
@@ -184,7 +186,7 @@ impl Setup {
         let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
         memory::check(self, checkpoint, &plan, backend.info())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
-        Ok(Placed { reason: format!("{}: {why}", model.device()), model: Box::new(model) })
+        Ok(Placed { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
     }
 
     #[cfg(not(feature = "gpu"))]

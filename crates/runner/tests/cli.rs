@@ -479,3 +479,31 @@ fn bench_takes_llama_bench_s_command_lines() {
     assert_error(&run(&["-p", "8-4"]), &["8-4", "4-16+4"]);
     assert_error(&run(&["-pg", "0,0"]), &["0,0"]);
 }
+
+#[test]
+fn bench_names_types_as_llama_cpp_does_and_counts_weights_as_they_are_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("demo.gguf").display().to_string();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/model").display().to_string();
+    let written = output(&["quantize", &demo, &file, "-t", "q4_k_m", "-q"]);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    for (model, quant, kind) in [
+        (&demo, "", "phi3 4M BF16"),
+        (&demo, "q4_k_m", "phi3 4M Q4_K - Medium"),
+        (&demo, "q4_k", "phi3 4M Q4_K"),
+        (&file, "", "phi3 4M Q4_K - Medium"),
+        (&file, "q8_0", "phi3 4M Q4_K - Medium"),
+    ] {
+        let mut machine = vec!["--device", "cpu", "-m", model];
+        if !quant.is_empty() {
+            machine.extend(["--quant", quant]);
+        }
+        let object = |args: &[&str]| -> serde_json::Value {
+            let output = output(&[args, &machine[..]].concat());
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)))
+        };
+        let row = object(&["bench", "-p", "2", "-n", "0", "-r", "1", "--no-warmup", "-o", "jsonl"]);
+        let plan = object(&["plan", "--json"]);
+        assert_eq!((&row["model_type"], &row["model_size"]), (&kind.into(), &plan["weights"]), "{model} {quant}");
+    }
+}

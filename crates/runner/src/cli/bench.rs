@@ -4,6 +4,7 @@ use super::args::{self, Bench, BenchCommand};
 use super::kernels;
 use super::output::{self, Outcome};
 use super::rows::{Markdown, Record, Writer, plain};
+use phi3_model::{Checkpoint, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
 use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
 use phi3_tensor::DeviceKind;
@@ -54,10 +55,12 @@ impl Run<'_> {
 
     /// Every test of a model on a machine.
     fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
-        let loaded = Subject::open(path, source, setup)
-            .and_then(|subject| Ok((subject, setup.load(&source.checkpoint()?, &mut |_| {})?)));
+        let loaded = source.checkpoint().and_then(|checkpoint| {
+            let placed = setup.load(&checkpoint, &mut |_| {})?;
+            Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
+        });
         let name = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
-        let (subject, mut placed) = match loaded {
+        let (subject, mut model) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 self.failed(&name, error);
@@ -76,13 +79,13 @@ impl Run<'_> {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             };
-            match measure(&mut *placed.model, shape, options, watch) {
+            match measure(&mut *model, shape, options, watch) {
                 Ok(samples) if samples.ns.is_empty() => {
                     self.outcome = Outcome::Interrupted;
                     return Ok(());
                 }
                 Ok(samples) => {
-                    let record = subject.record(setup, placed.model.device(), &samples);
+                    let record = subject.record(setup, model.device(), &samples);
                     output::print(&self.out.row(&record))?;
                 }
                 Err(error) => self.failed(&format!("{name}: {shape}"), error),
@@ -95,27 +98,20 @@ impl Run<'_> {
 /// The model that is measured.
 struct Subject {
     filename: String,
-    /// Architecture, size and the type that most bytes have.
+    /// Architecture, size and type.
     kind: String,
+    /// Bytes of the weights as they are loaded.
     bytes: u64,
     parameters: u64,
 }
 
 impl Subject {
-    fn open(path: Option<&Path>, source: &Source, setup: &Setup) -> Result<Self> {
-        let checkpoint = source.checkpoint()?;
-        let (mut parameters, mut bytes) = (0, 0);
-        let mut by_type = std::collections::BTreeMap::<&str, u64>::new();
-        for (_, dtype, shape, size) in checkpoint.tensors() {
-            parameters += shape.iter().map(|&d| d as u64).product::<u64>();
-            bytes += size;
-            *by_type.entry(dtype).or_default() += size;
-        }
-        let most = by_type.into_iter().max_by_key(|(_, size)| *size).map_or("?", |(dtype, _)| dtype);
-        let dtype = setup.quant.map_or_else(|| most.to_uppercase(), |quant| quant.to_string().to_uppercase());
-        let kind = format!("phi3 {} {dtype}", billions(parameters));
+    fn new(path: Option<&Path>, checkpoint: &Checkpoint, setup: &Setup, bytes: u64) -> Self {
+        let count = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+        let parameters = checkpoint.tensors().map(|(_, _, shape, _)| count(shape)).sum();
+        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, setup.quant));
         let filename = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
-        Ok(Self { filename, kind, bytes, parameters })
+        Self { filename, kind, bytes, parameters }
     }
 
     /// llama-bench's fields, in its order.
