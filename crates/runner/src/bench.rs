@@ -4,7 +4,7 @@
 //! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled.
 
 use crate::Result;
-use phi3_model::{Advance, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_model::{Advance, Model, Outputs, RopePolicy, Sequence, Step, advance};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -71,7 +71,7 @@ pub struct BenchOptions {
     pub policy: RopePolicy,
 }
 
-/// Times a model. `watch` is told of every repetition, and may break off: then what was timed so far is returned.
+/// Times a model. `watch` is asked before every pass, the untimed ones too, and may break off: then there is no result.
 ///
 /// # Errors
 ///
@@ -80,68 +80,75 @@ pub fn measure(
     model: &mut dyn Model,
     shape: Shape,
     options: BenchOptions,
-    watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Samples> {
-    let mut run = Run { sequence: model.sequence(), model, shape, options, logits: Vec::new() };
+    watch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Option<Samples>> {
+    let mut run = Run { sequence: model.sequence(), model, shape, options, watch, logits: Vec::new() };
     let mut samples =
         Samples { shape, started: crate::text::clock::now(), ns: Vec::with_capacity(options.repetitions) };
-    if options.warm_up {
-        run.deepen()?;
-        // as llama-bench: the whole prompt, but one token only
-        let once = Shape { generated: shape.generated.min(1), ..shape };
-        run.pass(once)?;
+    // as llama-bench: the whole prompt, but one token only
+    let once = Shape { generated: shape.generated.min(1), ..shape };
+    if options.warm_up && !(run.deepen()? && run.pass(once)?) {
+        return Ok(None);
     }
-    for i in 0..options.repetitions {
-        if watch(i).is_break() {
-            break;
+    for _ in 0..options.repetitions {
+        if !run.deepen()? {
+            return Ok(None);
         }
-        run.deepen()?;
         let since = Instant::now();
-        run.pass(shape)?;
+        if !run.pass(shape)? {
+            return Ok(None);
+        }
         samples.ns.push(since.elapsed().as_nanos() as u64);
     }
-    Ok(samples)
+    Ok(Some(samples))
 }
 
+/// Every step returns whether it was computed as a whole.
 struct Run<'a> {
     model: &'a mut dyn Model,
     sequence: Sequence,
     shape: Shape,
     options: BenchOptions,
+    watch: &'a mut dyn FnMut() -> ControlFlow<()>,
     logits: Vec<f32>,
 }
 
 impl Run<'_> {
-    fn feed(&mut self, count: usize, outputs: Outputs) -> Result<()> {
+    fn feed(&mut self, count: usize, outputs: Outputs) -> Result<bool> {
+        if (self.watch)().is_break() {
+            return Ok(false);
+        }
         let vocab = self.model.config().vocab_size;
         let first = self.sequence.len();
         let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let Shape { prompt, generated, depth } = self.shape;
         let BenchOptions { chunk, policy, .. } = self.options;
         let settings = Advance { chunk, policy, budget: depth + prompt + generated, outputs };
-        let watch = &mut |_| ControlFlow::Continue(());
-        advance(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?;
-        Ok(())
+        let watch = &mut |step: Step| match step {
+            // the last pass is behind
+            Step::Pass { done, total } if done == total => ControlFlow::Continue(()),
+            _ => (self.watch)(),
+        };
+        Ok(advance(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
     }
 
     /// Leaves `depth` tokens in the sequence.
-    fn deepen(&mut self) -> Result<()> {
+    fn deepen(&mut self) -> Result<bool> {
         let window = self.model.config().sliding_window;
         let left = self.sequence.truncate(self.shape.depth, window);
-        if left < self.shape.depth {
-            self.feed(self.shape.depth - left, Outputs::Last)?;
-        }
-        Ok(())
+        Ok(left >= self.shape.depth || self.feed(self.shape.depth - left, Outputs::Last)?)
     }
 
-    fn pass(&mut self, shape: Shape) -> Result<()> {
-        if shape.prompt > 0 {
-            self.feed(shape.prompt, Outputs::Last)?;
+    fn pass(&mut self, shape: Shape) -> Result<bool> {
+        if shape.prompt > 0 && !self.feed(shape.prompt, Outputs::Last)? {
+            return Ok(false);
         }
         for _ in 0..shape.generated {
-            self.feed(1, Outputs::Last)?;
+            if !self.feed(1, Outputs::Last)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

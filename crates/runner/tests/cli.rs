@@ -507,3 +507,28 @@ fn bench_names_types_as_llama_cpp_does_and_counts_weights_as_they_are_loaded() {
         assert_eq!((&row["model_type"], &row["model_size"]), (&kind.into(), &plan["weights"]), "{model} {quant}");
     }
 }
+
+/// In a prompt of many passes, and in a depth: no row of it, and those before are whole.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_bench_between_two_passes() {
+    use std::io::{BufRead, BufReader, Read};
+    let long: &[&[&str]] = &[&["-p", "1,4000", "-ub", "1"], &["-p", "1", "-d", "0,4000", "-ub", "1"]];
+    for more in long {
+        let args = ["bench", "--device", "cpu", "-n", "0", "-r", "100", "-o", "jsonl"];
+        let mut child = phi3_run(&[&args[..], more].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut rows = String::new();
+        out.read_line(&mut rows).unwrap();
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let since = std::time::Instant::now();
+        out.read_to_string(&mut rows).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        // a repetition takes many times as long
+        assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
+        let rows: Vec<serde_json::Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0]["samples_ns"].as_array().unwrap().len(), 100);
+    }
+}

@@ -55,6 +55,10 @@ impl Run<'_> {
 
     /// Every test of a model on a machine.
     fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            self.outcome = Outcome::Interrupted;
+            return Ok(());
+        }
         let loaded = source.checkpoint().and_then(|checkpoint| {
             let placed = setup.load(&checkpoint, &mut |_| {})?;
             Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
@@ -75,16 +79,16 @@ impl Run<'_> {
                 chunk: rows(setup),
                 policy: RopePolicy::Ahead,
             };
-            let watch = &mut |_: usize| match self.stop.load(Ordering::Relaxed) {
+            let watch = &mut || match self.stop.load(Ordering::Relaxed) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             };
             match measure(&mut *model, shape, options, watch) {
-                Ok(samples) if samples.ns.is_empty() => {
+                Ok(None) => {
                     self.outcome = Outcome::Interrupted;
                     return Ok(());
                 }
-                Ok(samples) => {
+                Ok(Some(samples)) => {
                     let record = subject.record(setup, model.device(), &samples);
                     output::print(&self.out.row(&record))?;
                 }
