@@ -435,6 +435,12 @@ fn bench_kernels_takes_a_model_s_own_types_and_says_what_it_cannot_measure() {
     let own = stdout(&kernels(&["--device", "cpu", "-o", "csv"]));
     assert_eq!(own.lines().count(), 1 + 2 * 8, "{own}");
     assert_eq!(own.matches("\"bf16\"").count(), 2 * 6, "{own}");
+    // the first row has no numbers, and columns are numbers nevertheless
+    let sql = stdout(&kernels(&["--device", "cpu", "--type", "q4_k", "-o", "sql"]));
+    for words in ["  us REAL,", "  percent_of_rate REAL,", "  runs INTEGER,", "  bound TEXT,", "NULL"] {
+        assert!(sql.contains(words), "{words:?} is not in {sql}");
+    }
+    assert!(!sql.contains("''"), "{sql}");
     assert_error(&output(&["bench", "kernels", "--variant", "phi-9"]), &["phi-9", "phi-4-mini"]);
     assert_error(&output(&["bench", "kernels", "--type", "q9"]), &["q9", "q8_0"]);
 }

@@ -3,7 +3,7 @@
 use super::args::{self, Bench, BenchCommand};
 use super::kernels;
 use super::output::{self, Outcome};
-use super::rows::{Markdown, Record, Writer, plain};
+use super::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
 use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
@@ -19,12 +19,8 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
         return kernels::kernels(args);
     }
     let stop = output::stop_on_ctrl_c();
-    let mut run = Run {
-        args,
-        stop,
-        out: Writer::new(args.output, "test", Table { by_tier: args.by_tier() }),
-        outcome: Outcome::Done,
-    };
+    let mut run =
+        Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
     let setups = args.setups()?;
     for (path, source) in args.models() {
         for setup in &setups {
@@ -37,11 +33,20 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
+/// The commit that was built, or the version where that is not known.
+const BUILD: &str = match option_env!("PHI3_COMMIT") {
+    Some(commit) => commit,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// Commits up to the built one: not known.
+const BUILD_NUMBER: u32 = 0;
+
 /// All tests of a command line.
 struct Run<'a> {
     args: &'a Bench,
     stop: Arc<AtomicBool>,
-    out: Writer<Table>,
+    out: Writer<Tests>,
     outcome: Outcome,
 }
 
@@ -126,8 +131,8 @@ impl Subject {
         let gpu = device.kind != DeviceKind::Cpu;
         let kv = setup.kv_type().to_string();
         let Value::Object(record) = json!({
-            "build_commit": env!("CARGO_PKG_VERSION"),
-            "build_number": 0,
+            "build_commit": BUILD,
+            "build_number": BUILD_NUMBER,
             "cpu_info": processor(),
             "gpu_info": if gpu { device.name.as_str() } else { "" },
             "backends": if gpu { "wgpu" } else { "CPU" },
@@ -138,11 +143,23 @@ impl Subject {
             "n_batch": rows(setup),
             "n_ubatch": rows(setup),
             "n_threads": setup.threads.unwrap_or_else(args::all_threads),
+            "cpu_mask": "0x0",
+            "cpu_strict": false,
+            // waiting threads poll for a while, then sleep: llama.cpp's default
+            "poll": 50,
             "type_k": kv,
             "type_v": kv,
             "n_gpu_layers": if gpu { 99 } else { 0 },
+            "split_mode": "none",
+            "main_gpu": 0,
+            "no_kv_offload": false,
+            // scores are never in memory as a whole
+            "flash_attn": true,
             "devices": device.to_string(),
+            "tensor_split": "0.00",
+            "tensor_buft_overrides": "none",
             "use_mmap": true,
+            "embeddings": false,
             "n_prompt": samples.shape.prompt,
             "n_gen": samples.shape.generated,
             "n_depth": samples.shape.depth,
@@ -182,18 +199,42 @@ fn processor() -> String {
 }
 
 /// llama-bench's columns, and the tier where tiers are compared.
-struct Table {
+struct Tests {
     by_tier: bool,
 }
 
-impl Table {
+impl Tests {
     /// A cell that stands only where tiers are compared.
     fn tier(&self, cell: &str) -> String {
         if self.by_tier { format!(" {cell:>8} |") } else { String::new() }
     }
 }
 
-impl Markdown for Table {
+impl Table for Tests {
+    const NAME: &'static str = "llama_bench";
+    const INTEGERS: &'static [&'static str] = &[
+        "build_number",
+        "model_size",
+        "model_n_params",
+        "n_batch",
+        "n_ubatch",
+        "n_threads",
+        "cpu_strict",
+        "poll",
+        "n_gpu_layers",
+        "main_gpu",
+        "no_kv_offload",
+        "flash_attn",
+        "use_mmap",
+        "embeddings",
+        "n_prompt",
+        "n_gen",
+        "n_depth",
+        "avg_ns",
+        "stddev_ns",
+    ];
+    const REALS: &'static [&'static str] = &["avg_ts", "stddev_ts"];
+
     fn head(&self) -> String {
         let (name, line) = (self.tier("tier"), self.tier("-------:"));
         format!(
@@ -207,6 +248,10 @@ impl Markdown for Table {
         let device = plain(&record["devices"]);
         let tier = TIERS.into_iter().find(|tier| device.contains(&format!("{tier} kernels"))).unwrap_or("");
         markdown(record, &self.tier(tier))
+    }
+
+    fn foot(&self) -> String {
+        format!("\nbuild: {BUILD} ({BUILD_NUMBER})\n")
     }
 }
 
@@ -275,7 +320,7 @@ mod tests {
     #[test]
     fn formats_are_read_as_what_they_are() {
         let of = |format| {
-            let mut writer = Writer::new(format, "test", Table { by_tier: false });
+            let mut writer = Writer::new(format, Tests { by_tier: false });
             format!("{}{}{}", writer.row(&record()), writer.row(&record()), writer.end())
         };
         let json: Value = serde_json::from_str(&of(BenchFormat::Json)).expect("JSON");
@@ -284,12 +329,26 @@ mod tests {
             of(BenchFormat::Jsonl).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(),
             2
         );
+        // what llama.cpp's scripts/compare-llama-bench.py asks for
+        for key in "cpu_info gpu_info backends n_gpu_layers tensor_buft_overrides model_filename model_type n_batch n_ubatch \
+                    embeddings cpu_mask cpu_strict poll n_threads type_k type_v use_mmap no_kv_offload split_mode main_gpu \
+                    tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts"
+            .split_whitespace()
+        {
+            assert!(!json[0][key].is_null(), "{key}");
+        }
+        // every number has its type
+        for (name, value) in &record() {
+            let declared = Tests::INTEGERS.contains(&name.as_str()) || Tests::REALS.contains(&name.as_str());
+            assert_eq!(declared, value.is_number() || value.is_boolean(), "{name}");
+        }
         let csv = of(BenchFormat::Csv);
         assert_eq!(csv.lines().count(), 3);
         assert!(csv.contains("\"a \"\"b\"\".gguf\"") && csv.lines().all(|line| !line.contains("samples")));
         let sql = of(BenchFormat::Sql);
-        assert!(sql.matches("INSERT INTO test (build_commit, ").count() == 2 && sql.contains("avg_ts REAL"));
+        assert!(sql.matches("INSERT INTO llama_bench (build_commit, ").count() == 2 && sql.contains("avg_ts REAL"));
         let md = of(BenchFormat::Md);
-        assert!(md.lines().count() == 4 && md.contains(" 384.00 ± 181.02 |"), "{md}");
+        assert!(md.lines().count() == 6 && md.ends_with(&format!("\n\nbuild: {BUILD} (0)\n")), "{md}");
+        assert!(md.contains(" 384.00 ± 181.02 |"), "{md}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::{BenchFormat, Kernels};
 use super::output::{self, Outcome};
-use super::rows::{Markdown, Record, Writer, plain};
+use super::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, Config, variant};
 use phi3_runner::Result;
 use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
@@ -22,7 +22,7 @@ const TIME: Duration = Duration::from_secs(1);
 pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
     let plan = plan(args)?;
     let stop = output::stop_on_ctrl_c();
-    let mut out = Writer::new(args.output, "kernel", Table);
+    let mut out = Writer::new(args.output, Cases);
     let mut told = false;
     let measured = kernels::measure(&args.setup(), &plan, &mut |machine, row| {
         if !told && args.output == BenchFormat::Md {
@@ -147,9 +147,24 @@ fn record(subject: &Subject, machine: &Machine, row: &Row) -> Record {
     record
 }
 
-struct Table;
+/// Cases as rows.
+struct Cases;
 
-impl Markdown for Table {
+impl Table for Cases {
+    const NAME: &'static str = "kernel";
+    const INTEGERS: &'static [&'static str] = &["rows", "context", "copies", "samples", "runs"];
+    const REALS: &'static [&'static str] = &[
+        "limit_gb_per_s",
+        "limit_gflop_per_s",
+        "us",
+        "bytes",
+        "flop",
+        "gb_per_s",
+        "gflop_per_s",
+        "percent_of_bandwidth",
+        "percent_of_rate",
+    ];
+
     fn head(&self) -> String {
         "| op           | shape                                | type   | rows |         µs |     GB/s |       arithmetic | of bandwidth | of rate | bound  |\n\
          | ------------ | ------------------------------------ | ------ | ---: | ---------: | -------: | ---------------: | -----------: | ------: | ------ |\n"

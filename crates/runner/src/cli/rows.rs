@@ -6,20 +6,28 @@ use serde_json::{Map, Value};
 /// A row: every column by name.
 pub(super) type Record = Map<String, Value>;
 
-/// How a kind of row looks in Markdown.
-pub(super) trait Markdown {
-    /// The two lines above the rows.
+/// A kind of row.
+pub(super) trait Table {
+    /// Its name in SQL.
+    const NAME: &'static str;
+    /// Columns of whole numbers and truth values.
+    const INTEGERS: &'static [&'static str];
+    /// Columns of other numbers.
+    const REALS: &'static [&'static str];
+    /// The two lines above the rows in Markdown.
     fn head(&self) -> String;
-    /// A row.
+    /// A row in Markdown.
     fn line(&self, record: &Record) -> String;
+    /// What stands below the rows in Markdown.
+    fn foot(&self) -> String {
+        String::new()
+    }
 }
 
 /// One of the formats; rows come as they are measured.
-pub(super) struct Writer<M: Markdown> {
+pub(super) struct Writer<T: Table> {
     format: BenchFormat,
-    markdown: M,
-    /// The table's name in SQL.
-    table: &'static str,
+    table: T,
     rows: usize,
 }
 
@@ -28,9 +36,9 @@ fn flat(record: &Record) -> impl Iterator<Item = (&String, &Value)> {
     record.iter().filter(|(_, value)| !value.is_array())
 }
 
-impl<M: Markdown> Writer<M> {
-    pub(super) fn new(format: BenchFormat, table: &'static str, markdown: M) -> Self {
-        Self { format, markdown, table, rows: 0 }
+impl<T: Table> Writer<T> {
+    pub(super) fn new(format: BenchFormat, table: T) -> Self {
+        Self { format, table, rows: 0 }
     }
 
     pub(super) fn row(&mut self, record: &Record) -> String {
@@ -38,8 +46,8 @@ impl<M: Markdown> Writer<M> {
         self.rows += 1;
         match self.format {
             BenchFormat::Md => {
-                let head = if first { self.markdown.head() } else { String::new() };
-                format!("{head}{}", self.markdown.line(record))
+                let head = if first { self.table.head() } else { String::new() };
+                format!("{head}{}", self.table.line(record))
             }
             BenchFormat::Json => {
                 let text = serde_json::to_string_pretty(record).unwrap_or_default().replace('\n', "\n  ");
@@ -53,11 +61,11 @@ impl<M: Markdown> Writer<M> {
                 format!("{}{cells}", if first { names.as_str() } else { "" })
             }
             BenchFormat::Sql => {
-                let name = self.table;
-                let types: Vec<_> = flat(record).map(|(name, value)| format!("  {name} {}", sql_type(value))).collect();
+                let name = T::NAME;
+                let types: Vec<_> = flat(record).map(|(name, _)| format!("  {name} {}", sql_type::<T>(name))).collect();
                 let table = format!("CREATE TABLE IF NOT EXISTS {name} (\n{}\n);\n\n", types.join(",\n"));
                 let names: Vec<&str> = flat(record).map(|(name, _)| name.as_str()).collect();
-                let cells: Vec<_> = flat(record).map(|(_, value)| quoted(&plain(value), '\'')).collect();
+                let cells: Vec<_> = flat(record).map(|(_, value)| sql_value(value)).collect();
                 let row = format!("INSERT INTO {name} ({}) VALUES ({});\n", names.join(", "), cells.join(", "));
                 format!("{}{row}", if first { table.as_str() } else { "" })
             }
@@ -68,6 +76,7 @@ impl<M: Markdown> Writer<M> {
         match (self.format, self.rows) {
             (BenchFormat::Json, 0) => "[]\n".into(),
             (BenchFormat::Json, _) => "\n]\n".into(),
+            (BenchFormat::Md, 1..) => self.table.foot(),
             _ => String::new(),
         }
     }
@@ -87,10 +96,15 @@ fn quoted(text: &str, quote: char) -> String {
     format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
 }
 
-fn sql_type(value: &Value) -> &'static str {
-    match value {
-        Value::Number(number) if number.is_f64() => "REAL",
-        Value::Number(_) | Value::Bool(_) => "INTEGER",
-        _ => "TEXT",
+/// By the column, not by a value: the first row may have none.
+fn sql_type<T: Table>(column: &str) -> &'static str {
+    match () {
+        () if T::INTEGERS.contains(&column) => "INTEGER",
+        () if T::REALS.contains(&column) => "REAL",
+        () => "TEXT",
     }
+}
+
+fn sql_value(value: &Value) -> String {
+    if value.is_null() { "NULL".into() } else { quoted(&plain(value), '\'') }
 }
