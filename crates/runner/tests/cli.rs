@@ -212,6 +212,14 @@ fn quantised_files_are_written_inspected_and_run() {
     for word in ["general.architecture", "Q8_0", "blk.4.ffn_down.weight", "bits a value"] {
         assert!(shown.contains(word), "{shown}");
     }
+    assert!(shown.lines().any(|line| line.split_whitespace().eq(["general.architecture", "phi3"])), "{shown}");
+    let json: serde_json::Value = serde_json::from_slice(&output(&["inspect", &file, "--json"]).stdout).unwrap();
+    let metadata = &json["metadata"];
+    assert_eq!((&metadata["general.architecture"], &metadata["general.file_type"]), (&"phi3".into(), &7.into()));
+    assert_eq!(metadata["phi3.attention.layer_norm_rms_epsilon"], 1e-5);
+    let tokens = &metadata["tokenizer.ggml.tokens"];
+    assert_eq!((&tokens["type"], &tokens["length"]), (&"string".into(), &2112.into()));
+    assert_eq!(tokens["first"].as_array().map(Vec::len), Some(16));
     let answer = output(&["--model", &file, "--device", "cpu", "--greedy", "-q", "Who are you?"]);
     assert_eq!(stdout(&answer), WHO);
     let heldout = Path::new(&demo).join("heldout.txt").display().to_string();

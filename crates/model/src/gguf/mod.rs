@@ -6,6 +6,7 @@
 mod config;
 mod names;
 mod reader;
+mod shown;
 mod split;
 mod value;
 mod vocabulary;

@@ -97,6 +97,7 @@ pub(crate) struct Array {
 }
 
 impl Value {
+    /// For errors.
     fn shown(&self) -> String {
         match self {
             Value::Unsigned(n) => n.to_string(),
@@ -133,11 +134,6 @@ impl Metadata {
     /// The file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// A key's value on one line, long strings and arrays cut short.
-    pub fn shown(&self, key: &str) -> String {
-        self.values.get(key).map_or_else(String::new, Value::shown)
     }
 
     /// The names of all keys, in alphabetical order.

@@ -34,23 +34,23 @@ pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
     let source = args::source(&args.path);
     let checkpoint = source.checkpoint()?;
     let config = checkpoint.config();
-    let keys: Vec<(&str, String)> =
-        checkpoint.metadata().map_or_else(Vec::new, |m| m.keys().map(|key| (key, m.shown(key))).collect());
+    let metadata = checkpoint.metadata();
+    let keys = || metadata.into_iter().flat_map(|metadata| metadata.keys().map(move |key| (metadata, key)));
     if args.json {
         let tensors: Vec<_> = checkpoint
             .tensors()
             .map(|(name, dtype, shape, bytes)| json!({ "name": name, "type": dtype, "shape": shape, "bytes": bytes }))
             .collect();
         let metadata: serde_json::Map<_, _> =
-            keys.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+            keys().map(|(metadata, key)| (key.to_owned(), metadata.json(key))).collect();
         output::print(&format!(
             "{}\n",
             json!({ "metadata": metadata, "tensors": tensors, "bytes": checkpoint.bytes() })
         ))?;
         return Ok(Outcome::Done);
     }
-    for (key, value) in keys {
-        output::print(&format!("{key:48} {value}\n"))?;
+    for (metadata, key) in keys() {
+        output::print(&format!("{key:48} {}\n", metadata.shown(key)))?;
     }
     let heads = config.heads;
     output::print(&format!(
