@@ -139,6 +139,18 @@ impl Setup {
         self.visit(Planning { setup: self, checkpoint })
     }
 
+    /// An error where kernels of a GPU were asked for: this is to run on the processor.
+    fn no_tier(&self) -> Result<()> {
+        match &self.tier {
+            None => Ok(()),
+            Some(tier) => Err(Error::Argument {
+                argument: "--tier",
+                expected: "a GPU, whose kernels it names".into(),
+                found: format!("{tier:?} for the CPU"),
+            }),
+        }
+    }
+
     /// Does something with the machine asked for, whichever it is.
     pub(crate) fn visit<V: Visit>(&self, visit: V) -> Result<V::Output> {
         #[cfg(feature = "gpu")]
@@ -153,6 +165,7 @@ impl Setup {
         if !matches!(self.device, Device::Cpu | Device::Auto) {
             return Err(without_gpu(&self.device));
         }
+        self.no_tier()?;
         visit.visit(Cpu::new(self.cpu())?)
     }
 
@@ -172,6 +185,7 @@ impl Setup {
     }
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+        self.no_tier()?;
         self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
     }
 

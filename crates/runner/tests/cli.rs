@@ -355,6 +355,13 @@ fn unknown_flags_are_usage_errors() {
     let before = self::output(&["--device", "cpu", "-q", "generate", "--prompt", "Once upon a time", "-n", "3"]);
     assert_eq!(before.status.code(), Some(0), "{}", stderr(&before));
     assert!(before.stdout.len() < 60);
+    // and before two words of a command
+    let two = self::output(&["--device", "nowhere", "bench", "kernels", "--rows", "1"]);
+    assert_error(&two, &["nowhere"]);
+    assert_error(&self::output(&["--device", "cpu", "devices"]), &["--device"]);
+    let tier = self::output(&["--device", "cpu", "--tier", "coop", "Hi"]);
+    assert_error(&tier, &["--tier", "a GPU", "coop"]);
+    assert_error(&self::output(&["plan", "--device", "cpu", "--tier", "base"]), &["--tier", "base"]);
     assert_eq!(self::output(&["--help"]).status.code(), Some(0));
     assert_eq!(self::output(&["--version"]).status.code(), Some(0));
 }

@@ -91,7 +91,8 @@ fn long_options(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// Moves a command that stands behind options to the front: `--device cpu chat` means `chat --device cpu`.
+/// Moves a command that stands behind options to the front: `--device cpu chat` means `chat --device cpu`, and
+/// `--device cpu bench kernels` means `bench kernels --device cpu`.
 fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     let cli = Cli::command();
     let takes_value = |word: &str| {
@@ -104,9 +105,9 @@ fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = words.get(at).map(|word| word.to_string_lossy().into_owned()) {
         if !word.starts_with('-') {
-            if cli.get_subcommands().any(|command| command.get_name() == word) {
-                let command = words.remove(at);
-                words.insert(1, command);
+            if let Some(command) = cli.find_subcommand(&word) {
+                let two = words.get(at + 1).is_some_and(|next| command.find_subcommand(next).is_some());
+                words[1..=at + usize::from(two)].rotate_right(1 + usize::from(two));
             }
             break;
         }
