@@ -5,7 +5,9 @@ mod flame;
 pub use flame::flame;
 
 use crate::device::Visit;
+use crate::kernels::Bound;
 use crate::{Result, Setup, memory};
+use phi3_model::gguf::published_part;
 use phi3_model::{Advance, Checkpoint, Decoder, Model, Outputs, RopePolicy, Sequence, Step, advance};
 use phi3_tensor::{Backend, Clock, Label, Limits, Timed, Trace};
 use std::ops::ControlFlow;
@@ -29,6 +31,32 @@ pub struct Part {
     pub calls: usize,
     /// Seconds of all of them.
     pub seconds: f64,
+    /// Bytes of weights that all of them read.
+    pub read: u64,
+    /// Multiplications and additions with weights, of all of them.
+    pub flops: f64,
+}
+
+impl Part {
+    /// Per cent of what the machine can do, and what bounds the part: the larger of the shares of bandwidth and of rate. Absent
+    /// of a part without weights.
+    pub fn of_limit(&self, limits: Limits) -> Option<(f64, Bound)> {
+        let of = |amount: f64, limit: f64| 100.0 * amount / self.seconds.max(1e-12) / limit;
+        let (memory, rate) = (of(self.read as f64, limits.bandwidth), of(self.flops, limits.rate));
+        let larger = if rate > memory { (rate, Bound::Rate) } else { (memory, Bound::Memory) };
+        (self.read > 0).then_some(larger)
+    }
+}
+
+/// The head's name, whichever matrix it is.
+const HEAD: &str = "lm_head";
+
+/// An operation's name, of whichever file its weight is.
+fn named(op: &str) -> &str {
+    match op {
+        "embed_tokens" | "token_embd" | "output" => HEAD,
+        other => published_part(other),
+    }
 }
 
 /// All passes over the prompt, or over the tokens after it.
@@ -58,6 +86,8 @@ impl Phase {
                 Some(known) => {
                     known.calls += part.calls;
                     known.seconds += part.seconds;
+                    known.read += part.read;
+                    known.flops += part.flops;
                     known.label.bytes += part.label.bytes;
                 }
                 None => all.push(Part { label: Label { layer: None, ..part.label.clone() }, ..part.clone() }),
@@ -74,11 +104,18 @@ impl Phase {
             phase.seconds += pass.seconds;
             for &(label, seconds) in &pass.spans {
                 let place = *places[label].get_or_insert_with(|| {
-                    phase.parts.push(Part { label: trace.labels[label].clone(), calls: 0, seconds: 0.0 });
+                    let label = trace.labels[label].clone();
+                    let label = Label { op: named(&label.op).to_owned(), ..label };
+                    phase.parts.push(Part { label, calls: 0, seconds: 0.0, read: 0, flops: 0.0 });
                     phase.parts.len() - 1
                 });
-                phase.parts[place].calls += 1;
-                phase.parts[place].seconds += seconds;
+                let part = &mut phase.parts[place];
+                part.calls += 1;
+                part.seconds += seconds;
+                part.read += part.label.bytes;
+                // logits are wanted of the last row only
+                let rows = if part.label.op == HEAD { 1 } else { pass.rows };
+                part.flops += 2.0 * part.label.values as f64 * rows as f64;
             }
         }
         phase
@@ -187,5 +224,29 @@ impl Run<'_> {
         };
         advance(*model, sequence, &tokens, settings, logits, None, step)?;
         Ok(!stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phi3_tensor::Pass;
+
+    #[test]
+    fn a_prompt_is_bound_by_the_rate_and_a_token_by_memory() {
+        let label = |op: &str, layer| Label { op: op.into(), layer, bytes: 200, values: 100 };
+        let labels = vec![label("ffn_down", Some(0)), label("ffn_down", Some(1)), label("token_embd", None)];
+        let pass = |rows, spans| Pass { rows, spans, seconds: 4.0 };
+        let spans = vec![(0, 1.0), (1, 1.0)];
+        let passes = vec![pass(50, spans.clone()), pass(50, [spans.clone(), vec![(2, 1.0)]].concat()), pass(1, spans)];
+        let trace = Trace { labels, passes };
+        let limits = Limits { bandwidth: 1000.0, access: "read", rate: 20_000.0, numbers: "f32" };
+        let [prompt, decode] = [0..2, 2..3].map(|range| Phase::of(&trace, range).by_op());
+        assert_eq!((prompt[0].label.op.as_str(), prompt[0].calls), ("mlp.down_proj", 4));
+        // 4 calls of 50 rows in 4 seconds
+        assert_eq!(prompt[0].of_limit(limits), Some((50.0, Bound::Rate)));
+        // one call, and one row of it
+        assert_eq!((prompt[1].label.op.as_str(), prompt[1].of_limit(limits)), (HEAD, Some((20.0, Bound::Memory))));
+        assert_eq!(decode[0].of_limit(limits), Some((20.0, Bound::Memory)));
     }
 }

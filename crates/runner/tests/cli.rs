@@ -380,9 +380,14 @@ fn a_profile_is_a_table_an_object_and_a_picture() {
         }
         assert_eq!(table.status.code(), Some(0), "{}", stderr(&table));
         let text = stdout(&table);
-        for words in
-            ["limits: ", "prompt: tokens 9, passes 1", "decode: tokens 2, passes 2", "\nmlp.down_proj ", "\nattention "]
-        {
+        for words in [
+            "limits: ",
+            "prompt: tokens 9, passes 1",
+            "decode: tokens 2, passes 2",
+            "\nmlp.down_proj ",
+            "\nattention ",
+            "\nlm_head ",
+        ] {
             assert!(text.contains(words), "{words:?} is not in {text}");
         }
         let picture = std::fs::read_to_string(&svg).expect("a picture");

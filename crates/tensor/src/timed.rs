@@ -17,6 +17,8 @@ pub struct Label {
     pub layer: Option<usize>,
     /// Bytes of weights that it reads.
     pub bytes: u64,
+    /// Values of these weights.
+    pub values: u64,
 }
 
 /// What a pass took.
@@ -64,8 +66,12 @@ impl<B: Backend> Timed<B> {
         (timed, trace)
     }
 
-    fn label(&mut self, op: &str, layer: Option<usize>, bytes: u64) -> usize {
-        let label = Label { op: op.to_owned(), layer, bytes };
+    /// The number of an operation without weights.
+    fn plain(&mut self, op: &str, layer: Option<usize>) -> usize {
+        self.label(Label { op: op.to_owned(), layer, bytes: 0, values: 0 })
+    }
+
+    fn label(&mut self, label: Label) -> usize {
         if let Some(number) = self.numbers.get(&label) {
             return *number;
         }
@@ -122,7 +128,8 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix> {
         let (op, layer) = named(&weight.name);
-        let label = self.label(&op, layer, weight.bytes().len() as u64);
+        let (bytes, values) = (weight.bytes().len() as u64, weight.rows as u64 * weight.cols as u64);
+        let label = self.label(Label { op, layer, bytes, values });
         Ok(Labelled { inner: self.inner.matrix(weight, role)?, label })
     }
 
@@ -164,13 +171,13 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn embed(&mut self, table: &Self::Matrix, out: &mut B::Rows) -> Result<()> {
         self.inner.embed(&table.inner, out)?;
-        let label = self.label("embed", None, 0);
+        let label = self.plain("embed", None);
         self.lap(label)
     }
 
     fn norm(&mut self, x: &B::Rows, norm: Norm<'_, Self>, out: &mut B::Rows) -> Result<()> {
         self.inner.norm(x, plain(norm), out)?;
-        let label = self.label("norm", None, 0);
+        let label = self.plain("norm", None);
         self.lap(label)
     }
 
@@ -201,13 +208,13 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn attention(&mut self, q: &B::Rows, cache: &B::Cache, layer: usize, mask: Mask, out: &mut B::Rows) -> Result<()> {
         self.inner.attention(q, cache, layer, mask, out)?;
-        let label = self.label("attention", Some(layer), 0);
+        let label = self.plain("attention", Some(layer));
         self.lap(label)
     }
 
     fn select(&mut self, x: &B::Rows, first: usize, count: usize, out: &mut B::Rows) -> Result<()> {
         self.inner.select(x, first, count, out)?;
-        let label = self.label("select", None, 0);
+        let label = self.plain("select", None);
         self.lap(label)
     }
 

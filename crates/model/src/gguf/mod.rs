@@ -12,6 +12,7 @@ mod value;
 mod vocabulary;
 mod write;
 
+pub use names::published_part;
 pub use value::Metadata;
 pub use vocabulary::{TokenizerKind, Vocabulary};
 pub use write::{MetadataList, MetadataValue, destination, write_gguf};

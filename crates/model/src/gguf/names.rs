@@ -28,6 +28,11 @@ pub(crate) fn translate(published: &str) -> String {
     translated().unwrap_or_else(|| published.to_owned())
 }
 
+/// The published name of a layer's tensor, without layer and `.weight`; another name stays as it is.
+pub fn published_part(name: &str) -> &str {
+    LAYER.iter().find(|(_, gguf)| *gguf == name).map_or(name, |(published, _)| published)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -4,6 +4,7 @@ use super::args::{self, Profile};
 use super::output::{self, Outcome};
 use phi3_runner::profile::{self, Phase, Plan};
 use phi3_runner::{Error, Result};
+use phi3_tensor::Limits;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -44,18 +45,18 @@ fn text(profile: &profile::Profile) -> String {
     );
     for (name, phase) in [("prompt", &profile.prompt), ("decode", &profile.decode)] {
         if phase.passes > 0 {
-            text.push_str(&table(name, phase, limits.bandwidth));
+            text.push_str(&table(name, phase, limits));
         }
     }
     text
 }
 
-fn table(name: &str, phase: &Phase, bandwidth: f64) -> String {
+fn table(name: &str, phase: &Phase, limits: Limits) -> String {
     let tokens = phase.tokens.max(1) as f64;
     let passes = phase.passes.max(1) as f64;
     let mut text = format!(
         "\n{name}: tokens {}, passes {}, {:.2} ms a token, {:.1} tokens/s\n\
-         {:22} {:>11} {:>12} {:>7} {:>9} {:>9}\n",
+         {:22} {:>11} {:>12} {:>7} {:>9} {:>9} {}\n",
         phase.tokens,
         phase.passes,
         phase.seconds * 1e3 / tokens,
@@ -66,14 +67,14 @@ fn table(name: &str, phase: &Phase, bandwidth: f64) -> String {
         "share",
         "GB/s",
         "of limit",
+        "bound",
     );
     let share = |seconds: f64| 100.0 * seconds / phase.seconds.max(1e-12);
     for part in phase.by_op() {
-        // weights are read once a pass
-        let rate = part.label.bytes as f64 * passes / part.seconds.max(1e-12);
-        let read = match part.label.bytes {
-            0 => format!("{:>9} {:>9}", "", ""),
-            _ => format!("{:>9.2} {:>7.0} %", rate / 1e9, 100.0 * rate / bandwidth),
+        let rate = part.read as f64 / part.seconds.max(1e-12);
+        let read = match part.of_limit(limits) {
+            None => String::new(),
+            Some((share, bound)) => format!("{:>9.2} {share:>7.0} % {}", rate / 1e9, bound.name()),
         };
         let line = format!(
             "{:22} {:>11.0} {:>12.1} {:>5.1} % {read}",
@@ -104,7 +105,7 @@ fn object(profile: &profile::Profile) -> Value {
             .map(|part| {
                 let label = &part.label;
                 json!({ "op": label.op, "layer": label.layer, "bytes": label.bytes, "calls": part.calls,
-                    "seconds": part.seconds })
+                    "seconds": part.seconds, "flop": part.flops })
             })
             .collect();
         json!({ "tokens": phase.tokens, "passes": phase.passes, "seconds": phase.seconds, "parts": parts })

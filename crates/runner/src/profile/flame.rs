@@ -129,7 +129,7 @@ mod tests {
     use phi3_tensor::{Clock, Label, Limits};
 
     fn part(op: &str, layer: Option<usize>, seconds: f64) -> Part {
-        Part { label: Label { op: op.into(), layer, bytes: 10 }, calls: 2, seconds }
+        Part { label: Label { op: op.into(), layer, bytes: 10, values: 5 }, calls: 2, seconds, read: 20, flops: 0.0 }
     }
 
     #[test]
