@@ -136,13 +136,13 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
     unsafe {
         // a panel is at most four registers
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
-        // zeros, or no numbers where scales are not finite
+        // zeros, or no numbers where scales are not finite, which additions to exponents would hide
         let mut faults = [L::splat_f32(0.0); 4];
         for b in 0..count / C::UNITS {
             let block = panel.as_ptr().add(b * C::BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
-                if powers::<C>() {
+                if powers::<C>() && M > 1 {
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
                 for u in 0..C::UNITS {
@@ -172,7 +172,8 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
         }
         for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
             for (part, acc) in acc.iter().enumerate().take(parts) {
-                let sum = L::fma(acc[m / M][m % M], L::splat_f32((*units.add(m)).base), faults[part]);
+                let (sum, base) = (acc[m / M][m % M], L::splat_f32((*units.add(m)).base));
+                let sum = if powers::<C>() && M > 1 { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
                 L::store(sums.as_mut_ptr().add(part * L::ROWS), sum);
             }
         }
@@ -210,7 +211,8 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
         for m in 0..M {
             let sum = if M == 1 { L::add(sums[0][m], sums[1][m]) } else { sums[0][m] };
             let x = &*x.add(m);
-            let scale = if powers::<C>() { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
+            // a single row waits for memory and not for products
+            let scale = if powers::<C>() && M > 1 { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
             acc[m] = L::fma(L::to_f32(sum), scale, acc[m]);
             if C::MINIMA {
                 acc[m] = L::fma(min, L::splat_f32(x.sum[half]), acc[m]);
