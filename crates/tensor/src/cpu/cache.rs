@@ -8,6 +8,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Level, Portable, Simd};
+use super::units::rounded;
 use super::zeros;
 use crate::{Batch, Error, Heads, KvType, PAGE, Result};
 use half::f16;
@@ -306,11 +307,9 @@ fn quantise(
         let scale = scales[place(run.block)];
         // the inverse of less might be infinite
         let inverse = if scale > 1e-32 { 1.0 / scale } else { 0.0 };
-        // adding this rounds to a whole number, ties to even, in the lowest bits
-        const ROUND: f32 = 12_582_912.0;
         let mut levels = [0i8; KvType::BLOCK];
         for (level, v) in levels.iter_mut().zip(&x[run.dims.clone()]) {
-            *level = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
+            *level = rounded(v * inverse) as i8;
         }
         put(run.dims.clone(), &levels[..run.dims.len()]);
     }

@@ -132,6 +132,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
     sums: &mut [[f32; PANEL]],
 ) -> usize {
     let parts = PANEL / L::ROWS;
+    let grows = grows::<C, M>();
     // SAFETY: blocks lie in the panel, units in the rows that the caller vouches for.
     unsafe {
         // a panel is at most four registers
@@ -142,7 +143,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
             let block = panel.as_ptr().add(b * C::BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
-                if powers::<C>() && M > 1 {
+                if grows {
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
                 for u in 0..C::UNITS {
@@ -173,7 +174,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
         for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
             for (part, acc) in acc.iter().enumerate().take(parts) {
                 let (sum, base) = (acc[m / M][m % M], L::splat_f32((*units.add(m)).base));
-                let sum = if powers::<C>() && M > 1 { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
+                let sum = if grows { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
                 L::store(sums.as_mut_ptr().add(part * L::ROWS), sum);
             }
         }
@@ -211,8 +212,7 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
         for m in 0..M {
             let sum = if M == 1 { L::add(sums[0][m], sums[1][m]) } else { sums[0][m] };
             let x = &*x.add(m);
-            // a single row waits for memory and not for products
-            let scale = if powers::<C>() && M > 1 { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
+            let scale = if grows::<C, M>() { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
             acc[m] = L::fma(L::to_f32(sum), scale, acc[m]);
             if C::MINIMA {
                 acc[m] = L::fma(min, L::splat_f32(x.sum[half]), acc[m]);
@@ -256,6 +256,11 @@ fn wants<C: Codes>(level: Level) -> Wants {
 /// eighth of the time.
 const fn powers<C: Codes>() -> bool {
     C::UNITS > 1
+}
+
+/// Whether such scales are multiplied by adding to exponents: a single row waits for memory and not for products.
+const fn grows<C: Codes, const M: usize>() -> bool {
+    powers::<C>() && M > 1
 }
 
 /// What the level's kernel adds to signed codes.

@@ -92,16 +92,22 @@ fn round_scales(units: &mut [Unit], step: usize) {
     }
 }
 
+/// The nearest whole number, ties to even, of numbers below 2^22; of others any.
+#[inline(always)]
+pub(super) fn rounded(x: f32) -> i32 {
+    // adding this rounds, and leaves the number in the lowest bits
+    const ROUND: f32 = 12_582_912.0;
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
 #[inline(always)]
 fn one(x: &[f32; UNIT], wants: Wants, unit: &mut Unit) {
-    // adding this rounds to a whole number, ties to even, in the lowest bits
-    const ROUND: f32 = 12_582_912.0;
     let scale = unit.base * unit.scale;
     // the inverse of less might be infinite
     let inverse = if scale > 1e-38 { 1.0 / scale } else { 0.0 };
     let mut quants = [0i32; UNIT];
     for (quant, x) in quants.iter_mut().zip(x) {
-        *quant = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+        *quant = rounded(x * inverse);
     }
     for (to, quant) in unit.quants.iter_mut().zip(quants) {
         *to = quant as i8;
