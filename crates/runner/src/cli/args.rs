@@ -12,7 +12,7 @@ use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePo
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::PathBuf;
-use values::{activations, bytes, kv_type, level, pack, positive, threads};
+use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
 
 /// Run Microsoft's Phi-3 models on the CPU or on any GPU.
 ///
@@ -59,8 +59,8 @@ pub(super) enum Command {
 /// Which model, on which machine.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file [default: the demo model inside
-    /// the program]
+    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one
+    /// [default: the demo model inside the program]
     #[arg(long, short, value_name = "PATH")]
     pub(super) model: Option<PathBuf>,
     #[command(flatten)]
@@ -117,18 +117,18 @@ pub(super) struct MachineArgs {
 /// How tokens are chosen.
 #[derive(Args, Clone)]
 pub(super) struct SamplingArgs {
-    /// New tokens, at most [default: up to the model's context]
-    #[arg(long, short = 'n', value_name = "N")]
-    pub(super) max_tokens: Option<usize>,
+    /// New tokens, at most; -1 is no limit [default: up to the model's context]
+    #[arg(long, short = 'n', value_name = "N", value_parser = or_none::<usize>)]
+    max_tokens: Option<OrNone<usize>>,
     /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
     greedy: bool,
     /// Divides the logits; 0 is greedy [default: the model's, else 0.8]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Keep the K most likely tokens; 0 keeps all [default: the model's, else 0]
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
+    /// Keep the K most likely tokens; 0 and -1 keep all [default: the model's, else 0]
+    #[arg(long, value_name = "K", value_parser = or_none::<usize>)]
+    top_k: Option<OrNone<usize>>,
     /// Keep the most likely tokens of this probability together [default: the model's, else 0.95]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
@@ -138,10 +138,13 @@ pub(super) struct SamplingArgs {
     /// Divides the logits of tokens that stand in the text [default: the model's, else 1]
     #[arg(long, value_name = "R")]
     repetition_penalty: Option<f32>,
-    /// Repeats a run [default: another each time, printed with the statistics]
-    #[arg(long, value_name = "SEED")]
-    seed: Option<u64>,
-    /// Go on after a stop token
+    /// Repeats a run; -1 is another each time [default: -1; printed with the statistics]
+    #[arg(long, value_name = "SEED", value_parser = or_none::<u64>)]
+    seed: Option<OrNone<u64>>,
+    /// Text that ends the answer, which does not contain it; may stand several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+    /// Go on after the model's stop tokens
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -158,7 +161,7 @@ pub(super) struct Ask {
     pub(super) system: Option<String>,
     #[command(flatten)]
     pub(super) prompt: PromptFile,
-    /// The question; "-" or nothing reads standard input
+    /// The question; text that is piped in stands before it, and alone where there is none
     #[arg(value_name = "PROMPT", conflicts_with = "file")]
     pub(super) words: Vec<String>,
 }
@@ -201,7 +204,7 @@ pub(super) struct Generate {
 /// Text or ids.
 #[derive(Args)]
 pub(super) struct InputArgs {
-    /// The text; nothing reads standard input
+    /// The text; text that is piped in stands before it, and alone where there is none
     #[arg(long, short, value_name = "TEXT", conflicts_with_all = ["ids", "file"])]
     pub(super) prompt: Option<String>,
     /// Token ids in place of text, with spaces or commas between
@@ -418,11 +421,11 @@ impl SamplingArgs {
     fn over(&self, own: SamplerOptions) -> Result<SamplerOptions> {
         let options = SamplerOptions {
             temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
-            top_k: self.top_k.unwrap_or(own.top_k),
+            top_k: self.top_k.map_or(own.top_k, |OrNone(k)| k.unwrap_or(0)),
             top_p: self.top_p.unwrap_or(own.top_p),
             min_p: self.min_p.unwrap_or(own.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
-            seed: self.seed.unwrap_or(own.seed),
+            seed: self.seed.and_then(|OrNone(seed)| seed).unwrap_or(own.seed),
         };
         Ok(Sampler::new(options)?.options().clone())
     }
@@ -430,9 +433,10 @@ impl SamplingArgs {
     /// The model's own way of sampling, changed by what was typed.
     pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> Result<GenerateOptions> {
         Ok(GenerateOptions {
-            max_tokens: self.max_tokens,
+            max_tokens: self.max_tokens.and_then(|OrNone(n)| n),
             sampler: Some(self.over(engine.sampler_defaults())?),
             ignore_eos: self.ignore_eos,
+            stop: self.stop.clone(),
             chunk: Some(model.chunk()),
             ..GenerateOptions::default()
         })

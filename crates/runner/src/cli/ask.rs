@@ -9,16 +9,15 @@ use std::io::IsTerminal;
 
 /// `phi3-run "PROMPT"`
 pub(super) fn ask(args: &Ask) -> Result<Outcome> {
-    let words = args.words.join(" ");
-    let typed = (!args.words.is_empty() && words != "-").then_some(words);
-    let prompt = prompt(typed, &args.prompt, args.words.is_empty())?;
+    let (words, dash) = words(&args.words);
+    let prompt = prompt(words, &args.prompt, if dash { Stdin::Wanted } else { Stdin::Beside("\n\n") })?;
     let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
     messages.push(Message::user(prompt));
 
     args.sampling.check()?;
-    let mut engine = output::load(&args.model)?;
+    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
     let mut options = args.sampling.options(&engine, &args.model)?;
-    options.stop = Some(output::stop_on_ctrl_c());
+    options.cancel = Some(output::stop_on_ctrl_c());
     let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
     if !args.model.quiet {
         output::note(&output::statistics(&summary));
@@ -40,17 +39,48 @@ fn without_last_break(mut text: String) -> String {
     text
 }
 
-/// The prompt from where it was given: typed, a file, or standard input.
-fn prompt(typed: Option<String>, file: &PromptFile, may_wait: bool) -> Result<String> {
-    let text = match (typed, &file.file) {
-        (Some(text), _) => text,
-        (None, Some(path)) => without_last_break(output::read_text(path)?),
-        (None, None) => {
-            if may_wait && std::io::stdin().is_terminal() {
-                output::note(WAITING);
-            }
-            without_last_break(output::read_stdin()?)
-        }
+/// The typed words as one text, and whether a "-" in front of them or behind stands for standard input. Between words it
+/// is a minus sign.
+fn words(words: &[String]) -> (Option<String>, bool) {
+    let words = match words {
+        [first, rest @ ..] if first == "-" => (rest, true),
+        [rest @ .., last] if last == "-" => (rest, true),
+        words => (words, false),
+    };
+    let (words, dash) = words;
+    ((!words.is_empty()).then(|| words.join(" ")), dash)
+}
+
+/// What standard input is for, where a text was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stdin {
+    /// It was asked for.
+    Wanted,
+    /// Text that is piped in stands before the given one, with this between them.
+    Beside(&'static str),
+}
+
+/// The prompt from where it was given: typed or a file, and standard input.
+fn prompt(typed: Option<String>, file: &PromptFile, stdin: Stdin) -> Result<String> {
+    let given = match (typed, &file.file) {
+        (Some(text), _) => Some(text),
+        (None, Some(path)) => Some(without_last_break(output::read_text(path)?)),
+        (None, None) => None,
+    };
+    let is_terminal = std::io::stdin().is_terminal();
+    if is_terminal && (given.is_none() || stdin == Stdin::Wanted) {
+        output::note(WAITING);
+    }
+    let wanted = given.is_none() || stdin == Stdin::Wanted || !is_terminal;
+    let piped = if wanted { without_last_break(output::read_stdin()?) } else { String::new() };
+    let between = match stdin {
+        Stdin::Beside(between) => between,
+        Stdin::Wanted => "\n\n",
+    };
+    let text = match given {
+        Some(given) if piped.trim().is_empty() => given,
+        Some(given) => piped + between + &given,
+        None => piped,
     };
     if text.trim().is_empty() {
         return Err(Error::EmptyPrompt { hint: "type a question, such as phi3-run \"Who are you?\"" });
@@ -73,7 +103,7 @@ pub(super) fn input(args: &InputArgs) -> Result<Input> {
             }
             Ok(Input::Ids(ids))
         }
-        None => Ok(Input::Text(prompt(args.prompt.clone(), &args.file, true)?)),
+        None => Ok(Input::Text(prompt(args.prompt.clone(), &args.file, Stdin::Beside("\n"))?)),
     }
 }
 
@@ -81,10 +111,10 @@ pub(super) fn input(args: &InputArgs) -> Result<Input> {
 pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     let input = input(&args.input)?;
     args.sampling.check()?;
-    let mut engine = output::load(&args.model)?;
+    let mut engine = output::load(&args.model, |builder| builder)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
-    options.stop = Some(output::stop_on_ctrl_c());
+    options.cancel = Some(output::stop_on_ctrl_c());
     let has_tokenizer = engine.tokenizer().is_ok();
     let device = engine.device().to_owned();
     let generation = match &input {
@@ -141,5 +171,20 @@ pub(super) fn input_ids(engine: &Engine, input: &Input) -> Result<Vec<u32>> {
     match input {
         Input::Text(text) => Ok(engine.tokenizer()?.encode(text, true)?),
         Input::Ids(ids) => Ok(ids.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn a_minus_sign_is_standard_input_at_the_ends_only() {
+        let of = |text: &str| words(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of("what is 5 - 3"), (Some("what is 5 - 3".into()), false));
+        assert_eq!(of("summarize this -"), (Some("summarize this".into()), true));
+        assert_eq!(of("- summarize this"), (Some("summarize this".into()), true));
+        assert_eq!(of("-"), (None, true));
+        assert_eq!(words(&[]), (None, false));
     }
 }

@@ -1,6 +1,6 @@
 //! `phi3-run chat`: several turns.
 
-use super::args::{self, Chat};
+use super::args::Chat;
 use super::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{Error, FinishReason, Result};
@@ -15,7 +15,15 @@ const HELP: &str = "\
 /undo          take the last question and its answer back
 /retry         answer the last question again
 /quit          end (so does Ctrl-D)
-Ctrl-C ends an answer. A line that ends in \\ goes on in the next.";
+Ctrl-C ends an answer, or throws away what is typed. A line that ends in \\ goes on in the next.";
+
+/// What comes from the input.
+enum Typed {
+    Line(String),
+    /// Ctrl-C: what was typed so far is thrown away.
+    Cancelled,
+    End,
+}
 
 /// Lines from a terminal with editing and history, or from anything else as they come.
 enum Lines {
@@ -31,54 +39,54 @@ impl Lines {
         }
     }
 
-    /// The next line; `None` at the end of the input.
-    fn next(&mut self) -> Result<Option<String>> {
+    /// The next line.
+    fn next(&mut self) -> Result<Typed> {
         let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
         match self {
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
                     let _ = editor.add_history_entry(&line);
-                    Ok(Some(line))
+                    Ok(Typed::Line(line))
                 }
-                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(ReadlineError::Interrupted) => Ok(Typed::Cancelled),
+                Err(ReadlineError::Eof) => Ok(Typed::End),
                 Err(error) => Err(fail(error.to_string(), "pipe the questions in instead")),
             },
             Self::Plain => {
                 let mut bytes = Vec::new();
                 let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
                 if read.map_err(|error| fail(error.to_string(), "is the input still there?"))? == 0 {
-                    return Ok(None);
+                    return Ok(Typed::End);
                 }
                 let line = String::from_utf8(bytes);
                 let line = line.map_err(|error| fail(format!("not valid UTF-8: {error}"), "text must be UTF-8"))?;
-                Ok(Some(line.trim_end_matches(['\n', '\r']).to_owned()))
+                Ok(Typed::Line(line.trim_end_matches(['\n', '\r']).to_owned()))
             }
         }
     }
 
-    /// The next line with those that continue it.
+    /// The next line with those that continue it; `None` at the end of the input.
     fn message(&mut self) -> Result<Option<String>> {
         let mut whole = String::new();
-        while let Some(line) = self.next()? {
-            match line.strip_suffix('\\') {
-                Some(part) => {
-                    whole.push_str(part);
-                    whole.push('\n');
-                }
-                None => return Ok(Some(whole + &line)),
+        loop {
+            match self.next()? {
+                Typed::Line(line) => match line.strip_suffix('\\') {
+                    Some(part) => {
+                        whole.push_str(part);
+                        whole.push('\n');
+                    }
+                    None => return Ok(Some(whole + &line)),
+                },
+                Typed::Cancelled => whole.clear(),
+                Typed::End => return Ok((!whole.is_empty()).then_some(whole)),
             }
         }
-        Ok((!whole.is_empty()).then_some(whole))
     }
 }
 
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
-    // without a template or a tokenizer no turn can succeed
-    let source = args::source(&args.model.model);
-    source.template()?;
-    source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })?;
-    let mut engine = output::load(&args.model)?;
+    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
     let mut system = args.system.clone();
@@ -122,7 +130,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
         }
         stop.store(false, Ordering::Relaxed);
         let mut options = args.sampling.options(&engine, &args.model)?;
-        options.stop = Some(stop.clone());
+        options.cancel = Some(stop.clone());
         let result = engine.chat(&messages, &options).and_then(|answer| output::stream(answer, args.model.quiet));
         let (answer, summary) = match result {
             Ok(result) => result,

@@ -13,7 +13,7 @@ use std::path::Path;
 /// `phi3-run logits`
 pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     let input = ask::input(&args.input)?;
-    let mut engine = output::load(&args.model.exact())?;
+    let mut engine = output::load(&args.model.exact(), |builder| builder)?;
     let ids = ask::input_ids(&engine, &input)?;
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
@@ -97,5 +97,6 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
 
 fn load(args: &ModelArgs) -> Result<phi3_runner::Placed> {
     let checkpoint = args::source(&args.model).checkpoint()?;
+    output::notes(checkpoint.notes(), args.quiet);
     args.setup().load(&checkpoint, &mut |_| {})
 }

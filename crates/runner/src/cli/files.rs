@@ -11,12 +11,14 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
     let source = Source::Path(args.input.clone());
     let bar = output::bar("writing", args.quiet);
     let stop = output::stop_on_ctrl_c();
-    let complete = phi3_runner::quantise(&source, args.recipe, &args.output, &mut |done, total| {
+    let mut notes = Vec::new();
+    let complete = phi3_runner::quantise(&source, args.recipe, &args.output, &mut notes, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
         !stop.load(Ordering::Relaxed)
     });
     bar.finish_and_clear();
+    output::notes(&notes, args.quiet);
     if !complete? {
         output::note("interrupted: nothing was written");
         return Ok(Outcome::Interrupted);
@@ -33,6 +35,7 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
 pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
     let source = args::source(&args.path);
     let checkpoint = source.checkpoint()?;
+    output::notes(checkpoint.notes(), false);
     let config = checkpoint.config();
     let metadata = checkpoint.metadata();
     let keys = || metadata.into_iter().flat_map(|metadata| metadata.keys().map(move |key| (metadata, key)));

@@ -17,7 +17,7 @@ mod text;
 
 use args::{Cli, Command};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches};
 use output::Outcome;
 use phi3_runner::Error;
 use std::ffi::OsString;
@@ -25,7 +25,9 @@ use std::process::ExitCode;
 
 /// Runs what was typed. Exit codes: 0 done, 1 a verification failed, 2 an error, 130 interrupted.
 pub(crate) fn run() -> ExitCode {
-    let cli = match Cli::try_parse_from(long_options(command_first(std::env::args_os().collect()))) {
+    let words = long_options(command_first(std::env::args_os().collect()));
+    let matches = with_negative_numbers(Cli::command()).try_get_matches_from(words);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // a reader that has gone away wanted no more
@@ -61,6 +63,17 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A negative number behind an option is its value, and of any other option too: so that what is wrong with it is told by the
+/// option's name.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_value = |arg: &clap::Arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+    let command = command.mut_args(|arg| {
+        let takes_value = takes_value(&arg);
+        arg.allow_negative_numbers(takes_value)
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// What clap says, on one line, without its usage.

@@ -2,12 +2,13 @@
 
 use crate::cli::args::ModelArgs;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use phi3_runner::{Engine, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use phi3_runner::{Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,10 +35,13 @@ const CLOSED: &str = "closed pipe";
 
 /// Prints an error on one line.
 pub(super) fn complain(error: &Error) {
-    // a template or a file may have put anything into a message
-    let line: String = error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // a closed standard error leaves nowhere to say anything
-    let _ = writeln!(std::io::stderr(), "error: {line}");
+    let _ = writeln!(std::io::stderr(), "error: {}", without_controls(&error.to_string()));
+}
+
+/// A message on one line, whatever a template or a file put into it.
+fn without_controls(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Whether the reader of our output has gone away, which is no error.
@@ -62,10 +66,24 @@ pub(super) fn note(text: &str) {
 
 const NOT_UTF8: &str = "text must be UTF-8; convert it, for example with iconv";
 
+/// How long standard input may stay open before the program says that it waits for its end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// All of standard input, as text.
 pub(super) fn read_stdin() -> Result<String> {
+    let (done, ended) = mpsc::channel::<()>();
+    if !std::io::stdin().is_terminal() {
+        std::thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                note(
+                    "input    waiting for the end of standard input, which is a pipe or a file; `< /dev/null` is none",
+                );
+            }
+        });
+    }
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    drop(done);
     let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
     read.map_err(|error| fail(error.to_string(), "give the text as an argument"))?;
     String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
@@ -100,12 +118,22 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Loads the engine with a progress bar, and says where it runs.
-pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
+/// Prints what a model's files say that is not followed, each sentence once.
+pub(super) fn notes(notes: &[String], quiet: bool) {
+    let first = |i: usize| !notes[..i].contains(&notes[i]);
+    for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {
+        note(&format!("note     {}", without_controls(&notes[i])));
+    }
+}
+
+/// Loads the engine with a progress bar, and says where it runs. `set_up` may ask more of the builder.
+pub(super) fn load<'a>(
+    model: &ModelArgs,
+    set_up: impl FnOnce(EngineBuilder<'a>) -> EngineBuilder<'a>,
+) -> Result<Engine> {
     let bar = bar("loading", model.quiet);
     let progress = bar.clone();
-    let result = model
-        .engine()
+    let result = set_up(model.engine())
         .progress(move |done, total| {
             progress.set_length(total);
             progress.set_position(done);
@@ -113,6 +141,7 @@ pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
         .build();
     bar.finish_and_clear();
     let engine = result?;
+    notes(engine.notes(), model.quiet);
     if !model.quiet {
         note(&format!("device   {}", engine.device()));
     }

@@ -79,6 +79,7 @@ fn other(args: &Perplexity) -> Option<(Source, Setup)> {
 fn load(source: &Source, setup: Setup, quiet: bool) -> Result<Placed> {
     let bar = output::bar("loading", quiet);
     let checkpoint = source.checkpoint()?;
+    output::notes(checkpoint.notes(), quiet);
     let total = checkpoint.bytes();
     let placed = setup.load(&checkpoint, &mut |done| {
         bar.set_length(total);

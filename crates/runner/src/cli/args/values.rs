@@ -3,6 +3,7 @@
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use phi3_tensor::{DType, KvType};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 /// The most that [`positive`] takes.
 const MOST: usize = 1 << 20;
@@ -11,6 +12,18 @@ pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
     match text.parse() {
         Ok(n) if (1..=MOST).contains(&n) => Ok(n),
         _ => Err(format!("expected a whole number from 1 to {MOST}")),
+    }
+}
+
+/// A number of which -1 means that there is none: no limit, all, another each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct OrNone<T>(pub(in crate::cli) Option<T>);
+
+/// A whole number of at least 0, or -1.
+pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, String> {
+    match text {
+        "-1" => Ok(OrNone(None)),
+        _ => text.parse().map(|n| OrNone(Some(n))).map_err(|_| "expected a whole number of at least 0, or -1".into()),
     }
 }
 
@@ -119,6 +132,15 @@ pub(super) fn dtype(text: &str) -> std::result::Result<DType, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn minus_one_is_none() {
+        assert_eq!(or_none::<usize>("-1"), Ok(OrNone(None)));
+        assert_eq!(or_none::<u64>("18446744073709551615"), Ok(OrNone(Some(u64::MAX))));
+        for bad in ["-2", "-1.0", "1.5", "", "x"] {
+            assert!(or_none::<usize>(bad).unwrap_err().contains("-1"), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_and_ranges_are_those_of_llama_bench() {
