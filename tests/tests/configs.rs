@@ -35,7 +35,8 @@ fn what_a_config_says_and_is_not_followed_is_told() {
         let notes = notes(case);
         assert!(words.into_iter().all(|word| notes.contains(word)), "{case}: {notes}");
     }
-    for case in ["resaved-long", "rope-parameters", "tied-with-same-head", "tied-head-only", "factor", "window-absent"] {
+    for case in ["resaved-long", "rope-parameters", "tied-with-same-head", "tied-head-only", "factor", "window-absent"]
+    {
         assert_eq!(notes(case), "", "{case}");
     }
 }

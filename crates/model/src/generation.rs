@@ -166,8 +166,8 @@ impl GenerationConfig {
             do_sample: json.boolean("do_sample")?,
             temperature: json.number("temperature")?,
             top_k: json.integer("top_k", 0..=usize::MAX)?,
-            top_p: json.number("top_p")?,
-            min_p: json.number("min_p")?,
+            top_p: json.share("top_p")?,
+            min_p: json.share("min_p")?,
             repetition_penalty: json.positive("repetition_penalty")?,
             stop_strings: json.strings("stop_strings")?,
         })

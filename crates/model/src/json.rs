@@ -196,6 +196,14 @@ impl Object {
         }
     }
 
+    /// A number from 0 to 1; `None` where absent or null.
+    pub(crate) fn share(&self, field: &str) -> Result<Option<f64>> {
+        match self.number(field)? {
+            Some(n) if n > 1.0 => Err(self.bad(field, "a number from 0 to 1", HINT)),
+            share => Ok(share),
+        }
+    }
+
     /// True or false; `None` where absent or null.
     pub(crate) fn boolean(&self, field: &str) -> Result<Option<bool>> {
         match self.get(field) {

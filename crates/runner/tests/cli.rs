@@ -224,7 +224,16 @@ fn quantised_files_are_written_inspected_and_run() {
     assert_eq!(stdout(&answer), WHO);
     let heldout = Path::new(&demo).join("heldout.txt").display().to_string();
     let score = output(&[
-        "perplexity", "--device", "cpu", "--activations", "f32", "-q", "--against", &file, "--json", &heldout,
+        "perplexity",
+        "--device",
+        "cpu",
+        "--activations",
+        "f32",
+        "-q",
+        "--against",
+        &file,
+        "--json",
+        &heldout,
     ]);
     let score: serde_json::Value = serde_json::from_slice(&score.stdout).unwrap();
     assert!((score["score"]["perplexity"].as_f64().unwrap() - 1.471665).abs() < 5e-5, "{score}");
