@@ -119,12 +119,20 @@ impl GenerationConfig {
         }
         let number = |name: &str| Ok::<_, crate::Error>(metadata.amount(&key(name))?.map(f64::from));
         let top_k = metadata.whole(&key("top_k"))?;
+        let (top_p, min_p) = (number("top_p")?, number("min_p")?);
+        if top_p == Some(0.0) {
+            return Err(metadata.bad(&key("top_p"), "a number above 0", "1 keeps all tokens"));
+        }
+        if min_p.is_some_and(|share| share > 1.0) {
+            return Err(metadata.bad(&key("min_p"), "a number from 0 to 1", "0 keeps all tokens"));
+        }
         Ok(Self {
             temperature: number("temp")?,
             // llama.cpp: 0 or less keeps all
             top_k: top_k.map(|k| usize::try_from(k).unwrap_or(0)),
-            top_p: number("top_p")?,
-            min_p: number("min_p")?,
+            // llama.cpp: 1 or more keeps all
+            top_p: top_p.map(|share| share.min(1.0)),
+            min_p,
             repetition_penalty: repetition_penalty.map(f64::from),
             ..Self::of(config)
         })
@@ -160,13 +168,17 @@ impl GenerationConfig {
                 notes.push(json.note(field, "is not followed: it is not implemented"));
             }
         }
+        let top_p = json.share("top_p")?;
+        if top_p == Some(0.0) {
+            return Err(json.bad("top_p", "a number above 0 and at most 1", "1 keeps all tokens"));
+        }
         Ok(Self {
             eos_token_id: if stops.is_empty() { config.eos_token_id.clone() } else { stops },
             bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
             do_sample: json.boolean("do_sample")?,
             temperature: json.number("temperature")?,
             top_k: json.integer("top_k", 0..=usize::MAX)?,
-            top_p: json.share("top_p")?,
+            top_p,
             min_p: json.share("min_p")?,
             repetition_penalty: json.positive("repetition_penalty")?,
             stop_strings: json.strings("stop_strings")?,

@@ -56,7 +56,13 @@ fn binary(bytes: &[u8], head: &[u8]) -> Option<Found> {
         return Found::new("a GGUF file", "give that file itself as the model");
     }
     if head.starts_with(b"PK\x03\x04") {
-        return Found::new("a ZIP archive, as PyTorch saves its pickles", PICKLE);
+        let pickled = head.windows(8).any(|bytes| bytes == b"data.pkl");
+        return match pickled {
+            true => Found::new("a PyTorch pickle (in a ZIP archive)", PICKLE),
+            false => {
+                Found::new("a ZIP archive", "unpack it first; of PyTorch's archives the safetensors form is read only")
+            }
+        };
     }
     if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
         return Found::new("a PyTorch pickle", PICKLE);
@@ -75,6 +81,10 @@ fn binary(bytes: &[u8], head: &[u8]) -> Option<Found> {
     }
     if OLD_GGML.iter().any(|magic| head.starts_with(magic)) {
         return Found::new("a GGML file of before GGUF", "take a GGUF file of the model");
+    }
+    // a count, the length of a name, and the name
+    if head.get(8..).is_some_and(|name| name.starts_with(b"blk.") || name.starts_with(b"output.weight")) {
+        return Found::new("an importance matrix for a quantizer", "give the model's own file");
     }
     if is_safetensors(bytes) {
         return Found::new("a safetensors file", "give the folder that holds it and config.json as the model");
@@ -148,6 +158,8 @@ mod tests {
         assert!(told(&[0; 64]).contains("zero bytes"));
         let archive = [&b"PK\x03\x04"[..], &[0; 26], b"archive/data.pkl"].concat();
         assert!(told(&archive).contains("PyTorch"));
+        assert!(told(b"PK\x03\x04\x14\0\0\0model/config.json").contains("unpack"));
+        assert!(told(b"\x02\0\0\0\x15\0\0\0blk.0.attn_qkv.weight\0").contains("importance matrix"));
         assert!(told(b"\x80\x02\x8a\x0al").contains("pickle"));
         assert!(told(b"\x1f\x8b\x08\0").contains("gzip"));
         assert!(told(b"tjgg\x03\0\0\0").contains("GGML"));

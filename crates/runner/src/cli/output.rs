@@ -66,6 +66,22 @@ pub(super) fn note(text: &str) {
 
 const NOT_UTF8: &str = "text must be UTF-8; convert it, for example with iconv";
 
+/// Text in UTF-8, or in UTF-16 with a byte order mark, which is no part of it.
+fn decoded(bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let utf_16 = |unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).map_err(|_| "not valid UTF-16".to_owned())
+    };
+    match bytes.as_slice() {
+        [0xFF, 0xFE, ..] if bytes.len().is_multiple_of(2) => utf_16(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] if bytes.len().is_multiple_of(2) => utf_16(u16::from_be_bytes),
+        _ => {
+            let text = String::from_utf8(bytes).map_err(|error| format!("not valid UTF-8: {}", error.utf8_error()))?;
+            Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+        }
+    }
+}
+
 /// How long standard input may stay open before the program says that it waits for its end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -86,14 +102,14 @@ pub(super) fn read_stdin() -> Result<String> {
     drop(done);
     let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
     read.map_err(|error| fail(error.to_string(), "give the text as an argument"))?;
-    String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
+    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
 }
 
 /// All of a file, as text.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let fail = |message: String, hint| Error::File { action: "read", path: path.to_owned(), message, hint };
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string(), "is the path right?"))?;
-    String::from_utf8(bytes).map_err(|error| fail(format!("not valid UTF-8: {}", error.utf8_error()), NOT_UTF8))
+    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
 }
 
 /// A progress bar on standard error, where that is a terminal.

@@ -47,7 +47,8 @@ pub(super) fn render(args: &Render) -> Result<Outcome> {
         path if path == Path::new("-") => output::read_stdin()?,
         path => output::read_text(path)?,
     };
-    let messages: Vec<Message> = serde_json::from_str(&text).map_err(|error| Error::File {
+    let text = phi3_model::json_text(&args.messages, text.as_bytes())?;
+    let messages: Vec<Message> = serde_json::from_slice(&text).map_err(|error| Error::File {
         action: "use",
         path: args.messages.clone(),
         message: error.to_string(),

@@ -25,8 +25,12 @@ fn piped_text_stands_before_a_question() {
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("question.txt");
-    std::fs::write(&file, "What is it?\n").unwrap();
-    assert_eq!(prompt(&["-f", &file.display().to_string()], Some(&text)), both);
+    let units = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for bytes in [b"What is it?\n".to_vec(), b"\xEF\xBB\xBFWhat is it?\r\n".to_vec(), units("\u{feff}What is it?\r\n")]
+    {
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(prompt(&["-f", &file.display().to_string()], Some(&text)), both);
+    }
 }
 
 #[test]
@@ -40,7 +44,7 @@ fn piped_text_stands_before_a_text_to_continue() {
         of(&["--prompt", "Once upon a time\nand then"], None)
     );
     assert_eq!(of(&["--prompt", "and then"], Some("")), of(&["--prompt", "and then"], None));
-    assert!(run_with(&["--device", "cpu", "-n", "1", "Hi"], Some(b"\xff\xfe\xfd")).error(&["UTF-8"]).contains("input"));
+    assert!(run_with(&["--device", "cpu", "-n", "1", "Hi"], Some(b"\xff\xfd\xfc")).error(&["UTF-8"]).contains("input"));
 }
 
 #[test]
