@@ -1,8 +1,8 @@
 //! `logits` and `verify`: what a model computes, exactly.
 
-use super::args::{self, Logits, ModelArgs, Verify};
-use super::ask;
-use super::output::{self, Outcome};
+use crate::args::{self, Logits, ModelArgs, Verify};
+use crate::ask;
+use crate::output::{self, Outcome};
 use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
 use phi3_runner::{Error, Result, RopePolicy};
 use serde_json::json;

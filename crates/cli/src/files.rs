@@ -1,7 +1,7 @@
 //! `quantize` and `inspect`: checkpoints as files.
 
-use super::args::{self, Inspect, Quantize};
-use super::output::{self, Outcome};
+use crate::args::{self, Inspect, Quantize};
+use crate::output::{self, Outcome};
 use phi3_runner::{Result, Source};
 use serde_json::json;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
 //! `phi3-run bench kernels`: every operation at a variant's shapes, as per cent of what the machine can do.
 
-use super::args::{BenchFormat, Kernels};
-use super::output::{self, Outcome};
-use super::rows::{Record, Table, Writer, plain};
+use crate::args::{BenchFormat, Kernels};
+use crate::output::{self, Outcome};
+use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, Config, variant};
 use phi3_runner::Result;
 use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};

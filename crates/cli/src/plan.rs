@@ -1,7 +1,7 @@
 //! `phi3-run plan`
 
-use super::args::{self, Plan};
-use super::output::{self, Outcome, size};
+use crate::args::{self, Plan};
+use crate::output::{self, Outcome, size};
 use phi3_runner::{Result, memory};
 use serde_json::json;
 
