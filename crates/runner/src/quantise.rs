@@ -35,7 +35,7 @@ fn tokenizer(source: &Source, checkpoint: &Checkpoint, generation: &GenerationCo
     if let Some(vocabulary) = checkpoint.vocabulary() {
         return Ok(vocabulary.clone());
     }
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let (stops, bos) = (&generation.eos_token_id, generation.bos_token_id.or(config.bos_token_id));
     let file = source.path().join("tokenizer.json");
     let Some(json) = source.tokenizer_json()? else {

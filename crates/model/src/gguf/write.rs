@@ -2,10 +2,10 @@
 //!
 //! Layout after `docs/gguf.md` of ggml; keys and tensor order are those of llama.cpp's converter.
 
-use super::names::translate;
-use crate::layout::tensors;
-use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{DType, Weight};
+use super::config::{LONG, SHORT};
+use crate::table::{TensorSpec, gguf_name, tensors};
+use crate::{Checkpoint, Error, ModelSpec, NormSpec, Recipe, Result};
+use phi3_tensor::DType;
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -39,11 +39,21 @@ pub type MetadataList = Vec<(String, MetadataValue)>;
 
 /// A tensor of the new file.
 struct Plan {
-    published: String,
+    /// Its name there.
+    name: String,
     /// Outermost first; one dimension for a vector.
     shape: Vec<usize>,
     dtype: DType,
     bytes: u64,
+    source: Source,
+}
+
+/// Where the values of a tensor come from.
+enum Source {
+    /// The checkpoint.
+    Tensor(TensorSpec),
+    /// Factors of LongRoPE, which a published checkpoint has in `config.json`.
+    Factors(Vec<f32>),
 }
 
 /// Writes `checkpoint` by `recipe` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
@@ -58,7 +68,6 @@ pub fn write_gguf(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
-    let config = checkpoint.config();
     let out = &destination(out)?;
     let plans = plans(checkpoint, recipe)?;
     let mut partial = out.as_os_str().to_owned();
@@ -68,7 +77,7 @@ pub fn write_gguf(
     let fail = |e: std::io::Error| Error::Write { path: out.to_owned(), message: e.to_string() };
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
-        let mut metadata = model_keys(config, recipe, name);
+        let mut metadata = model_keys(checkpoint.spec(), recipe, name);
         metadata.extend(keys);
         file.write_all(&header(&metadata, &plans)).map_err(fail)?;
         let total = plans.iter().map(|plan| plan.bytes).sum();
@@ -102,7 +111,7 @@ fn check(plan: &Plan, data: &[u8], out: &Path) -> Result<()> {
     }
     Err(Error::Tensor {
         path: out.to_owned(),
-        tensor: translate(&plan.published),
+        tensor: plan.name.clone(),
         message: format!("expected {} bytes of {} as the header says, found {found}", plan.bytes, plan.dtype),
         hint: "a defect of this program, please report it; nothing was written",
     })
@@ -148,70 +157,72 @@ fn padding(bytes: u64) -> usize {
 
 /// The tensors in llama.cpp's order.
 fn plans(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<Plan>> {
-    let config = checkpoint.config();
+    let spec = checkpoint.spec();
     let mut plans = Vec::new();
-    let mut add = |name: String, shape: &[usize]| -> Result<()> {
-        let dtype = match *shape {
-            [rows, cols] => recipe.target(checkpoint.matrix(&name, rows, cols)?.dtype, &name, cols, config),
+    for tensor in tensors(spec) {
+        let dtype = match tensor.shape[..] {
+            [rows, cols] => recipe.target(checkpoint.matrix(&tensor.name, rows, cols)?.dtype, &tensor, spec),
             _ => DType::F32,
         };
-        let row = dtype.bytes(shape[shape.len() - 1]);
-        let rows = shape[..shape.len() - 1].iter().product::<usize>();
-        let bytes = row.and_then(|row| row.checked_mul(rows)).map(|bytes| bytes as u64);
-        let message = || format!("rows of {} values are no whole blocks of {dtype}", shape[shape.len() - 1]);
-        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&name, message()))?;
-        plans.push(Plan { published: name, shape: shape.to_vec(), dtype, bytes });
-        Ok(())
-    };
-    for (name, shape) in tensors(config) {
-        add(name, &shape)?;
+        let (rows, cols) = tensor.shape.split_at(tensor.shape.len() - 1);
+        let row = dtype.bytes(cols[0]);
+        let bytes = row.and_then(|row| row.checked_mul(rows.iter().product())).map(|bytes| bytes as u64);
+        let message = || format!("rows of {} values are no whole blocks of {dtype}", cols[0]);
+        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor.name, message()))?;
+        let (name, shape) = (gguf_name(&tensor.name), tensor.shape.clone());
+        plans.push(Plan { name, shape, dtype, bytes, source: Source::Tensor(tensor) });
     }
-    if config.rope.scaling().is_some() {
-        add("rope_factors_long.weight".into(), &[config.heads.rotary_dim / 2])?;
-        add("rope_factors_short.weight".into(), &[config.heads.rotary_dim / 2])?;
+    if let Some(scaling) = spec.rope.scaling() {
+        for (name, factors) in [(LONG, &scaling.long_factor), (SHORT, &scaling.short_factor)] {
+            let (shape, bytes) = (vec![factors.len()], 4 * factors.len() as u64);
+            let source = Source::Factors(factors.clone());
+            plans.push(Plan { name: name.into(), shape, dtype: DType::F32, bytes, source });
+        }
     }
     Ok(plans)
 }
 
 fn data(checkpoint: &Checkpoint, recipe: Recipe, plan: &Plan) -> Result<Vec<u8>> {
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let scaling = checkpoint.config().rope.scaling();
-    Ok(match (plan.published.as_str(), plan.shape.as_slice(), scaling) {
-        ("rope_factors_long.weight", _, Some(scaling)) => floats(&scaling.long_factor),
-        ("rope_factors_short.weight", _, Some(scaling)) => floats(&scaling.short_factor),
-        (name, &[rows, cols], _) => {
-            let weight: Weight = checkpoint.matrix(name, rows, cols)?;
-            recipe.apply(&weight, name, checkpoint.config())?.bytes().to_vec()
+    let tensor = match &plan.source {
+        Source::Factors(factors) => return Ok(floats(factors)),
+        Source::Tensor(tensor) => tensor,
+    };
+    match tensor.shape[..] {
+        [rows, cols] => {
+            let weight = checkpoint.matrix(&tensor.name, rows, cols)?;
+            Ok(recipe.apply(&weight, tensor, checkpoint.spec())?.bytes().to_vec())
         }
-        (name, shape, _) => floats(&checkpoint.vector(name, shape.iter().product())?),
-    })
+        _ => Ok(floats(&checkpoint.vector(&tensor.name, tensor.shape.iter().product())?)),
+    }
 }
 
 /// The keys of the model itself.
-fn model_keys(config: &Config, recipe: Recipe, name: &str) -> MetadataList {
+fn model_keys(spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
     use MetadataValue::{F32, String, U32};
+    let NormSpec::Rms { eps } = spec.norm;
     let key = |name: &str| format!("phi3.{name}");
     let number = |n: usize| U32(u32::try_from(n).unwrap_or(u32::MAX));
-    let original = config.rope.scaling().map_or(config.max_position_embeddings, |s| s.original_max_position_embeddings);
+    let original = spec.rope.scaling().map_or(spec.max_position_embeddings, |s| s.original_max_position_embeddings);
     let mut keys = vec![
         ("general.architecture".into(), String("phi3".into())),
         ("general.type".into(), String("model".into())),
         ("general.name".into(), String(name.into())),
         ("general.quantization_version".into(), U32(2)),
         ("general.file_type".into(), U32(recipe.file_type())),
-        (key("context_length"), number(config.max_position_embeddings)),
+        (key("context_length"), number(spec.max_position_embeddings)),
         (key("rope.scaling.original_context_length"), number(original)),
-        (key("embedding_length"), number(config.hidden_size)),
-        (key("feed_forward_length"), number(config.intermediate_size)),
-        (key("block_count"), number(config.num_hidden_layers)),
-        (key("attention.head_count"), number(config.heads.heads)),
-        (key("attention.head_count_kv"), number(config.heads.kv_heads)),
-        (key("attention.layer_norm_rms_epsilon"), F32(config.rms_norm_eps)),
-        (key("rope.dimension_count"), number(config.heads.rotary_dim)),
-        (key("rope.freq_base"), F32(config.rope.theta())),
-        (key("attention.sliding_window"), number(config.sliding_window.unwrap_or(0))),
+        (key("embedding_length"), number(spec.hidden_size)),
+        (key("feed_forward_length"), number(spec.widest_mlp())),
+        (key("block_count"), number(spec.layers.len())),
+        (key("attention.head_count"), number(spec.heads.heads)),
+        (key("attention.head_count_kv"), number(spec.heads.kv_heads)),
+        (key("attention.layer_norm_rms_epsilon"), F32(eps)),
+        (key("rope.dimension_count"), number(spec.heads.rotary_dim)),
+        (key("rope.freq_base"), F32(spec.rope.theta())),
+        (key("attention.sliding_window"), number(spec.window().unwrap_or(0))),
     ];
-    if let Some(scaling) = config.rope.scaling() {
+    if let Some(scaling) = spec.rope.scaling() {
         keys.push((key("rope.scaling.attn_factor"), F32(scaling.attention_factor)));
     }
     keys
@@ -229,7 +240,7 @@ fn header(metadata: &[(String, MetadataValue)], plans: &[Plan]) -> Vec<u8> {
     }
     let mut offset = 0u64;
     for plan in plans {
-        string(&mut out, &translate(&plan.published));
+        string(&mut out, &plan.name);
         out.extend((plan.shape.len() as u32).to_le_bytes());
         plan.shape.iter().rev().for_each(|&d| out.extend((d as u64).to_le_bytes()));
         out.extend(plan.dtype.ggml_id().to_le_bytes());
