@@ -2,8 +2,8 @@
 
 use crate::text::{placeholder, vocabulary};
 use crate::{Result, Source};
-use phi3_model::gguf::{Vocabulary, destination, write_gguf};
-use phi3_model::{Checkpoint, GenerationConfig, Recipe};
+use phi3_model::gguf::Vocabulary;
+use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
 use std::path::Path;
 
 /// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat template, stop tokens and sampling

@@ -8,8 +8,8 @@ use crate::{Error, Result};
 use phi3_tensor::Heads;
 
 /// Tensors of LongRoPE's factors, `[rotary_dim / 2]`.
-pub(super) const LONG: &str = "rope_factors_long.weight";
-pub(super) const SHORT: &str = "rope_factors_short.weight";
+pub(crate) const LONG: &str = "rope_factors_long.weight";
+pub(crate) const SHORT: &str = "rope_factors_short.weight";
 
 /// The decoder's description.
 pub(crate) fn config(

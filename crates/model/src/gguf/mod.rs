@@ -13,9 +13,10 @@ mod write;
 
 pub use value::Metadata;
 pub use vocabulary::{TokenizerKind, Vocabulary};
-pub use write::{MetadataList, MetadataValue, destination, write_gguf};
+pub use write::{MetadataList, MetadataValue};
 
-pub(crate) use config::config;
+pub(crate) use config::{LONG, SHORT, config};
+pub(crate) use write::{ALIGNMENT, TensorInfo, header};
 
 use crate::Result;
 use crate::shard::{Shard, Shared, map};
