@@ -5,7 +5,7 @@ mod ahead;
 use crate::layout::role;
 use crate::sequence::{PagePool, Sequence};
 use crate::{Checkpoint, Config, Error, Recipe, Result};
-use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
+use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE};
 use std::collections::VecDeque;
 
 /// One layer's weights, under their published names.
@@ -198,22 +198,18 @@ impl<B: Backend> Decoder<B> {
         let batch = &mut self.batch;
         batch.clear();
         for feed in feeds {
-            let (start, position) = (batch.rows(), feed.sequence.len());
+            let position = feed.sequence.len();
             feed.sequence.grow(feed.tokens.len());
-            batch.tokens.extend_from_slice(feed.tokens);
+            let rows = batch.push(feed.tokens, position, feed.sequence.pages())?;
             for position in position..position + feed.tokens.len() {
-                batch.positions.push(position as u32);
-                self.config.rope.turn(feed.sequence.rope_set(), position, &mut batch.rope);
+                self.config.rope.turn(feed.sequence.rope_set(), position, batch.rope_mut());
             }
-            let pages = batch.pages.len();
-            batch.pages.extend_from_slice(feed.sequence.pages());
-            let rows = start..batch.tokens.len();
-            match feed.outputs {
-                Outputs::None => {}
-                Outputs::Last => batch.outputs.push(rows.end as u32 - 1),
-                Outputs::All => batch.outputs.extend(rows.clone().map(|row| row as u32)),
-            }
-            batch.segments.push(Segment { rows, position, pages: pages..batch.pages.len() });
+            let mut outputs = match feed.outputs {
+                Outputs::None => rows.end..rows.end,
+                Outputs::Last => rows.end - 1..rows.end,
+                Outputs::All => rows,
+            };
+            outputs.try_for_each(|row| batch.push_output(row))?;
         }
         Ok(self.backend.reserve(&mut self.cache, self.pool.made())?)
     }
@@ -287,7 +283,7 @@ impl<B: Backend> Decoder<B> {
         let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
         let rows = batch.rows();
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let (outputs, vocab) = (batch.outputs.len(), config.vocab_size);
+        let (outputs, vocab) = (batch.outputs().len(), config.vocab_size);
         logits.resize(outputs * vocab, 0.0);
         if outputs == 0 {
             return Ok(backend.finish()?);
@@ -366,9 +362,8 @@ impl<B: Backend> Model for Decoder<B> {
 impl<B: Backend> Decoder<B> {
     fn check_finite(&self, logits: &[f32]) -> Result<()> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-        let row = self.batch.outputs[at / self.config.vocab_size] as usize;
-        let position = self.batch.positions[row] as usize;
-        Err(not_finite(position))
+        let row = self.batch.outputs().get(at / self.config.vocab_size).map_or(0, |row| *row as usize);
+        Err(not_finite(self.batch.position(row).unwrap_or(0)))
     }
 }
 
