@@ -7,9 +7,7 @@ use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{
-    Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
-};
+use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
