@@ -406,15 +406,12 @@ impl Engine {
         })
     }
 
-    /// Lets passes land whose tokens nobody wants.
+    /// Waits for passes whose tokens nobody wants.
     pub(crate) fn discard(&mut self) -> Result<()> {
-        while self.model.under_way() > 0 {
-            match self.model.land(&mut self.resident) {
-                Ok(_) | Err(phi3_model::Error::NotFinite { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.model.discard().map_err(|error| {
+            self.resident.clear();
+            error.into()
+        })
     }
 
     /// Names the damaged weight where logits were not finite.
