@@ -235,13 +235,15 @@ pub(crate) fn failure(uri: &Uri, error: ureq::Error) -> Error {
         ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(inner) => Error::Handshake { url, message: inner.to_string() },
             None => match error.kind() {
-                ErrorKind::ConnectionRefused
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::NetworkDown
-                | ErrorKind::AddrNotAvailable
-                | ErrorKind::NotFound => unreachable(error.to_string()),
-                _ => broken(error.to_string()),
+                ErrorKind::UnexpectedEof
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::TimedOut
+                | ErrorKind::WouldBlock
+                | ErrorKind::InvalidData => broken(error.to_string()),
+                // a name that leads nowhere has no kind of its own
+                _ => unreachable(error.to_string()),
             },
         },
         other => broken(other.to_string()),
