@@ -5,6 +5,7 @@ mod faults;
 mod killed;
 mod pulls;
 mod python;
+mod secure;
 mod server;
 
 use phi3_hub::{Error, Event, Hub, Local, ModelName, Settings, Wanted, Watch};
@@ -23,7 +24,11 @@ struct Place {
 
 impl Place {
     fn new(repos: Vec<Repo>) -> Self {
-        let (server, cache) = (Server::new(repos), tempfile::tempdir().expect("a folder"));
+        Self::of(Server::new(repos))
+    }
+
+    fn of(server: Server) -> Self {
+        let cache = tempfile::tempdir().expect("a folder");
         let mut settings = Settings::new(cache.path());
         settings.endpoint = server.url.clone();
         settings.pause = Duration::from_millis(1);

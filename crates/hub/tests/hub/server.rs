@@ -218,21 +218,39 @@ impl Answer {
 
 impl Server {
     pub(crate) fn new(repos: Vec<Repo>) -> Self {
+        Self::with(repos, None)
+    }
+
+    /// One that speaks TLS as `localhost`.
+    pub(crate) fn secure(repos: Vec<Repo>, tls: Arc<rustls::ServerConfig>) -> Self {
+        Self::with(repos, Some(tls))
+    }
+
+    fn with(repos: Vec<Repo>, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let state = Arc::new(State { repos: Mutex::new(repos), ..State::default() });
         let [hub, store] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
-        let url = format!("http://127.0.0.1:{}", port(&hub));
+        let (scheme, host) = if tls.is_some() { ("https", "localhost") } else { ("http", "127.0.0.1") };
+        let url = format!("{scheme}://{host}:{}", port(&hub));
         // another name for the same host: what must not be told elsewhere must not be told there
-        let address = format!("http://localhost:{}", port(&store));
+        let address = format!("{scheme}://localhost:{}", port(&store));
         for (listener, at_store) in [(hub, false), (store, true)] {
-            let (state, store) = (state.clone(), address.clone());
+            let (state, store, tls) = (state.clone(), address.clone(), tls.clone());
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     if state.ended.load(Ordering::Relaxed) {
                         break;
                     }
-                    let (state, store) = (state.clone(), store.clone());
-                    thread::spawn(move || stream.map(|stream| serve(&state, stream, at_store, &store)));
+                    let (state, store, tls) = (state.clone(), store.clone(), tls.clone());
+                    thread::spawn(move || {
+                        let Ok(stream) = stream else { return };
+                        let _ = stream.set_nodelay(true);
+                        match tls.map(rustls::ServerConnection::new) {
+                            Some(Ok(tls)) => serve(&state, rustls::StreamOwned::new(tls, stream), at_store, &store),
+                            Some(Err(_)) => {}
+                            None => serve(&state, stream, at_store, &store),
+                        }
+                    });
                 }
             });
         }
@@ -276,17 +294,16 @@ impl Drop for Server {
         self.state.ended.store(true, Ordering::Relaxed);
         for url in [&self.url, &self.store] {
             // wakes the listener
-            let _ = TcpStream::connect(url.trim_start_matches("http://"));
+            let address = url.split("://").last().unwrap_or_default();
+            let _ = TcpStream::connect(address);
         }
     }
 }
 
 /// The requests of a connection.
-fn serve(state: &State, stream: TcpStream, at_store: bool, store: &str) {
-    let _ = stream.set_nodelay(true);
-    let Ok(mut out) = stream.try_clone() else { return };
-    let mut input = BufReader::new(stream);
-    while let Some(request) = read(&mut input, at_store) {
+fn serve(state: &State, stream: impl Read + Write, at_store: bool, store: &str) {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read(&mut stream, at_store) {
         state.requests.lock().unwrap().push(request.clone());
         let fault = take_fault(state, &request);
         let ranged = match fault {
@@ -294,7 +311,7 @@ fn serve(state: &State, stream: TcpStream, at_store: bool, store: &str) {
             _ => request.clone(),
         };
         let answer = answer(state, &ranged, store);
-        if send(state, &mut out, &request, answer, fault).is_none() {
+        if send(state, stream.get_mut(), &request, answer, fault).is_none() {
             return;
         }
     }
@@ -308,7 +325,7 @@ fn take_fault(state: &State, request: &Request) -> Option<Fault> {
     Some(fault.clone())
 }
 
-fn read(input: &mut BufReader<TcpStream>, at_store: bool) -> Option<Request> {
+fn read(input: &mut impl BufRead, at_store: bool) -> Option<Request> {
     let mut line = String::new();
     if input.read_line(&mut line).ok()? == 0 {
         return None;
@@ -401,7 +418,13 @@ fn unescaped(part: &str) -> String {
 }
 
 /// Sends an answer; `None` where the connection ends with it.
-fn send(state: &State, out: &mut TcpStream, request: &Request, mut answer: Answer, fault: Option<Fault>) -> Option<()> {
+fn send(
+    state: &State,
+    out: &mut impl Write,
+    request: &Request,
+    mut answer: Answer,
+    fault: Option<Fault>,
+) -> Option<()> {
     let mut end = answer.content.len();
     let mut ends_early = false;
     let mut pace = (usize::MAX, Duration::ZERO);
@@ -458,12 +481,15 @@ fn send(state: &State, out: &mut TcpStream, request: &Request, mut answer: Answe
     if request.method == "HEAD" {
         return Some(());
     }
+    out.flush().ok()?;
     for piece in answer.content[..end].chunks(pace.0.min(1 << 16)) {
         out.write_all(piece).ok()?;
         if pace.0 < usize::MAX {
+            out.flush().ok()?;
             thread::sleep(pace.1);
         }
     }
+    out.flush().ok()?;
     if ends_early {
         let mut left = pace.1;
         while left > Duration::ZERO && !state.ended.load(Ordering::Relaxed) {
