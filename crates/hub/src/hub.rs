@@ -70,7 +70,7 @@ impl Hub {
         safe::check_revision(revision)?;
         self.online(&repo.to_string())?;
         let client = Client::new(&self.settings);
-        watched(&client, watch, |reports| self.ask(&client, &reports, repo, revision))
+        watched(&client, watch, |reports| self.ask(&client, &reports, repo, revision, self.settings.tries))
     }
 
     /// What the hub says of one file.
@@ -99,12 +99,14 @@ impl Hub {
             Some(found) if found.is_complete || self.settings.offline => return Ok(found.local),
             found => found.map(|found| found.local),
         };
-        match (self.pull(name, wanted, watch), cached) {
-            (Err(error), Some(cached)) if error.is_unreachable() || matches!(error, Error::Io { .. }) => {
+        let Some(cached) = cached else { return self.pull(name, wanted, watch) };
+        // what can do without an answer does not wait long for one
+        match self.online_pull(name, wanted, watch, 1) {
+            Err(error) if error.is_unreachable() || matches!(error, Error::Io { .. }) => {
                 (watch.tell)(Event::Unreachable { reason: error.to_string() });
                 Ok(cached)
             }
-            (result, _) => result,
+            result => result,
         }
     }
 
@@ -116,9 +118,14 @@ impl Hub {
         {
             return Ok(local);
         }
+        self.online_pull(name, wanted, watch, self.settings.tries)
+    }
+
+    /// Asks the hub, so many times, and fetches what is missing.
+    fn online_pull(&self, name: &ModelName, wanted: Wanted, watch: &mut Watch<'_>, tries: u32) -> Result<Local> {
         self.online(&name.to_string())?;
         let client = Client::new(&self.settings);
-        watched(&client, watch, |reports| self.fetch(&client, reports, name, wanted))
+        watched(&client, watch, |reports| self.fetch(&client, reports, name, wanted, tries))
     }
 
     fn online(&self, what: &str) -> Result<()> {
@@ -168,20 +175,32 @@ impl Hub {
         Ok(Some(Found { local: local(&folder, commit, &plan, files), is_complete }))
     }
 
-    /// The files of a revision; of a commit from the cache, where they were kept.
-    fn ask(&self, client: &Client<'_>, reports: &Reports<'_>, repo: &RepoId, revision: &str) -> Result<Listing> {
-        let (tries, pause) = (self.settings.tries, self.settings.pause);
-        reports.patiently(repo.as_str(), tries, pause, || client.list(repo, revision))
+    fn ask(
+        &self,
+        client: &Client<'_>,
+        reports: &Reports<'_>,
+        repo: &RepoId,
+        revision: &str,
+        tries: u32,
+    ) -> Result<Listing> {
+        reports.patiently(repo.as_str(), tries, self.settings.pause, || client.list(repo, revision))
     }
 
-    fn fetch(&self, client: &Client<'_>, reports: Reports<'_>, name: &ModelName, wanted: Wanted) -> Result<Local> {
+    fn fetch(
+        &self,
+        client: &Client<'_>,
+        reports: Reports<'_>,
+        name: &ModelName,
+        wanted: Wanted,
+        tries: u32,
+    ) -> Result<Local> {
         let (repo, revision) = (name.repo(), name.revision());
         let folder = self.folder(repo);
         let kept =
             Some(revision).filter(|revision| safe::is_commit(revision)).and_then(|commit| folder.listing(commit));
         let listing = match kept {
             Some(listing) => listing,
-            None => self.ask(client, &reports, repo, revision)?,
+            None => self.ask(client, &reports, repo, revision, tries)?,
         };
         let commit = listing.commit.as_str();
         let plan = select::plan(name, wanted, &paths(&listing))?;

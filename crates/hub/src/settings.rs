@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The public hub.
@@ -124,17 +124,12 @@ impl Settings {
     /// The same from other variables than the process's.
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<Self> {
         let variables = Variables { variable, home };
-        let hf_home = match variables.path("HF_HOME")? {
-            Some(path) => path,
-            None => match variables.path("XDG_CACHE_HOME")? {
-                Some(path) => path,
-                None => variables.home("HF_HOME")?.join(".cache"),
-            }
-            .join("huggingface"),
-        };
         let cache = match variables.path("HF_HUB_CACHE")? {
             Some(path) => path,
-            None => variables.path("HUGGINGFACE_HUB_CACHE")?.unwrap_or_else(|| hf_home.join("hub")),
+            None => match variables.path("HUGGINGFACE_HUB_CACHE")? {
+                Some(path) => path,
+                None => variables.hf_home()?.join("hub"),
+            },
         };
         let defaults = Self::new(cache);
         let hidden = variables.flag("HF_HUB_DISABLE_IMPLICIT_TOKEN")?;
@@ -144,7 +139,7 @@ impl Settings {
         };
         Ok(Self {
             endpoint: variables.text("HF_ENDPOINT")?.map_or(Ok(PUBLIC_ENDPOINT.into()), |text| endpoint(&text))?,
-            token: if hidden { None } else { variables.token(&hf_home)? },
+            token: if hidden { None } else { variables.token()? },
             offline,
             etag_timeout: variables.seconds("HF_HUB_ETAG_TIMEOUT")?.unwrap_or(defaults.etag_timeout),
             download_timeout: variables.seconds("HF_HUB_DOWNLOAD_TIMEOUT")?.unwrap_or(defaults.download_timeout),
@@ -233,6 +228,18 @@ impl Variables<'_> {
         })
     }
 
+    /// The folder of everything that belongs to the hub.
+    fn hf_home(&self) -> Result<PathBuf> {
+        if let Some(path) = self.path("HF_HOME")? {
+            return Ok(path);
+        }
+        let caches = match self.path("XDG_CACHE_HOME")? {
+            Some(path) => path,
+            None => self.home("HF_HOME")?.join(".cache"),
+        };
+        Ok(caches.join("huggingface"))
+    }
+
     /// A folder or file; a leading `~`, `$NAME` and `${NAME}` stand for what they stand for in a shell, as Python has it.
     fn path(&self, name: &'static str) -> Result<Option<PathBuf>> {
         let Some(value) = self.raw(name) else { return Ok(None) };
@@ -272,14 +279,19 @@ impl Variables<'_> {
         out
     }
 
-    fn token(&self, hf_home: &Path) -> Result<Option<Token>> {
+    fn token(&self) -> Result<Option<Token>> {
         for variable in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
             if let Some(token) = self.text(variable)?.map_or(Ok(None), |text| Token::new(&text, variable))? {
                 return Ok(Some(token));
             }
         }
         let variable = "HF_TOKEN_PATH";
-        let path = self.path(variable)?.unwrap_or_else(|| hf_home.join("token"));
+        let path = match (self.path(variable)?, self.hf_home()) {
+            (Some(path), _) => path,
+            (None, Ok(home)) => home.join("token"),
+            // nobody's home holds no token
+            (None, Err(_)) => return Ok(None),
+        };
         match std::fs::read_to_string(&path) {
             Ok(text) => Token::new(&text, variable),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -294,6 +306,7 @@ impl Variables<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn from(variables: &[(&str, &str)]) -> Result<Settings> {
         let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
@@ -314,7 +327,9 @@ mod tests {
         assert_eq!(cache(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/new")]), Path::new("/new"));
         let homeless = Settings::from_variables(&|_| None, None).unwrap_err();
         assert!(homeless.to_string().contains("HF_HOME"), "{homeless}");
-        assert!(Settings::from_variables(&|name| (name == "HF_HOME").then(|| "/y".into()), None).is_ok());
+        for variable in ["HF_HOME", "HF_HUB_CACHE"] {
+            assert!(Settings::from_variables(&|name| (name == variable).then(|| "/y".into()), None).is_ok());
+        }
     }
 
     #[test]

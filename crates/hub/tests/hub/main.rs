@@ -24,7 +24,7 @@ struct Place {
 
 impl Place {
     fn new(repos: Vec<Repo>) -> Self {
-        Self::of(Server::new(repos))
+        Self::of(Server::new(repos, None))
     }
 
     fn of(server: Server) -> Self {

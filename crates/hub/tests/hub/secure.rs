@@ -24,7 +24,7 @@ fn secure(repo: &Repo) -> Option<Place> {
     let provider = Arc::new(rustls_graviola::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![certificate], key);
-    let mut place = Place::of(Server::secure(vec![repo.clone()], Arc::new(config.expect("a pair"))));
+    let mut place = Place::of(Server::new(vec![repo.clone()], Some(Arc::new(config.expect("a pair")))));
     let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub/certificates/authority.pem");
     place.settings.certificate_file = Some(authority);
     Some(place)

@@ -217,16 +217,8 @@ impl Answer {
 }
 
 impl Server {
-    pub(crate) fn new(repos: Vec<Repo>) -> Self {
-        Self::with(repos, None)
-    }
-
-    /// One that speaks TLS as `localhost`.
-    pub(crate) fn secure(repos: Vec<Repo>, tls: Arc<rustls::ServerConfig>) -> Self {
-        Self::with(repos, Some(tls))
-    }
-
-    fn with(repos: Vec<Repo>, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    /// With a configuration, it speaks TLS as `localhost`.
+    pub(crate) fn new(repos: Vec<Repo>, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let state = Arc::new(State { repos: Mutex::new(repos), ..State::default() });
         let [hub, store] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
