@@ -91,7 +91,7 @@ fn an_interrupted_answer_goes_on_where_it_stopped() {
     let question = [Message::user("Tell me a story about a brave fox.")];
     let whole = engine.chat(&question, &greedy(40)).unwrap().collect_all().unwrap();
 
-    let options = GenerateOptions { stop: Some(stop.clone()), ..greedy(40) };
+    let options = GenerateOptions { cancel: Some(stop.clone()), ..greedy(40) };
     let mut ids = Vec::new();
     for event in engine.chat(&question, &options).unwrap() {
         match event.unwrap() {

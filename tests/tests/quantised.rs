@@ -89,7 +89,7 @@ fn the_written_file_is_what_quantising_on_load_gives() {
     for name in ["bf16", "q8_0", "q4_k_m", "int4"] {
         let recipe: Recipe = name.parse().unwrap();
         let file = folder.path().join(format!("{name}.gguf"));
-        assert!(quantise(&Source::Demo, recipe, &file, &mut |_, _| true).unwrap());
+        assert!(quantise(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |_, _| true).unwrap());
         let mut written = Engine::builder().model(&file).setup(on(Device::Cpu)).build().unwrap();
         let mut loaded = demo(Setup { quant: Some(recipe), ..on(Device::Cpu) });
         let of = |engine: &mut Engine| logits(engine.model(), &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
@@ -109,7 +109,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let plain = path("bf16.gguf");
-    quantise(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut |_, _| true).unwrap();
+    quantise(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut Vec::new(), &mut |_, _| true).unwrap();
     let tensors = |file: &Path| -> Vec<_> {
         let checkpoint = Checkpoint::open(file).unwrap();
         let all = checkpoint.tensors().filter(|(name, ..)| !name.starts_with("rope_factors"));
@@ -122,7 +122,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
         let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
         let [of_folder, of_file] = sources.map(|source| {
             let out = path("out.gguf");
-            assert!(quantise(&source, recipe, &out, &mut |_, _| true).unwrap());
+            assert!(quantise(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
             let mut model = setup.load(&source.checkpoint().unwrap(), &mut |_| {}).unwrap().model;
             let logits = logits(&mut *model, &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
             let plan = setup.plan(&source.checkpoint().unwrap()).unwrap().0;
@@ -134,7 +134,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     for file in models() {
         let recipe: Recipe = "q4_k_m".parse().unwrap();
         let out = path("out.gguf");
-        quantise(&Source::Path(file.clone()), recipe, &out, &mut |_, _| true).unwrap();
+        quantise(&Source::Path(file.clone()), recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
         let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
         let plan = setup.plan(&Checkpoint::open(&file).unwrap()).unwrap().0;
         assert_eq!(tensors(&out).iter().map(|tensor| tensor.3).sum::<u64>(), plan.weights, "{}", file.display());
@@ -146,7 +146,7 @@ fn an_interrupted_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.gguf");
     let recipe = "q8_0".parse().unwrap();
-    assert!(!quantise(&Source::Demo, recipe, &file, &mut |done, total| done < total / 2).unwrap());
+    assert!(!quantise(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |done, total| done < total / 2).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -157,7 +157,7 @@ fn only_files_are_replaced_and_links_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let recipe = "q4_0".parse().unwrap();
-    let write = |out: &Path| quantise(&Source::Demo, recipe, out, &mut |_, _| true);
+    let write = |out: &Path| quantise(&Source::Demo, recipe, out, &mut Vec::new(), &mut |_, _| true);
     std::fs::write(path("file.gguf"), "old").unwrap();
     std::os::unix::fs::symlink(path("file.gguf"), path("link.gguf")).unwrap();
     assert!(write(&path("link.gguf")).unwrap());

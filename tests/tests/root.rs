@@ -4,6 +4,8 @@
 mod ahead;
 /// Damaged and unusual checkpoints: each ends as its list says.
 mod bad_safetensors;
+/// `config.json` in all the forms that programs and people give it.
+mod configs;
 /// Submits, dispatches and allocations of a decoded token.
 mod counters;
 /// The embedded demo model's published samples.

@@ -2,12 +2,12 @@
 
 use crate::gguf::{self, Metadata, Vocabulary};
 use crate::json::Object;
+use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
-use crate::shard::{Entry, Lent, Shard};
-use crate::{Config, Error, Result};
-use phi3_tensor::{Bytes, DType, Weight};
-use std::borrow::Cow;
-use std::collections::HashMap;
+use crate::shard::Lent;
+use crate::tensors::{Names, Tensors, dtype};
+use crate::{Config, Error, GenerationConfig, Result};
+use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,58 +16,53 @@ pub struct Checkpoint {
     config: Config,
     tensors: Tensors,
     gguf: Option<(Metadata, Vocabulary)>,
+    notes: Vec<String>,
 }
-
-/// What the weight files call tensors.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// The published names.
-    Published,
-    /// Those of GGUF.
-    Gguf,
-}
-
-/// The tensors of all weight files.
-pub(crate) struct Tensors {
-    files: Vec<Shard>,
-    /// Name in the file to file and entry.
-    places: HashMap<String, (usize, usize)>,
-    names: Names,
-}
-
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 impl Checkpoint {
-    /// Opens a GGUF file (of several shards, the first), or a folder that holds `config.json` and `model.safetensors`, or
-    /// `model.safetensors.index.json` and the shards that it names.
+    /// Opens what [`Location::find`] finds at `path`.
     pub fn open(path: &Path) -> Result<Self> {
-        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-        if !path.is_dir() && (named || path.is_file()) {
-            return Self::open_gguf(path);
-        }
-        let config = Config::read(&path.join("config.json"))?;
-        let paths = weight_files(path)?;
-        let files = paths.iter().map(|path| safetensors::open(path)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { config, tensors: Tensors::new(files, Names::Published)?, gguf: None })
+        Self::open_at(&Location::find(path)?)
     }
 
-    fn open_gguf(path: &Path) -> Result<Self> {
-        Self::of_gguf(gguf::open(path)?)
+    /// Opens a GGUF file (of several shards, the first), or a folder that holds `config.json` and `model.safetensors`, or
+    /// `model.safetensors.index.json` and the shards that it names.
+    pub fn open_at(location: &Location) -> Result<Self> {
+        let (root, weights) = match location {
+            Location::Gguf(path) => return Self::of_gguf(gguf::open(path)?),
+            Location::Folder { root, weights } => (root, weights),
+        };
+        if root.join("config.json").symlink_metadata().is_err() {
+            return Err(without_model(root));
+        }
+        let mut notes = Vec::new();
+        let json = Object::read(&root.join("config.json"), "a checkpoint folder holds config.json beside its weights")?;
+        let config = Config::of_json(&json, &mut notes)?;
+        let paths = match weights {
+            Some(file) => vec![file.clone()],
+            None => weight_files(root, &mut notes)?,
+        };
+        let files = paths.iter().map(|path| safetensors::open(path)).collect::<Result<Vec<_>>>()?;
+        let tensors = Tensors::new(files, Names::Published, &mut notes)?;
+        Self { config, tensors, gguf: None, notes }.with_head()
     }
 
     fn of_gguf(gguf: gguf::Gguf) -> Result<Self> {
         let gguf::Gguf { metadata, vocabulary, shards } = gguf;
-        let tensors = Tensors::new(shards, Names::Gguf)?;
-        let config = gguf::config(&metadata, &vocabulary, &tensors)?;
-        Ok(Self { config, tensors, gguf: Some((metadata, vocabulary)) })
+        let mut notes = Vec::new();
+        let tensors = Tensors::new(shards, Names::Gguf, &mut notes)?;
+        let config = gguf::config(&metadata, &vocabulary, &tensors, &mut notes)?;
+        Ok(Self { config, tensors, gguf: Some((metadata, vocabulary)), notes })
     }
 
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
     pub fn from_memory(name: &str, config: &str, weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
-        let config = Config::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
+        let mut notes = Vec::new();
+        let json = Object::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
+        let config = Config::of_json(&json, &mut notes)?;
         let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(Lent(weights)))?;
-        Ok(Self { config, tensors: Tensors::new(vec![file], Names::Published)?, gguf: None })
+        let tensors = Tensors::new(vec![file], Names::Published, &mut notes)?;
+        Self { config, tensors, gguf: None, notes }.with_head()
     }
 
     /// A checkpoint in memory: the bytes of one GGUF file, which must be the model's only one; `name` is for messages.
@@ -75,9 +70,50 @@ impl Checkpoint {
         Self::of_gguf(gguf::from_memory(Path::new(name), Arc::new(Lent(bytes)))?)
     }
 
+    /// Decides whether embedding and head are one matrix, as transformers 5 does: where `config.json` ties them, the file
+    /// need hold only one of the two, and a head of other values is used as it is.
+    fn with_head(mut self) -> Result<Self> {
+        let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
+        let tensors = &mut self.tensors;
+        match (self.config.tie_word_embeddings, tensors.has(embedding), tensors.has(head)) {
+            (true, false, true) => tensors.alias(embedding, head),
+            (true, true, true) if !tensors.same([embedding, head], rows, cols)? => {
+                self.config.tie_word_embeddings = false;
+                self.notes.push(format!(
+                    "{head} is used as it is: it differs from the embedding, though tie_word_embeddings is true"
+                ));
+            }
+            (false, true, false) => {
+                let message = "is missing, and tie_word_embeddings is not true".into();
+                let hint = "the download may be incomplete; where the embedding is the head, config.json must say \
+                    \"tie_word_embeddings\": true";
+                let path = tensors.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
+                return Err(Error::Tensor { path, tensor: head.into(), message, hint });
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+
     /// What the decoder computes.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Stop tokens and sampling defaults of a GGUF file; `None` for other checkpoints, which have a file of their own for
+    /// them. Adds to `notes` what is not followed.
+    ///
+    /// # Errors
+    /// A key is of the wrong type or out of range.
+    pub fn generation(&self, notes: &mut Vec<String>) -> Result<Option<GenerationConfig>> {
+        let metadata = self.gguf.as_ref().map(|(metadata, _)| metadata);
+        metadata.map(|metadata| GenerationConfig::of_gguf(metadata, &self.config, notes)).transpose()
     }
 
     /// The metadata of a GGUF file; other checkpoints keep theirs in files of their own.
@@ -128,117 +164,17 @@ impl Checkpoint {
     }
 }
 
-/// The type of a name in a weight file, where the engine has it.
-fn dtype(name: &str) -> Option<DType> {
-    DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
-}
-
-impl Tensors {
-    fn new(files: Vec<Shard>, names: Names) -> Result<Self> {
-        let mut places = HashMap::new();
-        for (i, file) in files.iter().enumerate() {
-            for (j, entry) in file.entries.iter().enumerate() {
-                if let Some((first, _)) = places.insert(entry.name.clone(), (i, j)) {
-                    return Err(Error::Tensor {
-                        path: file.path.clone(),
-                        tensor: entry.name.clone(),
-                        message: format!("stands in {} too", files[first].path.display()),
-                        hint: "every tensor belongs in one shard; fetch the checkpoint again",
-                    });
-                }
-            }
-        }
-        Ok(Self { files, places, names })
-    }
-
-    /// Whether there is a tensor of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.places.contains_key(self.name(name).as_ref())
-    }
-
-    fn name<'a>(&self, published: &'a str) -> Cow<'a, str> {
-        match self.names {
-            Names::Published => Cow::Borrowed(published),
-            Names::Gguf => Cow::Owned(gguf::translate(published)),
-        }
-    }
-
-    fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let (file, entry, dtype) = self.find(name, &[rows, cols])?;
-        let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
-            .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
-        Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
-    }
-
-    /// A vector, widened to f32.
-    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let (file, entry, dtype) = self.find(name, &[len])?;
-        let mut values = vec![0.0; len];
-        dtype.widen(&file.bytes.bytes()[entry.range.clone()], &mut values);
-        Ok(values)
-    }
-
-    /// An error about a tensor.
-    pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
-        let name = self.name(name);
-        let file = self.places.get(name.as_ref()).map_or(0, |&(file, _)| file);
-        match self.files.get(file) {
-            Some(file) => self.wrong_in(file, &name, message),
-            None => Error::Tensor { path: PathBuf::new(), tensor: name.into_owned(), message, hint: "no weights" },
-        }
-    }
-
-    fn wrong_in(&self, file: &Shard, name: &str, message: String) -> Error {
-        let hint = match self.names {
-            Names::Published => "config.json and the weights may be of different models",
-            Names::Gguf => "the metadata and the weights may be of different models, or the file is damaged",
-        };
-        Error::Tensor { path: file.path.clone(), tensor: name.to_owned(), message, hint }
-    }
-
-    fn find(&self, published: &str, shape: &[usize]) -> Result<(&Shard, &Entry, DType)> {
-        let name = self.name(published);
-        let Some(&(file, entry)) = self.places.get(name.as_ref()) else {
-            let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
-            let more =
-                if self.files.len() > 1 { format!(" in all {} shards", self.files.len()) } else { String::new() };
-            let hint = match self.names {
-                Names::Published => "the download may be incomplete, or config.json of another model",
-                Names::Gguf => "the file may be incomplete, or of another kind of model than it says",
-            };
-            let message = format!("is missing{more}, expected with shape {shape:?}");
-            return Err(Error::Tensor { path, tensor: name.into_owned(), message, hint });
-        };
-        let file = &self.files[file];
-        let entry = &file.entries[entry];
-        if entry.shape != shape {
-            return Err(self.wrong_in(file, &name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
-        }
-        let Some(dtype) = dtype(entry.dtype) else {
-            let expected = match self.names {
-                Names::Published => "F32, F16 or BF16",
-                Names::Gguf => "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
-            };
-            let message = format!("dtype: expected {expected}, found {} (type not supported)", entry.dtype);
-            return Err(self.wrong_in(file, &name, message));
-        };
-        Ok((file, entry, dtype))
-    }
-}
-
-/// The weight files of a folder: the single file where there is one, else the shards of the index.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The weight files of a folder: the single file where there is one, else the shards of the index, else what else there is.
+fn weight_files(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> {
     let single = folder.join(SINGLE);
     if single.symlink_metadata().is_ok() {
         return Ok(vec![single]);
     }
     let index = folder.join(INDEX);
     if index.symlink_metadata().is_err() {
-        return Err(Error::Read {
-            path: folder.to_owned(),
-            message: format!("no weights: neither {SINGLE} nor {INDEX} was found"),
-            hint: "--model takes a folder with config.json and safetensors weights",
-        });
+        let (files, note) = unnamed_weights(folder).ok_or_else(|| without_model(folder))?;
+        notes.push(note);
+        return Ok(files);
     }
     let index = Object::read(&index, "the index names the shards of the checkpoint")?;
     let Some(map) = index.object("weight_map")? else {

@@ -1,8 +1,10 @@
 //! One description for every member of the family, from `config.json`.
 
+mod rope;
+
+use crate::Result;
 use crate::json::Object;
-use crate::rope::{LongRope, Rope};
-use crate::{Error, Result};
+use crate::rope::Rope;
 use phi3_tensor::Heads;
 use std::path::Path;
 
@@ -45,24 +47,26 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json` of a checkpoint folder.
+    /// Reads `config.json` of a checkpoint folder. What it says and is not followed is told by
+    /// [`Checkpoint::notes`](crate::Checkpoint::notes).
     pub fn read(path: &Path) -> Result<Self> {
         let hint = "a checkpoint folder holds config.json beside its weights";
-        Self::from_object(&Object::read(path, hint)?)
+        Self::of_json(&Object::read(path, hint)?, &mut Vec::new())
     }
 
     /// Parses the text of a `config.json`; `path` is for messages.
     pub fn parse(path: &Path, json: &[u8]) -> Result<Self> {
-        Self::from_object(&Object::parse(path, json)?)
+        Self::of_json(&Object::parse(path, json)?, &mut Vec::new())
     }
 
-    fn from_object(json: &Object) -> Result<Self> {
+    /// Adds to `notes` what is not followed, or is read otherwise than it stands there.
+    pub(crate) fn of_json(json: &Object, notes: &mut Vec<String>) -> Result<Self> {
         architecture(json)?;
         refuse_unknown(json)?;
         let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
         let heads = heads(json, hidden_size)?;
         let max_position_embeddings = json.integer("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(4096);
-        let (rope, rotary_dim) = rope(json, heads.head_dim, max_position_embeddings)?;
+        let (rope, rotary_dim) = rope::read(json, heads.head_dim, max_position_embeddings, notes)?;
         let vocab_size = json.required("vocab_size", 1..=limits::VOCABULARY)?;
         let eps = json.positive("rms_norm_eps")?.unwrap_or(1e-5) as f32;
         if !eps.is_normal() {
@@ -168,75 +172,6 @@ fn heads(json: &Object, hidden_size: usize) -> Result<Heads> {
         return Err(json.bad("num_attention_heads", expected, "dimensions of a head are rotated in pairs"));
     }
     Ok(Heads { heads, kv_heads, head_dim, rotary_dim: head_dim })
-}
-
-/// Rotary embedding and the number of rotated dimensions. Newer files have all of it in `rope_parameters`.
-fn rope(json: &Object, head_dim: usize, max_positions: usize) -> Result<(Rope, usize)> {
-    let newer = json.object("rope_parameters")?;
-    let scaling = match json.object("rope_scaling")? {
-        Some(scaling) => Some(scaling),
-        None => json.object("rope_parameters")?,
-    };
-    let near = newer.as_ref().unwrap_or(json);
-    let number = |field| Ok::<_, Error>(near.positive(field)?.or(json.positive(field)?));
-
-    let factor = number("partial_rotary_factor")?.unwrap_or(1.0);
-    let rotary_dim = (head_dim as f64 * factor) as usize;
-    if factor > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
-        let owner = if json.get("partial_rotary_factor").is_some() { json } else { near };
-        let expected = format!("a share of the head ({head_dim}) that leaves an even number of dimensions");
-        return Err(owner.bad("partial_rotary_factor", expected, "dimensions of a head are rotated in pairs"));
-    }
-    let theta = number("rope_theta")?.unwrap_or(10000.0) as f32;
-    let long = match scaling {
-        Some(scaling) => long_rope(json, &scaling, rotary_dim, max_positions)?,
-        None => None,
-    };
-    Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
-}
-
-fn long_rope(json: &Object, scaling: &Object, rotary_dim: usize, max_positions: usize) -> Result<Option<LongRope>> {
-    let kind = scaling.string("rope_type")?.or(scaling.string("type")?);
-    match kind {
-        Some("su" | "longrope") => {}
-        Some("default") => return Ok(None),
-        _ => {
-            let field = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
-            return Err(scaling.bad(field, "\"longrope\", \"su\" or \"default\"", "other kinds are not implemented"));
-        }
-    }
-    const KNOWN: [&str; 10] = [
-        "rope_type",
-        "type",
-        "short_factor",
-        "long_factor",
-        "factor",
-        "attention_factor",
-        "original_max_position_embeddings",
-        "rope_theta",
-        "partial_rotary_factor",
-        "max_position_embeddings",
-    ];
-    if let Some(unknown) = scaling.names().find(|name| !KNOWN.contains(name)) {
-        return Err(scaling.bad(unknown, "nothing: this field is not understood", "it may change the result"));
-    }
-    let field = "original_max_position_embeddings";
-    let owner = if scaling.get(field).is_some() { scaling } else { json };
-    let original = owner.required(field, 1..=limits::POSITIONS)?;
-    let scale = match scaling.positive("attention_factor")? {
-        Some(scale) => scale,
-        None if max_positions <= original => 1.0,
-        None if original == 1 => {
-            return Err(owner.bad(field, "more than 1", "the attention factor divides by its logarithm"));
-        }
-        None => (1.0 + (max_positions as f64 / original as f64).ln() / (original as f64).ln()).sqrt(),
-    };
-    Ok(Some(LongRope {
-        short_factor: scaling.factors("short_factor", rotary_dim / 2)?,
-        long_factor: scaling.factors("long_factor", rotary_dim / 2)?,
-        original_max_position_embeddings: original,
-        attention_factor: scale as f32,
-    }))
 }
 
 /// One token id or a list of them.

@@ -36,12 +36,27 @@ pub enum Error {
     },
 
     /// A file is not the JSON that it should be.
-    #[error("{}: not valid JSON: {message}; hint: the file may be incomplete, fetch it again", path.display())]
+    #[error("{}: not valid JSON: {message}; hint: {hint}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the parser said, with line and column.
         message: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
+    /// A file or folder holds something else than was expected.
+    #[error("{}: expected {expected}, found {found}; hint: {hint}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What would be right.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+        /// What to do about it.
+        hint: &'static str,
     },
 
     /// A field of a JSON file or a key of a GGUF file is missing, of the wrong kind, or out of range.
@@ -125,7 +140,11 @@ impl Error {
     }
 
     pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
-        Self::Json { path: path.to_owned(), message: error.to_string() }
+        let hint = match error.is_eof() {
+            true => "the file may be incomplete, fetch it again",
+            false => "the file may have been edited or damaged: look at that line",
+        };
+        Self::Json { path: path.to_owned(), message: error.to_string(), hint }
     }
 }
 

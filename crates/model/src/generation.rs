@@ -1,8 +1,10 @@
 //! `generation_config.json`: where a text ends, and how the model's makers sample.
 
 use crate::config::token_ids;
+use crate::gguf::{Metadata, MetadataList, MetadataValue};
 use crate::json::Object;
 use crate::{Config, Result};
+use serde_json::Value;
 use std::path::Path;
 
 /// The fields of `generation_config.json` that an engine follows. Absent fields are `None`.
@@ -24,20 +26,75 @@ pub struct GenerationConfig {
     pub min_p: Option<f64>,
     /// Divides the logits of tokens that stand in the text.
     pub repetition_penalty: Option<f64>,
+    /// Texts that end an answer.
+    pub stop_strings: Vec<String>,
+}
+
+/// Special tokens that end a turn in one or another Phi model, whatever `eos_token_id` says.
+pub const TURN_ENDS: [&str; 3] = ["<|end|>", "<|endoftext|>", "<|im_end|>"];
+
+/// Whether a value of a field changes nothing.
+type Neutral = fn(&Value) -> bool;
+
+/// Fields that change what transformers generates and are not followed.
+const NOT_FOLLOWED: [(&str, Neutral); 21] = [
+    ("num_beams", is_one),
+    ("num_beam_groups", is_one),
+    ("no_repeat_ngram_size", is_zero),
+    ("encoder_no_repeat_ngram_size", is_zero),
+    ("encoder_repetition_penalty", is_one),
+    ("diversity_penalty", is_zero),
+    ("typical_p", is_one),
+    ("epsilon_cutoff", is_zero),
+    ("eta_cutoff", is_zero),
+    ("top_h", never),
+    ("penalty_alpha", never),
+    ("guidance_scale", is_one),
+    ("min_length", is_zero),
+    ("min_new_tokens", is_zero),
+    ("bad_words_ids", never),
+    ("sequence_bias", never),
+    ("suppress_tokens", never),
+    ("begin_suppress_tokens", never),
+    ("forced_bos_token_id", never),
+    ("forced_eos_token_id", never),
+    ("exponential_decay_length_penalty", never),
+];
+
+/// The same in a GGUF file (`general.sampling.*`, of which llama.cpp's programs take defaults).
+const KEYS_NOT_FOLLOWED: [(&str, f32); 5] = [
+    ("xtc_probability", 0.0),
+    ("penalty_freq", 0.0),
+    ("penalty_present", 0.0),
+    ("dry_multiplier", 0.0),
+    ("mirostat", 0.0),
+];
+
+fn is_zero(value: &Value) -> bool {
+    value.as_f64() == Some(0.0)
+}
+
+fn is_one(value: &Value) -> bool {
+    value.as_f64() == Some(1.0)
+}
+
+fn never(_: &Value) -> bool {
+    false
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json`; where there is none, only the stop tokens of `config` are known.
-    pub fn read(path: &Path, config: &Config) -> Result<Self> {
+    /// Reads `generation_config.json`; where there is none, only the stop tokens of `config` are known. Adds to `notes` what
+    /// is not followed.
+    pub fn read(path: &Path, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
         if path.symlink_metadata().is_err() {
             return Ok(Self::of(config));
         }
-        Self::from_object(&Object::read(path, "the file is optional")?, config)
+        Self::from_object(&Object::read(path, "the file is optional")?, config, notes)
     }
 
-    /// Parses the text of a `generation_config.json`; `path` is for messages.
-    pub fn parse(path: &Path, json: &[u8], config: &Config) -> Result<Self> {
-        Self::from_object(&Object::parse(path, json)?, config)
+    /// Parses the text of a `generation_config.json`; `path` is for messages, `notes` as in [`GenerationConfig::read`].
+    pub fn parse(path: &Path, json: &[u8], config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+        Self::from_object(&Object::parse(path, json)?, config, notes)
     }
 
     /// What a checkpoint without that file says: only where a text begins and ends.
@@ -45,17 +102,86 @@ impl GenerationConfig {
         Self { eos_token_id: config.eos_token_id.clone(), bos_token_id: config.bos_token_id, ..Self::default() }
     }
 
-    fn from_object(json: &Object, config: &Config) -> Result<Self> {
+    /// What a GGUF file says: its stop tokens, and the keys `general.sampling.*` that llama.cpp's converter writes from
+    /// `generation_config.json`. Adds to `notes` what is not followed.
+    pub(crate) fn of_gguf(metadata: &Metadata, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+        let key = |name: &str| format!("general.sampling.{name}");
+        for (name, neutral) in KEYS_NOT_FOLLOWED {
+            let key = key(name);
+            if metadata.amount(&key)?.is_some_and(|value| value != neutral) {
+                notes.push(format!("{}: {key}: sampling by it is not implemented", metadata.path().display()));
+            }
+        }
+        let (penalty, last) = (key("penalty_repeat"), key("penalty_last_n"));
+        let repetition_penalty = metadata.positive(&penalty)?;
+        if repetition_penalty.is_some_and(|penalty| penalty != 1.0) && metadata.whole(&last)?.is_some_and(|n| n >= 0) {
+            notes.push(format!("{}: {last}: the penalty is of the whole text", metadata.path().display()));
+        }
+        let number = |name: &str| Ok::<_, crate::Error>(metadata.amount(&key(name))?.map(f64::from));
+        let top_k = metadata.whole(&key("top_k"))?;
+        let (top_p, min_p) = (number("top_p")?, number("min_p")?);
+        if top_p == Some(0.0) {
+            return Err(metadata.bad(&key("top_p"), "a number above 0", "1 keeps all tokens"));
+        }
+        if min_p.is_some_and(|share| share > 1.0) {
+            return Err(metadata.bad(&key("min_p"), "a number from 0 to 1", "0 keeps all tokens"));
+        }
+        Ok(Self {
+            temperature: number("temp")?,
+            // llama.cpp: 0 or less keeps all
+            top_k: top_k.map(|k| usize::try_from(k).unwrap_or(0)),
+            // llama.cpp: 1 or more keeps all
+            top_p: top_p.map(|share| share.min(1.0)),
+            min_p,
+            repetition_penalty: repetition_penalty.map(f64::from),
+            ..Self::of(config)
+        })
+    }
+
+    /// The keys of a GGUF file that say how this samples; a greedy choice is written as a temperature of 0. Adds to `notes`
+    /// what the format cannot hold.
+    pub fn to_metadata(&self, notes: &mut Vec<String>) -> MetadataList {
+        let key = |name: &str| format!("general.sampling.{name}");
+        let float = |name: &str, value: Option<f64>| Some((key(name), MetadataValue::F32(value? as f32)));
+        if !self.stop_strings.is_empty() {
+            notes.push("stop_strings of generation_config.json: GGUF has no key for them".into());
+        }
+        let greedy = self.do_sample == Some(false);
+        let drawn = |value: Option<f64>| value.filter(|_| !greedy);
+        let top_k = self.top_k.filter(|_| !greedy).map(|k| i32::try_from(k).unwrap_or(i32::MAX));
+        [
+            float("temp", if greedy { Some(0.0) } else { self.temperature }),
+            top_k.map(|k| (key("top_k"), MetadataValue::I32(k))),
+            float("top_p", drawn(self.top_p)),
+            float("min_p", drawn(self.min_p)),
+            float("penalty_repeat", self.repetition_penalty),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn from_object(json: &Object, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
         let stops = token_ids(json, "eos_token_id")?;
+        for (field, neutral) in NOT_FOLLOWED {
+            if json.get(field).is_some_and(|value| !neutral(value)) {
+                notes.push(json.note(field, "is not followed: it is not implemented"));
+            }
+        }
+        let top_p = json.share("top_p")?;
+        if top_p == Some(0.0) {
+            return Err(json.bad("top_p", "a number above 0 and at most 1", "1 keeps all tokens"));
+        }
         Ok(Self {
             eos_token_id: if stops.is_empty() { config.eos_token_id.clone() } else { stops },
             bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
             do_sample: json.boolean("do_sample")?,
             temperature: json.number("temperature")?,
             top_k: json.integer("top_k", 0..=usize::MAX)?,
-            top_p: json.number("top_p")?,
-            min_p: json.number("min_p")?,
+            top_p,
+            min_p: json.share("min_p")?,
             repetition_penalty: json.positive("repetition_penalty")?,
+            stop_strings: json.strings("stop_strings")?,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! Fields of a JSON object, each read with a typed error.
 
+use crate::sniff::sniff;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,72 @@ const MAX_BYTES: usize = 16 << 20;
 
 const HINT: &str = "compare the file with the published one";
 
+/// JSON as people's programs write it, made into JSON as the standard has it: without a byte order mark, in UTF-8 where it is
+/// UTF-16, and with Python's `NaN`, `Infinity` and `-Infinity` as strings, so that they are read past where nothing needs
+/// them, and named where a number is needed.
+///
+/// # Errors
+/// The bytes are recognised as something else than JSON, such as a Git LFS pointer or a web page.
+pub fn json_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+    let text = match bytes {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
+        [0xFF, 0xFE, rest @ ..] => utf_16(path, rest, u16::from_le_bytes)?,
+        [0xFE, 0xFF, rest @ ..] => utf_16(path, rest, u16::from_be_bytes)?,
+        // JSON begins with an ASCII character
+        [first, 0, ..] if *first != 0 => utf_16(path, bytes, u16::from_le_bytes)?,
+        [0, first, ..] if *first != 0 => utf_16(path, bytes, u16::from_be_bytes)?,
+        _ => Cow::Borrowed(bytes),
+    };
+    let begins_as_json = text
+        .iter()
+        .find(|byte| !byte.is_ascii_whitespace())
+        .is_none_or(|&byte| matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b'n' | b't' | b'f' | b'N' | b'I'));
+    if !begins_as_json && let Some(found) = sniff(&text) {
+        return Err(found.error(path, "JSON"));
+    }
+    Ok(match standard_numbers(&text) {
+        Some(rewritten) => Cow::Owned(rewritten),
+        None => text,
+    })
+}
+
+fn utf_16<'a>(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'a, [u8]>> {
+    let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+    match String::from_utf16(&units) {
+        Ok(text) if bytes.len().is_multiple_of(2) => Ok(Cow::Owned(text.into_bytes())),
+        _ => Err(Error::Json {
+            path: path.to_owned(),
+            message: "it begins as UTF-16, but is not valid in that encoding".into(),
+            hint: "save the file as UTF-8",
+        }),
+    }
+}
+
+/// Puts Python's three numbers that JSON does not have into quotation marks; `None` where there are none.
+fn standard_numbers(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
+    let mut in_string = false;
+    while at < text.len() {
+        match text[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'N' | b'I' | b'-' if !in_string => {
+                let names = ["NaN", "Infinity", "-Infinity"];
+                if let Some(name) = names.into_iter().find(|name| text[at..].starts_with(name.as_bytes())) {
+                    out.extend_from_slice(&text[copied..at]);
+                    out.extend(format!("\"{name}\"").bytes());
+                    at += name.len();
+                    copied = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    (copied > 0).then(|| [&out, &text[copied..]].concat())
+}
+
 impl Object {
     /// Reads a file that must hold one JSON object.
     pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Self> {
@@ -40,14 +108,16 @@ impl Object {
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             let message = format!("the file has {} bytes, at most {MAX_BYTES} expected", bytes.len());
-            return Err(Error::Json { path: path.to_owned(), message });
+            return Err(Error::Json { path: path.to_owned(), message, hint: HINT });
         }
-        let value: Value = serde_json::from_slice(bytes).map_err(|e| Error::json(path, &e))?;
+        let bytes = json_text(path, bytes)?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::json(path, &e))?;
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), within: String::new(), map }),
             other => Err(Error::Json {
                 path: path.to_owned(),
                 message: format!("expected a JSON object, found {}", shown(&other)),
+                hint: HINT,
             }),
         }
     }
@@ -75,6 +145,11 @@ impl Object {
             found: self.map.get(field).map_or("nothing: the field is missing".into(), shown),
             hint,
         }
+    }
+
+    /// A sentence about a field that is no error.
+    pub(crate) fn note(&self, field: &str, text: &str) -> String {
+        format!("{}: {}{field}: {text}", self.path.display(), self.within)
     }
 
     /// An object inside this one; `None` where absent or null.
@@ -121,6 +196,14 @@ impl Object {
         }
     }
 
+    /// A number from 0 to 1; `None` where absent or null.
+    pub(crate) fn share(&self, field: &str) -> Result<Option<f64>> {
+        match self.number(field)? {
+            Some(n) if n > 1.0 => Err(self.bad(field, "a number from 0 to 1", HINT)),
+            share => Ok(share),
+        }
+    }
+
     /// True or false; `None` where absent or null.
     pub(crate) fn boolean(&self, field: &str) -> Result<Option<bool>> {
         match self.get(field) {
@@ -137,6 +220,17 @@ impl Object {
             Some(Value::String(s)) => Ok(Some(s)),
             Some(_) => Err(self.bad(field, "a string", HINT)),
         }
+    }
+
+    /// A string or a list of strings; none where absent or null.
+    pub(crate) fn strings(&self, field: &str) -> Result<Vec<String>> {
+        let strings = match self.get(field) {
+            None => Some(Vec::new()),
+            Some(Value::String(one)) => Some(vec![one.clone()]),
+            Some(Value::Array(list)) => list.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+            Some(_) => None,
+        };
+        strings.ok_or_else(|| self.bad(field, "a string or a list of strings", HINT))
     }
 
     /// A list of `len` finite numbers greater than zero.
@@ -158,5 +252,57 @@ impl Object {
             .map(|v| v.as_f64().map(|v| v as f32).filter(|v| v.is_finite() && *v > 0.0))
             .collect::<Option<_>>()
             .ok_or_else(|| self.bad(field, expected(), HINT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(bytes: &[u8]) -> std::result::Result<Option<f64>, String> {
+        let object = Object::parse(Path::new("c.json"), bytes).map_err(|e| e.to_string())?;
+        object.positive("x").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn marks_and_encodings_of_other_programs_are_read() {
+        let json = "{\"x\": 2.5, \"é\": \"\\\\\"}";
+        let units: Vec<u16> = json.encode_utf16().collect();
+        let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for bytes in [
+            json.as_bytes().to_vec(),
+            [b"\xEF\xBB\xBF", json.as_bytes()].concat(),
+            [b"\xFF\xFE", &little[..]].concat(),
+            [b"\xFE\xFF", &big[..]].concat(),
+            little.clone(),
+            big,
+        ] {
+            assert_eq!(field(&bytes), Ok(Some(2.5)), "{bytes:?}");
+        }
+        let cut = field(&[b"\xFF\xFE", &little[..little.len() - 1]].concat()).unwrap_err();
+        assert!(cut.contains("UTF-16"), "{cut}");
+    }
+
+    #[test]
+    fn python_s_numbers_are_read_past_or_named() {
+        let beside = br#"{"a": NaN, "b": [Infinity, -Infinity], "c": "NaN \\", "d": "\"NaN", "x": -1e-3}"#;
+        assert!(field(beside).unwrap_err().contains("found -0.001"));
+        assert_eq!(field(br#"{"NaN": NaN,"x":1}"#), Ok(Some(1.0)));
+        for name in ["NaN", "Infinity", "-Infinity"] {
+            let said = field(format!("{{\"x\": {name}}}").as_bytes()).unwrap_err();
+            assert!(said.contains("x: expected a number") && said.contains(name), "{said}");
+        }
+        assert!(field(b"{\"x\": Nothing}").is_err());
+    }
+
+    #[test]
+    fn what_is_no_json_is_told() {
+        let page = field(b"\n<!DOCTYPE html>\n<html>").unwrap_err();
+        assert!(page.contains("expected JSON, found a web page"), "{page}");
+        let pointer = field(b"version https://git-lfs.github.com/spec/v1\nsize 7\n").unwrap_err();
+        assert!(pointer.contains("git lfs pull"), "{pointer}");
+        assert!(field(b"{\"x\": 1").unwrap_err().contains("incomplete"));
+        assert!(!field(b"{\"x\": 1,,}").unwrap_err().contains("incomplete"));
     }
 }

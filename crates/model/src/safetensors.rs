@@ -1,6 +1,7 @@
 //! The front end of a safetensors file: a checked header over a memory map.
 
 use crate::shard::{Entry, Shard, Shared, map, no_overlap};
+use crate::sniff::sniff;
 use crate::{Error, Result};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::Value;
@@ -61,6 +62,9 @@ pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
     };
     let length = u64::from_le_bytes(*length);
     if length > rest.len() as u64 || length > MAX_HEADER {
+        if let Some(found) = sniff(data) {
+            return Err(found.error(path, "a safetensors file"));
+        }
         let message = format!("its length field says {length} bytes, the file has {} after it", rest.len());
         return Err(header(message));
     }

@@ -5,8 +5,8 @@ use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::{Error, Result};
-use phi3_model::gguf::Vocabulary;
-use phi3_model::{Checkpoint, Config, GenerationConfig, Model, RopePolicy, Sequence};
+use phi3_model::gguf::{Metadata, Vocabulary};
+use phi3_model::{Checkpoint, Config, GenerationConfig, Location, Model, RopePolicy, Sequence, TURN_ENDS};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// Where a model comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The tiny model inside this library.
-    #[default]
+    /// The tiny model inside this library (feature `demo`).
+    #[cfg(feature = "demo")]
     Demo,
-    /// A folder in the layout of a published checkpoint, or a GGUF file.
+    /// What [`Location::find`] takes: a folder in the layout of a published checkpoint, a GGUF file, or what leads to one.
     Path(PathBuf),
 }
 
@@ -27,6 +27,7 @@ impl Source {
     /// Opens the checkpoint; the weights are not read yet.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         Ok(match self {
+            #[cfg(feature = "demo")]
             Self::Demo => Checkpoint::from_memory(phi3_demo::NAME, phi3_demo::CONFIG, phi3_demo::weights())?,
             Self::Path(path) => Checkpoint::open(path)?,
         })
@@ -34,82 +35,140 @@ impl Source {
 
     /// The tokenizer, where the source has one.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        Ok(match self {
-            Self::Demo => Some(Tokenizer::from_bytes(
-                format!("{}/tokenizer.json", phi3_demo::NAME),
-                phi3_demo::TOKENIZER.as_bytes(),
-            )?),
-            Self::Path(path) => match self.vocabulary()? {
-                Some(vocabulary) => Some(Tokenizer::from_gguf(&vocabulary)?),
-                None => {
-                    let file = path.join("tokenizer.json");
-                    if file.symlink_metadata().is_ok() { Some(Tokenizer::from_file(file)?) } else { None }
-                }
-            },
-        })
+        self.tokenizer_of(&self.files()?)
     }
 
     /// The chat template.
     pub fn template(&self) -> Result<ChatTemplate> {
-        Ok(match self {
-            Self::Demo => ChatTemplate::from_config(
-                format!("{}/tokenizer_config.json", phi3_demo::NAME),
-                phi3_demo::TOKENIZER_CONFIG,
-            )?,
-            Self::Path(path) => match self.vocabulary()? {
-                Some(vocabulary) => ChatTemplate::from_gguf(&vocabulary)?,
-                None => ChatTemplate::from_checkpoint(path)?,
-            },
-        })
+        self.template_of(&self.files()?)
     }
 
-    /// The tokenizer's data of a GGUF file; `None` for other sources.
-    pub fn vocabulary(&self) -> Result<Option<Vocabulary>> {
-        match self {
-            Self::Path(path) if path.is_file() => Ok(Checkpoint::open(path)?.vocabulary().cloned()),
-            _ => Ok(None),
+    /// Stop tokens and sampling defaults of an opened checkpoint. Adds to `notes` what is not followed.
+    pub fn generation(&self, checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<GenerationConfig> {
+        if let Some(generation) = checkpoint.generation(notes)? {
+            return Ok(generation);
         }
+        let (file, config) = ("generation_config.json", checkpoint.config());
+        Ok(match self.files()? {
+            Files::Folder(root) => GenerationConfig::read(&root.join(file), config, notes)?,
+            Files::Gguf(_) => GenerationConfig::of(config),
+            #[cfg(feature = "demo")]
+            Files::Demo => {
+                let path = Path::new(phi3_demo::NAME).join(file);
+                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), config, notes)?
+            }
+        })
     }
 
-    pub(crate) fn generation(&self, config: &Config) -> Result<GenerationConfig> {
-        let file = "generation_config.json";
-        Ok(match self {
-            Self::Demo => {
-                let path = Path::new(phi3_demo::NAME).join(file);
-                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), config)?
+    /// The text of `tokenizer.json`; `None` where there is none.
+    pub(crate) fn tokenizer_json(&self) -> Result<Option<String>> {
+        match self.files()? {
+            #[cfg(feature = "demo")]
+            Files::Demo => Ok(Some(phi3_demo::TOKENIZER.to_owned())),
+            Files::Gguf(_) => Ok(None),
+            Files::Folder(root) => {
+                let path = root.join("tokenizer.json");
+                if path.symlink_metadata().is_err() {
+                    return Ok(None);
+                }
+                let hint = "the tokenizer's files stand beside the weights";
+                let fail = |e: std::io::Error| Error::File {
+                    action: "read",
+                    path: path.clone(),
+                    message: e.to_string(),
+                    hint,
+                };
+                std::fs::read_to_string(&path).map(Some).map_err(fail)
             }
-            Self::Path(path) => GenerationConfig::read(&path.join(file), config)?,
-        })
+        }
     }
 
     /// The path for messages.
     pub fn path(&self) -> &Path {
         match self {
+            #[cfg(feature = "demo")]
             Self::Demo => Path::new(phi3_demo::NAME),
             Self::Path(path) => path,
         }
     }
+
+    /// The source's files, with those of an opened checkpoint where there is one.
+    fn files_of(&self, checkpoint: &Checkpoint) -> Result<Files> {
+        match checkpoint.vocabulary() {
+            Some(vocabulary) => Ok(Files::Gguf(Box::new(vocabulary.clone()))),
+            None => self.files(),
+        }
+    }
+
+    fn files(&self) -> Result<Files> {
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo => Ok(Files::Demo),
+            Self::Path(path) => Ok(match Location::find(path)? {
+                Location::Folder { root, .. } => Files::Folder(root),
+                Location::Gguf(file) => Files::Gguf(Box::new(Vocabulary::read(&Metadata::open(&file)?)?)),
+            }),
+        }
+    }
+
+    fn tokenizer_of(&self, files: &Files) -> Result<Option<Tokenizer>> {
+        Ok(match files {
+            #[cfg(feature = "demo")]
+            Files::Demo => Some(Tokenizer::from_bytes(
+                format!("{}/tokenizer.json", phi3_demo::NAME),
+                phi3_demo::TOKENIZER.as_bytes(),
+            )?),
+            Files::Gguf(vocabulary) => Some(Tokenizer::from_gguf(vocabulary)?),
+            Files::Folder(root) => {
+                let file = root.join("tokenizer.json");
+                if file.symlink_metadata().is_ok() { Some(Tokenizer::from_file(file)?) } else { None }
+            }
+        })
+    }
+
+    fn template_of(&self, files: &Files) -> Result<ChatTemplate> {
+        Ok(match files {
+            #[cfg(feature = "demo")]
+            Files::Demo => ChatTemplate::from_config(
+                format!("{}/tokenizer_config.json", phi3_demo::NAME),
+                phi3_demo::TOKENIZER_CONFIG,
+            )?,
+            Files::Gguf(vocabulary) => ChatTemplate::from_gguf(vocabulary)?,
+            Files::Folder(root) => ChatTemplate::from_checkpoint(root)?,
+        })
+    }
+}
+
+/// Where the tokenizer and the chat template of a source are.
+enum Files {
+    #[cfg(feature = "demo")]
+    Demo,
+    Folder(PathBuf),
+    Gguf(Box<Vocabulary>),
 }
 
 /// Sets an [`Engine`] up.
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
-    source: Source,
+    source: Option<Source>,
     setup: Setup,
     policy: RopePolicy,
+    template: Option<ChatTemplate>,
+    require_chat: bool,
     progress: Option<Box<Progress<'a>>>,
 }
 
 impl<'a> EngineBuilder<'a> {
-    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the embedded demo model.
+    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the demo model inside this library
+    /// (feature `demo`).
     pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source = Source::Path(path.into());
+        self.source = Some(Source::Path(path.into()));
         self
     }
 
     /// Where the model comes from.
     pub fn source(mut self, source: Source) -> Self {
-        self.source = source;
+        self.source = Some(source);
         self
     }
 
@@ -137,6 +196,18 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// The chat template, in place of the model's own.
+    pub fn chat_template(mut self, template: ChatTemplate) -> Self {
+        self.template = Some(template);
+        self
+    }
+
+    /// Makes [`build`](Self::build) fail, before the weights are loaded, where the model has no tokenizer or no chat template.
+    pub fn require_chat(mut self) -> Self {
+        self.require_chat = true;
+        self
+    }
+
     /// Is told how many bytes of the weights are loaded.
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> Self {
         self.progress = Some(Box::new(progress));
@@ -146,26 +217,41 @@ impl<'a> EngineBuilder<'a> {
     /// Loads the model.
     pub fn build(mut self) -> Result<Engine> {
         let start = Instant::now();
-        let checkpoint = self.source.checkpoint()?;
+        #[cfg(feature = "demo")]
+        let source = self.source.unwrap_or(Source::Demo);
+        #[cfg(not(feature = "demo"))]
+        let source = self.source.ok_or(Error::NoModel)?;
+        let checkpoint = source.checkpoint()?;
         let total = checkpoint.bytes();
+        let mut notes = checkpoint.notes().to_vec();
         // small files first: what is wrong with them shows before the weights are loaded
-        let generation = self.source.generation(checkpoint.config())?;
-        let tokenizer = self.source.tokenizer()?;
-        let template = self.source.template().ok();
+        let generation = source.generation(&checkpoint, &mut notes)?;
+        let files = source.files_of(&checkpoint)?;
+        let tokenizer = source.tokenizer_of(&files)?;
+        let template = match self.template {
+            Some(template) => Ok(template),
+            None => source.template_of(&files),
+        };
+        if self.require_chat && tokenizer.is_none() {
+            return Err(Error::NoTokenizer { path: source.path().to_owned() });
+        }
+        let template = if self.require_chat { Some(template?) } else { template.ok() };
         let placed = self.setup.load(&checkpoint, &mut |done| {
             if let Some(progress) = &mut self.progress {
                 progress(done, total);
             }
         })?;
         Ok(Engine {
+            turn_ends: turn_ends(tokenizer.as_ref(), template.as_ref()),
             generation,
             tokenizer,
             template,
+            notes,
             resident: placed.model.sequence(),
             spoken: None,
             model: placed.model,
             reason: placed.reason,
-            source: self.source,
+            source,
             policy: self.policy,
             loading: start.elapsed(),
         })
@@ -181,6 +267,9 @@ pub struct Engine {
     pub(crate) generation: GenerationConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
     template: Option<ChatTemplate>,
+    /// Tokens that end a turn of a chat, beside those that end a text.
+    pub(crate) turn_ends: Vec<u32>,
+    notes: Vec<String>,
     pub(crate) resident: Sequence,
     /// The last chat's text and ids, its answer included: a longer chat goes on from these very ids.
     pub(crate) spoken: Option<(String, Vec<u32>)>,
@@ -214,6 +303,11 @@ impl Engine {
     /// The machine, and why it was taken.
     pub fn device(&self) -> &str {
         &self.reason
+    }
+
+    /// What the model's files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// How long loading took.
@@ -259,6 +353,11 @@ impl Engine {
             Some(template) => Ok(template.render(messages, add_generation_prompt)?),
             None => Ok(self.source.template()?.render(messages, add_generation_prompt)?),
         }
+    }
+
+    /// The chat template; `None` where the model has none that can be used, which [`render`](Self::render) tells.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
     }
 
     /// Answers the last of `messages`.
@@ -345,6 +444,15 @@ impl Source {
             damaged.map_or(cause, |name| format!("the weight {name} holds NaN or infinity; hint: fetch it again"));
         phi3_model::Error::NotFinite { what, position, cause }.into()
     }
+}
+
+/// The tokens that end a turn: those that Phi models have for it, and the `eos_token` of the tokenizer's configuration. Files
+/// that name only the end of a text are common, and an answer would go on behind its end.
+fn turn_ends(tokenizer: Option<&Tokenizer>, template: Option<&ChatTemplate>) -> Vec<u32> {
+    let Some(tokenizer) = tokenizer else { return Vec::new() };
+    let named = TURN_ENDS.into_iter().chain(template.and_then(|template| template.special_token("eos_token")));
+    let ids = named.filter_map(|token| tokenizer.token_to_id(token)).filter(|&id| tokenizer.is_special(id));
+    ids.collect()
 }
 
 /// A seed that nobody chose: short enough to be typed again.

@@ -3,6 +3,7 @@
 use crate::engine::Engine;
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::text::TextStream;
+use crate::text::stop::StopTexts;
 use crate::{Error, Result};
 use phi3_model::{Advance, Outputs, RopePolicy, RopeSet, Step, advance};
 use serde::Serialize;
@@ -27,19 +28,21 @@ pub struct GenerateOptions {
     pub chunk: Option<usize>,
     /// Passes that a machine which chooses tokens itself may be ahead; as many as it takes where absent, and none for 0.
     pub ahead: Option<usize>,
+    /// Texts that end the answer, which does not contain them: found across tokens, and special tokens by their names, too.
+    pub stop: Vec<String>,
     /// Set from elsewhere, it ends generation after the pass in progress.
-    pub stop: Option<Arc<AtomicBool>>,
+    pub cancel: Option<Arc<AtomicBool>>,
 }
 
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model produced a stop token.
+    /// The model produced a stop token or a stop text.
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,
-    /// [`GenerateOptions::stop`] was set.
+    /// [`GenerateOptions::cancel`] was set.
     Interrupted,
 }
 
@@ -128,6 +131,9 @@ pub struct Generation<'a> {
     options: GenerateOptions,
     sampler: Sampler,
     stream: Option<TextStream>,
+    stop_texts: StopTexts,
+    /// Tokens that end the answer.
+    stop_tokens: Vec<u32>,
     /// Prompt, then what was generated.
     ids: Vec<u32>,
     prompt_tokens: usize,
@@ -165,6 +171,7 @@ impl<'a> Generation<'a> {
         phi3_model::check_length(engine.config(), ids.len())?;
         phi3_model::check_tokens(engine.config(), &ids)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
+        let (stop_tokens, stop_texts) = stops(engine, spoken.is_some(), options)?;
         // an earlier generation may have been dropped before its end
         engine.discard()?;
         let room = engine.config().max_position_embeddings - ids.len();
@@ -177,6 +184,8 @@ impl<'a> Generation<'a> {
         }
         Ok(Self {
             sampler,
+            stop_tokens,
+            stop_texts: StopTexts::new(stop_texts),
             stream: engine.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),
             prompt_tokens: ids.len(),
             cached_tokens: 0,
@@ -224,7 +233,7 @@ impl<'a> Generation<'a> {
     }
 
     fn stopped(&self) -> bool {
-        self.options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+        self.options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
     /// Feeds what the cache does not hold yet; `false` when it was interrupted.
@@ -250,7 +259,7 @@ impl<'a> Generation<'a> {
                 }
                 Step::Pass { .. } => {}
             }
-            match options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            match options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
@@ -332,7 +341,7 @@ impl<'a> Generation<'a> {
         } else {
             self.decode_time += since.elapsed();
         }
-        let stop = !self.options.ignore_eos && self.engine.generation.eos_token_id.contains(&id);
+        let mut stop = self.stop_tokens.contains(&id);
         let full = self.new_tokens() == self.limit;
         let mut text = String::new();
         if let Some(stream) = &mut self.stream {
@@ -342,6 +351,15 @@ impl<'a> Generation<'a> {
             }
             if stop || full {
                 text.push_str(&stream.finish()?);
+            }
+            let (certain, ended) = self.stop_texts.push(&text);
+            text = certain;
+            if ended {
+                // the ids of the answer say more than its text
+                self.spoken = None;
+                stop = true;
+            } else if stop || full {
+                text.push_str(&self.stop_texts.finish());
             }
         }
         self.say(&text);
@@ -424,6 +442,29 @@ impl Iterator for Generation<'_> {
     }
 }
 
+/// The tokens and the texts that end an answer: those of the request, and those of the model's files. A chat also ends at
+/// the tokens that end a turn.
+fn stops(engine: &Engine, is_chat: bool, options: &GenerateOptions) -> Result<(Vec<u32>, Vec<String>)> {
+    if options.stop.iter().any(String::is_empty) {
+        let expected = "texts of at least one character".into();
+        return Err(Error::Argument { argument: "stop", expected, found: "an empty one".into() });
+    }
+    let mut texts = options.stop.clone();
+    let mut tokens = Vec::new();
+    if !texts.is_empty() {
+        let tokenizer = engine.tokenizer()?;
+        // a special token is no part of the text
+        let named = texts.iter().filter_map(|text| tokenizer.token_to_id(text));
+        tokens.extend(named.filter(|&id| tokenizer.is_special(id)));
+    }
+    if !options.ignore_eos {
+        tokens.extend(&engine.generation.eos_token_id);
+        tokens.extend(engine.turn_ends.iter().filter(|_| is_chat));
+        texts.extend(engine.generation.stop_strings.iter().filter(|text| !text.is_empty()).cloned());
+    }
+    Ok((tokens, texts))
+}
+
 /// Parses the names of [`RopePolicy`].
 pub fn rope_policy(text: &str) -> Result<RopePolicy> {
     Ok(match text {
@@ -433,7 +474,7 @@ pub fn rope_policy(text: &str) -> Result<RopePolicy> {
         "short" => RopePolicy::Short,
         _ => {
             let expected = "exact, ahead, long or short".into();
-            return Err(Error::Argument { argument: "--longrope", expected, found: format!("{text:?}") });
+            return Err(Error::Argument { argument: "longrope", expected, found: format!("{text:?}") });
         }
     })
 }

@@ -107,7 +107,7 @@ pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available:
     Ok(found)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 mod tests {
     use super::*;
     use crate::{Device, Source};

@@ -149,6 +149,7 @@ fn batch_names(path: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let text = std::fs::read(path).map_err(|e| file_error(path, e.to_string()))?;
+    let text = phi3_model::json_text(path, &text)?;
     let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| file_error(path, e.to_string()))?;
     let list = json.get("batch").and_then(|list| list.as_array());
     Ok(list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()))

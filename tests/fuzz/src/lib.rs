@@ -47,7 +47,7 @@ pub fn safetensors(data: &[u8]) -> bool {
         Checkpoint::open(folder.path())
     };
     let Ok(checkpoint) = checkpoint else { return false };
-    let _ = GenerationConfig::parse(Path::new("generation_config.json"), config, checkpoint.config());
+    let _ = GenerationConfig::parse(Path::new("generation_config.json"), config, checkpoint.config(), &mut Vec::new());
     run(&checkpoint)
 }
 

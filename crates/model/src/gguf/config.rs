@@ -1,44 +1,77 @@
 //! The description of a decoder from a GGUF file's metadata. Keys are those of llama.cpp's converter.
 
 use super::{Metadata, Vocabulary};
-use crate::checkpoint::Tensors;
 use crate::config::limits;
 use crate::rope::{LongRope, Rope};
-use crate::{Config, Result};
+use crate::tensors::Tensors;
+use crate::{Config, Error, Result};
 use phi3_tensor::Heads;
 
 const LONG: &str = "rope_factors_long.weight";
 const SHORT: &str = "rope_factors_short.weight";
 
 /// The decoder's description.
-pub(crate) fn config(metadata: &Metadata, vocabulary: &Vocabulary, tensors: &Tensors) -> Result<Config> {
+pub(crate) fn config(
+    metadata: &Metadata,
+    vocabulary: &Vocabulary,
+    tensors: &Tensors,
+    notes: &mut Vec<String>,
+) -> Result<Config> {
     let key = |name: &str| format!("phi3.{name}");
     let hidden_size = metadata.required(&key("embedding_length"), 1..=limits::WIDTH)?;
     let heads = heads(metadata, hidden_size)?;
     let max_position_embeddings = metadata.required(&key("context_length"), 1..=limits::POSITIONS)?;
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let eps = metadata.positive(&epsilon)?;
-    let window = metadata.integer(&key("attention.sliding_window"), 0..=u32::MAX as usize)?;
+    let num_hidden_layers = metadata.required(&key("block_count"), 1..=limits::LAYERS)?;
     Ok(Config {
         hidden_size,
         intermediate_size: metadata.required(&key("feed_forward_length"), 1..=limits::WIDTH)?,
-        num_hidden_layers: metadata.required(&key("block_count"), 1..=limits::LAYERS)?,
+        num_hidden_layers,
         heads,
         vocab_size: vocabulary.tokens.len(),
         max_position_embeddings,
         rms_norm_eps: eps
             .ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?,
         rope: rope(metadata, heads, max_position_embeddings, tensors)?,
-        // 0: none
-        sliding_window: window.filter(|&window| window > 0),
+        sliding_window: window(metadata, num_hidden_layers, max_position_embeddings, notes)?,
         tie_word_embeddings: !tensors.has("output.weight"),
         bos_token_id: vocabulary.bos,
         eos_token_id: vocabulary.stops.clone(),
     })
 }
 
+/// The sliding window; 0 in the file means none.
+///
+/// Early converters wrote no such key. Then 32 or 40 layers with a context of 4096 are Phi-3-mini and Phi-3-medium 4k, whose
+/// window is 2047 (the rule that llama.cpp had while it followed windows).
+fn window(metadata: &Metadata, layers: usize, context: usize, notes: &mut Vec<String>) -> Result<Option<usize>> {
+    let key = "phi3.attention.sliding_window";
+    match metadata.integer(key, 0..=u32::MAX as usize)? {
+        Some(window) => Ok(Some(window).filter(|&window| window > 0)),
+        None if matches!(layers, 32 | 40) && context == 4096 => {
+            let path = metadata.path().display();
+            notes.push(format!("{path}: {key} is missing: a window of 2047 is taken, as Phi-3-mini-4k has it"));
+            Ok(Some(2047))
+        }
+        None => Ok(None),
+    }
+}
+
 /// An error unless the file holds a model of the Phi-3 architecture.
 pub(super) fn architecture(metadata: &Metadata) -> Result<()> {
+    let key = "general.type";
+    let found = match metadata.string(key).unwrap_or_default().as_deref() {
+        Some("adapter") => Some(("a LoRA adapter", "merge the adapter into its base model and convert that")),
+        Some("imatrix") => Some(("an importance matrix for a quantizer", "give the model's own file")),
+        Some("mmproj") => Some(("the image projector of a vision model", "give the model's own file")),
+        Some("vocab") => Some(("a vocabulary without weights", "give the model's own file")),
+        _ => None,
+    };
+    if let Some((found, hint)) = found {
+        let (path, expected) = (metadata.path().to_owned(), "a model");
+        return Err(Error::Foreign { path, expected, found: format!("{found} (general.type)"), hint });
+    }
     let key = "general.architecture";
     match metadata.string(key)?.as_deref() {
         Some("phi3") => Ok(()),

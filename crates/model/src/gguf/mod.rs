@@ -53,7 +53,7 @@ fn described(metadata: Metadata, shards: Vec<Shard>) -> Result<Gguf> {
 }
 
 fn open_one(path: &Path) -> Result<(Metadata, Shard)> {
-    match map(path, "--model takes a GGUF file (of several shards the first) or a checkpoint folder")? {
+    match map(path, "a model is a GGUF file (of several shards the first) or a checkpoint folder")? {
         Some(bytes) => reader::parse(path, bytes),
         None => reader::parse(path, std::sync::Arc::new(Vec::new())),
     }

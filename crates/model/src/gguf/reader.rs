@@ -4,6 +4,7 @@
 
 use super::value::{Array, Kind, Metadata, Value};
 use crate::shard::{Entry, Shard, Shared, no_overlap};
+use crate::sniff::sniff;
 use crate::{Error, Result};
 use phi3_tensor::Bytes;
 use std::collections::{BTreeMap, HashSet};
@@ -11,8 +12,8 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Types a tensor may have: number, name, elements of a block, bytes of a block. Those that the engine has no kernels for
-/// are here so that a file with such a tensor besides the model's can be read.
-const TYPES: [(u32, &str, usize, usize); 31] = [
+/// and those that were removed from the format are here so that such a file can be looked at.
+const TYPES: [(u32, &str, usize, usize); 40] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
     (2, "Q4_0", 32, 18),
@@ -42,8 +43,17 @@ const TYPES: [(u32, &str, usize, usize); 31] = [
     (28, "F64", 1, 8),
     (29, "IQ1_M", 256, 56),
     (30, "BF16", 1, 2),
+    (31, "Q4_0_4_4", 32, 18),
+    (32, "Q4_0_4_8", 32, 18),
+    (33, "Q4_0_8_8", 32, 18),
     (34, "TQ1_0", 256, 54),
     (35, "TQ2_0", 256, 66),
+    (36, "IQ4_NL_4_4", 32, 18),
+    (37, "IQ4_NL_4_8", 32, 18),
+    (38, "IQ4_NL_8_8", 32, 18),
+    (39, "MXFP4", 32, 17),
+    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
 ];
 
 /// Dimensions a tensor may have.
@@ -135,6 +145,9 @@ impl Reader<'_> {
             return Err(self.bad(format!("the file is too short: {len} bytes, at least 24 expected (truncated)")));
         };
         if &magic != b"GGUF" {
+            if let Some(found) = sniff(self.cursor.data) {
+                return Err(found.error(self.path, "a GGUF file"));
+            }
             let magic = String::from_utf8_lossy(&magic).into_owned();
             return Err(self.bad(format!("not a GGUF file: its magic is {magic:?}, expected \"GGUF\"")));
         }

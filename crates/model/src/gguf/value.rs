@@ -181,6 +181,34 @@ impl Metadata {
         })
     }
 
+    /// A finite number of at least zero, of any numeric type; `None` where the key is absent.
+    ///
+    /// # Errors
+    /// The value is of another type, not finite or negative.
+    pub fn amount(&self, key: &str) -> Result<Option<f32>> {
+        self.read(key, "a number of at least 0", |value| {
+            let number = match value {
+                Value::Float(x) => *x as f32,
+                Value::Unsigned(n) => *n as f32,
+                Value::Signed(n) => *n as f32,
+                _ => return None,
+            };
+            Some(number).filter(|x| x.is_finite() && *x >= 0.0)
+        })
+    }
+
+    /// A whole number that may be negative; `None` where the key is absent.
+    ///
+    /// # Errors
+    /// The value is of another type or out of range.
+    pub fn whole(&self, key: &str) -> Result<Option<i64>> {
+        self.read(key, "a whole number", |value| match value {
+            Value::Unsigned(n) => i64::try_from(*n).ok(),
+            Value::Signed(n) => Some(*n),
+            _ => None,
+        })
+    }
+
     /// True or false; `None` where the key is absent.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! business of whoever tokenizes.
 
 use super::{Metadata, MetadataList, MetadataValue};
-use crate::{Error, Result};
+use crate::{Error, Result, TURN_ENDS};
 use std::path::{Path, PathBuf};
 
 /// How pieces merge.
@@ -52,9 +52,6 @@ pub struct Vocabulary {
     pub chat_template: Option<String>,
 }
 
-/// Control tokens that end a turn in one or another Phi model, whatever `eos_token_id` says.
-const ENDS: [&str; 3] = ["<|end|>", "<|endoftext|>", "<|im_end|>"];
-
 const HINT: &str = "the file may be damaged, fetch it again";
 
 impl Vocabulary {
@@ -95,7 +92,7 @@ impl Vocabulary {
         let (eos, eot, eom) = (id("eos")?, id("eot")?, id("eom")?);
         let types = types.unwrap_or_default();
         let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
-        let named = tokens.iter().enumerate().filter(|(i, token)| ENDS.contains(&token.as_str()) && control(*i));
+        let named = tokens.iter().enumerate().filter(|(i, token)| TURN_ENDS.contains(&token.as_str()) && control(*i));
         let mut stops: Vec<u32> = eos.into_iter().chain(eot).chain(eom).chain(named.map(|(i, _)| i as u32)).collect();
         stops.sort_unstable();
         stops.dedup();
@@ -147,7 +144,7 @@ impl Vocabulary {
             keys.push((key("merges"), Strings(self.merges.clone())));
         }
         // a stop token that is not found by its name has a key of its own
-        let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| ENDS.contains(&token.as_str()));
+        let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| TURN_ENDS.contains(&token.as_str()));
         let others = || self.stops.iter().copied().filter(|&id| Some(id) != self.eos);
         let turn = others().find(|&id| named(id));
         let message = others().find(|&id| !named(id));

@@ -18,6 +18,8 @@ const ALIGNMENT: u64 = 32;
 pub enum MetadataValue {
     /// `u32`
     U32(u32),
+    /// `i32`
+    I32(i32),
     /// `f32`
     F32(f32),
     /// `bool`
@@ -44,7 +46,7 @@ struct Plan {
     bytes: u64,
 }
 
-/// Writes `checkpoint` by `recipe` to `out`. `tokenizer` are the `tokenizer.*` keys. `progress` is told the bytes of tensor
+/// Writes `checkpoint` by `recipe` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
 /// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
 ///
 /// The file appears under its name when it is complete, or under that of [`destination`]. Returns whether it is.
@@ -52,7 +54,7 @@ pub fn write_gguf(
     checkpoint: &Checkpoint,
     recipe: Recipe,
     name: &str,
-    tokenizer: MetadataList,
+    keys: MetadataList,
     out: &Path,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
@@ -67,7 +69,7 @@ pub fn write_gguf(
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
         let mut metadata = model_keys(config, recipe, name);
-        metadata.extend(tokenizer);
+        metadata.extend(keys);
         file.write_all(&header(&metadata, &plans)).map_err(fail)?;
         let total = plans.iter().map(|plan| plan.bytes).sum();
         let mut done = 0;
@@ -254,6 +256,10 @@ fn write_value(out: &mut Vec<u8>, value: &MetadataValue) {
     match value {
         MetadataValue::U32(n) => {
             kind(out, 4);
+            out.extend(n.to_le_bytes());
+        }
+        MetadataValue::I32(n) => {
+            kind(out, 5);
             out.extend(n.to_le_bytes());
         }
         MetadataValue::F32(x) => {

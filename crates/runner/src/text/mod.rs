@@ -6,6 +6,7 @@ mod gguf;
 mod json;
 mod message;
 mod namespaces;
+pub(crate) mod stop;
 mod stream;
 mod template;
 mod to_gguf;

@@ -136,6 +136,12 @@ impl ChatTemplate {
         String::from_utf8(out.0).map_err(|error| self.failed_because(error.to_string()))
     }
 
+    /// A special token that the template can name, such as `eos_token`.
+    pub fn special_token(&self, name: &str) -> Option<&str> {
+        let found = self.special_tokens.iter().find(|(known, _)| *known == name);
+        found.map(|(_, token)| token.as_str()).filter(|token| !token.is_empty())
+    }
+
     /// The template's text.
     pub fn source(&self) -> Option<String> {
         self.environment.get_template(NAME).ok().map(|template| template.source().to_owned())

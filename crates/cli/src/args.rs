@@ -1,0 +1,458 @@
+//! What can be typed.
+
+mod bench;
+mod values;
+
+pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
+
+use clap::{Args, Parser, Subcommand};
+use phi3_model::Recipe;
+use phi3_runner::sampler::Sampler;
+use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
+use phi3_tensor::KvType;
+use phi3_tensor::cpu::{Activations, Level, Pack};
+use std::path::PathBuf;
+use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
+
+/// Run Microsoft's Phi-3 models on the CPU or on any GPU.
+///
+/// Without --model, a tiny demo model inside the program answers.
+#[derive(Parser)]
+#[command(name = "phi3-run", version, args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) ask: Ask,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Talk in several turns
+    Chat(Chat),
+    /// Continue a text or token ids, without a chat template
+    Generate(Generate),
+    /// Write the logits of every token of a text to a file
+    Logits(Logits),
+    /// Compare a checkpoint with a golden of the reference implementation
+    Verify(Verify),
+    /// Turn text into token ids
+    Tokenize(Tokenize),
+    /// Print the prompt that the chat template makes of messages
+    Render(Render),
+    /// Write a checkpoint as a quantised GGUF file
+    Quantize(Quantize),
+    /// Show a checkpoint's description, tensors, types and sizes
+    Inspect(Inspect),
+    /// Count what a model takes on a machine, before anything is loaded
+    Plan(Plan),
+    /// Perplexity of a text, and the distance of another model or machine
+    Perplexity(Perplexity),
+    /// Time prompts and tokens, in llama-bench's tests and formats
+    Bench(Box<Bench>),
+    /// Show where the time of a prompt and of a token goes, by operation
+    Profile(Profile),
+    /// List the GPUs of this machine and what they can do
+    Devices(Devices),
+}
+
+/// Which model, on which machine.
+#[derive(Args, Clone)]
+pub(super) struct ModelArgs {
+    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one
+    /// [default: the demo model inside the program]
+    #[arg(long, short, value_name = "PATH")]
+    pub(super) model: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Tokens of a prompt that are computed at once
+    #[arg(long, value_name = "N", value_parser = positive)]
+    chunk: Option<usize>,
+    /// LongRoPE factors: exact (as the reference), ahead (long at once if prompt and --max-tokens pass the border),
+    /// long, or short
+    #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
+    pub(super) longrope: RopePolicy,
+    /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
+    #[arg(long, value_name = "TYPE")]
+    quant: Option<Recipe>,
+    /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f16; f32 where activations are f32]
+    #[arg(long, value_name = "TYPE", value_parser = kv_type)]
+    kv: Option<KvType>,
+    /// Load even where memory does not seem to suffice
+    #[arg(long)]
+    force: bool,
+    /// Print no progress, notes or statistics
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+/// Which machine, and how it computes.
+#[derive(Args, Clone)]
+pub(super) struct MachineArgs {
+    /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
+    #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Threads of the CPU backend [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+    /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
+    /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
+    /// mapped: an instant start, slower tokens)
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
+    /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
+    #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
+    tier: Option<String>,
+    /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_binding: Option<u64>,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone)]
+pub(super) struct SamplingArgs {
+    /// New tokens, at most; -1 is no limit [default: up to the model's context]
+    #[arg(long, short = 'n', value_name = "N", value_parser = or_none::<usize>)]
+    max_tokens: Option<OrNone<usize>>,
+    /// Always take the most likely token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
+    greedy: bool,
+    /// Divides the logits; 0 is greedy [default: the model's, else 0.8]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Keep the K most likely tokens; 0 and -1 keep all [default: the model's, else 0]
+    #[arg(long, value_name = "K", value_parser = or_none::<usize>)]
+    top_k: Option<OrNone<usize>>,
+    /// Keep the most likely tokens of this probability together [default: the model's, else 0.95]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Keep tokens of at least this share of the best one's probability [default: the model's, else 0]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divides the logits of tokens that stand in the text [default: the model's, else 1]
+    #[arg(long, value_name = "R")]
+    repetition_penalty: Option<f32>,
+    /// Repeats a run; -1 is another each time [default: -1; printed with the statistics]
+    #[arg(long, value_name = "SEED", value_parser = or_none::<u64>)]
+    seed: Option<OrNone<u64>>,
+    /// Text that ends the answer, which does not contain it; may stand several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+    /// Go on after the model's stop tokens
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+/// A question.
+#[derive(Args)]
+pub(super) struct Ask {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// What the model is told to be
+    #[arg(long, short, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+    #[command(flatten)]
+    pub(super) prompt: PromptFile,
+    /// The question; text that is piped in stands before it, and alone where there is none
+    #[arg(value_name = "PROMPT", conflicts_with = "file")]
+    pub(super) words: Vec<String>,
+}
+
+/// A prompt from a file.
+#[derive(Args)]
+pub(super) struct PromptFile {
+    /// Read the prompt from a file
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct Chat {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    /// What the model is told to be
+    #[arg(long, short, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Generate {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    /// Show special tokens in the text
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// Print one JSON object at the end: ids, text, finish_reason, usage, timings, device
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Text or ids.
+#[derive(Args)]
+pub(super) struct InputArgs {
+    /// The text; text that is piped in stands before it, and alone where there is none
+    #[arg(long, short, value_name = "TEXT", conflicts_with_all = ["ids", "file"])]
+    pub(super) prompt: Option<String>,
+    /// Token ids in place of text, with spaces or commas between
+    #[arg(long, value_name = "IDS", conflicts_with = "file")]
+    pub(super) ids: Option<String>,
+    #[command(flatten)]
+    pub(super) file: PromptFile,
+}
+
+#[derive(Args)]
+pub(super) struct Logits {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    /// Write the hidden states too: hidden.0 … hidden.norm
+    #[arg(long)]
+    pub(super) hidden: bool,
+    /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Folder of golden.safetensors and golden.json [default: the checkpoint's]
+    #[arg(long, value_name = "DIR")]
+    pub(super) golden: Option<PathBuf>,
+    /// Largest difference of a logit [default: 1e-4 on the CPU, 2e-4 on a GPU]
+    #[arg(long, value_name = "X")]
+    pub(super) tolerance: Option<f64>,
+}
+
+#[derive(Args)]
+pub(super) struct Tokenize {
+    /// Folder that holds tokenizer.json [default: the demo model]
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// Add the special tokens that the tokenizer puts around a text
+    #[arg(long)]
+    pub(super) special: bool,
+    /// Print one JSON object with ids and decoded
+    #[arg(long, conflicts_with = "jsonl")]
+    pub(super) json: bool,
+    /// Every input line is a JSON string, every output line a JSON object with ids and decoded
+    #[arg(long)]
+    pub(super) jsonl: bool,
+    /// The text; nothing reads standard input
+    #[arg(value_name = "TEXT")]
+    pub(super) text: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Render {
+    /// Folder that holds tokenizer_config.json [default: the demo model]
+    #[arg(long, short, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// Do not add the words that let the assistant speak
+    #[arg(long)]
+    pub(super) no_generation_prompt: bool,
+    /// A JSON list of {"role", "content"}; "-" reads standard input
+    #[arg(value_name = "MESSAGES.json")]
+    pub(super) messages: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct Quantize {
+    /// A checkpoint folder or GGUF file
+    #[arg(value_name = "IN")]
+    pub(super) input: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT.gguf")]
+    pub(super) output: PathBuf,
+    /// q4_k_m, q8_0, q6_k, q5_k_m, q4_0, int4, f16, bf16, …
+    #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "q4_k_m")]
+    pub(super) recipe: Recipe,
+    /// Print no progress or notes
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Inspect {
+    /// A checkpoint folder or GGUF file [default: the demo model]
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// A checkpoint folder or GGUF file [default: that of --model]
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    pub(super) path: Option<PathBuf>,
+    /// Tokens of the text [default: the model's context]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(super) context: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Perplexity {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The text
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Tokens of a window, at most
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(super) window: usize,
+    /// Tokens from one window's start to the next
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(super) stride: usize,
+    /// Another model, to measure its distance from --model
+    #[arg(long, value_name = "PATH")]
+    pub(super) against: Option<PathBuf>,
+    /// The machine of the other model [default: that of --device]
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) against_device: Option<Device>,
+    /// How the other model is quantised while it is loaded
+    #[arg(long, value_name = "TYPE")]
+    pub(super) against_quant: Option<Recipe>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Tokens are arbitrary; nothing is sampled.
+#[derive(Args)]
+pub(super) struct Profile {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Length of the prompt
+    #[arg(long, short = 'p', value_name = "N", default_value = "128", value_parser = positive)]
+    pub(super) n_prompt: usize,
+    /// Number of tokens that are generated one by one
+    #[arg(long, short, value_name = "N", default_value = "16")]
+    pub(super) n_gen: usize,
+    /// Write a flame graph: bars as wide as they take long
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Devices {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The model's folder or file, or the demo.
+pub(super) fn source(model: &Option<PathBuf>) -> Source {
+    model.clone().map_or(Source::Demo, Source::Path)
+}
+
+impl MachineArgs {
+    /// The machine.
+    pub(super) fn setup(&self) -> Setup {
+        Setup {
+            device: self.device.clone(),
+            threads: self.threads,
+            level: self.level,
+            activations: self.activations.unwrap_or_default(),
+            pack: self.pack,
+            max_binding: self.max_binding,
+            tier: self.tier.clone(),
+            cache: phi3_runner::cache_folder(),
+            ..Setup::default()
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The machine, and how the model is set up there.
+    pub(super) fn setup(&self) -> Setup {
+        Setup { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.setup() }
+    }
+
+    /// The same, as exact as it can be where nothing else was asked for.
+    pub(super) fn exact(&self) -> Self {
+        let activations = self.machine.activations.or(Some(Activations::F32));
+        Self { machine: MachineArgs { activations, ..self.machine.clone() }, ..self.clone() }
+    }
+
+    /// Tokens of a pass.
+    pub(super) fn chunk(&self) -> usize {
+        self.chunk.unwrap_or(usize::MAX)
+    }
+
+    /// An engine that is still to be loaded.
+    pub(super) fn engine<'a>(&self) -> EngineBuilder<'a> {
+        Engine::builder().source(source(&self.model)).setup(self.setup()).rope_policy(self.longrope)
+    }
+}
+
+impl SamplingArgs {
+    /// Refuses values out of range before anything is loaded.
+    pub(super) fn check(&self) -> Result<()> {
+        self.over(SamplerOptions::default()).map(|_| ())
+    }
+
+    /// What was typed, over other defaults.
+    fn over(&self, own: SamplerOptions) -> Result<SamplerOptions> {
+        let options = SamplerOptions {
+            temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
+            top_k: self.top_k.map_or(own.top_k, |OrNone(k)| k.unwrap_or(0)),
+            top_p: self.top_p.unwrap_or(own.top_p),
+            min_p: self.min_p.unwrap_or(own.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
+            seed: self.seed.and_then(|OrNone(seed)| seed).unwrap_or(own.seed),
+        };
+        Ok(Sampler::new(options)?.options().clone())
+    }
+
+    /// The model's own way of sampling, changed by what was typed.
+    pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> Result<GenerateOptions> {
+        Ok(GenerateOptions {
+            max_tokens: self.max_tokens.and_then(|OrNone(n)| n),
+            sampler: Some(self.over(engine.sampler_defaults())?),
+            ignore_eos: self.ignore_eos,
+            stop: self.stop.clone(),
+            chunk: Some(model.chunk()),
+            ..GenerateOptions::default()
+        })
+    }
+}
+
+/// Parses token ids with spaces or commas between.
+pub(super) fn ids(text: &str) -> Result<Vec<u32>> {
+    text.split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse().map_err(|_| phi3_runner::Error::Argument {
+                argument: "--ids",
+                expected: "token ids such as \"1 2 3\"".into(),
+                found: format!("{part:?}"),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,228 @@
+//! What can be typed after `bench`.
+
+use super::values::{
+    Numbers, activations, all, bytes, dtype, kv_type, level, no_layers, numbers, pack, positive, rows, threads,
+};
+use super::{MachineArgs, source};
+use crate::bench::pair;
+use clap::{Args, Subcommand, ValueEnum};
+use phi3_model::Recipe;
+use phi3_runner::bench::Shape;
+use phi3_runner::{Device, Error, Result, Setup, Source};
+use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::{DType, KvType};
+use std::path::{Path, PathBuf};
+
+/// Options are llama-bench's where it has them; lists have commas between, and ranges are 4-8, 4-16+4 or 4-64*2.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
+    /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
+    #[arg(long, short, value_name = "PATH")]
+    model: Vec<PathBuf>,
+    /// Lengths of prompts
+    #[arg(long, short = 'p', value_name = "N", default_value = "512", value_parser = numbers)]
+    n_prompt: Vec<Numbers>,
+    /// Numbers of tokens that are generated one by one
+    #[arg(long, short, value_name = "N", default_value = "128", value_parser = numbers)]
+    n_gen: Vec<Numbers>,
+    /// A prompt and tokens after it, timed together; also -pg
+    #[arg(long, value_name = "PP,TG", value_parser = pair)]
+    pg: Vec<(usize, usize)>,
+    /// Tokens that are there before
+    #[arg(long, short = 'd', value_name = "N", default_value = "0", value_parser = numbers)]
+    n_depth: Vec<Numbers>,
+    /// How often each test is timed
+    #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
+    pub(crate) repetitions: usize,
+    /// Numbers of threads [default: all that this process may use]
+    #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
+    threads: Vec<usize>,
+    /// Tokens of a prompt that are computed at once; also -ub
+    #[arg(long, alias = "ubatch-size", value_name = "N", default_value = "512", value_parser = rows)]
+    ubatch: Vec<Numbers>,
+    /// Types of the key/value cache
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
+    kv: Vec<KvType>,
+    /// The same; also -ctk
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
+    cache_type_k: Vec<KvType>,
+    /// The same: keys and values have one type; also -ctv
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
+    cache_type_v: Vec<KvType>,
+    #[arg(long = "n-gpu-layers", hide = true, value_parser = no_layers)]
+    _n_gpu_layers: Option<String>,
+    /// auto, cpu, gpu, gpu:N, or part of an adapter's name
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: Device,
+    /// Kernels of the GPU backend: base, f16, subgroup, coop [default: the best that the adapter can run]
+    #[arg(long, value_name = "TIER", value_delimiter = ',', value_parser = phi3_runner::TIERS)]
+    tier: Vec<String>,
+    /// Largest binding of the GPU backend in bytes, with K, M or G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_binding: Option<u64>,
+    /// Instruction set of the CPU backend
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    level: Option<Level>,
+    /// What weights are multiplied with: int8 (on a GPU half precision for many rows) or f32
+    #[arg(long, value_name = "TYPE", value_parser = activations)]
+    activations: Option<Activations>,
+    /// When the CPU backend interleaves quantised weights: load or never
+    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    pack: Pack,
+    /// Quantise f32, f16 and bf16 weights while loading
+    #[arg(long, value_name = "TYPE")]
+    quant: Option<Recipe>,
+    /// Load even where memory does not seem to suffice
+    #[arg(long)]
+    force: bool,
+    /// Begin without an untimed run
+    #[arg(long)]
+    pub(crate) no_warmup: bool,
+    /// Format on standard output
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(crate) output: BenchFormat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time every operation at a variant's shapes, as per cent of what the machine can do
+    Kernels(Kernels),
+}
+
+/// Weights are arbitrary; lists have commas between.
+#[derive(Args)]
+pub(crate) struct Kernels {
+    /// The model whose shapes are taken: phi-3-mini-4k, phi-3-medium-4k, phi-3.5-mini, phi-4, phi-4-mini, …
+    /// [default: phi-3-mini-4k]
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub(crate) variant: Option<String>,
+    /// A checkpoint folder, a GGUF file, or a config.json whose shapes are taken
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Types of the weights: bf16, f16, q8_0, q4_k, q4_0, … [default: those of the model's weights, else bf16]
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = dtype)]
+    pub(crate) types: Vec<DType>,
+    /// Numbers of rows: 1 is a decoded token, more are a prompt
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,128,512", value_parser = positive)]
+    pub(crate) rows: Vec<usize>,
+    /// Positions that attention sees, the rows included
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = positive)]
+    pub(crate) context: usize,
+    /// Type of the key/value cache
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
+    pub(crate) kv: KvType,
+    /// Samples of each case, at most
+    #[arg(long, short, value_name = "N", default_value = "20", value_parser = positive)]
+    pub(crate) repetitions: usize,
+    /// Format on standard output
+    #[arg(long, short, value_enum, default_value = "md")]
+    pub(crate) output: BenchFormat,
+}
+
+impl Kernels {
+    /// The machine.
+    pub(crate) fn setup(&self) -> Setup {
+        self.machine.setup()
+    }
+}
+
+/// How `bench` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    /// A Markdown table.
+    Md,
+    /// Comma-separated values.
+    Csv,
+    /// One array.
+    Json,
+    /// An object a line.
+    Jsonl,
+    /// A table and its rows.
+    Sql,
+}
+
+impl Bench {
+    /// The models; none is the demo.
+    pub(crate) fn models(&self) -> Vec<(Option<&Path>, Source)> {
+        match self.model.as_slice() {
+            [] => vec![(None, Source::Demo)],
+            models => models.iter().map(|path| (Some(path.as_path()), source(&Some(path.clone())))).collect(),
+        }
+    }
+
+    /// Whether tiers are compared.
+    pub(crate) fn by_tier(&self) -> bool {
+        !self.tier.is_empty()
+    }
+
+    /// Types of the caches.
+    fn caches(&self) -> Result<&[KvType]> {
+        let shown = |types: &[KvType]| types.iter().map(KvType::to_string).collect::<Vec<_>>().join(",");
+        match (self.cache_type_k.as_slice(), self.cache_type_v.as_slice()) {
+            ([], []) => Ok(&self.kv),
+            (keys, values) if keys == values || values.is_empty() => Ok(keys),
+            ([], values) => Ok(values),
+            (keys, values) => Err(Error::Argument {
+                argument: "-ctk and -ctv",
+                expected: "the same types, because keys and values have one type".into(),
+                found: format!("{} and {}", shown(keys), shown(values)),
+            }),
+        }
+    }
+
+    /// Every test at every depth: prompts, then generations, then both together.
+    pub(crate) fn shapes(&self) -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        for depth in all(&self.n_depth) {
+            let of = |prompt, generated| Shape { prompt, generated, depth };
+            shapes.extend(all(&self.n_prompt).filter(|&n| n > 0).map(|n| of(n, 0)));
+            shapes.extend(all(&self.n_gen).filter(|&n| n > 0).map(|n| of(0, n)));
+            shapes.extend(self.pg.iter().map(|&(prompt, generated)| of(prompt, generated)));
+        }
+        shapes
+    }
+
+    /// Every combination of chunks, threads, caches and tiers.
+    pub(crate) fn setups(&self) -> Result<Vec<Setup>> {
+        let mut setups = vec![Setup {
+            device: self.device.clone(),
+            level: self.level,
+            activations: self.activations.unwrap_or_default(),
+            pack: self.pack,
+            quant: self.quant,
+            force: self.force,
+            max_binding: self.max_binding,
+            cache: phi3_runner::cache_folder(),
+            ..Setup::default()
+        }];
+        let rows: Vec<usize> = all(&self.ubatch).collect();
+        spread(&mut setups, &rows, |setup, rows| setup.max_rows = Some(*rows));
+        spread(&mut setups, &self.threads, |setup, threads| setup.threads = Some(*threads));
+        spread(&mut setups, self.caches()?, |setup, kv| setup.kv = Some(*kv));
+        spread(&mut setups, &self.tier, |setup, tier| setup.tier = Some(tier.clone()));
+        Ok(setups)
+    }
+}
+
+/// Each setup with each of the choices, if there are any.
+fn spread<T>(setups: &mut Vec<Setup>, choices: &[T], set: impl Fn(&mut Setup, &T)) {
+    if choices.is_empty() {
+        return;
+    }
+    let with = |setup: &Setup, choice: &T| {
+        let mut setup = setup.clone();
+        set(&mut setup, choice);
+        setup
+    };
+    *setups = setups.iter().flat_map(|setup| choices.iter().map(move |choice| with(setup, choice))).collect();
+}
+
+/// Threads of the CPU backend where nothing else is asked for.
+pub(crate) fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,158 @@
+//! What stands behind an option, as what it means.
+
+use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::{DType, KvType};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// The most that [`positive`] takes.
+const MOST: usize = 1 << 20;
+
+pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=MOST).contains(&n) => Ok(n),
+        _ => Err(format!("expected a whole number from 1 to {MOST}")),
+    }
+}
+
+/// A number of which -1 means that there is none: no limit, all, another each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OrNone<T>(pub(crate) Option<T>);
+
+/// A whole number of at least 0, or -1.
+pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, String> {
+    match text {
+        "-1" => Ok(OrNone(None)),
+        _ => text.parse().map(|n| OrNone(Some(n))).map_err(|_| "expected a whole number of at least 0, or -1".into()),
+    }
+}
+
+/// Numbers as llama-bench takes them, with commas between: 512, 4-8, 4-16+4 or 4-64*2.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbers(Vec<usize>);
+
+/// The numbers of an option that may stand several times.
+pub(crate) fn all(lists: &[Numbers]) -> impl Iterator<Item = usize> {
+    lists.iter().flat_map(|numbers| numbers.0.iter().copied())
+}
+
+pub(super) fn numbers(text: &str) -> std::result::Result<Numbers, String> {
+    numbers_within(text, 0..=usize::MAX)
+}
+
+pub(super) fn rows(text: &str) -> std::result::Result<Numbers, String> {
+    numbers_within(text, 1..=MOST)
+}
+
+fn numbers_within(text: &str, limits: RangeInclusive<usize>) -> std::result::Result<Numbers, String> {
+    let mut numbers = Vec::new();
+    for part in text.split(',') {
+        let bad = || format!("expected whole numbers or ranges such as 4-8, 4-16+4 or 4-64*2, found {part:?}");
+        numbers.extend(range(part).ok_or_else(bad)?);
+    }
+    match numbers.iter().find(|n| !limits.contains(n)) {
+        Some(n) => Err(format!("expected whole numbers from {} to {}, found {n}", limits.start(), limits.end())),
+        None => Ok(Numbers(numbers)),
+    }
+}
+
+/// The most numbers of a range.
+const LONGEST: usize = 1000;
+
+/// A number or `first-last`, `first-last+step`, `first-last*factor`.
+fn range(text: &str) -> Option<Vec<usize>> {
+    let Some((first, rest)) = text.split_once('-') else { return Some(vec![text.parse().ok()?]) };
+    let at = rest.find(['+', '*']).unwrap_or(rest.len());
+    let (last, step) = rest.split_at(at);
+    let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+    let next = |n: usize| match step.split_at_checked(1) {
+        Some(("*", factor)) => n.checked_mul(factor.parse().ok()?),
+        Some((_, step)) => n.checked_add(step.parse().ok()?),
+        None => n.checked_add(1),
+    };
+    let mut numbers = Vec::new();
+    let mut n = first;
+    while n <= last && numbers.len() < LONGEST {
+        numbers.push(n);
+        n = next(n).filter(|&after| after > n)?;
+    }
+    (!numbers.is_empty() && n > last).then_some(numbers)
+}
+
+pub(super) fn no_layers(_: &str) -> std::result::Result<String, String> {
+    Err("a model runs on one machine as a whole; --device gpu and --device cpu choose it".into())
+}
+
+pub(super) fn threads(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=512).contains(&n) => Ok(n),
+        _ => Err("expected a whole number from 1 to 512".into()),
+    }
+}
+
+pub(super) fn level(text: &str) -> std::result::Result<Level, String> {
+    let known = Level::from_name(&text.to_ascii_lowercase());
+    let known = known.ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::name).join(", ")))?;
+    if known.available() { Ok(known) } else { Err(format!("this processor has no {known}")) }
+}
+
+pub(super) fn activations(text: &str) -> std::result::Result<Activations, String> {
+    let known = Activations::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", Activations::ALL.map(Activations::name).join(", ")))
+}
+
+pub(super) fn pack(text: &str) -> std::result::Result<Pack, String> {
+    let known = Pack::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", Pack::ALL.map(Pack::name).join(", ")))
+}
+
+pub(super) fn kv_type(text: &str) -> std::result::Result<KvType, String> {
+    let known = KvType::ALL.into_iter().find(|kv| kv.to_string() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", KvType::ALL.map(|kv| kv.to_string()).join(", ")))
+}
+
+pub(super) fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB") {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("expected bytes, such as 134217728 or 128M".into()),
+    };
+    let n: u64 = digits.parse().map_err(|_| "expected bytes, such as 134217728 or 128M")?;
+    n.checked_mul(1 << shift).ok_or_else(|| "too many bytes".into())
+}
+
+pub(super) fn dtype(text: &str) -> std::result::Result<DType, String> {
+    let known = DType::ALL.into_iter().find(|dtype| dtype.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected some of {}", DType::ALL.map(DType::name).join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minus_one_is_none() {
+        assert_eq!(or_none::<usize>("-1"), Ok(OrNone(None)));
+        assert_eq!(or_none::<u64>("18446744073709551615"), Ok(OrNone(Some(u64::MAX))));
+        for bad in ["-2", "-1.0", "1.5", "", "x"] {
+            assert!(or_none::<usize>(bad).unwrap_err().contains("-1"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_ranges_are_those_of_llama_bench() {
+        let of = |text: &str| numbers(text).map(|numbers| numbers.0);
+        assert_eq!(of("512").unwrap(), [512]);
+        assert_eq!(of("4-8").unwrap(), [4, 5, 6, 7, 8]);
+        assert_eq!(of("4-16+4,1").unwrap(), [4, 8, 12, 16, 1]);
+        assert_eq!(of("4-17*2").unwrap(), [4, 8, 16]);
+        for bad in ["", "4-", "8-4", "4-8+0", "4-8*1", "0-8*2", "1-2000", "4-8/2", "x", "1,,2"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        let most = rows("64,99999999999").unwrap_err();
+        assert!(most.contains("from 1 to 1048576") && most.contains("99999999999"), "{most}");
+    }
+}

@@ -1,0 +1,190 @@
+//! One question, or one text to continue.
+
+use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
+use crate::output::{self, Outcome};
+use phi3_runner::text::Message;
+use phi3_runner::{Engine, Error, Event, Result, Summary};
+use serde_json::json;
+use std::io::IsTerminal;
+
+/// `phi3-run "PROMPT"`
+pub(super) fn ask(args: &Ask) -> Result<Outcome> {
+    let (words, dash) = words(&args.words);
+    let prompt = prompt(words, &args.prompt, if dash { Stdin::Wanted } else { Stdin::Beside("\n\n") })?;
+    let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
+    messages.push(Message::user(prompt));
+
+    args.sampling.check()?;
+    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
+    let mut options = args.sampling.options(&engine, &args.model)?;
+    options.cancel = Some(output::stop_on_ctrl_c());
+    let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
+    if !args.model.quiet {
+        output::note(&output::statistics(&summary));
+    }
+    Ok(output::outcome(&summary))
+}
+
+const WAITING: &str =
+    "type the prompt, then end it with Ctrl-D (Ctrl-Z and Enter on Windows); phi3-run --help shows more";
+
+/// The line break that ends a file or a piped line is not part of the prompt.
+fn without_last_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// The typed words as one text, and whether a "-" in front of them or behind stands for standard input. Between words it
+/// is a minus sign.
+fn words(words: &[String]) -> (Option<String>, bool) {
+    let words = match words {
+        [first, rest @ ..] if first == "-" => (rest, true),
+        [rest @ .., last] if last == "-" => (rest, true),
+        words => (words, false),
+    };
+    let (words, dash) = words;
+    ((!words.is_empty()).then(|| words.join(" ")), dash)
+}
+
+/// What standard input is for, where a text was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stdin {
+    /// It was asked for.
+    Wanted,
+    /// Text that is piped in stands before the given one, with this between them.
+    Beside(&'static str),
+}
+
+/// The prompt from where it was given: typed or a file, and standard input.
+fn prompt(typed: Option<String>, file: &PromptFile, stdin: Stdin) -> Result<String> {
+    let given = match (typed, &file.file) {
+        (Some(text), _) => Some(text),
+        (None, Some(path)) => Some(without_last_break(output::read_text(path)?)),
+        (None, None) => None,
+    };
+    let is_terminal = std::io::stdin().is_terminal();
+    if is_terminal && (given.is_none() || stdin == Stdin::Wanted) {
+        output::note(WAITING);
+    }
+    let wanted = given.is_none() || stdin == Stdin::Wanted || !is_terminal;
+    let piped = if wanted { without_last_break(output::read_stdin()?) } else { String::new() };
+    let between = match stdin {
+        Stdin::Beside(between) => between,
+        Stdin::Wanted => "\n\n",
+    };
+    let text = match given {
+        Some(given) if piped.trim().is_empty() => given,
+        Some(given) => piped + between + &given,
+        None => piped,
+    };
+    if text.trim().is_empty() {
+        return Err(Error::EmptyPrompt { hint: "type a question, such as phi3-run \"Who are you?\"" });
+    }
+    Ok(text)
+}
+
+/// The text or the ids of a command.
+pub(super) enum Input {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+pub(super) fn input(args: &InputArgs) -> Result<Input> {
+    match &args.ids {
+        Some(ids) => {
+            let ids = args::ids(ids)?;
+            if ids.is_empty() {
+                return Err(Error::EmptyPrompt { hint: "give at least one token id" });
+            }
+            Ok(Input::Ids(ids))
+        }
+        None => Ok(Input::Text(prompt(args.prompt.clone(), &args.file, Stdin::Beside("\n"))?)),
+    }
+}
+
+/// `phi3-run generate`
+pub(super) fn generate(args: &Generate) -> Result<Outcome> {
+    let input = input(&args.input)?;
+    args.sampling.check()?;
+    let mut engine = output::load(&args.model, |builder| builder)?;
+    let mut options = args.sampling.options(&engine, &args.model)?;
+    options.raw = args.raw;
+    options.cancel = Some(output::stop_on_ctrl_c());
+    let has_tokenizer = engine.tokenizer().is_ok();
+    let device = engine.device().to_owned();
+    let generation = match &input {
+        Input::Text(text) => engine.complete(text, &options)?,
+        Input::Ids(ids) => engine.continue_ids(ids, &options)?,
+    };
+    let summary = if args.json {
+        let (ids, text, summary) = silently(generation, args.model.quiet)?;
+        let text = has_tokenizer.then_some(text);
+        let Summary { finish_reason, usage, timings, seed } = &summary;
+        let object = json!({
+            "ids": ids, "text": text, "finish_reason": finish_reason, "usage": usage, "timings": timings,
+            "device": device, "seed": seed,
+        });
+        output::print(&format!("{object}\n"))?;
+        summary
+    } else if has_tokenizer {
+        output::stream(generation, args.model.quiet)?.1
+    } else {
+        let (ids, _, summary) = silently(generation, args.model.quiet)?;
+        output::print(&format!("{}\n", spaced(&ids)))?;
+        summary
+    };
+    if !args.model.quiet {
+        output::note(&output::statistics(&summary));
+    }
+    Ok(output::outcome(&summary))
+}
+
+/// Runs to the end; only the notes are printed.
+fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    for event in generation {
+        match event? {
+            Event::Token { id, text: piece } => {
+                ids.push(id);
+                text.push_str(&piece);
+            }
+            Event::RopeSwitch { set, tokens } if !quiet => output::note(&output::rope_switch(set, tokens)),
+            Event::Done(summary) => return Ok((ids, text, summary)),
+            _ => {}
+        }
+    }
+    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+}
+
+/// Ids with spaces between.
+pub(super) fn spaced(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The ids of an input.
+pub(super) fn input_ids(engine: &Engine, input: &Input) -> Result<Vec<u32>> {
+    match input {
+        Input::Text(text) => Ok(engine.tokenizer()?.encode(text, true)?),
+        Input::Ids(ids) => Ok(ids.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn a_minus_sign_is_standard_input_at_the_ends_only() {
+        let of = |text: &str| words(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of("what is 5 - 3"), (Some("what is 5 - 3".into()), false));
+        assert_eq!(of("summarize this -"), (Some("summarize this".into()), true));
+        assert_eq!(of("- summarize this"), (Some("summarize this".into()), true));
+        assert_eq!(of("-"), (None, true));
+        assert_eq!(words(&[]), (None, false));
+    }
+}

@@ -1,0 +1,354 @@
+//! `phi3-run bench`: llama-bench's tests, columns and formats.
+
+use crate::args::{self, Bench, BenchCommand};
+use crate::kernels;
+use crate::output::{self, Outcome};
+use crate::rows::{Record, Table, Writer, plain};
+use phi3_model::{Checkpoint, type_label};
+use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
+use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
+use phi3_tensor::DeviceKind;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(super) fn bench(args: &Bench) -> Result<Outcome> {
+    if let Some(BenchCommand::Kernels(args)) = &args.command {
+        return kernels::kernels(args);
+    }
+    let stop = output::stop_on_ctrl_c();
+    let mut run =
+        Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
+    let setups = args.setups()?;
+    for (path, source) in args.models() {
+        for setup in &setups {
+            if run.outcome != Outcome::Interrupted {
+                run.subject(path, &source, setup)?;
+            }
+        }
+    }
+    output::print(&run.out.end())?;
+    Ok(run.outcome)
+}
+
+/// The commit that was built, or the version where that is not known.
+const BUILD: &str = match option_env!("PHI3_COMMIT") {
+    Some(commit) => commit,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// Commits up to the built one: not known.
+const BUILD_NUMBER: u32 = 0;
+
+/// All tests of a command line.
+struct Run<'a> {
+    args: &'a Bench,
+    stop: Arc<AtomicBool>,
+    out: Writer<Tests>,
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    /// An error costs its own rows only.
+    fn failed(&mut self, what: &str, error: Error) {
+        output::note(&format!("{what} left out:"));
+        output::complain(&error);
+        self.outcome = Outcome::Error;
+    }
+
+    /// Every test of a model on a machine.
+    fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            self.outcome = Outcome::Interrupted;
+            return Ok(());
+        }
+        let loaded = source.checkpoint().and_then(|checkpoint| {
+            let placed = setup.load(&checkpoint, &mut |_| {})?;
+            Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
+        });
+        let name = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        let (subject, mut model) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.failed(&name, error);
+                return Ok(());
+            }
+        };
+        let args = self.args;
+        for shape in args.shapes() {
+            let options = BenchOptions {
+                repetitions: args.repetitions,
+                warm_up: !args.no_warmup,
+                chunk: rows(setup),
+                policy: RopePolicy::Ahead,
+            };
+            let watch = &mut || match self.stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            match measure(&mut *model, shape, options, watch) {
+                Ok(None) => {
+                    self.outcome = Outcome::Interrupted;
+                    return Ok(());
+                }
+                Ok(Some(samples)) => {
+                    let record = subject.record(setup, model.device(), &samples);
+                    output::print(&self.out.row(&record))?;
+                }
+                Err(error) => self.failed(&format!("{name}: {shape}"), error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The model that is measured.
+struct Subject {
+    filename: String,
+    /// Architecture, size and type.
+    kind: String,
+    /// Bytes of the weights as they are loaded.
+    bytes: u64,
+    parameters: u64,
+}
+
+impl Subject {
+    fn new(path: Option<&Path>, checkpoint: &Checkpoint, setup: &Setup, bytes: u64) -> Self {
+        let count = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
+        let parameters = checkpoint.tensors().map(|(_, _, shape, _)| count(shape)).sum();
+        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, setup.quant));
+        let filename = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        Self { filename, kind, bytes, parameters }
+    }
+
+    /// llama-bench's fields, in its order.
+    fn record(&self, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
+        let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
+        let rates = samples.rates();
+        let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
+        let gpu = device.kind != DeviceKind::Cpu;
+        let kv = setup.kv_type().to_string();
+        let Value::Object(record) = json!({
+            "build_commit": BUILD,
+            "build_number": BUILD_NUMBER,
+            "cpu_info": processor(),
+            "gpu_info": if gpu { device.name.as_str() } else { "" },
+            "backends": if gpu { "wgpu" } else { "CPU" },
+            "model_filename": self.filename,
+            "model_type": self.kind,
+            "model_size": self.bytes,
+            "model_n_params": self.parameters,
+            "n_batch": rows(setup),
+            "n_ubatch": rows(setup),
+            "n_threads": setup.threads.unwrap_or_else(args::all_threads),
+            "cpu_mask": "0x0",
+            "cpu_strict": false,
+            // waiting threads poll for a while, then sleep: llama.cpp's default
+            "poll": 50,
+            "type_k": kv,
+            "type_v": kv,
+            "n_gpu_layers": if gpu { 99 } else { 0 },
+            "split_mode": "none",
+            "main_gpu": 0,
+            "no_kv_offload": false,
+            // scores are never in memory as a whole
+            "flash_attn": true,
+            "devices": device.to_string(),
+            "tensor_split": "0.00",
+            "tensor_buft_overrides": "none",
+            "use_mmap": true,
+            "embeddings": false,
+            "n_prompt": samples.shape.prompt,
+            "n_gen": samples.shape.generated,
+            "n_depth": samples.shape.depth,
+            "test_time": samples.started,
+            "avg_ns": avg_ns as u64,
+            "stddev_ns": stddev_ns as u64,
+            "avg_ts": avg_ts,
+            "stddev_ts": stddev_ts,
+            "samples_ns": samples.ns,
+            "samples_ts": rates,
+        }) else {
+            return Record::new();
+        };
+        record
+    }
+}
+
+/// Tokens of a pass.
+fn rows(setup: &Setup) -> usize {
+    setup.decoder().max_rows
+}
+
+fn billions(parameters: u64) -> String {
+    match parameters {
+        0..1_000_000_000 => format!("{:.0}M", parameters as f64 / 1e6),
+        _ => format!("{:.1}B", parameters as f64 / 1e9),
+    }
+}
+
+/// The processor's name, where the system tells.
+fn processor() -> String {
+    let named = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// llama-bench's columns, and the tier where tiers are compared.
+struct Tests {
+    by_tier: bool,
+}
+
+impl Tests {
+    /// A cell that stands only where tiers are compared.
+    fn tier(&self, cell: &str) -> String {
+        if self.by_tier { format!(" {cell:>8} |") } else { String::new() }
+    }
+}
+
+impl Table for Tests {
+    const NAME: &'static str = "llama_bench";
+    const INTEGERS: &'static [&'static str] = &[
+        "build_number",
+        "model_size",
+        "model_n_params",
+        "n_batch",
+        "n_ubatch",
+        "n_threads",
+        "cpu_strict",
+        "poll",
+        "n_gpu_layers",
+        "main_gpu",
+        "no_kv_offload",
+        "flash_attn",
+        "use_mmap",
+        "embeddings",
+        "n_prompt",
+        "n_gen",
+        "n_depth",
+        "avg_ns",
+        "stddev_ns",
+    ];
+    const REALS: &'static [&'static str] = &["avg_ts", "stddev_ts"];
+
+    fn head(&self) -> String {
+        let (name, line) = (self.tier("tier"), self.tier("-------:"));
+        format!(
+            "| model                    |       size |     params | backend    | threads |   kv |{name}            test |                  t/s |\n\
+             | ------------------------ | ---------: | ---------: | ---------- | ------: | ---: |{line} --------------: | -------------------: |\n"
+        )
+    }
+
+    fn line(&self, record: &Record) -> String {
+        // the device says which kernels run: those asked for, or lesser ones where these computed wrongly
+        let device = plain(&record["devices"]);
+        let tier = TIERS.into_iter().find(|tier| device.contains(&format!("{tier} kernels"))).unwrap_or("");
+        markdown(record, &self.tier(tier))
+    }
+
+    fn foot(&self) -> String {
+        format!("\nbuild: {BUILD} ({BUILD_NUMBER})\n")
+    }
+}
+
+fn markdown(record: &Record, tier: &str) -> String {
+    let number = |name: &str| record[name].as_f64().unwrap_or(0.0);
+    let count = |name: &str| record[name].as_u64().unwrap_or(0) as usize;
+    let shape = Shape { prompt: count("n_prompt"), generated: count("n_gen"), depth: count("n_depth") };
+    let size = number("model_size");
+    let size =
+        if size < 1e9 { format!("{:.2} MiB", size / 1048576.0) } else { format!("{:.2} GiB", size / 1073741824.0) };
+    let parameters = number("model_n_params");
+    let parameters =
+        if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
+    format!(
+        "| {:24} | {size:>10} | {parameters:>10} | {:10} | {:>7} | {:>4} |{tier} {:>15} | {:>20} |\n",
+        plain(&record["model_type"]),
+        plain(&record["backends"]),
+        plain(&record["n_threads"]),
+        plain(&record["type_k"]),
+        shape.to_string(),
+        format!("{:.2} ± {:.2}", number("avg_ts"), number("stddev_ts")),
+    )
+}
+
+/// A list of two numbers with a comma between.
+pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
+    let both = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    both.filter(|&(a, b)| a > 0 || b > 0)
+        .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
+}
+
+/// What llama-bench writes with one dash.
+pub(super) fn long_option(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "-pg" => "--pg",
+        "-ub" => "--ubatch",
+        "-ctk" => "--cache-type-k",
+        "-ctv" => "--cache-type-v",
+        "-ngl" => "--n-gpu-layers",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::BenchFormat;
+
+    fn record() -> Record {
+        let subject = Subject {
+            filename: "a \"b\".gguf".into(),
+            kind: "phi3 3.8B Q4_0".into(),
+            bytes: 2_150_000_000,
+            parameters: 3_820_000_000,
+        };
+        let device =
+            phi3_tensor::DeviceInfo { kind: DeviceKind::Cpu, name: "CPU".into(), detail: "AVX2, 2 threads".into() };
+        let samples = Samples {
+            shape: Shape { prompt: 512, generated: 0, depth: 0 },
+            started: "2026-01-02T03:04:05Z".into(),
+            ns: vec![1_000_000_000, 2_000_000_000],
+        };
+        subject.record(&Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
+    }
+
+    #[test]
+    fn formats_are_read_as_what_they_are() {
+        let of = |format| {
+            let mut writer = Writer::new(format, Tests { by_tier: false });
+            format!("{}{}{}", writer.row(&record()), writer.row(&record()), writer.end())
+        };
+        let json: Value = serde_json::from_str(&of(BenchFormat::Json)).expect("JSON");
+        assert_eq!((json[1]["avg_ts"].as_f64(), json[0]["n_prompt"].as_u64()), (Some(384.0), Some(512)));
+        assert_eq!(
+            of(BenchFormat::Jsonl).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(),
+            2
+        );
+        // what llama.cpp's scripts/compare-llama-bench.py asks for
+        for key in "cpu_info gpu_info backends n_gpu_layers tensor_buft_overrides model_filename model_type n_batch n_ubatch \
+                    embeddings cpu_mask cpu_strict poll n_threads type_k type_v use_mmap no_kv_offload split_mode main_gpu \
+                    tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts"
+            .split_whitespace()
+        {
+            assert!(!json[0][key].is_null(), "{key}");
+        }
+        // every number has its type
+        for (name, value) in &record() {
+            let declared = Tests::INTEGERS.contains(&name.as_str()) || Tests::REALS.contains(&name.as_str());
+            assert_eq!(declared, value.is_number() || value.is_boolean(), "{name}");
+        }
+        let csv = of(BenchFormat::Csv);
+        assert_eq!(csv.lines().count(), 3);
+        assert!(csv.contains("\"a \"\"b\"\".gguf\"") && csv.lines().all(|line| !line.contains("samples")));
+        let sql = of(BenchFormat::Sql);
+        assert!(sql.matches("INSERT INTO llama_bench (build_commit, ").count() == 2 && sql.contains("avg_ts REAL"));
+        let md = of(BenchFormat::Md);
+        assert!(md.lines().count() == 6 && md.ends_with(&format!("\n\nbuild: {BUILD} (0)\n")), "{md}");
+        assert!(md.contains(" 384.00 ± 181.02 |"), "{md}");
+    }
+}

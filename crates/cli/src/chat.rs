@@ -1,0 +1,164 @@
+//! `phi3-run chat`: several turns.
+
+use crate::args::Chat;
+use crate::output::{self, Outcome};
+use phi3_runner::text::Message;
+use phi3_runner::{Error, FinishReason, Result};
+use rustyline::error::ReadlineError;
+use std::io::{BufRead, IsTerminal};
+use std::sync::atomic::Ordering;
+
+const HELP: &str = "\
+/help          this list
+/reset         forget the conversation (the system message stays)
+/system TEXT   start anew with another system message
+/undo          take the last question and its answer back
+/retry         answer the last question again
+/quit          end (so does Ctrl-D)
+Ctrl-C ends an answer, or throws away what is typed. A line that ends in \\ goes on in the next.";
+
+/// What comes from the input.
+enum Typed {
+    Line(String),
+    /// Ctrl-C: what was typed so far is thrown away.
+    Cancelled,
+    End,
+}
+
+/// Lines from a terminal with editing and history, or from anything else as they come.
+enum Lines {
+    Terminal(Box<rustyline::DefaultEditor>),
+    Plain,
+}
+
+impl Lines {
+    fn new() -> Self {
+        match std::io::stdin().is_terminal().then(rustyline::DefaultEditor::new) {
+            Some(Ok(editor)) => Self::Terminal(Box::new(editor)),
+            _ => Self::Plain,
+        }
+    }
+
+    /// The next line.
+    fn next(&mut self) -> Result<Typed> {
+        let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
+        match self {
+            Self::Terminal(editor) => match editor.readline("> ") {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line);
+                    Ok(Typed::Line(line))
+                }
+                Err(ReadlineError::Interrupted) => Ok(Typed::Cancelled),
+                Err(ReadlineError::Eof) => Ok(Typed::End),
+                Err(error) => Err(fail(error.to_string(), "pipe the questions in instead")),
+            },
+            Self::Plain => {
+                let mut bytes = Vec::new();
+                let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
+                if read.map_err(|error| fail(error.to_string(), "is the input still there?"))? == 0 {
+                    return Ok(Typed::End);
+                }
+                let line = String::from_utf8(bytes);
+                let line = line.map_err(|error| fail(format!("not valid UTF-8: {error}"), "text must be UTF-8"))?;
+                Ok(Typed::Line(line.trim_end_matches(['\n', '\r']).to_owned()))
+            }
+        }
+    }
+
+    /// The next line with those that continue it; `None` at the end of the input.
+    fn message(&mut self) -> Result<Option<String>> {
+        let mut whole = String::new();
+        loop {
+            match self.next()? {
+                Typed::Line(line) => match line.strip_suffix('\\') {
+                    Some(part) => {
+                        whole.push_str(part);
+                        whole.push('\n');
+                    }
+                    None => return Ok(Some(whole + &line)),
+                },
+                Typed::Cancelled => whole.clear(),
+                Typed::End => return Ok((!whole.is_empty()).then_some(whole)),
+            }
+        }
+    }
+}
+
+pub(super) fn chat(args: &Chat) -> Result<Outcome> {
+    args.sampling.check()?;
+    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
+    let stop = output::stop_on_ctrl_c();
+    let mut lines = Lines::new();
+    let mut system = args.system.clone();
+    let fresh = |system: &Option<String>| -> Vec<Message> { system.iter().map(Message::system).collect() };
+    let mut messages = fresh(&system);
+    if !args.model.quiet {
+        output::note("chat     /help lists the commands, Ctrl-D ends");
+    }
+    while let Some(line) = lines.message()? {
+        let line = line.trim();
+        let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        match command {
+            "" => continue,
+            "/quit" | "/exit" => break,
+            "/help" => {
+                output::note(HELP);
+                continue;
+            }
+            "/reset" => {
+                messages = fresh(&system);
+                continue;
+            }
+            "/system" => {
+                system = (!rest.trim().is_empty()).then(|| rest.trim().to_owned());
+                messages = fresh(&system);
+                continue;
+            }
+            "/undo" => {
+                take_back(&mut messages);
+                continue;
+            }
+            "/retry" => match take_back(&mut messages) {
+                Some(question) => messages.push(question),
+                None => continue,
+            },
+            _ if command.starts_with('/') && !command[1..].contains('/') => {
+                output::note(&format!("{command} is no command; /help lists them"));
+                continue;
+            }
+            _ => messages.push(Message::user(line)),
+        }
+        stop.store(false, Ordering::Relaxed);
+        let mut options = args.sampling.options(&engine, &args.model)?;
+        options.cancel = Some(stop.clone());
+        let result = engine.chat(&messages, &options).and_then(|answer| output::stream(answer, args.model.quiet));
+        let (answer, summary) = match result {
+            Ok(result) => result,
+            // what does not fit or cannot be rendered ends the turn, not the talk
+            Err(error @ (Error::Text(_) | Error::Model(phi3_model::Error::Request { .. }))) => {
+                if !std::io::stdin().is_terminal() {
+                    return Err(error);
+                }
+                output::complain(&error);
+                messages.pop();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        messages.push(Message::assistant(answer));
+        if !args.model.quiet {
+            output::note(&output::statistics(&summary));
+        }
+        if summary.finish_reason == FinishReason::Interrupted && !std::io::stdin().is_terminal() {
+            return Ok(Outcome::Interrupted);
+        }
+        stop.store(false, Ordering::Relaxed);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Removes the last question and what follows it; returns the question.
+fn take_back(messages: &mut Vec<Message>) -> Option<Message> {
+    let at = messages.iter().rposition(|message| message.role == "user")?;
+    messages.drain(at..).next()
+}

@@ -1,0 +1,102 @@
+//! `logits` and `verify`: what a model computes, exactly.
+
+use crate::args::{self, Logits, ModelArgs, Verify};
+use crate::ask;
+use crate::output::{self, Outcome};
+use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
+use phi3_runner::{Error, Result, RopePolicy};
+use serde_json::json;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// `phi3-run logits`
+pub(super) fn logits(args: &Logits) -> Result<Outcome> {
+    let input = ask::input(&args.input)?;
+    let mut engine = output::load(&args.model.exact(), |builder| builder)?;
+    let ids = ask::input_ids(&engine, &input)?;
+    if ids.is_empty() {
+        return Err(Error::EmptyPrompt { hint: "give some text or ids" });
+    }
+    let (vocab, width) = (engine.config().vocab_size, engine.config().hidden_size);
+    let mut hidden = Hidden::new();
+    let wanted = args.hidden.then_some(&mut hidden);
+    let logits = verify::logits(engine.model(), &ids, args.model.chunk(), args.model.longrope, wanted)
+        .map_err(|error| engine.source().explain(error))?;
+    let mut tensors = vec![("logits".to_owned(), vec![ids.len(), vocab], logits)];
+    tensors.extend(hidden.into_iter().map(|(name, rows)| (name, vec![ids.len(), width], rows)));
+    write(&args.out, &tensors)?;
+    if !args.model.quiet {
+        output::note(&format!("wrote    {} tokens to {}", ids.len(), args.out.display()));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Writes f32 tensors as safetensors: an existing file is filled anew, a pipe or device is written to.
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape, values) in tensors {
+        let begin = end;
+        end += 4 * values.len();
+        header.insert(name.clone(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    // the data begins at a multiple of eight
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let write = || {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for value in tensors.iter().flat_map(|(_, _, values)| values) {
+            file.write_all(&value.to_le_bytes())?;
+        }
+        file.flush()
+    };
+    write().map_err(|error: std::io::Error| Error::File {
+        action: "write",
+        path: path.to_owned(),
+        message: error.to_string(),
+        hint: "does the folder exist, and is there room?",
+    })
+}
+
+/// `phi3-run verify`
+pub(super) fn verify(args: &Verify) -> Result<Outcome> {
+    let Some(folder) = args.golden.as_ref().or(args.model.model.as_ref()) else {
+        return Err(Error::Argument {
+            argument: "--golden",
+            expected: "the folder of a golden (the demo model has none)".into(),
+            found: "nothing".into(),
+        });
+    };
+    let wrong =
+        |argument, expected: &str, found: String| Error::Argument { argument, expected: expected.into(), found };
+    if args.model.longrope != RopePolicy::Exact {
+        return Err(wrong("--longrope", "exact: goldens follow the reference", format!("{:?}", args.model.longrope)));
+    }
+    if let Some(tolerance) = args.tolerance.filter(|t| !(t.is_finite() && *t >= 0.0)) {
+        return Err(wrong("--tolerance", "a number of at least 0", tolerance.to_string()));
+    }
+    let golden = Golden::read(folder)?;
+    let placed = load(&args.model.exact())?;
+    let mut model = placed.model;
+    let on_cpu = model.device().kind == phi3_tensor::DeviceKind::Cpu;
+    let tolerance = args.tolerance.unwrap_or(if on_cpu { 1e-4 } else { 2e-4 });
+    let report = verify::verify(&mut *model, &golden, VerifyOptions { tolerance, chunk: args.model.chunk() })
+        .map_err(|error| args::source(&args.model.model).explain(error))?;
+    output::print(&report.to_string())?;
+    if report.checks.is_empty() {
+        output::note("the golden holds nothing to compare");
+    }
+    let ok = report.ok();
+    let verdict = if ok { "all checks passed" } else { "FAILED" };
+    output::print(&format!("{verdict} (logits within {tolerance:.0e} on {})\n", placed.reason))?;
+    Ok(if ok { Outcome::Done } else { Outcome::Failed })
+}
+
+fn load(args: &ModelArgs) -> Result<phi3_runner::Placed> {
+    let checkpoint = args::source(&args.model).checkpoint()?;
+    output::notes(checkpoint.notes(), args.quiet);
+    args.setup().load(&checkpoint, &mut |_| {})
+}

@@ -1,0 +1,195 @@
+//! `phi3-run bench kernels`: every operation at a variant's shapes, as per cent of what the machine can do.
+
+use crate::args::{BenchFormat, Kernels};
+use crate::output::{self, Outcome};
+use crate::rows::{Record, Table, Writer, plain};
+use phi3_model::{Checkpoint, Config, variant};
+use phi3_runner::Result;
+use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
+use phi3_tensor::DType;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Shapes of which model, where none is named.
+const VARIANT: &str = "phi-3-mini-4k";
+
+/// All samples of a case.
+const TIME: Duration = Duration::from_secs(1);
+
+pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
+    let plan = plan(args)?;
+    let stop = output::stop_on_ctrl_c();
+    let mut out = Writer::new(args.output, Cases);
+    let mut told = false;
+    let measured = kernels::measure(&args.setup(), &plan, &mut |machine, row| {
+        if !told && args.output == BenchFormat::Md {
+            output::print(&format!("{}\n\n", head(machine)))?;
+        }
+        told = true;
+        output::print(&out.row(&record(&plan.subject, machine, &row)))?;
+        Ok(if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    if told || measured.is_ok() {
+        output::print(&out.end())?;
+    }
+    measured?;
+    Ok(if stop.load(Ordering::Relaxed) { Outcome::Interrupted } else { Outcome::Done })
+}
+
+fn plan(args: &Kernels) -> Result<Plan> {
+    let (config, own) = match &args.model {
+        None => (variant(args.variant.as_deref().unwrap_or(VARIANT))?, Vec::new()),
+        Some(path) => described(path)?,
+    };
+    let types = if args.types.is_empty() { vec![DType::Bf16] } else { args.types.clone() };
+    let named: Vec<Kernel> = types.iter().flat_map(|&dtype| with_weights().map(move |op| (op, Some(dtype)))).collect();
+    let mut kernels = if args.types.is_empty() && !own.is_empty() { own } else { named };
+    kernels.extend(Op::ALL.into_iter().filter(|op| !op.has_weights()).map(|op| (op, None)));
+    let effort = Effort { samples: args.repetitions, time: TIME };
+    let subject = Subject { config, context: args.context, kv: args.kv };
+    Ok(Plan { subject, kernels, rows: args.rows.clone(), effort })
+}
+
+fn with_weights() -> impl Iterator<Item = Op> {
+    Op::ALL.into_iter().filter(|op| op.has_weights())
+}
+
+/// Sizes of a checkpoint or of a `config.json`, and the types of a checkpoint's weights.
+fn described(path: &Path) -> Result<(Config, Vec<Kernel>)> {
+    if path.extension().is_some_and(|extension| extension == "json") {
+        return Ok((Config::read(path)?, Vec::new()));
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let config = checkpoint.config().clone();
+    let mut types = Vec::new();
+    for op in with_weights() {
+        for dtype in types_of(&checkpoint, op)? {
+            types.push((op, Some(dtype)));
+        }
+    }
+    Ok((config, types))
+}
+
+/// The types that an operation's weights have, in the layers' order.
+fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
+    let config = checkpoint.config();
+    let (hidden, heads) = (config.hidden_size, config.heads);
+    let embedding = "model.embed_tokens";
+    let (part, rows, cols) = match op {
+        Op::Qkv => ("self_attn.qkv_proj", heads.qkv_dim(), hidden),
+        Op::O => ("self_attn.o_proj", hidden, heads.q_dim()),
+        Op::GateUp => ("mlp.gate_up_proj", config.gate_up_dim(), hidden),
+        Op::Down => ("mlp.down_proj", hidden, config.intermediate_size),
+        Op::Head if !config.tie_word_embeddings => ("lm_head", config.vocab_size, hidden),
+        _ => (embedding, config.vocab_size, hidden),
+    };
+    let names: Vec<String> = match part.contains("_attn.") || part.starts_with("mlp.") {
+        true => (0..config.num_hidden_layers).map(|i| format!("model.layers.{i}.{part}.weight")).collect(),
+        false => vec![format!("{part}.weight")],
+    };
+    let mut types = Vec::new();
+    for name in names {
+        let dtype = checkpoint.matrix(&name, rows, cols)?.dtype;
+        if !types.contains(&dtype) {
+            types.push(dtype);
+        }
+    }
+    Ok(types)
+}
+
+/// The machine, and what it can do.
+fn head(machine: &Machine) -> String {
+    let Machine { device, clock, limits } = machine;
+    format!(
+        "{device}; {clock}\nlimits: {:.1} GB/s of memory {}, {} of {}",
+        limits.bandwidth / 1e9,
+        limits.access,
+        flops(limits.rate / 1e9),
+        limits.numbers
+    )
+}
+
+fn record(subject: &Subject, machine: &Machine, row: &Row) -> Record {
+    let limits = machine.limits;
+    let speed = row.speed(limits);
+    let timing = row.timing.as_ref();
+    let measured = |value: Option<f64>| value.map_or(Value::Null, Value::from);
+    let Value::Object(record) = json!({
+        "device": machine.device,
+        "clock": machine.clock.to_string(),
+        "limit_gb_per_s": limits.bandwidth / 1e9,
+        "limit_access": limits.access,
+        "limit_gflop_per_s": limits.rate / 1e9,
+        "limit_numbers": limits.numbers,
+        "op": row.op.name(),
+        "shape": row.work.shape,
+        "type": row.kind,
+        "rows": row.rows,
+        "context": subject.context,
+        "copies": row.copies,
+        "samples": timing.map_or(0, |timing| timing.samples),
+        "runs": timing.map_or(0, |timing| timing.runs),
+        "us": measured(timing.ok().map(|timing| timing.seconds * 1e6)),
+        "bytes": row.work.bytes,
+        "flop": row.work.flops,
+        "gb_per_s": measured(speed.map(|speed| speed.bandwidth / 1e9)),
+        "gflop_per_s": measured(speed.and_then(|speed| speed.rate).map(|rate| rate / 1e9)),
+        "percent_of_bandwidth": measured(speed.map(|speed| speed.of_bandwidth)),
+        "percent_of_rate": measured(speed.and_then(|speed| speed.of_rate)),
+        "bound": speed.map(|speed| speed.bound.name()),
+        "error": timing.err(),
+    }) else {
+        return Record::new();
+    };
+    record
+}
+
+/// Cases as rows.
+struct Cases;
+
+impl Table for Cases {
+    const NAME: &'static str = "kernel";
+    const INTEGERS: &'static [&'static str] = &["rows", "context", "copies", "samples", "runs"];
+    const REALS: &'static [&'static str] = &[
+        "limit_gb_per_s",
+        "limit_gflop_per_s",
+        "us",
+        "bytes",
+        "flop",
+        "gb_per_s",
+        "gflop_per_s",
+        "percent_of_bandwidth",
+        "percent_of_rate",
+    ];
+
+    fn head(&self) -> String {
+        "| op           | shape                                | type   | rows |         µs |     GB/s |       arithmetic | of bandwidth | of rate | bound  |\n\
+         | ------------ | ------------------------------------ | ------ | ---: | ---------: | -------: | ---------------: | -----------: | ------: | ------ |\n"
+            .into()
+    }
+
+    fn line(&self, record: &Record) -> String {
+        let text = |name: &str| plain(&record[name]);
+        let number = |name: &str| record[name].as_f64();
+        let start = format!("| {:12} | {:36} | {:6} | {:>4} |", text("op"), text("shape"), text("type"), text("rows"));
+        let Some(us) = number("us") else {
+            return format!("{start} not measured: {} |\n", text("error").replace('|', "\\|"));
+        };
+        let share = |name: &str| number(name).map_or_else(String::new, |share| format!("{share:.1} %"));
+        format!(
+            "{start} {us:>10.2} | {:>8.2} | {:>16} | {:>12} | {:>7} | {:6} |\n",
+            number("gb_per_s").unwrap_or(0.0),
+            number("gflop_per_s").map_or_else(String::new, flops),
+            share("percent_of_bandwidth"),
+            share("percent_of_rate"),
+            text("bound"),
+        )
+    }
+}
+
+fn flops(giga: f64) -> String {
+    if giga < 1000.0 { format!("{giga:.1} GFLOP/s") } else { format!("{:.2} TFLOP/s", giga / 1000.0) }
+}

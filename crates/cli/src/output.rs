@@ -1,0 +1,243 @@
+//! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
+
+use crate::args::ModelArgs;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phi3_runner::{Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Failed,
+    /// An error that was told already.
+    Error,
+    Interrupted,
+}
+
+impl Outcome {
+    pub(super) fn code(self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::SUCCESS,
+            Self::Failed => ExitCode::from(1),
+            Self::Error => ExitCode::from(2),
+            Self::Interrupted => ExitCode::from(130),
+        }
+    }
+}
+
+const CLOSED: &str = "closed pipe";
+
+/// Prints an error on one line.
+pub(super) fn complain(error: &Error) {
+    // a closed standard error leaves nowhere to say anything
+    let _ = writeln!(std::io::stderr(), "error: {}", without_controls(&error.to_string()));
+}
+
+/// A message on one line, whatever a template or a file put into it.
+fn without_controls(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Whether the reader of our output has gone away, which is no error.
+pub(super) fn is_closed_pipe(error: &Error) -> bool {
+    matches!(error, Error::Stream { stream: "output", message, .. } if message == CLOSED)
+}
+
+/// Writes to standard output at once.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Stream {
+        stream: "output",
+        message: if error.kind() == ErrorKind::BrokenPipe { CLOSED.into() } else { error.to_string() },
+        hint: "is the disk full?",
+    })
+}
+
+/// Writes a line to standard error, if anybody reads it.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+const NOT_UTF8: &str = "text must be UTF-8; convert it, for example with iconv";
+
+/// Text in UTF-8, or in UTF-16 with a byte order mark, which is no part of it.
+fn decoded(bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let utf_16 = |unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).map_err(|_| "not valid UTF-16".to_owned())
+    };
+    match bytes.as_slice() {
+        [0xFF, 0xFE, ..] if bytes.len().is_multiple_of(2) => utf_16(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] if bytes.len().is_multiple_of(2) => utf_16(u16::from_be_bytes),
+        _ => {
+            let text = String::from_utf8(bytes).map_err(|error| format!("not valid UTF-8: {}", error.utf8_error()))?;
+            Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+        }
+    }
+}
+
+/// How long standard input may stay open before the program says that it waits for its end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// All of standard input, as text.
+pub(super) fn read_stdin() -> Result<String> {
+    let (done, ended) = mpsc::channel::<()>();
+    if !std::io::stdin().is_terminal() {
+        std::thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                note(
+                    "input    waiting for the end of standard input, which is a pipe or a file; `< /dev/null` is none",
+                );
+            }
+        });
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    drop(done);
+    let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
+    read.map_err(|error| fail(error.to_string(), "give the text as an argument"))?;
+    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
+}
+
+/// All of a file, as text.
+pub(super) fn read_text(path: &Path) -> Result<String> {
+    let fail = |message: String, hint| Error::File { action: "read", path: path.to_owned(), message, hint };
+    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string(), "is the path right?"))?;
+    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
+}
+
+/// A progress bar on standard error, where that is a terminal.
+pub(super) fn bar(what: &str, quiet: bool) -> ProgressBar {
+    let shown = !quiet && std::io::stderr().is_terminal();
+    let target = if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    let counts = if what == "windows" { "{pos}/{len} {eta}" } else { "{bytes}/{total_bytes} {binary_bytes_per_sec}" };
+    match ProgressStyle::with_template(&format!("{what} {{bar:32}} {counts}")) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// Prints what a model's files say that is not followed, each sentence once.
+pub(super) fn notes(notes: &[String], quiet: bool) {
+    let first = |i: usize| !notes[..i].contains(&notes[i]);
+    for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {
+        note(&format!("note     {}", without_controls(&notes[i])));
+    }
+}
+
+/// Loads the engine with a progress bar, and says where it runs. `set_up` may ask more of the builder.
+pub(super) fn load<'a>(
+    model: &ModelArgs,
+    set_up: impl FnOnce(EngineBuilder<'a>) -> EngineBuilder<'a>,
+) -> Result<Engine> {
+    let bar = bar("loading", model.quiet);
+    let progress = bar.clone();
+    let result = set_up(model.engine())
+        .progress(move |done, total| {
+            progress.set_length(total);
+            progress.set_position(done);
+        })
+        .build();
+    bar.finish_and_clear();
+    let engine = result?;
+    notes(engine.notes(), model.quiet);
+    if !model.quiet {
+        note(&format!("device   {}", engine.device()));
+    }
+    Ok(engine)
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the program.
+pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // without a handler Ctrl-C ends the program as usual
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    stop
+}
+
+/// Streams an answer to standard output; returns its text and how it went.
+pub(super) fn stream(generation: Generation<'_>, quiet: bool) -> Result<(String, Summary)> {
+    let mut whole = String::new();
+    for event in generation {
+        match event? {
+            Event::Token { text, .. } => {
+                if !text.is_empty() {
+                    print(&text)?;
+                }
+                whole.push_str(&text);
+            }
+            Event::RopeSwitch { set, tokens } if !quiet => note(&rope_switch(set, tokens)),
+            Event::Done(summary) => {
+                if !whole.ends_with('\n') {
+                    print("\n")?;
+                }
+                return Ok((whole, summary));
+            }
+            _ => {}
+        }
+    }
+    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+}
+
+/// The line for a change of LongRoPE's factors.
+pub(super) fn rope_switch(set: RopeSet, tokens: usize) -> String {
+    let set = match set {
+        RopeSet::Long => "long",
+        RopeSet::Short => "short",
+    };
+    format!("longrope {set} factors from here on: computing {tokens} tokens again")
+}
+
+/// The statistics of an answer.
+pub(super) fn statistics(summary: &Summary) -> String {
+    let Summary { usage, timings, .. } = summary;
+    let new = usage.prompt_tokens - usage.cached_tokens;
+    let cached =
+        if usage.cached_tokens > 0 { format!(" (+ {} from the cache)", usage.cached_tokens) } else { String::new() };
+    let mut text = format!(
+        "prompt   {new} tokens{cached}, {:.1} tokens/s, first token after {:.0} ms\ndecode   {} tokens, {:.1} tokens/s",
+        timings.prompt_per_second, timings.first_token_ms, usage.completion_tokens, timings.decode_per_second
+    );
+    if timings.rebuild_ms > 0.0 {
+        text += &format!("\nlongrope cache rebuilt in {:.0} ms", timings.rebuild_ms);
+    }
+    match summary.finish_reason {
+        FinishReason::Stop => {}
+        FinishReason::Length => text += "\nended    at the limit of tokens",
+        FinishReason::Interrupted => text += "\nended    interrupted",
+    }
+    if let Some(seed) = summary.seed {
+        text += &format!("\nseed     {seed}");
+    }
+    text
+}
+
+/// The outcome of an answer.
+pub(super) fn outcome(summary: &Summary) -> Outcome {
+    match summary.finish_reason {
+        FinishReason::Interrupted => Outcome::Interrupted,
+        _ => Outcome::Done,
+    }
+}

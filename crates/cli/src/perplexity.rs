@@ -1,0 +1,94 @@
+//! `phi3-run perplexity`
+
+use crate::args::{self, Perplexity};
+use crate::output::{self, Outcome};
+use phi3_runner::perplexity::{self, Score, Windows};
+use phi3_runner::{Error, Placed, Result, Setup, Source};
+use serde_json::json;
+
+pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
+    let text = output::read_text(&args.file)?;
+    let source = args::source(&args.model.model);
+    let tokenizer = source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })?;
+    let ids = tokenizer.encode(&text, false)?;
+    let windows = Windows { window: args.window, stride: args.stride };
+    let mut first = load(&source, args.model.setup(), args.model.quiet)?;
+    let mut second = match other(args) {
+        Some((source, setup)) => Some(load(&source, setup, args.model.quiet)?),
+        None => None,
+    };
+
+    let bar = output::bar("windows", args.model.quiet);
+    let (chunk, policy) = (args.model.chunk(), args.model.longrope);
+    let watch = &mut |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let result = match &mut second {
+        None => {
+            perplexity::perplexity(&mut *first.model, &ids, windows, chunk, policy, watch).map(|score| (score, None))
+        }
+        Some(second) => {
+            let (first, second) = (&mut *first.model, &mut *second.model);
+            perplexity::compare(first, second, &ids, windows, chunk, policy, watch)
+                .map(|(score, other, distance)| (score, Some((other, distance))))
+        }
+    };
+    bar.finish_and_clear();
+    let (score, other) = result?;
+    if args.json {
+        let of = |s: &Score| json!({ "perplexity": s.perplexity(), "nll": s.nll, "tokens": s.tokens });
+        let against = other.as_ref().map(|(score, d)| {
+            json!({ "score": of(score), "kl_mean": d.mean, "kl_median": d.median, "kl_largest": d.largest, "same_top": d.same_top })
+        });
+        output::print(&format!("{}\n", json!({ "score": of(&score), "against": against })))?;
+        return Ok(Outcome::Done);
+    }
+    output::print(&format!(
+        "perplexity {:.6} ({} of {} tokens counted, nll {:.6})\n",
+        score.perplexity(),
+        score.tokens,
+        ids.len(),
+        score.nll
+    ))?;
+    if let Some((other, distance)) = other {
+        output::print(&format!(
+            "against    {:.6}\nKL divergence mean {:.3e}, median {:.3e}, largest {:.3e} nats\nsame most likely token: {:.2} %\n",
+            other.perplexity(),
+            distance.mean,
+            distance.median,
+            distance.largest,
+            100.0 * distance.same_top
+        ))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The model to compare with, where one was asked for.
+fn other(args: &Perplexity) -> Option<(Source, Setup)> {
+    if args.against.is_none() && args.against_device.is_none() && args.against_quant.is_none() {
+        return None;
+    }
+    let source = args::source(&args.against.clone().or_else(|| args.model.model.clone()));
+    let own = args.model.setup();
+    let device = args.against_device.clone().unwrap_or_else(|| own.device.clone());
+    let quant = args.against_quant.or(own.quant.filter(|_| args.against.is_none() && args.against_quant.is_none()));
+    Some((source, Setup { device, quant, ..own }))
+}
+
+fn load(source: &Source, setup: Setup, quiet: bool) -> Result<Placed> {
+    let bar = output::bar("loading", quiet);
+    let checkpoint = source.checkpoint()?;
+    output::notes(checkpoint.notes(), quiet);
+    let total = checkpoint.bytes();
+    let placed = setup.load(&checkpoint, &mut |done| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let placed = placed?;
+    if !quiet {
+        output::note(&format!("device   {}", placed.reason));
+    }
+    Ok(placed)
+}

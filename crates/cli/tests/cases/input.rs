@@ -1,0 +1,103 @@
+use crate::{run, run_with};
+
+const DEMO: [&str; 4] = ["--device", "cpu", "--greedy", "-n"];
+
+/// Tokens of the prompt, with text piped in.
+fn prompt(args: &[&str], input: Option<&str>) -> usize {
+    run_with(&[&DEMO[..], &["2"], args].concat(), input.map(str::as_bytes)).ok().prompt_tokens()
+}
+
+#[test]
+fn piped_text_stands_before_a_question() {
+    let text = "The password is swordfish. ".repeat(20);
+    let alone = prompt(&["What", "is", "it?"], None);
+    let both = prompt(&["What", "is", "it?"], Some(&text));
+    assert!(both > alone + 80, "{both}");
+    assert_eq!(both, prompt(&[&format!("{}\n\nWhat is it?", text)], None));
+    for words in [["What is it?", "-"], ["-", "What is it?"]] {
+        assert_eq!(prompt(&words, Some(&text)), both);
+    }
+    for nothing in ["", "\n"] {
+        assert_eq!(prompt(&["What is it?"], Some(nothing)), alone);
+    }
+    assert_eq!(prompt(&["what", "is", "5", "-", "3"], None), prompt(&["what is 5 - 3"], None));
+    assert_eq!(prompt(&[], Some(&text)), prompt(&[text.trim_end_matches('\n')], None));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("question.txt");
+    let units = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for bytes in [b"What is it?\n".to_vec(), b"\xEF\xBB\xBFWhat is it?\r\n".to_vec(), units("\u{feff}What is it?\r\n")]
+    {
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(prompt(&["-f", &file.display().to_string()], Some(&text)), both);
+    }
+}
+
+#[test]
+fn piped_text_stands_before_a_text_to_continue() {
+    let of = |args: &[&str], input: Option<&str>| {
+        let command = ["generate", "--device", "cpu", "--greedy", "-n", "2"];
+        run_with(&[&command[..], args].concat(), input.map(str::as_bytes)).ok().prompt_tokens()
+    };
+    assert_eq!(
+        of(&["--prompt", "and then"], Some("Once upon a time\n")),
+        of(&["--prompt", "Once upon a time\nand then"], None)
+    );
+    assert_eq!(of(&["--prompt", "and then"], Some("")), of(&["--prompt", "and then"], None));
+    assert!(run_with(&["--device", "cpu", "-n", "1", "Hi"], Some(b"\xff\xfd\xfc")).error(&["UTF-8"]).contains("input"));
+}
+
+#[test]
+fn minus_one_means_what_it_means_elsewhere() {
+    let answer = |more: &[&str]| run(&[&["--device", "cpu"], more, &["Hi"]].concat());
+    let greedy = answer(&["--greedy"]).ok();
+    assert_eq!(answer(&["--greedy", "-n", "-1"]).ok().stdout, greedy.stdout);
+    assert!(answer(&["-n", "2", "--seed", "-1"]).ok().stderr.contains("seed     "));
+    let all = ["-n", "8", "--seed", "5", "--temperature", "1.5"];
+    let of = |k: &str| answer(&[&all[..], &["--top-k", k]].concat()).ok().stdout;
+    assert_eq!(of("-1"), of("0"));
+    for (args, words) in [
+        (&["--temperature", "-0.5"][..], &["temperature", "-0.5"][..]),
+        (&["--top-p", "-1"], &["top_p", "-1"]),
+        (&["--min-p", "-1"], &["min_p", "-1"]),
+        (&["--repetition-penalty", "-1"], &["repetition_penalty", "-1"]),
+        (&["--chunk", "-1"], &["--chunk", "from 1 to"]),
+        (&["--threads", "-1"], &["--threads", "from 1 to"]),
+        (&["--seed", "-2"], &["--seed", "-1"]),
+        (&["-n", "-2"], &["--max-tokens", "-1"]),
+        (&["--max-binding", "-1"], &["--max-binding", "bytes"]),
+    ] {
+        answer(args).error(words);
+    }
+    run(&["bench", "-p", "-1", "--device", "cpu"]).error(&["whole numbers"]);
+    run(&["plan", "--context", "-1"]).error(&["--context", "from 1 to"]);
+    run(&["perplexity", "--window", "-1", "x"]).error(&["--window"]);
+    run(&["verify", "--tolerance", "-1", "-m", "x", "--golden", "x"]).error(&["tolerance"]);
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
+    let of = |stops: &[&str]| {
+        let stops: Vec<&str> = stops.iter().flat_map(|stop| ["--stop", stop]).collect();
+        run(&[&["--device", "cpu", "--greedy"], &stops[..], &["Who are you?"]].concat()).ok()
+    };
+    let whole = of(&[]);
+    let text = whole.stdout.trim_end();
+    for stop in ["Phi-3", "tiny P", "iny", "4 million", ". I can", "s"] {
+        let cut = of(&[stop]);
+        assert_eq!(cut.stdout.trim_end_matches('\n'), text.split(stop).next().unwrap(), "{stop}");
+        assert!(cut.new_tokens() < whole.new_tokens() && !cut.stderr.contains("limit"), "{}", cut.stderr);
+    }
+    assert_eq!(of(&["never said", "Phi-3"]).stdout, of(&["Phi-3"]).stdout);
+    assert_eq!(of(&["never said"]).stdout, whole.stdout);
+    // a special token by its name, though it is no part of the text
+    let ended = ["--ignore-eos", "-n", "60", "--stop", "<|end|>"];
+    let ended = run(&[&["--device", "cpu", "--greedy"], &ended[..], &["Who are you?"]].concat()).ok();
+    assert_eq!((ended.stdout.as_str(), ended.new_tokens()), (whole.stdout.as_str(), whole.new_tokens()));
+    run(&["--device", "cpu", "--stop", "", "Hi"]).error(&["--stop"]);
+
+    let json = ["generate", "--device", "cpu", "--greedy", "--prompt", "Once upon", "--json", "--stop", "time"];
+    let json: serde_json::Value = serde_json::from_str(&run(&json).ok().stdout).unwrap();
+    assert_eq!(json["finish_reason"], "stop");
+    assert!(!json["text"].as_str().unwrap().contains("time"), "{json}");
+}

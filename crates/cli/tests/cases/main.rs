@@ -1,0 +1,111 @@
+//! What people bring: files that are damaged, incomplete, of other formats or contradict each other, and habits from other
+//! programs. The inputs are made here, from the demo model and from small random ones.
+
+/// Files in JSON as other programs write them, and `generation_config.json`.
+mod companions;
+/// Files of every format, built byte by byte.
+mod files;
+/// GGUF files with missing keys, other types, sampling defaults.
+mod gguf;
+/// Standard input beside a question, negative numbers, stop texts.
+mod input;
+/// What is given as a model.
+mod places;
+/// A chat in a terminal.
+#[cfg(unix)]
+mod terminal;
+/// Heads and embeddings, and names of tensors.
+mod weights;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a run of the program gave.
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// Checks that it ended well; gives what was printed.
+    fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self
+    }
+
+    /// Checks that it ended with an error that holds all `words`, in upper or lower case, and nothing on standard output.
+    fn error(self, words: &[&str]) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(2), ""), "{}", self.stderr);
+        let error = self.stderr.lines().last().unwrap_or_default();
+        assert!(error.starts_with("error: ") && !self.stderr.contains("panicked"), "{}", self.stderr);
+        for word in words {
+            assert!(error.to_lowercase().contains(&word.to_lowercase()), "{word:?} is not in {error}");
+        }
+        error.to_owned()
+    }
+
+    /// The lines of notes.
+    fn notes(&self) -> Vec<&str> {
+        self.stderr.lines().filter_map(|line| line.strip_prefix("note     ")).collect()
+    }
+
+    /// Checks that a note holds all `words`.
+    fn note(&self, words: &[&str]) {
+        let notes = self.notes();
+        assert!(notes.iter().any(|note| words.iter().all(|word| note.contains(word))), "{words:?} in {}", self.stderr);
+    }
+
+    /// New tokens of the first answer.
+    fn new_tokens(&self) -> usize {
+        self.number("decode   ")
+    }
+
+    /// Tokens of the first prompt.
+    fn prompt_tokens(&self) -> usize {
+        self.number("prompt   ")
+    }
+
+    fn number(&self, start: &str) -> usize {
+        let line = self.stderr.lines().find_map(|line| line.strip_prefix(start));
+        line.and_then(|line| line.split(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{start}: {}", self.stderr))
+    }
+}
+
+/// Runs the program on the CPU, exactly, with nothing on standard input.
+fn run(args: &[&str]) -> Ran {
+    run_with(args, None)
+}
+
+/// The same, with text piped in.
+fn run_with(args: &[&str], input: Option<&[u8]>) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3-run"));
+    command.args(args).env("HF_HUB_OFFLINE", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.spawn().expect("the program starts");
+    if let Some(input) = input {
+        // a program that ends with an error need not read it
+        let _ = child.stdin.take().expect("piped").write_all(input);
+    }
+    let output = child.wait_with_output().expect("the program ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text is UTF-8");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Continues token ids greedily and exactly; prints the new ids.
+fn continued(model: &Path) -> Ran {
+    let model = model.display().to_string();
+    let args = ["generate", "-m", &model, "--ids", "5 9 33 71 2", "-n", "12", "--greedy", "--device", "cpu", "--json"];
+    let mut ran = run(&[&args[..], &["--activations", "f32"]].concat());
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(&ran.stdout) {
+        ran.stdout = json["ids"].to_string();
+    }
+    ran
+}
+
+/// Asks a question greedily.
+fn ask(model: &Path, question: &str, more: &[&str]) -> Ran {
+    let model = model.display().to_string();
+    run(&[&["-m", &model, "--device", "cpu", "--greedy"], more, &[question]].concat())
+}

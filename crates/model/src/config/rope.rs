@@ -1,0 +1,130 @@
+//! Rotary embedding from `config.json`, where transformers 4 and 5 and people's hands put its fields.
+//!
+//! Precedence is that of `Phi3Config` and `modeling_rope_utils.py` of transformers 5: of the objects `rope_scaling` and
+//! `rope_parameters` the first that is not empty; fields of that object before those around it, but for
+//! `original_max_position_embeddings`, which counts at the top only.
+
+use super::limits;
+use crate::json::Object;
+use crate::rope::{LongRope, Rope};
+use crate::{Error, Result};
+
+/// Fields of the object that are followed.
+const KNOWN: [&str; 10] = [
+    "rope_type",
+    "type",
+    "short_factor",
+    "long_factor",
+    "factor",
+    "attention_factor",
+    "original_max_position_embeddings",
+    "rope_theta",
+    "partial_rotary_factor",
+    "max_position_embeddings",
+];
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+
+/// Its default in `Phi3Config`.
+const DEFAULT_ORIGINAL: usize = 4096;
+
+/// Rotary embedding and the number of rotated dimensions.
+pub(super) fn read(
+    json: &Object,
+    head_dim: usize,
+    max_positions: usize,
+    notes: &mut Vec<String>,
+) -> Result<(Rope, usize)> {
+    let object = |field| json.object(field).map(|object| object.filter(|object| object.names().next().is_some()));
+    let (scaling, parameters) = (object("rope_scaling")?, object("rope_parameters")?);
+    if scaling.is_some() && parameters.is_some() {
+        notes.push(json.note("rope_parameters", "is not read where rope_scaling is there, as in transformers"));
+    }
+    let inner = scaling.or(parameters);
+    // theta and the share of a head: inside before outside
+    let number = |field: &str| -> Result<Option<(f64, &Object)>> {
+        let inside = inner.as_ref().map(|inner| Ok::<_, Error>((inner.positive(field)?, inner))).transpose()?;
+        match inside {
+            Some((Some(value), owner)) => Ok(Some((value, owner))),
+            _ => Ok(json.positive(field)?.map(|value| (value, json))),
+        }
+    };
+    let share = number("partial_rotary_factor")?;
+    let (factor, owner) = share.unwrap_or((1.0, json));
+    let rotary_dim = (head_dim as f64 * factor) as usize;
+    if factor > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
+        let expected = format!("a share of the head ({head_dim}) that leaves an even number of dimensions");
+        return Err(owner.bad("partial_rotary_factor", expected, "dimensions of a head are rotated in pairs"));
+    }
+    let theta = number("rope_theta")?.map_or(10000.0, |(theta, _)| theta) as f32;
+    for field in ["rope_theta", "partial_rotary_factor"] {
+        let outside = json.positive(field)?;
+        if let (Some((used, owner)), Some(outside)) = (number(field)?, outside)
+            && used != outside
+        {
+            notes.push(owner.note(field, &format!("{used} is taken, and not {outside}, which stands at the top")));
+        }
+    }
+    let long = match &inner {
+        Some(inner) => long_rope(json, inner, rotary_dim, max_positions, notes)?,
+        None => None,
+    };
+    Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
+}
+
+fn long_rope(
+    json: &Object,
+    inner: &Object,
+    rotary_dim: usize,
+    max_positions: usize,
+    notes: &mut Vec<String>,
+) -> Result<Option<LongRope>> {
+    let kind = inner.string("rope_type")?.or(inner.string("type")?);
+    let is_long = match kind {
+        Some("su" | "longrope") => true,
+        None | Some("default") => false,
+        Some(_) => {
+            let field = if inner.get("rope_type").is_some() { "rope_type" } else { "type" };
+            return Err(inner.bad(field, "\"longrope\", \"su\" or \"default\"", "other kinds are not implemented"));
+        }
+    };
+    let unread: Vec<&str> = inner.names().filter(|name| !KNOWN.contains(name) && inner.get(name).is_some()).collect();
+    if let Some(first) = unread.first() {
+        notes.push(inner.note(first, "is not read, as in transformers"));
+    }
+    if !is_long {
+        if inner.get("short_factor").is_some() || inner.get("long_factor").is_some() {
+            let said = if kind.is_some() { "the type is \"default\"" } else { "there is no rope_type" };
+            notes.push(inner.note("long_factor", &format!("is not used: {said}, as in transformers")));
+        }
+        return Ok(None);
+    }
+    let original = json.integer(ORIGINAL, 1..=limits::POSITIONS)?.unwrap_or(DEFAULT_ORIGINAL);
+    if let Some(inside) = inner.integer(ORIGINAL, 1..=limits::POSITIONS)?.filter(|&inside| inside != original) {
+        let whose =
+            if json.get(ORIGINAL).is_some() { "stands at the top" } else { "is the default of the field at the top" };
+        notes.push(inner.note(ORIGINAL, &format!("{inside} is not taken: {original} {whose}, as in transformers")));
+    }
+    let attention_factor = match inner.positive("attention_factor")? {
+        Some(factor) => factor,
+        None => attention_factor(json, inner, original, max_positions)?,
+    };
+    Ok(Some(LongRope {
+        short_factor: inner.factors("short_factor", rotary_dim / 2)?,
+        long_factor: inner.factors("long_factor", rotary_dim / 2)?,
+        original_max_position_embeddings: original,
+        attention_factor: attention_factor as f32,
+    }))
+}
+
+/// `sqrt(1 + ln(factor) / ln(original))`, where `factor` is the field of that name, else the ratio of the two lengths.
+fn attention_factor(json: &Object, inner: &Object, original: usize, max_positions: usize) -> Result<f64> {
+    let factor = inner.positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
+    if factor <= 1.0 {
+        return Ok(1.0);
+    }
+    if original == 1 {
+        return Err(json.bad(ORIGINAL, "more than 1", "the attention factor divides by its logarithm"));
+    }
+    Ok((1.0 + factor.ln() / (original as f64).ln()).sqrt())
+}

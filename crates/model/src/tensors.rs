@@ -1,0 +1,265 @@
+//! The tensors of all weight files, by their published names.
+
+use crate::gguf;
+use crate::shard::{Entry, Shard};
+use crate::{Error, Result};
+use phi3_tensor::{Bytes, DType, Weight};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// What the weight files call tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// The published names.
+    Published,
+    /// Those of GGUF.
+    Gguf,
+}
+
+/// The tensors of all weight files.
+pub(crate) struct Tensors {
+    pub(crate) files: Vec<Shard>,
+    /// Name to file and entry.
+    places: HashMap<String, (usize, usize)>,
+    names: Names,
+}
+
+/// Components that wrappers of modules put into names: `torch.compile`, data parallel training, sharding, PEFT.
+const WRAPPERS: [&str; 5] = ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"];
+
+/// Parts of the names of an adapter's tensors.
+const ADAPTER: [&str; 4] = [".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector"];
+
+/// The published name behind one that a wrapper, a larger model or a bare decoder gave.
+fn canonical(name: &str) -> String {
+    let mut parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+    loop {
+        parts = match parts.as_slice() {
+            ["base_model", "model", rest @ ..] => rest.to_vec(),
+            ["language_model", rest @ ..] => rest.to_vec(),
+            ["model", "language_model" | "model" | "lm_head", ..] => parts[1..].to_vec(),
+            ["layers" | "embed_tokens" | "norm", ..] => [&["model"], parts.as_slice()].concat(),
+            _ => return parts.join("."),
+        };
+    }
+}
+
+/// The type of a name in a weight file, where the engine has it.
+pub(crate) fn dtype(name: &str) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+}
+
+impl Tensors {
+    /// Indexes the tensors of `files`. Adds to `notes` what is read under another name.
+    pub(crate) fn new(files: Vec<Shard>, names: Names, notes: &mut Vec<String>) -> Result<Self> {
+        let mut places = HashMap::new();
+        let entries = || {
+            let files = files.iter().enumerate();
+            files.flat_map(|(i, file)| file.entries.iter().enumerate().map(move |(j, entry)| (i, j, file, entry)))
+        };
+        for (i, j, file, entry) in entries() {
+            let wrong = |message: String, hint| Error::Tensor {
+                path: file.path.clone(),
+                tensor: entry.name.clone(),
+                message,
+                hint,
+            };
+            if names == Names::Published && ADAPTER.iter().any(|part| entry.name.contains(part)) {
+                let hint =
+                    "merge the adapter into its base model (merge_and_unload in PEFT), save that, and give its folder";
+                return Err(wrong("belongs to a LoRA adapter that is not merged into the weights".into(), hint));
+            }
+            if let Some((first, _)) = places.insert(entry.name.clone(), (i, j)) {
+                let hint = "every tensor belongs in one shard; fetch the checkpoint again";
+                return Err(wrong(format!("stands in {} too", files[first].path.display()), hint));
+            }
+        }
+        let mut renamed = None;
+        for (i, j, file, entry) in entries() {
+            let mut name = canonical(&entry.name);
+            if names == Names::Gguf {
+                name = gguf::translate(&name);
+            }
+            if name != entry.name && !places.contains_key(&name) {
+                renamed.get_or_insert_with(|| {
+                    format!("{}: tensor names such as {} are read as {name}", file.path.display(), entry.name)
+                });
+                places.insert(name, (i, j));
+            }
+        }
+        notes.extend(renamed);
+        Ok(Self { files, places, names })
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(self.name(name).as_ref())
+    }
+
+    /// Lets `name` stand for the tensor `of` too.
+    pub(crate) fn alias(&mut self, name: &str, of: &str) {
+        if let Some(&place) = self.places.get(self.name(of).as_ref()) {
+            self.places.insert(self.name(name).into_owned(), place);
+        }
+    }
+
+    /// Whether two matrices `[rows, cols]` hold the same values, whatever their types.
+    pub(crate) fn same(&self, [a, b]: [&str; 2], rows: usize, cols: usize) -> Result<bool> {
+        let (a, b) = (self.matrix(a, rows, cols)?, self.matrix(b, rows, cols)?);
+        if a.dtype == b.dtype {
+            return Ok(a.bytes() == b.bytes());
+        }
+        let mut values = [vec![0.0; cols], vec![0.0; cols]];
+        Ok((0..rows).all(|row| {
+            a.dtype.widen(a.row(row), &mut values[0]);
+            b.dtype.widen(b.row(row), &mut values[1]);
+            values[0] == values[1]
+        }))
+    }
+
+    fn name<'a>(&self, published: &'a str) -> Cow<'a, str> {
+        match self.names {
+            Names::Published => Cow::Borrowed(published),
+            Names::Gguf => Cow::Owned(gguf::translate(published)),
+        }
+    }
+
+    /// A matrix `[rows, cols]`.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let (file, entry, dtype) = self.find(name, &[rows, cols])?;
+        let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
+            .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
+        Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
+    }
+
+    /// A vector, widened to f32.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let (file, entry, dtype) = self.find(name, &[len])?;
+        let mut values = vec![0.0; len];
+        dtype.widen(&file.bytes.bytes()[entry.range.clone()], &mut values);
+        Ok(values)
+    }
+
+    /// An error about a tensor.
+    pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
+        let name = self.name(name);
+        let file = self.places.get(name.as_ref()).map_or(0, |&(file, _)| file);
+        match self.files.get(file) {
+            Some(file) => self.wrong_in(file, &name, message),
+            None => Error::Tensor { path: PathBuf::new(), tensor: name.into_owned(), message, hint: "no weights" },
+        }
+    }
+
+    fn wrong_in(&self, file: &Shard, name: &str, message: String) -> Error {
+        let hint = match self.names {
+            Names::Published => "config.json and the weights may be of different models",
+            Names::Gguf => "the metadata and the weights may be of different models, or the file is damaged",
+        };
+        Error::Tensor { path: file.path.clone(), tensor: name.to_owned(), message, hint }
+    }
+
+    fn find(&self, published: &str, shape: &[usize]) -> Result<(&Shard, &Entry, DType)> {
+        let name = self.name(published);
+        let Some(&(file, entry)) = self.places.get(name.as_ref()) else { return Err(self.missing(&name, shape)) };
+        let file = &self.files[file];
+        let entry = &file.entries[entry];
+        if entry.shape != shape {
+            return Err(self.wrong_in(file, &name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
+        }
+        match dtype(entry.dtype) {
+            Some(dtype) => Ok((file, entry, dtype)),
+            None => Err(self.unsupported(file, entry)),
+        }
+    }
+
+    fn missing(&self, name: &str, shape: &[usize]) -> Error {
+        let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
+        let more = if self.files.len() > 1 { format!(" in all {} shards", self.files.len()) } else { String::new() };
+        let (instead, hint) = match (self.nearest(name), self.names) {
+            (Some(found), _) => (format!("; {found} is there instead"), "the weights are of another form or model"),
+            (None, Names::Published) => {
+                (String::new(), "the download may be incomplete, or config.json of another model")
+            }
+            (None, Names::Gguf) => {
+                (String::new(), "the file may be incomplete, or of another kind of model than it says")
+            }
+        };
+        let message = format!("is missing{more}, expected with shape {shape:?}{instead}");
+        Error::Tensor { path, tensor: name.to_owned(), message, hint }
+    }
+
+    /// A tensor that may be the missing one in another form: its name ends in the wanted one, or begins with its module.
+    fn nearest(&self, name: &str) -> Option<&str> {
+        let parts: Vec<&str> = name.split('.').collect();
+        // what is left must still say which layer
+        let most = parts.iter().position(|part| *part == "layers" || *part == "blk").unwrap_or(parts.len() - 2);
+        let ends = (0..=most).map(|skip| format!(".{}", parts[skip..].join(".")));
+        let module = name.strip_suffix("weight");
+        let entries = || self.files.iter().flat_map(|file| &file.entries).map(|entry| entry.name.as_str());
+        let ending = ends.into_iter().find_map(|end| entries().find(|found| found.ends_with(&end)));
+        ending.or_else(|| module.and_then(|module| entries().find(|found| found.starts_with(module))))
+    }
+
+    fn unsupported(&self, file: &Shard, entry: &Entry) -> Error {
+        let kinds = match self.names {
+            Names::Published => "F32, F16 and BF16",
+            Names::Gguf => "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL and IQ4_XS",
+        };
+        let (state, hint) = match (entry.dtype, self.names) {
+            (name, _) if name.starts_with("Q4_0_") => {
+                ("was removed from the format", "take a Q4_0 file: it is repacked at load")
+            }
+            (name, _) if name.starts_with("IQ4_NL_") => {
+                ("was removed from the format", "take an IQ4_NL file: it is repacked at load")
+            }
+            (_, Names::Gguf) => {
+                ("is not supported", "take a Q4_0, Q4_K or Q8_0 file, or quantize the published checkpoint")
+            }
+            (_, Names::Published) => ("is not supported", "take the checkpoint's unquantized weights, or a GGUF file"),
+        };
+        Error::Tensor {
+            path: file.path.clone(),
+            tensor: entry.name.clone(),
+            message: format!("dtype: type {} {state}, expected one of {kinds}", entry.dtype),
+            hint,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn names_of_wrappers_lead_to_the_published_ones() {
+        let layer = "model.layers.3.self_attn.qkv_proj.weight";
+        for name in [
+            layer,
+            "layers.3.self_attn.qkv_proj.weight",
+            "base_model.model.model.layers.3.self_attn.qkv_proj.weight",
+            "base_model.model.model.layers.3.self_attn.qkv_proj.base_layer.weight",
+            "_orig_mod.model.layers.3.self_attn.qkv_proj.weight",
+            "model.layers.3._orig_mod.self_attn.qkv_proj.weight",
+            "module.model.layers.3.self_attn.qkv_proj.weight",
+            "module._orig_mod.model.layers.3.self_attn.qkv_proj.weight",
+            "language_model.model.layers.3.self_attn.qkv_proj.weight",
+            "model.language_model.layers.3.self_attn.qkv_proj.weight",
+            "model.model.layers.3.self_attn.qkv_proj.weight",
+            "model._fsdp_wrapped_module.layers.3._fsdp_wrapped_module.self_attn.qkv_proj.weight",
+        ] {
+            assert_eq!(canonical(name), layer, "{name}");
+        }
+        for name in [
+            "lm_head.weight",
+            "base_model.model.lm_head.weight",
+            "language_model.lm_head.weight",
+            "model.lm_head.weight",
+        ] {
+            assert_eq!(canonical(name), "lm_head.weight", "{name}");
+        }
+        assert_eq!(canonical("norm.weight"), "model.norm.weight");
+        assert_eq!(canonical("token_embd.weight"), "token_embd.weight");
+        assert_eq!(canonical("model.vision_embed_tokens.wte.weight"), "model.vision_embed_tokens.wte.weight");
+    }
+}
