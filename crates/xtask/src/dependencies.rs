@@ -30,7 +30,8 @@ pub(crate) fn faults() -> Result<Vec<String>> {
         tree.args(["tree", "--workspace", "-e", "normal,build", "--target", "all", "--prefix", "none", "--no-dedupe"]);
         tree.args(["-f", "{p}|{l}"]).args(features);
         for line in output(&mut tree)?.lines().filter(|line| !line.trim().is_empty()) {
-            let crate_ = Crate::parse(line).ok_or_else(|| format!("cargo tree: {line:?} is no crate with its licence"))?;
+            let crate_ =
+                Crate::parse(line).ok_or_else(|| format!("cargo tree: {line:?} is no crate with its licence"))?;
             compiled.insert((crate_.name.to_owned(), crate_.version.to_owned()), crate_.licence.to_owned());
         }
     }
@@ -230,7 +231,9 @@ mod tests {
         let text = "# allow = [\"no\"]\n[graph]\nallow = true\n[licenses]\nother = 0.9\nallow = [\n    \"MIT\", # as usual\n    \"A OR B\",\n]\n\n[bans]\ndeny = [\"cc\"]\nempty = []\nodd = [1]\n";
         assert_eq!(list(text, "licenses", "allow").unwrap(), ["MIT", "A OR B"]);
         assert_eq!(list(text, "bans", "deny").unwrap(), ["cc"]);
-        for (table, key) in [("licenses", "deny"), ("bans", "allow"), ("bans", "empty"), ("bans", "odd"), ("none", "allow")] {
+        for (table, key) in
+            [("licenses", "deny"), ("bans", "allow"), ("bans", "empty"), ("bans", "odd"), ("none", "allow")]
+        {
             let error = list(text, table, key).unwrap_err();
             assert!(error.contains(table) && error.contains(key), "{error}");
         }
