@@ -84,6 +84,10 @@ pub enum Error {
         message: String,
     },
 
+    /// Of the program that uses this library.
+    #[error(transparent)]
+    Program(Box<dyn std::error::Error + Send + Sync>),
+
     /// An argument is not understood.
     #[error("{argument}: expected {expected}, found {found}; hint: phi3-run --help lists what there is")]
     Argument {
