@@ -13,6 +13,7 @@ use crate::fetch::{self, Need};
 use clap::{Args, Parser, Subcommand};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
+use phi3_runner::text::ChatTemplate;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
@@ -167,9 +168,8 @@ pub(super) struct Ask {
     pub(super) model: ModelArgs,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
-    /// What the model is told to be
-    #[arg(long, short, value_name = "TEXT")]
-    pub(super) system: Option<String>,
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
     #[command(flatten)]
     pub(super) prompt: PromptFile,
     /// The question; text that is piped in stands before it, and alone where there is none
@@ -191,9 +191,34 @@ pub(super) struct Chat {
     pub(super) model: ModelArgs,
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
+}
+
+/// How a talk is put to the model.
+#[derive(Args)]
+pub(super) struct TalkArgs {
     /// What the model is told to be
     #[arg(long, short, value_name = "TEXT")]
     pub(super) system: Option<String>,
+    #[command(flatten)]
+    pub(super) template: TemplateArgs,
+}
+
+/// The chat template.
+#[derive(Args)]
+pub(super) struct TemplateArgs {
+    /// Jinja file, or JSON file with a chat_template, or phi-3, phi-3.5, phi-4, phi-4-mini, chatml, … [default: the model's]
+    #[arg(long, value_name = "FILE|NAME")]
+    chat_template: Option<String>,
+}
+
+impl TemplateArgs {
+    /// The template that was asked for, with the special tokens of a model.
+    pub(super) fn template(&self, source: &Source) -> Result<Option<ChatTemplate>> {
+        let Some(template) = &self.chat_template else { return Ok(None) };
+        Ok(Some(ChatTemplate::from_file_or_name(template, source.special_tokens()?)?))
+    }
 }
 
 #[derive(Args)]
@@ -275,6 +300,8 @@ pub(super) struct Render {
     /// Folder that holds tokenizer_config.json, or a model's name [default: the demo model]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) template: TemplateArgs,
     /// Do not add the words that let the assistant speak
     #[arg(long)]
     pub(super) no_generation_prompt: bool,
@@ -422,8 +449,8 @@ impl ModelArgs {
     }
 
     /// An engine that is still to be loaded.
-    pub(super) fn engine<'a>(&self) -> Result<EngineBuilder<'a>> {
-        Ok(Engine::builder().source(self.source()?).setup(self.setup()).rope_policy(self.longrope))
+    pub(super) fn engine<'a>(&self, source: Source) -> EngineBuilder<'a> {
+        Engine::builder().source(source).setup(self.setup()).rope_policy(self.longrope)
     }
 }
 

@@ -11,11 +11,12 @@ use std::io::IsTerminal;
 pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     let (words, dash) = words(&args.words);
     let prompt = prompt(words, &args.prompt, if dash { Stdin::Wanted } else { Stdin::Beside("\n\n") })?;
-    let mut messages: Vec<Message> = args.system.iter().map(Message::system).collect();
+    let mut messages: Vec<Message> = args.talk.system.iter().map(Message::system).collect();
     messages.push(Message::user(prompt));
 
     args.sampling.check()?;
-    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
+    let mut engine = output::load_chat(&args.model, &args.talk)?;
+    output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
     let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
@@ -111,7 +112,7 @@ pub(super) fn input(args: &InputArgs) -> Result<Input> {
 pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     let input = input(&args.input)?;
     args.sampling.check()?;
-    let mut engine = output::load(&args.model, |builder| builder)?;
+    let mut engine = output::load(&args.model)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
     options.cancel = Some(output::stop_on_ctrl_c());

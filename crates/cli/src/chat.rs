@@ -86,10 +86,11 @@ impl Lines {
 
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
-    let mut engine = output::load(&args.model, |builder| builder.require_chat())?;
+    let mut engine = output::load_chat(&args.model, &args.talk)?;
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
-    let mut system = args.system.clone();
+    let mut system = args.talk.system.clone();
+    output::note_system(&engine, system.as_deref(), args.model.quiet);
     let fresh = |system: &Option<String>| -> Vec<Message> { system.iter().map(Message::system).collect() };
     let mut messages = fresh(&system);
     if !args.model.quiet {
@@ -111,6 +112,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             }
             "/system" => {
                 system = (!rest.trim().is_empty()).then(|| rest.trim().to_owned());
+                output::note_system(&engine, system.as_deref(), args.model.quiet);
                 messages = fresh(&system);
                 continue;
             }
@@ -159,6 +161,6 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
 
 /// Removes the last question and what follows it; returns the question.
 fn take_back(messages: &mut Vec<Message>) -> Option<Message> {
-    let at = messages.iter().rposition(|message| message.role == "user")?;
+    let at = messages.iter().rposition(|message| message.role() == "user")?;
     messages.drain(at..).next()
 }

@@ -1,7 +1,8 @@
 //! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
 
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, TalkArgs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phi3_runner::text::{ChatTemplate, SystemMessages};
 use phi3_runner::{Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
@@ -142,15 +143,23 @@ pub(super) fn notes(notes: &[String], quiet: bool) {
     }
 }
 
-/// Loads the engine with a progress bar, and says where it runs. `set_up` may ask more of the builder.
-pub(super) fn load<'a>(
-    model: &ModelArgs,
-    set_up: impl FnOnce(EngineBuilder<'a>) -> EngineBuilder<'a>,
-) -> Result<Engine> {
-    let engine = model.engine()?;
+/// Loads the engine of a talk: one whose model has a tokenizer and a chat template, or is given one.
+pub(super) fn load_chat(model: &ModelArgs, talk: &TalkArgs) -> Result<Engine> {
+    let source = model.source()?;
+    let template = talk.template.template(&source)?;
+    let builder = model.engine(source).require_chat();
+    load_built(model, template.into_iter().fold(builder, EngineBuilder::chat_template))
+}
+
+/// Loads the engine with a progress bar, and says where it runs.
+pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
+    load_built(model, model.engine(model.source()?))
+}
+
+fn load_built(model: &ModelArgs, builder: EngineBuilder<'_>) -> Result<Engine> {
     let bar = bar("loading", model.quiet);
     let progress = bar.clone();
-    let result = set_up(engine)
+    let result = builder
         .progress(move |done, total| {
             progress.set_length(total);
             progress.set_position(done);
@@ -195,6 +204,14 @@ pub(super) fn with_ctrl_c<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     let result = run(&stop_on_ctrl_c());
     IS_HEEDED.store(before, Ordering::Relaxed);
     result
+}
+
+/// Says that the chat template drops the system message that was given.
+pub(super) fn note_system(engine: &Engine, system: Option<&str>, quiet: bool) {
+    let drops = |template: &ChatTemplate| template.system_messages() == SystemMessages::Dropped;
+    if !quiet && system.is_some() && engine.template().is_some_and(drops) {
+        note("note     the chat template drops system messages: the model is not told this one");
+    }
 }
 
 /// Streams an answer to standard output; returns its text and how it went.

@@ -56,7 +56,11 @@ pub(super) fn render(args: &Render) -> Result<Outcome> {
         message: error.to_string(),
         hint: "messages are a JSON list of {\"role\": …, \"content\": …}",
     })?;
-    let template = args::source(&args.model, Need::Text, false)?.template()?;
+    let source = args::source(&args.model, Need::Text, false)?;
+    let template = match args.template.template(&source)? {
+        Some(template) => template,
+        None => source.template()?,
+    };
     output::print(&template.render(&messages, !args.no_generation_prompt)?)?;
     Ok(Outcome::Done)
 }

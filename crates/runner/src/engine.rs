@@ -3,7 +3,7 @@
 use crate::device::{Device, Setup};
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
-use crate::text::{ChatTemplate, Message, Tokenizer};
+use crate::text::{ChatTemplate, Message, SpecialTokens, Tokenizer};
 use crate::{Error, Result};
 use phi3_model::gguf::{Metadata, Vocabulary};
 use phi3_model::{Checkpoint, GenerationConfig, Location, Model, ModelSpec, RopePolicy, Sequence, TURN_ENDS};
@@ -41,6 +41,16 @@ impl Source {
     /// The chat template.
     pub fn template(&self) -> Result<ChatTemplate> {
         self.template_of(&self.files()?)
+    }
+
+    /// The special tokens that a template other than the source's own can name.
+    pub fn special_tokens(&self) -> Result<SpecialTokens> {
+        Ok(match self.files()? {
+            #[cfg(feature = "demo")]
+            Files::Demo => SpecialTokens::default(),
+            Files::Gguf(vocabulary) => SpecialTokens::of_gguf(&vocabulary),
+            Files::Folder(root) => SpecialTokens::of_checkpoint(root)?,
+        })
     }
 
     /// Stop tokens and sampling defaults of an opened checkpoint. Adds to `notes` what is not followed.

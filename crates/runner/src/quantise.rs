@@ -53,7 +53,7 @@ fn tokenizer(
     let mut vocabulary = vocabulary(&tokenizer, config.vocab_size, stops, bos, eos, notes)?;
     compare(&tokenizer, &vocabulary, notes)?;
     if let Some(template) = template {
-        vocabulary.chat_template = template.source();
+        vocabulary.chat_template = Some(template.source().to_owned());
         compare_chats(&template, &vocabulary, notes);
     }
     Ok(vocabulary)

@@ -51,23 +51,37 @@ impl Fields {
             return Ok(None);
         }
         let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-        let bytes = phi3_model::json_text(&path, &bytes)?;
+        Self::parse(path, &bytes).map(Some)
+    }
+
+    /// Parses the bytes of a file.
+    pub(super) fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self> {
+        let bytes = phi3_model::json_text(&path, bytes)?;
         let malformed = |reason: String| Error::Malformed { file: path.display().to_string(), reason, hint: HINT };
         match serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))? {
-            Value::Object(map) => Ok(Some(Self { path, map })),
+            Value::Object(map) => Ok(Self { path, map }),
             other => Err(malformed(format!("expected a JSON object, found {}", shown(&other)))),
         }
+    }
+
+    /// The special tokens that have a name, with their texts.
+    pub(super) fn special_tokens(&self) -> Result<Vec<(String, String)>> {
+        let extra = self.get("extra_special_tokens").and_then(Value::as_object);
+        let extra = extra.into_iter().flatten().map(|(name, value)| (name.as_str(), value));
+        let token = |(name, value): (&str, &Value)| Ok((name.to_owned(), self.added(name, value, Some(true))?.content));
+        self.named().chain(extra).map(token).collect()
     }
 
     pub(super) fn at(&self, field: &str) -> String {
         format!("{}: {field}", self.path.display())
     }
 
-    fn get(&self, field: &str) -> Option<&Value> {
+    /// The field, unless it is absent or null.
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    fn bad(&self, field: &str, expected: &str, found: &Value) -> Error {
+    pub(super) fn bad(&self, field: &str, expected: &str, found: &Value) -> Error {
         Error::Field {
             file: self.path.display().to_string(),
             field: field.into(),
@@ -187,6 +201,21 @@ impl Beside {
             map: Fields::read(folder, "special_tokens_map.json")?,
             added: Fields::read(folder, "added_tokens.json")?,
         })
+    }
+
+    /// The special tokens that have a name: of the newer files alone, or of special_tokens_map.json before the older one.
+    pub(super) fn special_tokens(&self) -> Result<Vec<(String, String)>> {
+        let newer = self.config.as_ref().is_some_and(|config| config.get("added_tokens_decoder").is_some());
+        let map = self.map.as_ref().filter(|_| !newer);
+        let mut tokens: Vec<(String, String)> = Vec::new();
+        for fields in map.into_iter().chain(&self.config) {
+            for (name, content) in fields.special_tokens()? {
+                if !tokens.iter().any(|(known, _)| *known == name) {
+                    tokens.push((name, content));
+                }
+            }
+        }
+        Ok(tokens)
     }
 
     /// The tokens of the three files. Where tokenizer_config.json has `added_tokens_decoder`, the others are files of an older

@@ -40,13 +40,21 @@ pub enum Error {
     },
     /// No chat template in the checkpoint.
     #[error(
-        "{file} has no chat template{found}; hint: this may be a base model: give it plain text, or give a template"
+        "{file} has no chat template{found}; hint: this may be a base model: let it complete plain text, or give a chat template, in a file or by the name of a model"
     )]
     NoTemplate {
         /// The file.
         file: String,
         /// The names of the templates that are there, if any.
         found: String,
+    },
+    /// No chat template of that name.
+    #[error("no chat template is named {name:?}; hint: a file, or one of {known}")]
+    UnknownTemplate {
+        /// What was asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
     },
     /// The template itself calls the messages invalid.
     #[error("the chat template refuses these messages: {message}; hint: check the roles and their order")]

@@ -8,7 +8,6 @@ use super::around::processor;
 use super::companions::Companions;
 use super::error::{Error, Result};
 use super::rules::{Rule, byte_level, takes_whole_pieces};
-use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 
 const HINT: &str = "the file may be damaged, fetch it again";
@@ -51,24 +50,6 @@ impl Tokenizer {
         let bytes = serde_json::to_vec(&tokenizer).map_err(|e| malformed(vocabulary, e.to_string()))?;
         let chat_begins_with = vocabulary.bos.filter(|_| vocabulary.add_bos);
         Self::with_companions(file, &bytes, Companions { notes, chat_begins_with, ..Companions::default() })
-    }
-}
-
-impl ChatTemplate {
-    /// The chat template of a GGUF file.
-    ///
-    /// It prints the token that begins a text where it says so, whatever `tokenizer.ggml.add_bos_token` is:
-    /// [`Tokenizer::encode_chat`] sees to it that the token does not stand there twice.
-    ///
-    /// # Errors
-    /// There is no template, or it is no valid Jinja.
-    pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
-        let file = vocabulary.path().display().to_string();
-        let Some(source) = &vocabulary.chat_template else {
-            return Err(Error::NoTemplate { file, found: String::new() });
-        };
-        let token = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).map_or("", String::as_str);
-        Self::from_source(file, source, token(vocabulary.bos), token(vocabulary.eos))
     }
 }
 

@@ -1,0 +1,210 @@
+//! Where chat templates stand: in a model's folder, in a file of one's own, in this library.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use phi3_model::gguf::Vocabulary;
+use serde_json::Value;
+
+use super::companions::{Beside, Fields};
+use super::error::{Error, Result};
+use super::template::{ChatTemplate, special_tokens_of_gguf};
+
+/// The templates of this library by name, with the tokens that begin and end a text in their models.
+const NAMED: [(&str, &str, [&str; 2]); 10] = [
+    ("chatml", include_str!("templates/chatml.jinja"), ["", "<|im_end|>"]),
+    ("phi-3", include_str!("templates/phi-3.jinja"), ["<s>", "<|endoftext|>"]),
+    ("phi-3-medium", include_str!("templates/phi-3-medium.jinja"), ["<s>", "<|endoftext|>"]),
+    ("phi-3-mini-first-release", include_str!("templates/phi-3-mini-first-release.jinja"), ["<s>", "<|endoftext|>"]),
+    ("phi-3-small", include_str!("templates/phi-3-small.jinja"), ["<|endoftext|>", "<|endoftext|>"]),
+    ("phi-3-vision", include_str!("templates/phi-3-vision.jinja"), ["<s>", "<|endoftext|>"]),
+    ("phi-3.5", include_str!("templates/phi-3.5.jinja"), ["<s>", "<|endoftext|>"]),
+    ("phi-4", include_str!("templates/phi-4.jinja"), ["<|endoftext|>", "<|im_end|>"]),
+    ("phi-4-first-release", include_str!("templates/phi-4-first-release.jinja"), ["<|endoftext|>", "<|im_end|>"]),
+    ("phi-4-mini", include_str!("templates/phi-4-mini.jinja"), ["<|endoftext|>", "<|endoftext|>"]),
+];
+
+/// The special tokens of a model, which a template that is not its own can name as well.
+#[derive(Clone, Debug, Default)]
+pub struct SpecialTokens(Vec<(String, String)>);
+
+impl SpecialTokens {
+    /// Those of the tokenizer in a folder.
+    ///
+    /// # Errors
+    /// A file cannot be read or is malformed.
+    pub fn of_checkpoint(folder: impl AsRef<Path>) -> Result<Self> {
+        Beside::read(folder.as_ref())?.special_tokens().map(Self)
+    }
+
+    /// Those of a GGUF file.
+    pub fn of_gguf(vocabulary: &Vocabulary) -> Self {
+        Self(special_tokens_of_gguf(vocabulary))
+    }
+}
+
+impl ChatTemplate {
+    /// The template of the checkpoint in a folder, where transformers looks for it: `chat_template.jinja` with those in
+    /// `additional_chat_templates`, else the field `chat_template` of `tokenizer_config.json`, else that of
+    /// `chat_template.json`.
+    ///
+    /// # Errors
+    /// There is no template, or a file is malformed.
+    pub fn from_checkpoint(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let beside = Beside::read(folder)?;
+        let tokens = beside.special_tokens()?;
+        let own = folder.join("chat_template.jinja");
+        let mut templates = BTreeMap::new();
+        if let Some(source) = read_if_there(&own)? {
+            templates.insert("default".to_owned(), text(&own, source)?);
+        }
+        additional(&folder.join("additional_chat_templates"), &mut templates)?;
+        if !templates.is_empty() {
+            return Self::of_templates(&own.display().to_string(), templates, tokens);
+        }
+        if let Some(config) = beside.config.as_ref().filter(|config| config.get("chat_template").is_some()) {
+            return Self::of_fields(config, tokens);
+        }
+        match Fields::read(folder, "chat_template.json")? {
+            Some(processor) => Self::of_fields(&processor, tokens),
+            None => {
+                let file = folder.join("tokenizer_config.json").display().to_string();
+                Err(Error::NoTemplate { file, found: String::new() })
+            }
+        }
+    }
+
+    /// The template in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// There is no template, or the text is malformed.
+    pub fn from_config(name: impl Into<String>, text: &str) -> Result<Self> {
+        let fields = Fields::parse(name.into().into(), text.as_bytes())?;
+        let tokens = fields.special_tokens()?;
+        Self::of_fields(&fields, tokens)
+    }
+
+    /// The template in a file: Jinja, or JSON with a field `chat_template` (`tokenizer_config.json`, `chat_template.json`).
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no valid template.
+    pub fn from_file(path: impl AsRef<Path>, tokens: SpecialTokens) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let file = path.display().to_string();
+        let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        if is_json || begins_as_object(&bytes) {
+            return Self::of_fields(&Fields::parse(path.into(), &bytes)?, tokens.0);
+        }
+        Self::new(file, &text(path, bytes)?, None, tokens.0)
+    }
+
+    /// A template of this library; [`names`](Self::names) lists them.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn named(name: &str, tokens: SpecialTokens) -> Result<Self> {
+        let found = NAMED.into_iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
+        let Some((name, source, [bos, eos])) = found else {
+            return Err(Error::UnknownTemplate {
+                name: name.into(),
+                known: Self::names().collect::<Vec<_>>().join(", "),
+            });
+        };
+        let mut tokens = tokens.0;
+        for (token, content) in [("bos_token", bos), ("eos_token", eos)] {
+            if !tokens.iter().any(|(known, _)| known == token) {
+                tokens.push((token.into(), content.into()));
+            }
+        }
+        Self::new(format!("chat template {name}"), source, None, tokens)
+    }
+
+    /// The names of this library's templates.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.into_iter().map(|(name, ..)| name)
+    }
+
+    /// The template in a file, or of that name where there is no such file.
+    ///
+    /// # Errors
+    /// There is neither, or the file holds no valid template.
+    pub fn from_file_or_name(file_or_name: &str, tokens: SpecialTokens) -> Result<Self> {
+        let is_name = Self::names().any(|name| name.eq_ignore_ascii_case(file_or_name));
+        let looks_like_a_path = file_or_name.contains(['/', '\\']) || Path::new(file_or_name).extension().is_some();
+        match Path::new(file_or_name).is_file() || looks_like_a_path && !is_name {
+            true => Self::from_file(file_or_name, tokens),
+            false => Self::named(file_or_name, tokens),
+        }
+    }
+
+    /// The field `chat_template`: a text, or a list of named templates.
+    fn of_fields(fields: &Fields, tokens: Vec<(String, String)>) -> Result<Self> {
+        let file = fields.path.display().to_string();
+        let list = match fields.get("chat_template") {
+            Some(Value::String(source)) => return Self::new(file, source, None, tokens),
+            Some(Value::Array(list)) => list,
+            None => return Err(Error::NoTemplate { file, found: String::new() }),
+            Some(other) => return Err(fields.bad("chat_template", "a string or a list", other)),
+        };
+        let mut templates = BTreeMap::new();
+        for (i, entry) in list.iter().enumerate() {
+            let (Some(name), Some(source)) = (entry["name"].as_str(), entry["template"].as_str()) else {
+                let expected = "an object with the strings `name` and `template`";
+                return Err(fields.bad(&format!("chat_template[{i}]"), expected, entry));
+            };
+            templates.insert(name.to_owned(), source.to_owned());
+        }
+        Self::of_templates(&file, templates, tokens)
+    }
+
+    fn of_templates(file: &str, templates: BTreeMap<String, String>, tokens: Vec<(String, String)>) -> Result<Self> {
+        let Some(source) = templates.get("default") else {
+            let names: Vec<&str> = templates.keys().map(String::as_str).collect();
+            let found = format!(" named `default`, only: {}", names.join(", "));
+            return Err(Error::NoTemplate { file: file.into(), found });
+        };
+        Self::new(file.into(), source, templates.get("tool_use").map(String::as_str), tokens)
+    }
+}
+
+/// The bytes of a file, unless there is none.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        // a link that leads nowhere is a file that is missing
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
+        Err(source) => Err(Error::Read { path: path.into(), source }),
+    }
+}
+
+/// Whether bytes begin as a JSON object does, and no Jinja template.
+fn begins_as_object(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+    bytes.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
+}
+
+/// The text of a template's file, without a byte order mark.
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
+        file: path.display().to_string(),
+        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
+        hint: "a template is a text file with Jinja in it",
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
+}
+
+/// Templates in files of their own, by the files' names.
+fn additional(folder: &Path, templates: &mut BTreeMap<String, String>) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(|source| Error::Read { path: folder.into(), source })?.path();
+        let is_template = path.extension().is_some_and(|extension| extension == "jinja");
+        if let (true, Some(name)) = (is_template, path.file_stem()) {
+            let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+            templates.insert(name.to_string_lossy().into_owned(), text(&path, bytes)?);
+        }
+    }
+    Ok(())
+}
