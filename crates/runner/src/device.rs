@@ -7,6 +7,7 @@ use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Which machine to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +82,9 @@ pub struct Setup {
     pub max_binding: Option<u64>,
     /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
     pub tier: Option<String>,
+    /// How long a submission to a GPU may run before the GPU is given up; a minute where absent, ten on a driver that computes on
+    /// the processor.
+    pub timeout: Option<Duration>,
     /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
     /// checked where absent. See [`cache_folder`].
     pub cache: Option<PathBuf>,
@@ -275,7 +279,9 @@ mod gpu {
         let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
         let check = memory.is_some();
         let exact = setup.activations == Activations::F32;
-        Ok(Gpu::open(&select, &Options { software, max_binding, tier, exact, check, memory, ..Options::default() })?)
+        let timeout = setup.timeout;
+        let options = Options { software, max_binding, tier, exact, check, memory, timeout, ..Options::default() };
+        Ok(Gpu::open(&select, &options)?)
     }
 
     fn tier(name: &str) -> Result<Tier> {

@@ -136,13 +136,35 @@ pub enum Error {
         has: &'static str,
     },
 
-    /// The device or its driver failed.
+    /// The device or its driver failed, and can be used further.
     #[error("{device} failed: {message}; hint: update its driver, or use --device cpu")]
     Device {
         /// The device.
         device: String,
         /// What the driver said.
         message: String,
+    },
+
+    /// The device is lost: nothing more can be computed on it.
+    #[error(
+        "{device} is lost: {message}; hint: open the device again; where it happens often, update its driver or take another device"
+    )]
+    Lost {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        message: String,
+    },
+
+    /// A submission did not end, and the device was given up: nothing more can be computed on it.
+    #[error(
+        "{device} did not finish its work within {seconds} s and is given up; hint: open the device again; where it happens often, allow more time, update its driver or take another device"
+    )]
+    Timeout {
+        /// The device.
+        device: String,
+        /// How long was waited.
+        seconds: u64,
     },
 
     /// The threads of the CPU backend could not be started.
