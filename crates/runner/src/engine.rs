@@ -6,7 +6,7 @@ use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::{Error, Result};
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Config, GenerationConfig, Location, Model, RopePolicy, Sequence, TURN_ENDS};
+use phi3_model::{Checkpoint, GenerationConfig, Location, Model, ModelSpec, RopePolicy, Sequence, TURN_ENDS};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// Where a model comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The tiny model inside this library.
-    #[default]
+    /// The tiny model inside this library (feature `demo`).
+    #[cfg(feature = "demo")]
     Demo,
     /// What [`Location::find`] takes: a folder in the layout of a published checkpoint, a GGUF file, or what leads to one.
     Path(PathBuf),
@@ -27,6 +27,7 @@ impl Source {
     /// Opens the checkpoint; the weights are not read yet.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         Ok(match self {
+            #[cfg(feature = "demo")]
             Self::Demo => Checkpoint::from_memory(phi3_demo::NAME, phi3_demo::CONFIG, phi3_demo::weights())?,
             Self::Path(path) => Checkpoint::open(path)?,
         })
@@ -47,28 +48,45 @@ impl Source {
         if let Some(generation) = checkpoint.generation(notes)? {
             return Ok(generation);
         }
-        let (file, config) = ("generation_config.json", checkpoint.config());
+        let (file, spec) = ("generation_config.json", checkpoint.spec());
         Ok(match self.files()? {
-            Files::Folder(root) => GenerationConfig::read(&root.join(file), config, notes)?,
-            Files::Gguf(_) => GenerationConfig::of(config),
+            Files::Folder(root) => GenerationConfig::read(&root.join(file), spec, notes)?,
+            Files::Gguf(_) => GenerationConfig::of(spec),
+            #[cfg(feature = "demo")]
             Files::Demo => {
                 let path = Path::new(phi3_demo::NAME).join(file);
-                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), config, notes)?
+                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), spec, notes)?
             }
         })
     }
 
-    /// The folder of the tokenizer's files; `None` where they are inside the program or a GGUF file.
-    pub fn folder(&self) -> Result<Option<PathBuf>> {
-        Ok(match self.files()? {
-            Files::Folder(root) => Some(root),
-            Files::Demo | Files::Gguf(_) => None,
-        })
+    /// The text of `tokenizer.json`; `None` where there is none.
+    pub(crate) fn tokenizer_json(&self) -> Result<Option<String>> {
+        match self.files()? {
+            #[cfg(feature = "demo")]
+            Files::Demo => Ok(Some(phi3_demo::TOKENIZER.to_owned())),
+            Files::Gguf(_) => Ok(None),
+            Files::Folder(root) => {
+                let path = root.join("tokenizer.json");
+                if path.symlink_metadata().is_err() {
+                    return Ok(None);
+                }
+                let hint = "the tokenizer's files stand beside the weights";
+                let fail = |e: std::io::Error| Error::File {
+                    action: "read",
+                    path: path.clone(),
+                    message: e.to_string(),
+                    hint,
+                };
+                std::fs::read_to_string(&path).map(Some).map_err(fail)
+            }
+        }
     }
 
     /// The path for messages.
     pub fn path(&self) -> &Path {
         match self {
+            #[cfg(feature = "demo")]
             Self::Demo => Path::new(phi3_demo::NAME),
             Self::Path(path) => path,
         }
@@ -83,15 +101,19 @@ impl Source {
     }
 
     fn files(&self) -> Result<Files> {
-        let Self::Path(path) = self else { return Ok(Files::Demo) };
-        Ok(match Location::find(path)? {
-            Location::Folder { root, .. } => Files::Folder(root),
-            Location::Gguf(file) => Files::Gguf(Box::new(Vocabulary::read(&Metadata::open(&file)?)?)),
-        })
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo => Ok(Files::Demo),
+            Self::Path(path) => Ok(match Location::find(path)? {
+                Location::Folder { root, .. } => Files::Folder(root),
+                Location::Gguf(file) => Files::Gguf(Box::new(Vocabulary::read(&Metadata::open(&file)?)?)),
+            }),
+        }
     }
 
     fn tokenizer_of(&self, files: &Files) -> Result<Option<Tokenizer>> {
         Ok(match files {
+            #[cfg(feature = "demo")]
             Files::Demo => Some(Tokenizer::from_bytes(
                 format!("{}/tokenizer.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER.as_bytes(),
@@ -106,6 +128,7 @@ impl Source {
 
     fn template_of(&self, files: &Files) -> Result<ChatTemplate> {
         Ok(match files {
+            #[cfg(feature = "demo")]
             Files::Demo => ChatTemplate::from_config(
                 format!("{}/tokenizer_config.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER_CONFIG,
@@ -118,6 +141,7 @@ impl Source {
 
 /// Where the tokenizer and the chat template of a source are.
 enum Files {
+    #[cfg(feature = "demo")]
     Demo,
     Folder(PathBuf),
     Gguf(Box<Vocabulary>),
@@ -126,7 +150,7 @@ enum Files {
 /// Sets an [`Engine`] up.
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
-    source: Source,
+    source: Option<Source>,
     setup: Setup,
     policy: RopePolicy,
     template: Option<ChatTemplate>,
@@ -135,15 +159,16 @@ pub struct EngineBuilder<'a> {
 }
 
 impl<'a> EngineBuilder<'a> {
-    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the embedded demo model.
+    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the demo model inside this library
+    /// (feature `demo`).
     pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source = Source::Path(path.into());
+        self.source = Some(Source::Path(path.into()));
         self
     }
 
     /// Where the model comes from.
     pub fn source(mut self, source: Source) -> Self {
-        self.source = source;
+        self.source = Some(source);
         self
     }
 
@@ -192,19 +217,23 @@ impl<'a> EngineBuilder<'a> {
     /// Loads the model.
     pub fn build(mut self) -> Result<Engine> {
         let start = Instant::now();
-        let checkpoint = self.source.checkpoint()?;
+        #[cfg(feature = "demo")]
+        let source = self.source.unwrap_or(Source::Demo);
+        #[cfg(not(feature = "demo"))]
+        let source = self.source.ok_or(Error::NoModel)?;
+        let checkpoint = source.checkpoint()?;
         let total = checkpoint.bytes();
         let mut notes = checkpoint.notes().to_vec();
         // small files first: what is wrong with them shows before the weights are loaded
-        let generation = self.source.generation(&checkpoint, &mut notes)?;
-        let files = self.source.files_of(&checkpoint)?;
-        let tokenizer = self.source.tokenizer_of(&files)?;
+        let generation = source.generation(&checkpoint, &mut notes)?;
+        let files = source.files_of(&checkpoint)?;
+        let tokenizer = source.tokenizer_of(&files)?;
         let template = match self.template {
             Some(template) => Ok(template),
-            None => self.source.template_of(&files),
+            None => source.template_of(&files),
         };
         if self.require_chat && tokenizer.is_none() {
-            return Err(Error::NoTokenizer { path: self.source.path().to_owned() });
+            return Err(Error::NoTokenizer { path: source.path().to_owned() });
         }
         let template = if self.require_chat { Some(template?) } else { template.ok() };
         let placed = self.setup.load(&checkpoint, &mut |done| {
@@ -222,7 +251,7 @@ impl<'a> EngineBuilder<'a> {
             spoken: None,
             model: placed.model,
             reason: placed.reason,
-            source: self.source,
+            source,
             policy: self.policy,
             loading: start.elapsed(),
         })
@@ -262,8 +291,8 @@ impl Engine {
     }
 
     /// What the model computes.
-    pub fn config(&self) -> &Config {
-        self.model.config()
+    pub fn spec(&self) -> &ModelSpec {
+        self.model.spec()
     }
 
     /// Stop tokens and sampling defaults of the checkpoint.
@@ -399,7 +428,7 @@ impl Engine {
         let tokenizer = self.tokenizer()?;
         let ids = 0..tokenizer.vocab_size() as u32;
         let longest = ids.filter_map(|id| Some(tokenizer.id_to_token(id)?.len())).max().unwrap_or(1).max(1);
-        Ok(phi3_model::check_length(self.config(), text.len() / longest)?)
+        Ok(phi3_model::check_length(self.spec(), text.len() / longest)?)
     }
 }
 

@@ -18,6 +18,10 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::SamplerError),
 
+    /// No model was named, and this build has none inside.
+    #[error("no model was given; hint: name a checkpoint folder or a GGUF file, or build with the demo model")]
+    NoModel,
+
     /// The text of a request is empty.
     #[error("the prompt is empty; hint: {hint}")]
     EmptyPrompt {

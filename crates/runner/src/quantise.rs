@@ -1,9 +1,9 @@
 //! A checkpoint as a quantised GGUF file.
 
 use crate::text::{placeholder, vocabulary};
-use crate::{Error, Result, Source};
-use phi3_model::gguf::{Vocabulary, destination, write_gguf};
-use phi3_model::{Checkpoint, GenerationConfig, Recipe};
+use crate::{Result, Source};
+use phi3_model::gguf::Vocabulary;
+use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
 use std::path::Path;
 
 /// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat template, stop tokens and sampling
@@ -35,19 +35,11 @@ fn tokenizer(source: &Source, checkpoint: &Checkpoint, generation: &GenerationCo
     if let Some(vocabulary) = checkpoint.vocabulary() {
         return Ok(vocabulary.clone());
     }
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let (stops, bos) = (&generation.eos_token_id, generation.bos_token_id.or(config.bos_token_id));
-    let folder = source.folder()?;
-    let file = folder.as_deref().unwrap_or(source.path()).join("tokenizer.json");
-    let json = match folder {
-        None => phi3_demo::TOKENIZER.to_owned(),
-        Some(_) if !file.exists() => return Ok(placeholder(&file, config.vocab_size, stops, bos)),
-        Some(_) => std::fs::read_to_string(&file).map_err(|e| Error::File {
-            action: "read",
-            path: file.clone(),
-            message: e.to_string(),
-            hint: "the tokenizer's files stand beside the weights",
-        })?,
+    let file = source.path().join("tokenizer.json");
+    let Some(json) = source.tokenizer_json()? else {
+        return Ok(placeholder(&file, config.vocab_size, stops, bos));
     };
     let mut vocabulary = vocabulary(&file, &json, config.vocab_size, stops, bos)?;
     // a base model has no template; the file then has none either

@@ -65,15 +65,20 @@ fn doc() -> Result {
     run_program(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The decoder builds without any GPU code.
+/// The decoder builds without any GPU code, and the library without a terminal, a command line or the demo model.
 fn floor() -> Result {
-    let model = ["-p", "phi3-model", "--no-default-features"];
-    run_program(cargo().arg("check").args(model))?;
-    let tree = output(cargo().arg("tree").args(model).args(["-e", "normal", "--prefix", "none"]))?;
-    match tree.lines().find(|line| ["wgpu", "naga", "tokenizers"].iter().any(|name| line.starts_with(name))) {
-        Some(line) => Err(format!("phi3-model without features depends on {line}")),
-        None => Ok(()),
+    for (package, unwanted) in [
+        ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
+        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo"]),
+    ] {
+        let package_only = ["-p", package, "--no-default-features"];
+        run_program(cargo().arg("check").args(package_only))?;
+        let tree = output(cargo().arg("tree").args(package_only).args(["-e", "normal", "--prefix", "none"]))?;
+        if let Some(line) = tree.lines().find(|line| unwanted.iter().any(|name| line.starts_with(name))) {
+            return Err(format!("{package} without features depends on {line}"));
+        }
     }
+    Ok(())
 }
 
 /// Other people's machines: the program compiles for each without a warning, without the GPU backend, which is other people's
@@ -84,7 +89,7 @@ fn targets() -> Result {
             println!("skipped: rustup cannot add {target} here");
             continue;
         }
-        let runner = ["-p", "phi3-runner", "--no-default-features"];
+        let runner = ["-p", "phi3-cli", "--no-default-features"];
         run_program(cargo().args(["clippy", "--target", target]).args(runner).args(["--", "-D", "warnings"]))?;
     }
     Ok(())

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let out = std::path::absolute(&arguments.out).map_err(|error| format!("{}: {error}", arguments.out.display()))?;
     std::fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
     let mut figures = Figures { quick: arguments.quick, program: program()?, done: Vec::new(), out };
-    figures.cargo("build", &["build", "--release", "-p", "phi3-runner"], &[], minutes(60));
+    figures.cargo("build", &["build", "--release", "-p", "phi3-cli"], &[], minutes(60));
     let listed = figures.phi3_run("devices", "json", &["devices", "--json"], minutes(2));
     figures.phi3_run("devices", "txt", &["devices"], minutes(2));
     let adapter = match listed.as_deref().map(|file| adapter(file, arguments.adapter)) {

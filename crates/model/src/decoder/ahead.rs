@@ -2,7 +2,7 @@
 
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
-use crate::{Error, Result, Sequence};
+use crate::{Error, NormSpec, Result, Sequence};
 use phi3_tensor::{Backend, Batch, Choice, Finish, Norm};
 
 /// A launched pass.
@@ -25,8 +25,8 @@ impl<B: Backend> Decoder<B> {
         }
         let launch = Launch { sequence: sequence.id(), position: sequence.len() };
         self.check_launch(sequence, token)?;
-        check_length(&self.config, launch.position + 1)?;
-        check_tokens(&self.config, token.as_slice())?;
+        check_length(&self.spec, launch.position + 1)?;
+        check_tokens(&self.spec, token.as_slice())?;
         let tokens = [token.unwrap_or(Batch::CHOSEN)];
         self.lay_out(&mut [Feed { sequence, tokens: &tokens, outputs: Outputs::Last }])?;
         if let Err(error) = self.choosing_pass(choice) {
@@ -35,15 +35,16 @@ impl<B: Backend> Decoder<B> {
         }
         self.under_way.push_back(launch);
         self.last_launch = Some(launch);
-        sequence.append(&tokens, self.config.sliding_window);
+        sequence.append(&tokens, self.spec.window());
         Ok(())
     }
 
     fn choosing_pass(&mut self, choice: Choice) -> Result<()> {
         self.layers(None)?;
-        let Self { backend, config, activations: a, .. } = self;
+        let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let norm = Norm { weight: &self.norm, eps: config.rms_norm_eps };
+        let NormSpec::Rms { eps } = spec.norm;
+        let norm = Norm { weight: &self.norm, eps };
         backend.project(&a.x, Some(norm), head, Finish::Replace, &mut a.logits)?;
         Ok(backend.choose(&mut a.logits, &[choice])?)
     }

@@ -4,7 +4,7 @@ use super::values::{
     Numbers, activations, all, bytes, dtype, kv_type, level, no_layers, numbers, pack, positive, rows, threads,
 };
 use super::{MachineArgs, source};
-use crate::cli::bench::pair;
+use crate::bench::pair;
 use clap::{Args, Subcommand, ValueEnum};
 use phi3_model::Recipe;
 use phi3_runner::bench::Shape;
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 /// Options are llama-bench's where it has them; lists have commas between, and ranges are 4-8, 4-16+4 or 4-64*2.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(in crate::cli) struct Bench {
+pub(crate) struct Bench {
     #[command(subcommand)]
-    pub(in crate::cli) command: Option<BenchCommand>,
+    pub(crate) command: Option<BenchCommand>,
     /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
     #[arg(long, short, value_name = "PATH")]
     model: Vec<PathBuf>,
@@ -36,7 +36,7 @@ pub(in crate::cli) struct Bench {
     n_depth: Vec<Numbers>,
     /// How often each test is timed
     #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
-    pub(in crate::cli) repetitions: usize,
+    pub(crate) repetitions: usize,
     /// Numbers of threads [default: all that this process may use]
     #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
     threads: Vec<usize>,
@@ -80,60 +80,60 @@ pub(in crate::cli) struct Bench {
     force: bool,
     /// Begin without an untimed run
     #[arg(long)]
-    pub(in crate::cli) no_warmup: bool,
+    pub(crate) no_warmup: bool,
     /// Format on standard output
     #[arg(long, short, value_enum, default_value = "md")]
-    pub(in crate::cli) output: BenchFormat,
+    pub(crate) output: BenchFormat,
 }
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum BenchCommand {
+pub(crate) enum BenchCommand {
     /// Time every operation at a variant's shapes, as per cent of what the machine can do
     Kernels(Kernels),
 }
 
 /// Weights are arbitrary; lists have commas between.
 #[derive(Args)]
-pub(in crate::cli) struct Kernels {
+pub(crate) struct Kernels {
     /// The model whose shapes are taken: phi-3-mini-4k, phi-3-medium-4k, phi-3.5-mini, phi-4, phi-4-mini, …
     /// [default: phi-3-mini-4k]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    pub(in crate::cli) variant: Option<String>,
+    pub(crate) variant: Option<String>,
     /// A checkpoint folder, a GGUF file, or a config.json whose shapes are taken
     #[arg(long, short, value_name = "PATH")]
-    pub(in crate::cli) model: Option<PathBuf>,
+    pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Types of the weights: bf16, f16, q8_0, q4_k, q4_0, … [default: those of the model's weights, else bf16]
     #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', value_parser = dtype)]
-    pub(in crate::cli) types: Vec<DType>,
+    pub(crate) types: Vec<DType>,
     /// Numbers of rows: 1 is a decoded token, more are a prompt
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,128,512", value_parser = positive)]
-    pub(in crate::cli) rows: Vec<usize>,
+    pub(crate) rows: Vec<usize>,
     /// Positions that attention sees, the rows included
     #[arg(long, value_name = "N", default_value = "1024", value_parser = positive)]
-    pub(in crate::cli) context: usize,
+    pub(crate) context: usize,
     /// Type of the key/value cache
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
-    pub(in crate::cli) kv: KvType,
+    pub(crate) kv: KvType,
     /// Samples of each case, at most
     #[arg(long, short, value_name = "N", default_value = "20", value_parser = positive)]
-    pub(in crate::cli) repetitions: usize,
+    pub(crate) repetitions: usize,
     /// Format on standard output
     #[arg(long, short, value_enum, default_value = "md")]
-    pub(in crate::cli) output: BenchFormat,
+    pub(crate) output: BenchFormat,
 }
 
 impl Kernels {
     /// The machine.
-    pub(in crate::cli) fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         self.machine.setup()
     }
 }
 
 /// How `bench` writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum BenchFormat {
+pub(crate) enum BenchFormat {
     /// A Markdown table.
     Md,
     /// Comma-separated values.
@@ -148,7 +148,7 @@ pub(in crate::cli) enum BenchFormat {
 
 impl Bench {
     /// The models; none is the demo.
-    pub(in crate::cli) fn models(&self) -> Vec<(Option<&Path>, Source)> {
+    pub(crate) fn models(&self) -> Vec<(Option<&Path>, Source)> {
         match self.model.as_slice() {
             [] => vec![(None, Source::Demo)],
             models => models.iter().map(|path| (Some(path.as_path()), source(&Some(path.clone())))).collect(),
@@ -156,7 +156,7 @@ impl Bench {
     }
 
     /// Whether tiers are compared.
-    pub(in crate::cli) fn by_tier(&self) -> bool {
+    pub(crate) fn by_tier(&self) -> bool {
         !self.tier.is_empty()
     }
 
@@ -176,7 +176,7 @@ impl Bench {
     }
 
     /// Every test at every depth: prompts, then generations, then both together.
-    pub(in crate::cli) fn shapes(&self) -> Vec<Shape> {
+    pub(crate) fn shapes(&self) -> Vec<Shape> {
         let mut shapes = Vec::new();
         for depth in all(&self.n_depth) {
             let of = |prompt, generated| Shape { prompt, generated, depth };
@@ -188,7 +188,7 @@ impl Bench {
     }
 
     /// Every combination of chunks, threads, caches and tiers.
-    pub(in crate::cli) fn setups(&self) -> Result<Vec<Setup>> {
+    pub(crate) fn setups(&self) -> Result<Vec<Setup>> {
         let mut setups = vec![Setup {
             device: self.device.clone(),
             level: self.level,
@@ -223,6 +223,6 @@ fn spread<T>(setups: &mut Vec<Setup>, choices: &[T], set: impl Fn(&mut Setup, &T
 }
 
 /// Threads of the CPU backend where nothing else is asked for.
-pub(in crate::cli) fn all_threads() -> usize {
+pub(crate) fn all_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

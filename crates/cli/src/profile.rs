@@ -1,7 +1,7 @@
 //! `phi3-run profile`: where a token's time goes.
 
-use super::args::{self, Profile};
-use super::output::{self, Outcome};
+use crate::args::{self, Profile};
+use crate::output::{self, Outcome};
 use phi3_runner::profile::{self, Phase, Plan};
 use phi3_runner::{Error, Result};
 use phi3_tensor::Limits;

@@ -1,7 +1,7 @@
 //! `phi3-run plan`
 
-use super::args::{self, Plan};
-use super::output::{self, Outcome, size};
+use crate::args::{self, Plan};
+use crate::output::{self, Outcome, size};
 use phi3_runner::{Result, memory};
 use serde_json::json;
 
@@ -9,7 +9,7 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
     let source = args::source(&args.path.clone().or_else(|| args.model.model.clone()));
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.model.quiet);
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let setup = args.model.setup();
     let tokens = args.context.unwrap_or(config.max_position_embeddings);
     phi3_model::check_length(config, tokens)?;

@@ -1,6 +1,6 @@
 //! Rows of measurements in one of several formats, each printed as soon as it is there.
 
-use super::args::BenchFormat;
+use crate::args::BenchFormat;
 use serde_json::{Map, Value};
 
 /// A row: every column by name.

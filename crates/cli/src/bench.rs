@@ -1,9 +1,9 @@
 //! `phi3-run bench`: llama-bench's tests, columns and formats.
 
-use super::args::{self, Bench, BenchCommand};
-use super::kernels;
-use super::output::{self, Outcome};
-use super::rows::{Record, Table, Writer, plain};
+use crate::args::{self, Bench, BenchCommand};
+use crate::kernels;
+use crate::output::{self, Outcome};
+use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
 use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
@@ -298,7 +298,7 @@ pub(super) fn long_option(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::BenchFormat;
+    use crate::args::BenchFormat;
 
     fn record() -> Record {
         let subject = Subject {

@@ -38,7 +38,7 @@ fn main() {
     let folder = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     // a copy in somebody else's repository is none of its commits
     let root =
-        folder.ancestors().nth(2).filter(|root| root.join("crates/runner") == folder && root.join("shaders").is_dir());
+        folder.ancestors().nth(2).filter(|root| root.join("crates/cli") == folder && root.join("shaders").is_dir());
     let commit =
         root.and_then(commit).filter(|commit| commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()));
     if let Some(commit) = commit {

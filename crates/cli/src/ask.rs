@@ -1,7 +1,7 @@
 //! One question, or one text to continue.
 
-use super::args::{self, Ask, Generate, InputArgs, PromptFile};
-use super::output::{self, Outcome};
+use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
+use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{Engine, Error, Event, Result, Summary};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! `phi3-run chat`: several turns.
 
-use super::args::Chat;
-use super::output::{self, Outcome};
+use crate::args::Chat;
+use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{Error, FinishReason, Result};
 use rustyline::error::ReadlineError;

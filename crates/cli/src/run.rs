@@ -1,24 +1,10 @@
 //! The commands: arguments in, text and exit codes out.
 
-mod args;
-mod ask;
-mod bench;
-mod chat;
-mod check;
-mod devices;
-mod files;
-mod kernels;
-mod output;
-mod perplexity;
-mod plan;
-mod profile;
-mod rows;
-mod text;
-
-use args::{Cli, Command};
+use crate::args::{Cli, Command};
+use crate::output::{self, Outcome};
+use crate::{ask, bench, chat, check, devices, files, perplexity, plan, profile, text};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches};
-use output::Outcome;
 use phi3_runner::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! `phi3-run devices`
 
-use super::args::Devices;
-use super::output::{self, Outcome};
+use crate::args::Devices;
+use crate::output::{self, Outcome};
 use phi3_runner::Result;
 
 /// Lists adapters, features, limits and tiers; the CPU's line stands last.

@@ -1,8 +1,8 @@
 //! `logits` and `verify`: what a model computes, exactly.
 
-use super::args::{self, Logits, ModelArgs, Verify};
-use super::ask;
-use super::output::{self, Outcome};
+use crate::args::{self, Logits, ModelArgs, Verify};
+use crate::ask;
+use crate::output::{self, Outcome};
 use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
 use phi3_runner::{Error, Result, RopePolicy};
 use serde_json::json;
@@ -18,7 +18,7 @@ pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
     }
-    let (vocab, width) = (engine.config().vocab_size, engine.config().hidden_size);
+    let (vocab, width) = (engine.spec().vocab_size, engine.spec().hidden_size);
     let mut hidden = Hidden::new();
     let wanted = args.hidden.then_some(&mut hidden);
     let logits = verify::logits(engine.model(), &ids, args.model.chunk(), args.model.longrope, wanted)

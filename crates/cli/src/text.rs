@@ -1,8 +1,8 @@
 //! `tokenize` and `render`: the tokenizer's files only, no weights.
 
-use super::args::{self, Render, Tokenize};
-use super::ask::spaced;
-use super::output::{self, Outcome};
+use crate::args::{self, Render, Tokenize};
+use crate::ask::spaced;
+use crate::output::{self, Outcome};
 use phi3_runner::text::{Message, Tokenizer};
 use phi3_runner::{Error, Result, Source};
 use serde_json::json;

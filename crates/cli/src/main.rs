@@ -1,6 +1,20 @@
 //! `phi3-run`: the command line.
 
-mod cli;
+mod args;
+mod ask;
+mod bench;
+mod chat;
+mod check;
+mod devices;
+mod files;
+mod kernels;
+mod output;
+mod perplexity;
+mod plan;
+mod profile;
+mod rows;
+mod run;
+mod text;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -15,7 +29,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(move |info| {
         *noted.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string().replace('\n', " ");
     }));
-    catch_unwind(AssertUnwindSafe(cli::run)).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(run::run)).unwrap_or_else(|_| {
         let place = place.lock().unwrap_or_else(PoisonError::into_inner);
         eprintln!("error: a defect of phi3-run: {place}; hint: please report this line");
         ExitCode::from(2)

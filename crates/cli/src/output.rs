@@ -1,6 +1,6 @@
 //! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
 
-use crate::cli::args::ModelArgs;
+use crate::args::ModelArgs;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::{Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};

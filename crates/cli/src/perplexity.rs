@@ -1,7 +1,7 @@
 //! `phi3-run perplexity`
 
-use super::args::{self, Perplexity};
-use super::output::{self, Outcome};
+use crate::args::{self, Perplexity};
+use crate::output::{self, Outcome};
 use phi3_runner::perplexity::{self, Score, Windows};
 use phi3_runner::{Error, Placed, Result, Setup, Source};
 use serde_json::json;

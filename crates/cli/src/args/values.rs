@@ -17,7 +17,7 @@ pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
 
 /// A number of which -1 means that there is none: no limit, all, another each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct OrNone<T>(pub(in crate::cli) Option<T>);
+pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
 /// A whole number of at least 0, or -1.
 pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, String> {
@@ -29,10 +29,10 @@ pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, 
 
 /// Numbers as llama-bench takes them, with commas between: 512, 4-8, 4-16+4 or 4-64*2.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Numbers(Vec<usize>);
+pub(crate) struct Numbers(Vec<usize>);
 
 /// The numbers of an option that may stand several times.
-pub(in crate::cli) fn all(lists: &[Numbers]) -> impl Iterator<Item = usize> {
+pub(crate) fn all(lists: &[Numbers]) -> impl Iterator<Item = usize> {
     lists.iter().flat_map(|numbers| numbers.0.iter().copied())
 }
 
