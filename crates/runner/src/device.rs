@@ -44,7 +44,7 @@ impl FromStr for Device {
 
 fn bad_device(found: &str) -> Error {
     let expected = "auto, cpu, gpu, gpu:N, or part of an adapter's name".into();
-    Error::Argument { argument: "--device", expected, found: format!("{found:?}") }
+    Error::Argument { argument: "device", expected, found: format!("{found:?}") }
 }
 
 impl fmt::Display for Device {
@@ -148,7 +148,7 @@ impl Setup {
         match &self.tier {
             None => Ok(()),
             Some(tier) => Err(Error::Argument {
-                argument: "--tier",
+                argument: "tier",
                 expected: "a GPU, whose kernels it names".into(),
                 found: format!("{tier:?} for the CPU"),
             }),
@@ -255,7 +255,7 @@ impl Visit for Planning<'_> {
 fn without_gpu(device: &Device) -> Error {
     phi3_tensor::Error::NoAdapter {
         wanted: format!("for {device}"),
-        hint: "this build has no GPU backend: build with the feature `gpu`, or use --device cpu".into(),
+        hint: "this build has no GPU backend: build with the feature `gpu`, or take the CPU".into(),
     }
     .into()
 }
@@ -285,7 +285,7 @@ mod gpu {
     }
 
     fn tier(name: &str) -> Result<Tier> {
-        let wrong = || Error::Argument { argument: "--tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
+        let wrong = || Error::Argument { argument: "tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
         Tier::from_name(name).ok_or_else(wrong)
     }
 

@@ -78,7 +78,7 @@ pub enum Error {
     },
 
     /// A model wants something that this device's kernels do not do.
-    #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: --device cpu has no such limit")]
+    #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: another device may take more")]
     Unsupported {
         /// The device.
         device: String,
@@ -101,7 +101,7 @@ pub enum Error {
 
     /// Memory could not be had.
     #[error(
-        "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, --kv f16, --quant, or another --device"
+        "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, a smaller type of cache or of weights, or another device"
     )]
     OutOfMemory {
         /// The device.
@@ -124,7 +124,7 @@ pub enum Error {
     },
 
     /// A tier of kernels was asked for that the device cannot run.
-    #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: --tier {has}, or leave it out")]
+    #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: the best that it runs are {has}")]
     Tier {
         /// The device.
         device: String,
@@ -137,7 +137,7 @@ pub enum Error {
     },
 
     /// The device or its driver failed, and can be used further.
-    #[error("{device} failed: {message}; hint: update its driver, or use --device cpu")]
+    #[error("{device} failed: {message}; hint: update its driver, or take another device")]
     Device {
         /// The device.
         device: String,
@@ -168,12 +168,12 @@ pub enum Error {
     },
 
     /// The threads of the CPU backend could not be started.
-    #[error("cannot start {threads} threads: {message}; hint: --threads takes fewer")]
+    #[error("cannot start {threads} threads: {source}; hint: ask for fewer")]
     Threads {
         /// How many were asked for.
         threads: usize,
         /// What the system said.
-        message: String,
+        source: std::io::Error,
     },
 }
 

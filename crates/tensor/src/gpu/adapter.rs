@@ -261,7 +261,7 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
 fn none(select: &Select) -> Error {
     let names: Vec<String> = match select {
         Select::Any => Vec::new(),
-        _ => found(false).iter().map(|found| format!("gpu:{} {}", found.info.index, found.info.name)).collect(),
+        _ => found(false).iter().map(|found| format!("{} ({})", found.info.index, found.info.name)).collect(),
     };
     if !names.is_empty() {
         return Error::NoAdapter { wanted: select.to_string(), hint: format!("there are {}", names.join(", ")) };
