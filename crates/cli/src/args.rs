@@ -1,10 +1,15 @@
 //! What can be typed.
 
 mod bench;
+mod models;
 mod values;
 
 pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
+pub(super) use models::Models;
+#[cfg(feature = "hub")]
+pub(super) use models::ModelsCommand;
 
+use crate::fetch::{self, Need};
 use clap::{Args, Parser, Subcommand};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
@@ -24,6 +29,9 @@ pub(super) struct Cli {
     pub(super) command: Option<Command>,
     #[command(flatten)]
     pub(super) ask: Ask,
+    /// Ask no hub: take models by name from the cache only [also: HF_HUB_OFFLINE=1]
+    #[arg(long, global = true)]
+    pub(super) offline: bool,
 }
 
 #[derive(Subcommand)]
@@ -54,14 +62,17 @@ pub(super) enum Command {
     Profile(Profile),
     /// List the GPUs of this machine and what they can do
     Devices(Devices),
+    /// Show the models that have short names; list, fetch and remove models in the cache
+    Models(Models),
 }
 
 /// Which model, on which machine.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one
+    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one;
+    /// or a name that is fetched from the Hugging Face hub: phi-4-mini, phi-4-mini:q4_k_m, owner/name[@revision][:file]
     /// [default: the demo model inside the program]
-    #[arg(long, short, value_name = "PATH")]
+    #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
@@ -242,8 +253,8 @@ pub(super) struct Verify {
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Folder that holds tokenizer.json [default: the demo model]
-    #[arg(long, short, value_name = "DIR")]
+    /// Folder that holds tokenizer.json, or a model's name [default: the demo model]
+    #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     /// Add the special tokens that the tokenizer puts around a text
     #[arg(long)]
@@ -261,8 +272,8 @@ pub(super) struct Tokenize {
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// Folder that holds tokenizer_config.json [default: the demo model]
-    #[arg(long, short, value_name = "DIR")]
+    /// Folder that holds tokenizer_config.json, or a model's name [default: the demo model]
+    #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     /// Do not add the words that let the assistant speak
     #[arg(long)]
@@ -274,7 +285,7 @@ pub(super) struct Render {
 
 #[derive(Args)]
 pub(super) struct Quantize {
-    /// A checkpoint folder or GGUF file
+    /// A checkpoint folder or GGUF file, or a model's name
     #[arg(value_name = "IN")]
     pub(super) input: PathBuf,
     /// The file to write
@@ -290,8 +301,8 @@ pub(super) struct Quantize {
 
 #[derive(Args)]
 pub(super) struct Inspect {
-    /// A checkpoint folder or GGUF file [default: the demo model]
-    #[arg(value_name = "PATH")]
+    /// A checkpoint folder or GGUF file, or a model's name [default: the demo model]
+    #[arg(value_name = "MODEL")]
     pub(super) path: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -302,7 +313,7 @@ pub(super) struct Inspect {
 pub(super) struct Plan {
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// A checkpoint folder or GGUF file [default: that of --model]
+    /// A checkpoint folder or GGUF file, or a model's name [default: that of --model]
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     pub(super) path: Option<PathBuf>,
     /// Tokens of the text [default: the model's context]
@@ -327,7 +338,7 @@ pub(super) struct Perplexity {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(super) stride: usize,
     /// Another model, to measure its distance from --model
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "MODEL")]
     pub(super) against: Option<PathBuf>,
     /// The machine of the other model [default: that of --device]
     #[arg(long, value_name = "DEVICE")]
@@ -366,9 +377,9 @@ pub(super) struct Devices {
     pub(super) json: bool,
 }
 
-/// The model's folder or file, or the demo.
-pub(super) fn source(model: &Option<PathBuf>) -> Source {
-    model.clone().map_or(Source::Demo, Source::Path)
+/// The model's folder or file, fetched if it was named and is not there; or the demo.
+pub(super) fn source(model: &Option<PathBuf>, need: Need, quiet: bool) -> Result<Source> {
+    model.as_ref().map_or(Ok(Source::Demo), |model| Ok(Source::Path(fetch::path(model, need, quiet)?)))
 }
 
 impl MachineArgs {
@@ -405,9 +416,14 @@ impl ModelArgs {
         self.chunk.unwrap_or(usize::MAX)
     }
 
+    /// Where the model is.
+    pub(super) fn source(&self) -> Result<Source> {
+        source(&self.model, Need::Weights, self.quiet)
+    }
+
     /// An engine that is still to be loaded.
-    pub(super) fn engine<'a>(&self) -> EngineBuilder<'a> {
-        Engine::builder().source(source(&self.model)).setup(self.setup()).rope_policy(self.longrope)
+    pub(super) fn engine<'a>(&self) -> Result<EngineBuilder<'a>> {
+        Ok(Engine::builder().source(self.source()?).setup(self.setup()).rope_policy(self.longrope))
     }
 }
 

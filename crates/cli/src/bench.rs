@@ -1,6 +1,7 @@
 //! `phi3-run bench`: llama-bench's tests, columns and formats.
 
 use crate::args::{self, Bench, BenchCommand};
+use crate::fetch;
 use crate::kernels;
 use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
@@ -22,7 +23,15 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     let mut run =
         Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
     let setups = args.setups()?;
-    for (path, source) in args.models() {
+    for path in args.models() {
+        let source = match args.source(path) {
+            Ok(source) => source,
+            Err(error) if fetch::is_stopped(&error) => return Err(error),
+            Err(error) => {
+                run.failed(&name(path), error);
+                continue;
+            }
+        };
         for setup in &setups {
             if run.outcome != Outcome::Interrupted {
                 run.subject(path, &source, setup)?;
@@ -68,7 +77,7 @@ impl Run<'_> {
             let placed = setup.load(&checkpoint, &mut |_| {})?;
             Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
         });
-        let name = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
+        let name = name(path);
         let (subject, mut model) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -104,6 +113,11 @@ impl Run<'_> {
     }
 }
 
+/// What a model is called.
+fn name(path: Option<&Path>) -> String {
+    path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string())
+}
+
 /// The model that is measured.
 struct Subject {
     filename: String,
@@ -119,8 +133,7 @@ impl Subject {
         let count = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
         let parameters = checkpoint.tensors().map(|(_, _, shape, _)| count(shape)).sum();
         let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, setup.quant));
-        let filename = path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string());
-        Self { filename, kind, bytes, parameters }
+        Self { filename: name(path), kind, bytes, parameters }
     }
 
     /// llama-bench's fields, in its order.

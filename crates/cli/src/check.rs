@@ -1,10 +1,10 @@
 //! `logits` and `verify`: what a model computes, exactly.
 
-use crate::args::{self, Logits, ModelArgs, Verify};
+use crate::args::{Logits, ModelArgs, Verify};
 use crate::ask;
 use crate::output::{self, Outcome};
 use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
-use phi3_runner::{Error, Result, RopePolicy};
+use phi3_runner::{Error, Result, RopePolicy, Source};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -63,13 +63,13 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> 
 
 /// `phi3-run verify`
 pub(super) fn verify(args: &Verify) -> Result<Outcome> {
-    let Some(folder) = args.golden.as_ref().or(args.model.model.as_ref()) else {
+    if args.golden.is_none() && args.model.model.is_none() {
         return Err(Error::Argument {
             argument: "--golden",
             expected: "the folder of a golden (the demo model has none)".into(),
             found: "nothing".into(),
         });
-    };
+    }
     let wrong =
         |argument, expected: &str, found: String| Error::Argument { argument, expected: expected.into(), found };
     if args.model.longrope != RopePolicy::Exact {
@@ -78,13 +78,14 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     if let Some(tolerance) = args.tolerance.filter(|t| !(t.is_finite() && *t >= 0.0)) {
         return Err(wrong("--tolerance", "a number of at least 0", tolerance.to_string()));
     }
-    let golden = Golden::read(folder)?;
-    let placed = load(&args.model.exact())?;
+    let source = args.model.source()?;
+    let golden = Golden::read(args.golden.as_deref().unwrap_or_else(|| source.path()))?;
+    let placed = load(&source, &args.model.exact())?;
     let mut model = placed.model;
     let on_cpu = model.device().kind == phi3_tensor::DeviceKind::Cpu;
     let tolerance = args.tolerance.unwrap_or(if on_cpu { 1e-4 } else { 2e-4 });
     let report = verify::verify(&mut *model, &golden, VerifyOptions { tolerance, chunk: args.model.chunk() })
-        .map_err(|error| args::source(&args.model.model).explain(error))?;
+        .map_err(|error| source.explain(error))?;
     output::print(&report.to_string())?;
     if report.checks.is_empty() {
         output::note("the golden holds nothing to compare");
@@ -95,8 +96,8 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     Ok(if ok { Outcome::Done } else { Outcome::Failed })
 }
 
-fn load(args: &ModelArgs) -> Result<phi3_runner::Placed> {
-    let checkpoint = args::source(&args.model).checkpoint()?;
+fn load(source: &Source, args: &ModelArgs) -> Result<phi3_runner::Placed> {
+    let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.quiet);
     args.setup().load(&checkpoint, &mut |_| {})
 }

@@ -1,6 +1,7 @@
 //! `quantize` and `inspect`: checkpoints as files.
 
 use crate::args::{self, Inspect, Quantize};
+use crate::fetch::{self, Need};
 use crate::output::{self, Outcome};
 use phi3_runner::{Result, Source};
 use serde_json::json;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 /// `phi3-run quantize`
 pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
-    let source = Source::Path(args.input.clone());
+    let source = Source::Path(fetch::path(&args.input, Need::Weights, args.quiet)?);
     let bar = output::bar("writing", args.quiet);
     let stop = output::stop_on_ctrl_c();
     let mut notes = Vec::new();
@@ -33,7 +34,7 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
 
 /// `phi3-run inspect`
 pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
-    let source = args::source(&args.path);
+    let source = args::source(&args.path, Need::Weights, false)?;
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), false);
     let spec = checkpoint.spec();

@@ -1,6 +1,7 @@
 //! `phi3-run bench kernels`: every operation at a variant's shapes, as per cent of what the machine can do.
 
 use crate::args::{BenchFormat, Kernels};
+use crate::fetch::{self, Need};
 use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, ModelSpec, Slot, TensorSpec, variant};
@@ -62,7 +63,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Vec<Kernel>)> {
     if path.extension().is_some_and(|extension| extension == "json") {
         return Ok((ModelSpec::read(path)?, Vec::new()));
     }
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = Checkpoint::open(&fetch::path(path, Need::Weights, false)?)?;
     let spec = checkpoint.spec().clone();
     let mut types = Vec::new();
     for op in with_weights() {

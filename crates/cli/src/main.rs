@@ -3,12 +3,17 @@
 mod advice;
 mod args;
 mod ask;
+#[cfg(feature = "hub")]
+mod bars;
 mod bench;
 mod chat;
 mod check;
 mod devices;
+mod fetch;
 mod files;
 mod kernels;
+#[cfg(feature = "hub")]
+mod models;
 mod output;
 mod perplexity;
 mod plan;

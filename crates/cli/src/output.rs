@@ -8,7 +8,7 @@ use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 /// How a command ended.
@@ -154,9 +154,10 @@ pub(super) fn load<'a>(
     model: &ModelArgs,
     set_up: impl FnOnce(EngineBuilder<'a>) -> EngineBuilder<'a>,
 ) -> Result<Engine> {
+    let engine = model.engine()?;
     let bar = bar("loading", model.quiet);
     let progress = bar.clone();
-    let result = set_up(model.engine())
+    let result = set_up(engine)
         .progress(move |done, total| {
             progress.set_length(total);
             progress.set_position(done);
@@ -171,17 +172,36 @@ pub(super) fn load<'a>(
     Ok(engine)
 }
 
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the program.
+/// The flag that Ctrl-C sets. The system takes one handler only.
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether somebody looks at the flag.
+static IS_HEEDED: AtomicBool = AtomicBool::new(false);
+
+/// A flag that Ctrl-C sets from now on; a second Ctrl-C ends the program.
 pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // without a handler Ctrl-C ends the program as usual
-    let _ = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
+    let stop = STOP.get_or_init(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        // without a handler Ctrl-C ends the program as usual
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::Relaxed) || !IS_HEEDED.load(Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        });
+        stop
     });
-    stop
+    IS_HEEDED.store(true, Ordering::Relaxed);
+    stop.clone()
+}
+
+/// Runs what looks at the flag; afterwards Ctrl-C does what it did before.
+#[cfg(feature = "hub")]
+pub(super) fn with_ctrl_c<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
+    let before = IS_HEEDED.load(Ordering::Relaxed);
+    let result = run(&stop_on_ctrl_c());
+    IS_HEEDED.store(before, Ordering::Relaxed);
+    result
 }
 
 /// Streams an answer to standard output; returns its text and how it went.

@@ -1,6 +1,7 @@
 //! `phi3-run perplexity`
 
 use crate::args::{self, Perplexity};
+use crate::fetch::Need;
 use crate::output::{self, Outcome};
 use phi3_runner::perplexity::{self, Score, Windows};
 use phi3_runner::{Error, Placed, Result, Setup, Source};
@@ -8,12 +9,12 @@ use serde_json::json;
 
 pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
     let text = output::read_text(&args.file)?;
-    let source = args::source(&args.model.model);
+    let source = args.model.source()?;
     let tokenizer = source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })?;
     let ids = tokenizer.encode(&text, false)?;
     let windows = Windows { window: args.window, stride: args.stride };
     let mut first = load(&source, args.model.setup(), args.model.quiet)?;
-    let mut second = match other(args) {
+    let mut second = match other(args)? {
         Some((source, setup)) => Some(load(&source, setup, args.model.quiet)?),
         None => None,
     };
@@ -65,15 +66,16 @@ pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
 }
 
 /// The model to compare with, where one was asked for.
-fn other(args: &Perplexity) -> Option<(Source, Setup)> {
+fn other(args: &Perplexity) -> Result<Option<(Source, Setup)>> {
     if args.against.is_none() && args.against_device.is_none() && args.against_quant.is_none() {
-        return None;
+        return Ok(None);
     }
-    let source = args::source(&args.against.clone().or_else(|| args.model.model.clone()));
+    let model = args.against.clone().or_else(|| args.model.model.clone());
+    let source = args::source(&model, Need::Weights, args.model.quiet)?;
     let own = args.model.setup();
     let device = args.against_device.clone().unwrap_or_else(|| own.device.clone());
     let quant = args.against_quant.or(own.quant.filter(|_| args.against.is_none() && args.against_quant.is_none()));
-    Some((source, Setup { device, quant, ..own }))
+    Ok(Some((source, Setup { device, quant, ..own })))
 }
 
 fn load(source: &Source, setup: Setup, quiet: bool) -> Result<Placed> {

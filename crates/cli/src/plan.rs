@@ -2,12 +2,14 @@
 
 use crate::advice;
 use crate::args::{self, Plan};
+use crate::fetch::Need;
 use crate::output::{self, Outcome, size};
 use phi3_runner::{Result, memory};
 use serde_json::json;
 
 pub(super) fn plan(args: &Plan) -> Result<Outcome> {
-    let source = args::source(&args.path.clone().or_else(|| args.model.model.clone()));
+    let model = args.path.clone().or_else(|| args.model.model.clone());
+    let source = args::source(&model, Need::Weights, args.model.quiet)?;
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.model.quiet);
     let config = checkpoint.spec();

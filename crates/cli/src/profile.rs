@@ -1,6 +1,6 @@
 //! `phi3-run profile`: where a token's time goes.
 
-use crate::args::{self, Profile};
+use crate::args::Profile;
 use crate::output::{self, Outcome};
 use phi3_runner::profile::{self, Phase, Plan};
 use phi3_runner::{Error, Result};
@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 pub(super) fn profile(args: &Profile) -> Result<Outcome> {
-    let checkpoint = args::source(&args.model.model).checkpoint()?;
+    let checkpoint = args.model.source()?.checkpoint()?;
     let stop = output::stop_on_ctrl_c();
     let watch = &mut || match stop.load(Ordering::Relaxed) {
         true => ControlFlow::Break(()),

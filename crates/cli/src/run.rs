@@ -2,7 +2,7 @@
 
 use crate::args::{Cli, Command};
 use crate::output::{self, Outcome};
-use crate::{ask, bench, chat, check, devices, files, perplexity, plan, profile, text};
+use crate::{ask, bench, chat, check, devices, fetch, files, perplexity, plan, profile, text};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -24,6 +24,9 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if cli.offline {
+        fetch::set_offline();
+    }
     let result = match cli.command {
         None => ask::ask(&cli.ask),
         Some(Command::Chat(args)) => chat::chat(&args),
@@ -39,10 +42,18 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Profile(args)) => profile::profile(&args),
         Some(Command::Devices(args)) => devices::devices(&args),
+        #[cfg(feature = "hub")]
+        Some(Command::Models(args)) => crate::models::models(&args),
+        #[cfg(not(feature = "hub"))]
+        Some(Command::Models(_)) => Err(fetch::no_downloads("models is a command of other builds")),
     };
     match result {
         Ok(outcome) => outcome.code(),
         Err(error) if output::is_closed_pipe(&error) => Outcome::Done.code(),
+        Err(error) if fetch::is_stopped(&error) => {
+            output::note("interrupted: what has arrived is kept, and the next run goes on from there");
+            Outcome::Interrupted.code()
+        }
         Err(error) => {
             output::complain(&error);
             ExitCode::from(2)

@@ -2,6 +2,7 @@
 
 use crate::args::{self, Render, Tokenize};
 use crate::ask::spaced;
+use crate::fetch::Need;
 use crate::output::{self, Outcome};
 use phi3_runner::text::{Message, Tokenizer};
 use phi3_runner::{Error, Result, Source};
@@ -14,7 +15,8 @@ fn tokenizer(source: &Source) -> Result<Tokenizer> {
 
 /// `phi3-run tokenize`
 pub(super) fn tokenize(args: &Tokenize) -> Result<Outcome> {
-    let tokenizer = tokenizer(&args::source(&args.model))?;
+    let tokenizer = tokenizer(&args::source(&args.model, Need::Text, false)?)?;
+    output::notes(tokenizer.notes(), false);
     let text = match &args.text {
         Some(text) => text.clone(),
         None => output::read_stdin()?,
@@ -54,7 +56,7 @@ pub(super) fn render(args: &Render) -> Result<Outcome> {
         message: error.to_string(),
         hint: "messages are a JSON list of {\"role\": …, \"content\": …}",
     })?;
-    let template = args::source(&args.model).template()?;
+    let template = args::source(&args.model, Need::Text, false)?.template()?;
     output::print(&template.render(&messages, !args.no_generation_prompt)?)?;
     Ok(Outcome::Done)
 }

@@ -83,6 +83,10 @@ pub enum Error {
     #[error("the generation ended early; hint: start a new one")]
     Unfinished,
 
+    /// Of the program that uses this library.
+    #[error(transparent)]
+    Program(Box<dyn std::error::Error + Send + Sync>),
+
     /// An argument is not understood.
     #[error("{argument}: expected {expected}, found {found}; hint: its documentation says more")]
     Argument {

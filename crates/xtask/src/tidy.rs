@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::Result;
-use crate::dependencies::Metadata;
+use crate::dependencies;
 use crate::process::{command, output, root};
 
 const LONGEST_FILE: usize = 600;
@@ -15,7 +15,7 @@ const SOURCE: [&str; 3] = ["rs", "wgsl", "py"];
 const WRITTEN: [&str; 9] = ["rs", "wgsl", "py", "toml", "md", "sh", "yml", "yaml", "jinja"];
 
 pub(crate) fn run() -> Result {
-    let mut faults = Metadata::load()?.faults();
+    let mut faults = dependencies::faults()?;
     let files = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
     let mut count = 0;
     for name in files.split('\0').filter(|name| is_written(name)) {
@@ -81,7 +81,7 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
 
 /// Code that other programs use too.
 fn is_library(name: &str) -> bool {
-    ["tensor", "model", "runner"].iter().any(|library| name.starts_with(&format!("crates/{library}/src/")))
+    ["tensor", "model", "runner", "hub"].iter().any(|library| name.starts_with(&format!("crates/{library}/src/")))
 }
 
 /// An option such as those of the command line, outside a comment.

@@ -5,6 +5,7 @@ use super::values::{
 };
 use super::{MachineArgs, source};
 use crate::bench::pair;
+use crate::fetch::Need;
 use clap::{Args, Subcommand, ValueEnum};
 use phi3_model::Recipe;
 use phi3_runner::bench::Shape;
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Bench {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
-    /// Folders or GGUF files, each with its own -m [default: the demo model inside the program]
-    #[arg(long, short, value_name = "PATH")]
+    /// Folders, GGUF files or names of models, each with its own -m [default: the demo model inside the program]
+    #[arg(long, short, value_name = "MODEL")]
     model: Vec<PathBuf>,
     /// Lengths of prompts
     #[arg(long, short = 'p', value_name = "N", default_value = "512", value_parser = numbers)]
@@ -99,8 +100,8 @@ pub(crate) struct Kernels {
     /// [default: phi-3-mini-4k]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) variant: Option<String>,
-    /// A checkpoint folder, a GGUF file, or a config.json whose shapes are taken
-    #[arg(long, short, value_name = "PATH")]
+    /// A checkpoint folder, a GGUF file, a config.json or a model's name whose shapes are taken
+    #[arg(long, short, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
@@ -147,12 +148,17 @@ pub(crate) enum BenchFormat {
 }
 
 impl Bench {
-    /// The models; none is the demo.
-    pub(crate) fn models(&self) -> Vec<(Option<&Path>, Source)> {
+    /// The models; none is the demo. A model that was named is fetched when its turn comes.
+    pub(crate) fn models(&self) -> Vec<Option<&Path>> {
         match self.model.as_slice() {
-            [] => vec![(None, Source::Demo)],
-            models => models.iter().map(|path| (Some(path.as_path()), source(&Some(path.clone())))).collect(),
+            [] => vec![None],
+            models => models.iter().map(|path| Some(path.as_path())).collect(),
         }
+    }
+
+    /// Where a model is.
+    pub(crate) fn source(&self, model: Option<&Path>) -> Result<Source> {
+        source(&model.map(Path::to_owned), Need::Weights, false)
     }
 
     /// Whether tiers are compared.

@@ -1,0 +1,120 @@
+//! `phi3-run models`: short names, and the cache of the hub.
+
+use crate::args::{Models, ModelsCommand};
+use crate::fetch::{hub, program, watched};
+use crate::output::{self, Outcome, note, size};
+use phi3_hub::{CachedRepo, CachedRevision, Error, Hub, ModelName, SHORT_NAMES, Wanted};
+use phi3_runner::Result;
+use serde_json::{Value, json};
+
+pub(super) fn models(args: &Models) -> Result<Outcome> {
+    match &args.command {
+        None => short_names(args.json)?,
+        Some(ModelsCommand::List { json }) => list(&hub()?, *json)?,
+        Some(ModelsCommand::Pull { names, quiet }) => {
+            let (hub, names) = (hub()?, parsed(names)?);
+            for name in &names {
+                let local = watched(*quiet, |watch| hub.pull(name, Wanted::Model, watch)).map_err(program)?;
+                output::print(&format!("{}\n", local.path.display()))?;
+            }
+        }
+        Some(ModelsCommand::Rm { names }) => {
+            let (hub, names) = (hub()?, parsed(names)?);
+            for name in &names {
+                let removed = hub.remove(name).map_err(program)?;
+                note(&format!("removed  {name}: {} files, {}", removed.files, size(removed.bytes)));
+            }
+        }
+        Some(ModelsCommand::Path { name }) => path(&hub()?, &name.parse().map_err(program)?)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// All names, before anything is done with the first.
+fn parsed(names: &[String]) -> Result<Vec<ModelName>> {
+    names.iter().map(|name| name.parse().map_err(program)).collect()
+}
+
+fn path(hub: &Hub, name: &ModelName) -> Result<()> {
+    let local = hub.cached(name, Wanted::Model).map_err(program)?;
+    let missing = || {
+        program(Error::NotCached {
+            what: name.to_string(),
+            cache: hub.settings().cache.clone(),
+            hint: format!("phi3-run models pull {name} fetches it"),
+        })
+    };
+    output::print(&format!("{}\n", local.ok_or_else(missing)?.path.display()))
+}
+
+fn short_names(as_json: bool) -> Result<()> {
+    if as_json {
+        let row = |known: &phi3_hub::ShortName| {
+            let parameters = format!("{}B", known.parameters);
+            json!({ "name": known.name, "parameters": parameters, "context": known.context, "repo": known.repo, "gguf": known.gguf })
+        };
+        return output::print(&format!("{}\n", Value::Array(SHORT_NAMES.iter().map(row).collect())));
+    }
+    let mut text = format!(
+        "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantisation\n",
+        "name", "size", "context", "repository"
+    );
+    for known in &SHORT_NAMES {
+        let parameters = format!("{}B", known.parameters);
+        text += &format!("{:22} {parameters:>6} {:>8}  {:36} {}\n", known.name, known.context, known.repo, known.gguf);
+    }
+    output::print(&text)
+}
+
+fn list(hub: &Hub, as_json: bool) -> Result<()> {
+    let repos = hub.repositories().map_err(program)?;
+    if as_json {
+        return output::print(&format!("{}\n", Value::Array(repos.iter().map(object).collect())));
+    }
+    note(&format!("cache    {}", hub.settings().cache.display()));
+    let mut text = String::new();
+    for repo in &repos {
+        for revision in &repo.revisions {
+            // with its refs, a revision can be named
+            let names =
+                if revision.refs.is_empty() { revision.commit[..12].to_owned() } else { revision.refs.join(", ") };
+            let (name, files) = (repo.repo.as_str(), what(revision));
+            text += &format!("{name:48} {names:14} {:>10}  {files}\n", size(revision.bytes()));
+        }
+        let partial: u64 = repo.partial.iter().map(|(_, bytes)| bytes).sum();
+        if !repo.partial.is_empty() {
+            let name = repo.repo.as_str();
+            text += &format!("{name:48} {:14} {:>10}  {} unfinished\n", "-", size(partial), repo.partial.len());
+        }
+    }
+    text += &format!("{:63} {:>10}\n", "together", size(repos.iter().map(|repo| repo.bytes).sum()));
+    output::print(&text)
+}
+
+/// What a revision holds: its GGUF files by name, other files by their number.
+fn what(revision: &CachedRevision) -> String {
+    let is_gguf = |name: &&str| name.to_ascii_lowercase().ends_with(".gguf");
+    let names = || revision.files.iter().map(|(name, _)| name.as_str());
+    let mut parts: Vec<String> = names().filter(is_gguf).map(str::to_owned).collect();
+    let others = names().count() - parts.len();
+    if others > 0 {
+        parts.push(format!("{others} files"));
+    }
+    parts.join(", ")
+}
+
+fn object(repo: &CachedRepo) -> Value {
+    let file = |(path, bytes): &(String, u64)| json!({ "path": path, "bytes": bytes });
+    let revision = |revision: &CachedRevision| {
+        let files: Vec<Value> = revision.files.iter().map(file).collect();
+        json!({ "commit": revision.commit, "refs": revision.refs, "bytes": revision.bytes(), "files": files })
+    };
+    let partial: Vec<Value> = repo
+        .partial
+        .iter()
+        .map(|(path, bytes)| json!({ "path": path.display().to_string(), "bytes": bytes }))
+        .collect();
+    let revisions: Vec<Value> = repo.revisions.iter().map(revision).collect();
+    let path = repo.path.display().to_string();
+    json!({ "repo": repo.repo.as_str(), "path": path, "bytes": repo.bytes, "revisions": revisions, "partial": partial })
+}

@@ -1,0 +1,67 @@
+//! Short names of the published models that the engine runs.
+
+/// A published model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShortName {
+    /// What can be typed.
+    pub name: &'static str,
+    /// The repository of its safetensors weights.
+    pub repo: &'static str,
+    /// A repository of its weights as GGUF files, in quantisations that can be named behind a colon.
+    pub gguf: &'static str,
+    /// Its parameters, in thousand millions.
+    pub parameters: f32,
+    /// The longest text in tokens.
+    pub context: u32,
+}
+
+const fn row(name: &'static str, repo: &'static str, gguf: &'static str, parameters: f32, context: u32) -> ShortName {
+    ShortName { name, repo, gguf, parameters, context }
+}
+
+/// Every short name. The GGUF repositories hold files of the architecture `phi3`; Phi-3-mini's are of the weights that its
+/// repository has had since July 2024.
+#[rustfmt::skip]
+pub const SHORT_NAMES: [ShortName; 10] = [
+    row("phi-3-mini-4k", "microsoft/Phi-3-mini-4k-instruct", "bartowski/Phi-3.1-mini-4k-instruct-GGUF", 3.8, 4096),
+    row("phi-3-mini-128k", "microsoft/Phi-3-mini-128k-instruct", "bartowski/Phi-3.1-mini-128k-instruct-GGUF", 3.8, 131_072),
+    row("phi-3-medium-4k", "microsoft/Phi-3-medium-4k-instruct", "bartowski/Phi-3-medium-4k-instruct-GGUF", 14.0, 4096),
+    row("phi-3-medium-128k", "microsoft/Phi-3-medium-128k-instruct", "bartowski/Phi-3-medium-128k-instruct-GGUF", 14.0, 131_072),
+    row("phi-3.5-mini", "microsoft/Phi-3.5-mini-instruct", "bartowski/Phi-3.5-mini-instruct-GGUF", 3.8, 131_072),
+    row("phi-4", "microsoft/phi-4", "bartowski/phi-4-GGUF", 14.7, 16_384),
+    row("phi-4-reasoning", "microsoft/Phi-4-reasoning", "bartowski/microsoft_Phi-4-reasoning-GGUF", 14.7, 32_768),
+    row("phi-4-reasoning-plus", "microsoft/Phi-4-reasoning-plus", "bartowski/microsoft_Phi-4-reasoning-plus-GGUF", 14.7, 32_768),
+    row("phi-4-mini", "microsoft/Phi-4-mini-instruct", "bartowski/microsoft_Phi-4-mini-instruct-GGUF", 3.8, 131_072),
+    row("phi-4-mini-reasoning", "microsoft/Phi-4-mini-reasoning", "bartowski/microsoft_Phi-4-mini-reasoning-GGUF", 3.8, 131_072),
+];
+
+/// The model of a short name; letters count the same in both cases.
+pub(crate) fn find(name: &str) -> Option<&'static ShortName> {
+    SHORT_NAMES.iter().find(|known| known.name.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ModelName, RepoId};
+
+    #[test]
+    fn every_short_name_names_two_repositories() {
+        for known in &SHORT_NAMES {
+            let repo: RepoId = known.repo.parse().unwrap();
+            let gguf: RepoId = known.gguf.parse().unwrap();
+            assert!(repo.as_str().starts_with("microsoft/") && gguf.as_str().ends_with("-GGUF"));
+            let name = |text: String| text.parse::<ModelName>().unwrap();
+            assert_eq!(name(known.name.into()).repo(), &repo);
+            assert_eq!(name(known.name.to_uppercase()).repo(), &repo);
+            assert_eq!(name(format!("{}@v1", known.name)).revision(), "v1");
+            assert_eq!(name(format!("{}:q4_k_m", known.name)).repo(), &gguf);
+            assert_eq!(name(format!("{}:x.gguf", known.name)).repo(), &gguf);
+        }
+        let mut names: Vec<&str> = SHORT_NAMES.iter().map(|known| known.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SHORT_NAMES.len());
+        assert!(find("phi-3").is_none());
+    }
+}
