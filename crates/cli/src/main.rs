@@ -1,5 +1,6 @@
 //! `phi3-run`: the command line.
 
+mod advice;
 mod args;
 mod ask;
 #[cfg(feature = "hub")]

@@ -1,5 +1,6 @@
 //! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
 
+use crate::advice::advice;
 use crate::args::{ModelArgs, TalkArgs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
@@ -34,10 +35,16 @@ impl Outcome {
 
 const CLOSED: &str = "closed pipe";
 
-/// Prints an error on one line.
+/// Prints an error on one line, with the options that help against it.
 pub(super) fn complain(error: &Error) {
+    let advice = advice(error).map_or(String::new(), |advice| format!(" ({advice})"));
+    complain_of(&format!("{error}{advice}"));
+}
+
+/// Prints on one line what is wrong.
+pub(super) fn complain_of(message: &str) {
     // a closed standard error leaves nowhere to say anything
-    let _ = writeln!(std::io::stderr(), "error: {}", without_controls(&error.to_string()));
+    let _ = writeln!(std::io::stderr(), "error: {}", without_controls(message));
 }
 
 /// A message on one line, whatever a template or a file put into it.

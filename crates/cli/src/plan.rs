@@ -1,5 +1,6 @@
 //! `phi3-run plan`
 
+use crate::advice;
 use crate::args::{self, Plan};
 use crate::fetch::Need;
 use crate::output::{self, Outcome, size};
@@ -43,7 +44,10 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
         None => "how much memory this device has is not known".to_owned(),
         Some(available) if total <= available => format!("fits: {} are available", size(available)),
         Some(available) => {
-            let instead = memory::instead(&setup, &checkpoint, tokens, available)?;
+            let instead = memory::instead(&setup, &checkpoint, tokens, available)?.map_or_else(
+                || "nothing smaller would fit either".to_owned(),
+                |smaller| format!("{} would fit", advice::options(&smaller)),
+            );
             format!("does not fit: {} are available; {instead}", size(available))
         }
     };

@@ -5,7 +5,6 @@ use crate::output::{self, Outcome};
 use crate::{ask, bench, chat, check, devices, fetch, files, perplexity, plan, profile, text};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches};
-use phi3_runner::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -21,7 +20,7 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            output::complain(&usage(&error));
+            output::complain_of(&format!("{}; hint: phi3-run --help lists what there is", usage(&error)));
             return ExitCode::from(2);
         }
     };
@@ -74,19 +73,17 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 }
 
 /// What clap says, on one line, without its usage.
-fn usage(error: &clap::Error) -> Error {
+fn usage(error: &clap::Error) -> String {
     if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
         && word != "kernels"
     {
-        return Error::Usage {
-            message: format!("bench: expected kernels or options, found {word:?}: each model has its own -m"),
-        };
+        return format!("bench: expected kernels or options, found {word:?}: each model has its own -m");
     }
     let text = error.to_string();
     let said = text.split("Usage:").next().unwrap_or(&text).split("For more information").next().unwrap_or(&text);
     let said: Vec<&str> = said.split_whitespace().collect();
     let message = said.join(" ");
-    Error::Usage { message: message.strip_prefix("error: ").unwrap_or(&message).to_owned() }
+    message.strip_prefix("error: ").unwrap_or(&message).to_owned()
 }
 
 /// `bench` takes llama-bench's options of several letters behind one dash.

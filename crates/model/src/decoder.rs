@@ -383,7 +383,10 @@ impl<B: Backend> Model for Decoder<B> {
         }
         self.check(feeds)?;
         self.lay_out(feeds)?;
-        self.run(logits, probe)?;
+        if let Err(error) = self.run(logits, probe) {
+            self.abandon();
+            return Err(error);
+        }
         for feed in feeds.iter_mut() {
             feed.sequence.append(feed.tokens, self.spec.window());
         }
@@ -412,6 +415,12 @@ impl<B: Backend> Model for Decoder<B> {
 }
 
 impl<B: Backend> Decoder<B> {
+    /// Ends a pass that failed: what the device has of it is run now, and what it reports belongs to the error that there is.
+    fn abandon(&mut self) {
+        self.batch.clear();
+        let _ = self.backend.begin(&self.batch);
+    }
+
     fn check_finite(&self, logits: &[f32]) -> Result<()> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
         let row = self.batch.outputs().get(at / self.spec.vocab_size).map_or(0, |row| *row as usize);

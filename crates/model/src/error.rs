@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}: {message}; hint: {hint}", path.display())]
+    #[error("cannot read {}: {source}; hint: {hint}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        message: String,
+        source: std::io::Error,
         /// What to do about it.
         hint: &'static str,
     },
 
     /// A file could not be written.
-    #[error("cannot write {}: {message}; hint: does the folder exist, and is there room?", path.display())]
+    #[error("cannot write {}: {source}; hint: does the folder exist, and is there room?", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        message: String,
+        source: std::io::Error,
     },
 
     /// What stands where a file is to be written is none.
@@ -146,8 +146,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn read(path: &Path, error: &std::io::Error, hint: &'static str) -> Self {
-        Self::Read { path: path.to_owned(), message: error.to_string(), hint }
+    pub(crate) fn read(path: &Path, source: std::io::Error, hint: &'static str) -> Self {
+        Self::Read { path: path.to_owned(), source, hint }
     }
 
     pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {

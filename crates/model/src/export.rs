@@ -35,7 +35,7 @@ pub fn write_gguf(
     partial.push(".partial");
     let partial = Path::new(&partial);
     regular(partial, fs::symlink_metadata(partial))?;
-    let fail = |e: std::io::Error| Error::Write { path: out.to_owned(), message: e.to_string() };
+    let fail = |source: std::io::Error| Error::Write { path: out.to_owned(), source };
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
         let mut metadata = model_keys(checkpoint.spec(), recipe, name);
@@ -100,7 +100,7 @@ fn regular(path: &Path, found: std::io::Result<fs::Metadata>) -> Result<()> {
         Ok(kind) if kind.is_file() => Ok(()),
         Ok(kind) => Err(Error::Occupied { path: path.to_owned(), found: described(kind) }),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::Write { path: path.to_owned(), message: e.to_string() }),
+        Err(source) => Err(Error::Write { path: path.to_owned(), source }),
     }
 }
 

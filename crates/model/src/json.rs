@@ -96,9 +96,9 @@ fn standard_numbers(text: &[u8]) -> Option<Vec<u8>> {
 impl Object {
     /// Reads a file that must hold one JSON object.
     pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Self> {
-        let read = |e: std::io::Error| Error::read(path, &e, hint);
+        let read = |e: std::io::Error| Error::read(path, e, hint);
         if !std::fs::metadata(path).map_err(read)?.is_file() {
-            return Err(Error::Read { path: path.to_owned(), message: "not a regular file".into(), hint });
+            return Err(read(std::io::Error::other("not a regular file")));
         }
         let bytes = std::fs::read(path).map_err(read)?;
         Self::parse(path, &bytes)

@@ -33,7 +33,7 @@ impl Location {
     pub fn find(path: &Path) -> Result<Self> {
         let found = fs::metadata(path).map_err(|error| {
             let hint = "a model is a folder with config.json and safetensors weights, or a GGUF file";
-            Error::read(path, &error, hint)
+            Error::read(path, error, hint)
         })?;
         if !found.is_dir() {
             return Self::of_file(path);

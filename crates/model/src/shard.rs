@@ -56,12 +56,11 @@ pub(crate) struct Shard {
 
 /// Maps a regular file that is not empty; `None` where it is empty.
 pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
-    let read = |e: std::io::Error| Error::read(path, &e, hint);
+    let read = |e: std::io::Error| Error::read(path, e, hint);
     // asked before it is opened: opening a pipe would wait for its writer
     let metadata = std::fs::metadata(path).map_err(read)?;
     if !metadata.is_file() {
-        let message = "not a regular file, perhaps a folder".into();
-        return Err(Error::Read { path: path.to_owned(), message, hint });
+        return Err(read(std::io::Error::other("not a regular file, perhaps a folder")));
     }
     if metadata.len() == 0 {
         return Ok(None);

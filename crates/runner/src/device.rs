@@ -7,6 +7,7 @@ use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Which machine to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl FromStr for Device {
 
 fn bad_device(found: &str) -> Error {
     let expected = "auto, cpu, gpu, gpu:N, or part of an adapter's name".into();
-    Error::Argument { argument: "--device", expected, found: format!("{found:?}") }
+    Error::Argument { argument: "device", expected, found: format!("{found:?}") }
 }
 
 impl fmt::Display for Device {
@@ -81,6 +82,9 @@ pub struct Setup {
     pub max_binding: Option<u64>,
     /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
     pub tier: Option<String>,
+    /// How long a submission to a GPU may run before the GPU is given up; a minute where absent, ten on a driver that computes on
+    /// the processor.
+    pub timeout: Option<Duration>,
     /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
     /// checked where absent. See [`cache_folder`].
     pub cache: Option<PathBuf>,
@@ -144,7 +148,7 @@ impl Setup {
         match &self.tier {
             None => Ok(()),
             Some(tier) => Err(Error::Argument {
-                argument: "--tier",
+                argument: "tier",
                 expected: "a GPU, whose kernels it names".into(),
                 found: format!("{tier:?} for the CPU"),
             }),
@@ -251,7 +255,7 @@ impl Visit for Planning<'_> {
 fn without_gpu(device: &Device) -> Error {
     phi3_tensor::Error::NoAdapter {
         wanted: format!("for {device}"),
-        hint: "this build has no GPU backend: build with the feature `gpu`, or use --device cpu".into(),
+        hint: "this build has no GPU backend: build with the feature `gpu`, or take the CPU".into(),
     }
     .into()
 }
@@ -275,11 +279,13 @@ mod gpu {
         let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
         let check = memory.is_some();
         let exact = setup.activations == Activations::F32;
-        Ok(Gpu::open(&select, &Options { software, max_binding, tier, exact, check, memory, ..Options::default() })?)
+        let timeout = setup.timeout;
+        let options = Options { software, max_binding, tier, exact, check, memory, timeout, ..Options::default() };
+        Ok(Gpu::open(&select, &options)?)
     }
 
     fn tier(name: &str) -> Result<Tier> {
-        let wrong = || Error::Argument { argument: "--tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
+        let wrong = || Error::Argument { argument: "tier", expected: TIERS.join(" or "), found: format!("{name:?}") };
         Tier::from_name(name).ok_or_else(wrong)
     }
 

@@ -1,5 +1,6 @@
 //! Every error of the library.
 
+use crate::memory::Smaller;
 use std::path::PathBuf;
 
 /// What can go wrong: a transparent error of a lower crate, or one of these.
@@ -38,7 +39,8 @@ pub enum Error {
 
     /// A model would not fit into memory.
     #[error(
-        "the model does not fit on {device}: it needs {weights} bytes for weights and {scratch} for activations, {available} bytes are available; hint: {hint}; --force loads it nevertheless, and phi3-run plan shows more"
+        "the model does not fit on {device}: it needs {weights} bytes for weights and {scratch} for activations, {available} bytes are available; hint: {}",
+        Smaller::hint(instead.as_ref())
     )]
     TooLarge {
         /// The device.
@@ -49,8 +51,8 @@ pub enum Error {
         scratch: u64,
         /// Bytes that can be had.
         available: u64,
-        /// What would fit.
-        hint: String,
+        /// What would fit, if anything.
+        instead: Option<Smaller>,
     },
 
     /// A file could not be read or written.
@@ -77,21 +79,18 @@ pub enum Error {
         hint: &'static str,
     },
 
-    /// The command line is not understood.
-    #[error("{message}; hint: phi3-run --help lists what there is")]
-    Usage {
-        /// What is wrong with it.
-        message: String,
-    },
+    /// A generation ended without its summary.
+    #[error("the generation ended early; hint: start a new one")]
+    Unfinished,
 
     /// Of the program that uses this library.
     #[error(transparent)]
     Program(Box<dyn std::error::Error + Send + Sync>),
 
     /// An argument is not understood.
-    #[error("{argument}: expected {expected}, found {found}; hint: phi3-run --help lists what there is")]
+    #[error("{argument}: expected {expected}, found {found}; hint: its documentation says more")]
     Argument {
-        /// The argument.
+        /// The argument, by its name in this library or by an option of a program.
         argument: &'static str,
         /// What would be right.
         expected: String,

@@ -225,7 +225,7 @@ impl<'a> Generation<'a> {
             }
         }
         // an iterator that has ended gives no more; it ends with `Done` or an error
-        Err(Error::Stream { stream: "events", message: "ended early".into(), hint: "start a new generation" })
+        Err(Error::Unfinished)
     }
 
     fn new_tokens(&self) -> usize {

@@ -1,8 +1,10 @@
 //! Memory of this computer, and whether a model fits into it.
 
 use crate::{Error, Result, Setup};
-use phi3_model::{Checkpoint, Plan};
+use phi3_model::{Checkpoint, Plan, Recipe};
+use phi3_tensor::cpu::Pack;
 use phi3_tensor::{DeviceInfo, DeviceKind, KvType};
+use std::fmt;
 
 /// Types to suggest, finest first.
 const SMALLER: [&str; 6] = ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"];
@@ -62,49 +64,90 @@ fn check_against(
         weights: plan.weights - plan.mapped,
         scratch: plan.scratch,
         available,
-        hint: smaller(setup, checkpoint, |_, plan| self::needed(plan) <= available)?,
+        instead: smaller(setup, checkpoint, |_, plan| self::needed(plan) <= available)?,
     })
 }
 
-/// The first setup that `fits`: another cache, finer types before coarser ones, or nothing.
-fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) -> bool) -> Result<String> {
+/// Settings that take less memory: those that are to be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Smaller {
+    /// When quantised weights are interleaved.
+    pub pack: Option<Pack>,
+    /// Type of plain weights.
+    pub quant: Option<Recipe>,
+    /// Type of the cached keys and values.
+    pub kv: Option<KvType>,
+    /// Tokens of the text.
+    pub context: Option<usize>,
+}
+
+impl Smaller {
+    /// A setup with these settings.
+    fn apply(self, setup: &Setup) -> Setup {
+        let Self { pack, quant, kv, context: _ } = self;
+        let setup = setup.clone();
+        Setup { pack: pack.unwrap_or(setup.pack), quant: quant.or(setup.quant), kv: kv.or(setup.kv), ..setup }
+    }
+
+    pub(crate) fn hint(found: Option<&Self>) -> String {
+        found.map_or_else(|| "nothing smaller would fit either".into(), |smaller| format!("{smaller} would fit"))
+    }
+}
+
+impl fmt::Display for Smaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pack, quant, kv, context } = self;
+        let parts = [
+            pack.map(|pack| match pack {
+                Pack::Load => "weights interleaved at load".to_owned(),
+                Pack::Never => "weights left in the file's mapping".to_owned(),
+            }),
+            quant.map(|quant| format!("weights of type {quant}")),
+            kv.map(|kv| format!("a cache of type {kv}")),
+            context.map(|context| format!("{context} tokens")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" with "))
+    }
+}
+
+/// The first settings that fit: another cache, finer types before coarser ones, or nothing.
+fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) -> bool) -> Result<Option<Smaller>> {
+    let none = Smaller::default();
     let mut tries = vec![];
-    if setup.pack == phi3_tensor::cpu::Pack::Load {
-        tries.push(("--pack never".to_owned(), Setup { pack: phi3_tensor::cpu::Pack::Never, ..setup.clone() }));
+    if setup.pack == Pack::Load {
+        tries.push(Smaller { pack: Some(Pack::Never), ..none });
     }
-    for kv in [KvType::F16, KvType::Q8_0] {
-        tries.push((format!("--kv {kv}"), Setup { kv: Some(kv), ..setup.clone() }));
-    }
+    tries.extend([KvType::F16, KvType::Q8_0].map(|kv| Smaller { kv: Some(kv), ..none }));
     for quant in SMALLER {
-        let smaller = Setup { quant: Some(quant.parse()?), kv: Some(KvType::F16), ..setup.clone() };
-        tries.push((format!("--quant {quant} --kv f16"), smaller));
+        tries.push(Smaller { quant: Some(quant.parse()?), kv: Some(KvType::F16), ..none });
     }
-    for (name, setup) in tries {
+    for smaller in tries {
+        let setup = smaller.apply(setup);
         if fits(&setup, &setup.plan(checkpoint)?.0) {
-            return Ok(format!("{name} would fit"));
+            return Ok(Some(smaller));
         }
     }
-    Ok("nothing smaller would fit either".into())
+    Ok(None)
 }
 
 /// What would fit `tokens` tokens into `available` bytes: another cache, a finer type, else a shorter text.
-pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available: u64) -> Result<String> {
-    let config = checkpoint.spec();
-    let total = |setup: &Setup, plan: &Plan, tokens: usize| plan.total(config, setup.decoder(), tokens);
-    let found = smaller(setup, checkpoint, |setup, plan| total(setup, plan, tokens) <= available)?;
-    if !found.starts_with("nothing") {
-        return Ok(found);
+pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available: u64) -> Result<Option<Smaller>> {
+    let spec = checkpoint.spec();
+    let total = |setup: &Setup, plan: &Plan, tokens: usize| plan.total(spec, setup.decoder(), tokens);
+    if let Some(found) = smaller(setup, checkpoint, |setup, plan| total(setup, plan, tokens) <= available)? {
+        return Ok(Some(found));
     }
-    let least = Setup { quant: Some("q2_k_m".parse()?), kv: Some(KvType::Q8_0), ..setup.clone() };
-    let plan = least.plan(checkpoint)?.0;
+    let least = Smaller { quant: Some("q2_k_m".parse()?), kv: Some(KvType::Q8_0), ..Smaller::default() };
+    let setup = least.apply(setup);
+    let plan = setup.plan(checkpoint)?.0;
     let mut shorter = tokens;
     while shorter > 16 {
         shorter /= 2;
-        if total(&least, &plan, shorter) <= available {
-            return Ok(format!("--quant q2_k_m --kv q8_0 --context {shorter} would fit"));
+        if total(&setup, &plan, shorter) <= available {
+            return Ok(Some(Smaller { context: Some(shorter), ..least }));
         }
     }
-    Ok(found)
+    Ok(None)
 }
 
 #[cfg(all(test, feature = "demo"))]

@@ -54,10 +54,10 @@ impl Windows {
         let wrong =
             |argument, expected: String, found: usize| Error::Argument { argument, expected, found: found.to_string() };
         if self.window < 2 {
-            return Err(wrong("--window", "at least 2 tokens".into(), self.window));
+            return Err(wrong("window", "at least 2 tokens".into(), self.window));
         }
         if self.stride == 0 || self.stride > self.window {
-            return Err(wrong("--stride", format!("1 to the window's {}", self.window), self.stride));
+            return Err(wrong("stride", format!("1 to the window's {}", self.window), self.stride));
         }
         let mut windows = Vec::new();
         let mut counted = 0;
@@ -138,7 +138,7 @@ fn run(
     let vocab = model.spec().vocab_size;
     if let Some(other) = against.as_deref().map(|other| other.spec().vocab_size).filter(|other| *other != vocab) {
         let expected = format!("a model with the same {vocab} tokens");
-        return Err(Error::Argument { argument: "--against", expected, found: format!("{other} tokens") });
+        return Err(Error::Argument { argument: "against", expected, found: format!("{other} tokens") });
     }
     let (mut score, mut other) = (Score::default(), Other::default());
     let windows = windows.of(ids.len())?;

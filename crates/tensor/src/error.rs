@@ -78,7 +78,7 @@ pub enum Error {
     },
 
     /// A model wants something that this device's kernels do not do.
-    #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: --device cpu has no such limit")]
+    #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: another device may take more")]
     Unsupported {
         /// The device.
         device: String,
@@ -101,7 +101,7 @@ pub enum Error {
 
     /// Memory could not be had.
     #[error(
-        "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, --kv f16, --quant, or another --device"
+        "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, a smaller type of cache or of weights, or another device"
     )]
     OutOfMemory {
         /// The device.
@@ -124,7 +124,7 @@ pub enum Error {
     },
 
     /// A tier of kernels was asked for that the device cannot run.
-    #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: --tier {has}, or leave it out")]
+    #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: the best that it runs are {has}")]
     Tier {
         /// The device.
         device: String,
@@ -136,8 +136,8 @@ pub enum Error {
         has: &'static str,
     },
 
-    /// The device or its driver failed.
-    #[error("{device} failed: {message}; hint: update its driver, or use --device cpu")]
+    /// The device or its driver failed, and can be used further.
+    #[error("{device} failed: {message}; hint: update its driver, or take another device")]
     Device {
         /// The device.
         device: String,
@@ -145,13 +145,35 @@ pub enum Error {
         message: String,
     },
 
+    /// The device is lost: nothing more can be computed on it.
+    #[error(
+        "{device} is lost: {message}; hint: open the device again; where it happens often, update its driver or take another device"
+    )]
+    Lost {
+        /// The device.
+        device: String,
+        /// What the driver said.
+        message: String,
+    },
+
+    /// A submission did not end, and the device was given up: nothing more can be computed on it.
+    #[error(
+        "{device} did not finish its work within {seconds} s and is given up; hint: open the device again; where it happens often, allow more time, update its driver or take another device"
+    )]
+    Timeout {
+        /// The device.
+        device: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+
     /// The threads of the CPU backend could not be started.
-    #[error("cannot start {threads} threads: {message}; hint: --threads takes fewer")]
+    #[error("cannot start {threads} threads: {source}; hint: ask for fewer")]
     Threads {
         /// How many were asked for.
         threads: usize,
         /// What the system said.
-        message: String,
+        source: std::io::Error,
     },
 }
 

@@ -64,6 +64,11 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
         if extension == "rs" && ["todo", "unimplemented"].iter().any(|stub| line.contains(&format!("{stub}!("))) {
             fault("a stub");
         }
+        if is_library(name) && names_an_option(line) {
+            fault(
+                "an option of the command line in a library: its errors have kinds, and the program adds its options",
+            );
+        }
         if names_a_machine(line) {
             fault("an absolute path of one machine");
         }
@@ -72,6 +77,21 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
     if is_kernel && !text.starts_with("//") {
         faults.push(format!("{name}: a kernel starts with a comment: formula, shapes, grid, source"));
     }
+}
+
+/// Code that other programs use too.
+fn is_library(name: &str) -> bool {
+    ["tensor", "model", "runner", "hub"].iter().any(|library| name.starts_with(&format!("crates/{library}/src/")))
+}
+
+/// An option such as those of the command line, outside a comment.
+fn names_an_option(line: &str) -> bool {
+    let code = line.trim_start();
+    !code.starts_with("//")
+        && code.match_indices("--").any(|(at, _)| {
+            let (before, after) = (code[..at].chars().next_back(), code[at + 2..].chars().next());
+            before.is_none_or(|c| !c.is_alphanumeric() && c != '-') && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
 }
 
 /// A path below someone's home or work folder.
@@ -101,6 +121,8 @@ mod tests {
         assert_eq!(faults("a.rs", "fn main() {}\n"), [""; 0]);
         assert_eq!(faults("a.md", "a break  \nb\n"), [""; 0]);
         assert_eq!(faults("shaders/kernels/a.wgsl", "// sum\n"), [""; 0]);
+        assert_eq!(faults("crates/cli/src/a.rs", "\"--kv\"\n"), [""; 0]);
+        assert_eq!(faults("crates/tensor/src/a.rs", "/// --kv\n"), [""; 0]);
         for (name, text, word) in [
             ("a.rs", "x\n".repeat(601), "601 lines"),
             ("a.rs", "x ".into(), "does not end"),
@@ -109,6 +131,8 @@ mod tests {
             ("a.md", "x   \n".into(), "white space"),
             ("a.toml", "\tx\n".into(), "a tab"),
             ("a.rs", format!("{stub}do!()\n"), "a stub"),
+            ("crates/model/src/a.rs", "x = \"try --kv f16\";\n".into(), "an option"),
+            ("crates/runner/src/b/a.rs", "\"--quant\"\n".into(), "an option"),
             ("a.md", format!("see {home}me/me/x\n"), "absolute path"),
             ("shaders/kernels/a.wgsl", "fn f() {}\n".into(), "comment"),
         ] {

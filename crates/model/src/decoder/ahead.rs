@@ -29,17 +29,24 @@ impl<B: Backend> Decoder<B> {
         check_tokens(&self.spec, token.as_slice())?;
         let tokens = [token.unwrap_or(Batch::CHOSEN)];
         self.lay_out(&mut [Feed { sequence, tokens: &tokens, outputs: Outputs::Last }])?;
+        if let Err(error) = self.choosing_pass(choice) {
+            self.abandon();
+            return Err(error);
+        }
+        self.under_way.push_back(launch);
+        self.last_launch = Some(launch);
+        sequence.append(&tokens, self.spec.window());
+        Ok(())
+    }
+
+    fn choosing_pass(&mut self, choice: Choice) -> Result<()> {
         self.layers(None)?;
         let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let NormSpec::Rms { eps } = spec.norm;
         let norm = Norm { weight: &self.norm, eps };
         backend.project(&a.x, Some(norm), head, Finish::Replace, &mut a.logits)?;
-        backend.choose(&mut a.logits, &[choice])?;
-        self.under_way.push_back(launch);
-        self.last_launch = Some(launch);
-        sequence.append(&tokens, self.spec.window());
-        Ok(())
+        Ok(backend.choose(&mut a.logits, &[choice])?)
     }
 
     /// The pass follows the sequence's own launches, and a token that the device knows is the sequence's.

@@ -124,7 +124,7 @@ impl Pool {
         for i in 0..beside {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("phi3-{}", i + 1)).spawn(move || shared.serve(i));
-            pool.threads.push(thread.map_err(|e| Error::Threads { threads, message: e.to_string() })?);
+            pool.threads.push(thread.map_err(|source| Error::Threads { threads, source })?);
         }
         Ok(pool)
     }

@@ -4,6 +4,7 @@ use crate::{Error, Result};
 use phi3_shaders::{Tier, Units};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,10 @@ pub struct Options {
     pub check: bool,
     /// Folder that remembers what checks found; nothing is remembered where absent.
     pub memory: Option<PathBuf>,
+    /// How long a submission may run before the device is given up ([`Error::Timeout`]): a pass of much work is several
+    /// submissions, so that this bounds a hung driver and not a long prompt. A minute where absent, ten on a driver that computes on
+    /// the processor; `Duration::MAX` waits for ever.
+    pub timeout: Option<Duration>,
 }
 
 /// Kind of an adapter, in the order of preference.
@@ -256,7 +261,7 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
 fn none(select: &Select) -> Error {
     let names: Vec<String> = match select {
         Select::Any => Vec::new(),
-        _ => found(false).iter().map(|found| format!("gpu:{} {}", found.info.index, found.info.name)).collect(),
+        _ => found(false).iter().map(|found| format!("{} ({})", found.info.index, found.info.name)).collect(),
     };
     if !names.is_empty() {
         return Error::NoAdapter { wanted: select.to_string(), hint: format!("there are {}", names.join(", ")) };

@@ -1,6 +1,6 @@
 //! Tokens that the device chooses, and how they come back.
 
-use super::device::{Buffer, Device, STORAGE};
+use super::device::{Buffer, Device, STORAGE, Submission};
 use super::pipelines::Slots;
 use super::{Gpu, Rows};
 use crate::checks::{at_most, same};
@@ -28,7 +28,7 @@ pub(super) struct Flights {
 struct Flight {
     place: usize,
     rows: usize,
-    submission: wgpu::SubmissionIndex,
+    submission: Submission,
 }
 
 impl Flights {
@@ -64,7 +64,6 @@ impl Gpu {
         let submission = self.recorder.flush_with(&mut self.device, |encoder| {
             encoder.copy_buffer_to_buffer(&chosen.raw, 0, &to.raw, 0, bytes);
         })?;
-        to.raw.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         self.flights.next = (place + 1) % AHEAD;
         self.flights.rows = choices.len();
         self.flights.pending.push_back(Flight { place, rows: choices.len(), submission });
@@ -74,18 +73,15 @@ impl Gpu {
     pub(super) fn chosen(&mut self, tokens: &mut [u32]) -> Result<()> {
         Expected::AtLeast(1).check("chosen", "passes under way", self.flights.pending.len())?;
         let Some(flight) = self.flights.pending.pop_front() else { return Ok(()) };
-        let Some(buffer) = &self.flights.ring[flight.place] else { return Ok(()) };
-        self.device.wait(flight.submission)?;
-        let bytes = size_of::<u32>() * flight.rows;
-        let view =
-            buffer.raw.get_mapped_range(..bytes as u64).map_err(|error| self.device.failed(error.to_string()))?;
-        for (token, bytes) in tokens.iter_mut().zip(view.chunks_exact(size_of::<u32>())) {
-            *token = bytemuck::pod_read_unaligned(bytes);
-        }
-        drop(view);
-        buffer.raw.unmap();
-        self.read_bytes += bytes as u64;
-        same("chosen", "rows", flight.rows, tokens.len())
+        same("chosen", "rows", flight.rows, tokens.len())?;
+        let size = (size_of::<u32>() * flight.rows) as u64;
+        self.device.read(&mut self.flights.ring[flight.place], size, flight.submission, |bytes| {
+            for (token, bytes) in tokens.iter_mut().zip(bytes.chunks_exact(size_of::<u32>())) {
+                *token = bytemuck::pod_read_unaligned(bytes);
+            }
+        })?;
+        self.read_bytes += size;
+        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! A device, its buffers, and what went wrong with it.
 
-use super::adapter::{AdapterInfo, Options, needs};
+use super::adapter::{AdapterInfo, AdapterKind, Options, needs};
 use super::cached::Cached;
 use super::marks;
 use crate::{Error, Result};
 use phi3_shaders::{Tier, UNITS_MEMORY};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,8 +30,10 @@ pub(super) struct Device {
     pub(super) cached: Option<Cached>,
     pub(super) submits: u64,
     pub(super) buffers: u64,
-    /// How long a submission may take; forever where absent.
-    pub(super) patience: Option<Duration>,
+    /// How long a submission may take.
+    pub(super) patience: Duration,
+    /// Submissions that were not waited for, oldest first.
+    pub(super) outstanding: VecDeque<Submission>,
     name: String,
     max_buffer: u64,
     failure: Arc<Mutex<Option<Failure>>>,
@@ -38,7 +41,17 @@ pub(super) struct Device {
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
     #[cfg(test)]
-    pub(super) waits: std::sync::atomic::AtomicU64,
+    pub(super) waits: u64,
+    /// What the driver reports while the next submission is waited for.
+    #[cfg(test)]
+    pub(super) wrong_wait: Option<&'static str>,
+}
+
+/// Work that was handed to the device.
+#[derive(Clone, Debug)]
+pub(super) struct Submission {
+    raw: wgpu::SubmissionIndex,
+    number: u64,
 }
 
 /// What failed first.
@@ -50,11 +63,24 @@ struct Failure {
 /// What a failure leaves of a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Everything but the work during which it happened.
     Usable,
     Lost,
-    /// A submission never ends: wgpu would wait for it if the device were dropped.
-    Hung,
+    /// A submission did not end in so many seconds.
+    Hung(u64),
 }
+
+/// How long a submission may take, of which a GPU needs seconds at most: systems reset a device that takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for a driver that computes on the processor, which may be busy.
+const PATIENCE_SOFTWARE: Duration = Duration::from_secs(600);
+
+/// Longer waits are endless.
+const ENDLESS: Duration = Duration::from_secs(1 << 32);
+
+/// Submissions that are known by number, at most.
+const MOST_OUTSTANDING: usize = 256;
 
 /// A buffer with a number that no other buffer of the device ever had.
 pub(super) struct Buffer {
@@ -73,7 +99,7 @@ impl Drop for Buffer {
 impl Drop for Device {
     fn drop(&mut self) {
         // of a device that is lost nothing is worth keeping
-        if self.check().is_ok()
+        if !self.is_gone()
             && let Some(cached) = &self.cached
         {
             cached.keep();
@@ -139,14 +165,20 @@ impl Device {
             cached,
             submits: 0,
             buffers: 0,
-            patience: None,
+            patience: options.timeout.unwrap_or(match info.kind {
+                AdapterKind::Software => PATIENCE_SOFTWARE,
+                _ => PATIENCE,
+            }),
+            outstanding: VecDeque::new(),
             name: info.name.clone(),
             max_buffer,
             failure,
             dropped: Arc::default(),
             next_id: 1,
             #[cfg(test)]
-            waits: Default::default(),
+            waits: 0,
+            #[cfg(test)]
+            wrong_wait: None,
         })
     }
 
@@ -205,27 +237,81 @@ impl Device {
         std::mem::take(&mut *locked(&self.dropped))
     }
 
-    pub(super) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+    pub(super) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> Submission {
         self.submits += 1;
-        self.queue.submit(commands)
+        let submission = Submission { raw: self.queue.submit(commands), number: self.submits };
+        if self.outstanding.len() == MOST_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back(submission.clone());
+        submission
     }
 
-    /// Waits until a submission has run.
-    pub(super) fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+    /// Waits until a submission has run, and those before it. Each of them may take as long as is allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] where one takes longer, and what [`check`](Self::check) reports.
+    pub(super) fn wait(&mut self, submission: Submission) -> Result<()> {
         #[cfg(test)]
-        self.waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: self.patience };
+        {
+            self.waits += 1;
+            if let Some(message) = self.wrong_wait.take() {
+                record(&self.failure, message.into(), State::Usable);
+            }
+        }
+        if self.is_gone() {
+            return self.check();
+        }
+        while let Some(before) = self.outstanding.pop_front_if(|before| before.number < submission.number) {
+            self.wait_for(before.raw)?;
+        }
+        self.outstanding.pop_front_if(|own| own.number == submission.number);
+        self.wait_for(submission.raw)?;
+        self.check()
+    }
+
+    fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let timeout = Some(self.patience).filter(|patience| *patience < ENDLESS);
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout };
         // wgpu panics where the device is lost while it waits
         match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
-            Ok(Ok(_)) => {}
-            Ok(Err(wgpu::PollError::Timeout)) => {
-                let seconds = self.patience.unwrap_or_default().as_secs();
-                record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung);
-            }
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(wgpu::PollError::Timeout)) => self.give_up(),
             Ok(Err(error)) => return Err(self.failed(error.to_string())),
             Err(_) => record(&self.failure, "device lost while it was waited for".into(), State::Lost),
         }
         self.check()
+    }
+
+    /// Shows the first `size` bytes of a buffer once a submission has written them. Where that fails, the buffer is dropped: it may
+    /// be mapped for good.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut Option<Buffer>,
+        size: u64,
+        submission: Submission,
+        show: impl FnOnce(&[u8]),
+    ) -> Result<()> {
+        let Some(mapped) = buffer else { return Ok(()) };
+        mapped.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
+        let shown = self.wait(submission).and_then(|()| {
+            let view = mapped.raw.get_mapped_range(..size).map_err(|error| self.failed(error.to_string()))?;
+            show(&view);
+            Ok(())
+        });
+        match shown {
+            Ok(()) => mapped.raw.unmap(),
+            Err(_) => *buffer = None,
+        }
+        shown.and_then(|()| self.check())
+    }
+
+    /// Lets go of a device whose work never ends: wgpu would wait for that if its last handle were dropped.
+    fn give_up(&self) {
+        let seconds = self.patience.as_secs();
+        record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung(seconds));
+        std::mem::forget((self.raw.clone(), self.queue.clone()));
     }
 
     /// How the device was lost, where it was: nothing more can be done with it.
@@ -236,21 +322,38 @@ impl Device {
         failure.as_ref().filter(|failure| failure.state != State::Usable).map(|failure| failure.message.clone())
     }
 
-    /// Whether a submission never ends.
-    pub(super) fn hung(&self) -> bool {
-        locked(&self.failure).as_ref().is_some_and(|failure| failure.state == State::Hung)
+    fn is_gone(&self) -> bool {
+        locked(&self.failure).as_ref().is_some_and(|failure| failure.state != State::Usable)
     }
 
-    /// The first failure that the driver reported, if any.
+    /// The first failure that the driver reported since the last call: it belongs to the work that was asked for in between.
+    /// What comes after it begins anew, unless the device is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`]; [`Error::Lost`] and [`Error::Timeout`] from then on.
     pub(super) fn check(&self) -> Result<()> {
-        match &*locked(&self.failure) {
-            Some(failure) => Err(self.failed(failure.message.clone())),
-            None => Ok(()),
+        if locked(&self.failure).is_none() {
+            return Ok(());
         }
+        // what fails on a lost device may be told before the loss
+        self.lost();
+        let mut failure = locked(&self.failure);
+        let device = self.name.clone();
+        let error = match &*failure {
+            None => return Ok(()),
+            Some(Failure { message, state: State::Usable }) => Error::Device { device, message: message.clone() },
+            Some(Failure { message, state: State::Lost }) => Error::Lost { device, message: message.clone() },
+            Some(Failure { state: State::Hung(seconds), .. }) => Error::Timeout { device, seconds: *seconds },
+        };
+        failure.take_if(|failure| failure.state == State::Usable);
+        Err(error)
     }
 
+    /// The error of a call that failed: what the driver reported before, where that is why, else `message`.
     pub(super) fn failed(&self, message: String) -> Error {
-        Error::Device { device: self.name.clone(), message }
+        self.lost();
+        self.check().err().unwrap_or(Error::Device { device: self.name.clone(), message })
     }
 
     pub(super) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {

@@ -2,8 +2,8 @@
 
 use super::device::{Buffer, Device};
 use super::recorder::Recorder;
+use crate::Result;
 use crate::measure::{Clock, intervals};
-use crate::{Error, Result};
 use std::time::Instant;
 
 /// Timestamps that a query set may have.
@@ -24,7 +24,7 @@ pub(super) struct Marks {
 struct Timestamps {
     set: wgpu::QuerySet,
     resolved: Buffer,
-    readback: Buffer,
+    readback: Option<Buffer>,
     used: u32,
 }
 
@@ -67,13 +67,7 @@ impl Timestamps {
         let set = device.raw.create_query_set(&descriptor);
         let size = u64::from(MOST) * u64::from(wgpu::QUERY_SIZE);
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Self {
-            set,
-            resolved: device.buffer("marks", size, resolve)?,
-            readback: device.buffer("marks on their way", size, read)?,
-            used: 0,
-        })
+        Ok(Self { set, resolved: device.buffer("marks", size, resolve)?, readback: None, used: 0 })
     }
 
     fn read(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
@@ -82,17 +76,17 @@ impl Timestamps {
             return Ok(Vec::new());
         }
         let size = u64::from(used) * u64::from(wgpu::QUERY_SIZE);
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        device.grow(&mut self.readback, "marks on their way", u64::from(MOST) * u64::from(wgpu::QUERY_SIZE), usage)?;
+        let Some(readback) = &self.readback else { return Ok(Vec::new()) };
         let submission = recorder.flush_with(device, |encoder| {
             encoder.resolve_query_set(&self.set, 0..used, &self.resolved.raw, 0);
-            encoder.copy_buffer_to_buffer(&self.resolved.raw, 0, &self.readback.raw, 0, size);
+            encoder.copy_buffer_to_buffer(&self.resolved.raw, 0, &readback.raw, 0, size);
         })?;
-        self.readback.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        device.wait(submission)?;
-        let failed = |error: wgpu::MapRangeError| -> Error { device.failed(error.to_string()) };
-        let view = self.readback.raw.get_mapped_range(..size).map_err(failed)?;
-        let ticks: Vec<u64> = view.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
-        drop(view);
-        self.readback.raw.unmap();
+        let mut ticks: Vec<u64> = Vec::new();
+        device.read(&mut self.readback, size, submission, |bytes| {
+            ticks.extend(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<u64>));
+        })?;
         let second = f64::from(device.queue.get_timestamp_period()) * 1e-9;
         // a driver may give two marks in the wrong order where nothing lay between them
         Ok(ticks.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * second).collect())

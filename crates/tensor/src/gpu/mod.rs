@@ -10,6 +10,8 @@ mod cache;
 mod cached;
 mod choose;
 mod device;
+#[cfg(test)]
+mod faults;
 mod limits;
 mod marks;
 mod memory;
@@ -32,7 +34,7 @@ use crate::{
     Result, Role, Weight,
 };
 use choose::Flights;
-use device::{Buffer, Device, STORAGE};
+use device::{Buffer, Device, STORAGE, Submission};
 use marks::Marks;
 use memory::Memory;
 use phi3_shaders::{Kv, Op, binding};
@@ -62,7 +64,7 @@ pub struct Gpu {
     read_bytes: u64,
     marks: Marks,
     /// The last pass of many rows that was submitted without waiting for it.
-    under_way: Option<wgpu::SubmissionIndex>,
+    under_way: Option<Submission>,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -119,14 +121,16 @@ impl Gpu {
                 return Ok(gpu);
             }
             let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
+            let patience = gpu.device.patience;
+            // a driver that computes on the processor may take long to compile
+            if gpu.info.kind != DeviceKind::SoftwareGpu {
+                gpu.device.patience = patience.min(selfcheck::PATIENCE);
+            }
             let Err(error) = gpu.settle(memory, forced, &mut faults) else {
-                gpu.device.patience = None;
+                gpu.device.patience = patience;
                 return Ok(gpu);
             };
             options.tier = gpu.next_lower().filter(|_| !forced && gpu.device.lost().is_some());
-            if gpu.device.hung() {
-                std::mem::forget(gpu);
-            }
             if options.tier.is_none() {
                 return Err(error);
             }
@@ -171,9 +175,6 @@ impl Gpu {
             marks: Marks::default(),
             under_way: None,
         };
-        // a driver that computes on the processor may take long to compile
-        let patient = !options.check || kind == DeviceKind::SoftwareGpu;
-        gpu.device.patience = (!patient).then_some(selfcheck::PATIENCE);
         gpu.describe(&[]);
         Ok(gpu)
     }
@@ -253,6 +254,7 @@ impl Backend for Gpu {
         padded.resize(values.len().next_multiple_of(GROUP), 0.0);
         let buffer = self.device.buffer(name, (padded.len() * size_of::<f32>()) as u64, STORAGE)?;
         self.device.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&padded));
+        self.device.check()?;
         Ok(Vector { len: values.len(), buffer })
     }
 
@@ -397,16 +399,13 @@ impl Backend for Gpu {
         let copied = self.recorder.flush_with(&mut self.device, |encoder| {
             encoder.copy_buffer_to_buffer(&x.buffer.raw, 0, &readback.raw, 0, size);
         })?;
-        readback.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        self.device.wait(copied)?;
-        let view = readback.raw.get_mapped_range(..size).map_err(|error| self.device.failed(error.to_string()))?;
-        for (out, row) in out.chunks_exact_mut(x.dim).zip(view.chunks_exact(x.stride * size_of::<f32>())) {
-            bytemuck::cast_slice_mut(out).copy_from_slice(&row[..x.dim * size_of::<f32>()]);
-        }
-        drop(view);
-        readback.raw.unmap();
+        self.device.read(&mut self.readback, size, copied, |bytes| {
+            for (out, row) in out.chunks_exact_mut(x.dim).zip(bytes.chunks_exact(x.stride * size_of::<f32>())) {
+                bytemuck::cast_slice_mut(out).copy_from_slice(&row[..x.dim * size_of::<f32>()]);
+            }
+        })?;
         self.read_bytes += size;
-        self.device.check()
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -461,7 +460,6 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::parity::Random;
-    use std::sync::atomic::Ordering;
 
     /// Where nothing is read, a pass of many rows is waited for when the next one is submitted; one of few rows is not.
     #[test]
@@ -480,7 +478,7 @@ mod tests {
                 gpu.embed(&table, &mut x).unwrap();
                 gpu.finish().unwrap();
             }
-            assert_eq!(gpu.device.waits.load(Ordering::Relaxed), waits, "{rows} rows");
+            assert_eq!(gpu.device.waits, waits, "{rows} rows");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Records dispatches into one compute pass and submits them at once.
 
-use super::device::{Buffer, Device};
+use super::device::{Buffer, Device, Submission};
 use super::pipelines::{Pipelines, Slots};
 use crate::Result;
 use bytemuck::{Pod, bytes_of, cast_slice};
@@ -119,7 +119,7 @@ impl Recorder {
     }
 
     /// Submits what was recorded, if anything.
-    pub(super) fn flush(&mut self, device: &mut Device) -> Result<Option<wgpu::SubmissionIndex>> {
+    pub(super) fn flush(&mut self, device: &mut Device) -> Result<Option<Submission>> {
         let submission = self.recording.take().map(|Recording { pass, encoder, .. }| {
             drop(pass);
             self.submit(device, encoder)
@@ -133,7 +133,7 @@ impl Recorder {
         &mut self,
         device: &mut Device,
         tail: impl FnOnce(&mut wgpu::CommandEncoder),
-    ) -> Result<wgpu::SubmissionIndex> {
+    ) -> Result<Submission> {
         let mut encoder = match self.recording.take() {
             Some(Recording { pass, encoder, .. }) => {
                 drop(pass);
@@ -147,7 +147,7 @@ impl Recorder {
         Ok(submission)
     }
 
-    fn submit(&mut self, device: &mut Device, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+    fn submit(&mut self, device: &mut Device, encoder: wgpu::CommandEncoder) -> Submission {
         if self.written < self.blocks.len() {
             device.queue.write_buffer(&self.params.raw, self.written as u64, &self.blocks[self.written..]);
             self.written = self.blocks.len();

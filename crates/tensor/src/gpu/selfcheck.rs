@@ -77,7 +77,7 @@ impl Gpu {
                 break;
             }
         }
-        Err(self.device.failed(faults.join("; ")))
+        Err(Error::Device { device: self.info.name.clone(), message: faults.join("; ") })
     }
 
     /// The best tier below the one that it runs.
@@ -289,7 +289,7 @@ mod tests {
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
         let lost: fn(&mut Gpu) = |gpu| gpu.device.raw.destroy();
-        let hung: fn(&mut Gpu) = |gpu| gpu.device.patience = Some(Duration::ZERO);
+        let hung: fn(&mut Gpu) = |gpu| gpu.device.patience = Duration::ZERO;
         for (says, lose) in [("device lost", lost), ("a kernel did not end within 0 s", hung)] {
             let folder = folder("lost");
             let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
@@ -402,7 +402,7 @@ mod tests {
         {
             let Some(mut gpu) = wrong(words, true) else { return };
             let error = gpu.settle(None, false, &mut Vec::new()).unwrap_err().to_string();
-            assert!(error.contains("base kernels compute wrongly: ") && error.contains("--device cpu"), "{error}");
+            assert!(error.contains("base kernels compute wrongly: ") && error.contains("another device"), "{error}");
         }
     }
 }

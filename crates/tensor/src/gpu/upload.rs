@@ -1,6 +1,6 @@
 //! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
 
-use super::device::{Buffer, Device, STORAGE};
+use super::device::{Buffer, Device, STORAGE, Submission};
 use super::planes::{Planes, UNIT};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};
@@ -159,7 +159,7 @@ fn fill(
     order: &Order,
     piece: &Piece,
     layout: &Layout,
-    in_flight: &mut Vec<wgpu::SubmissionIndex>,
+    in_flight: &mut Vec<Submission>,
 ) -> Result<()> {
     // none for the rows past the last
     let source = |row: usize| match piece.rows.start + row {

@@ -1,0 +1,92 @@
+//! What the command line's options have to do with an error: the library's errors know no options.
+
+use phi3_model::Error as ModelError;
+use phi3_runner::Error;
+use phi3_runner::memory::Smaller;
+use phi3_tensor::Error as DeviceError;
+
+/// What can be typed against an error, if anything.
+pub(crate) fn advice(error: &Error) -> Option<String> {
+    let text = match error {
+        Error::Model(ModelError::Device(error)) => return of_device(error),
+        Error::TooLarge { instead, .. } => {
+            let options = instead.as_ref().map_or(String::new(), |smaller| format!("{}; ", options(smaller)));
+            return Some(format!("{options}--force loads it nevertheless, and phi3-run plan shows more"));
+        }
+        // an option has its own dashes; the library names what a setting is
+        Error::Argument { argument, .. } if argument.starts_with('-') => "phi3-run --help lists what there is",
+        Error::Argument { argument, .. } => return Some(format!("phi3-run --help says what --{argument} takes")),
+        Error::NoModel => "--model names it",
+        Error::Text(phi3_runner::text::Error::NoTemplate { .. }) => {
+            "phi3-run generate --prompt TEXT continues plain text, --chat-template FILE or NAME gives a template"
+        }
+        Error::NoTokenizer { .. } => "phi3-run generate --ids takes token ids",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn of_device(error: &DeviceError) -> Option<String> {
+    let text = match error {
+        DeviceError::Unsupported { .. } => "--device cpu has no such limit",
+        DeviceError::OutOfMemory { .. } => "--kv f16 or q8_0, --quant q4_k_m, another --device",
+        DeviceError::Tier { has, .. } => return Some(format!("--tier {has}, or none")),
+        DeviceError::NoAdapter { .. } => "--device takes cpu, gpu, gpu:N or part of a name",
+        DeviceError::Device { .. } | DeviceError::Lost { .. } | DeviceError::Timeout { .. } => {
+            "--device cpu computes on the processor"
+        }
+        DeviceError::Threads { .. } => "--threads takes fewer",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Settings as options.
+pub(crate) fn options(smaller: &Smaller) -> String {
+    let Smaller { pack, quant, kv, context } = smaller;
+    let options = [
+        pack.map(|pack| format!("--pack {}", pack.name())),
+        quant.map(|quant| format!("--quant {quant}")),
+        kv.map(|kv| format!("--kv {kv}")),
+        context.map(|context| format!("--context {context}")),
+    ];
+    options.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phi3_tensor::KvType;
+    use phi3_tensor::cpu::Pack;
+
+    #[test]
+    fn settings_are_options() {
+        let smaller = Smaller {
+            pack: Some(Pack::Never),
+            quant: Some("q4_k_m".parse().unwrap()),
+            kv: Some(KvType::F16),
+            context: Some(512),
+        };
+        assert_eq!(options(&smaller), "--pack never --quant q4_k_m --kv f16 --context 512");
+        assert_eq!(options(&Smaller::default()), "");
+    }
+
+    #[test]
+    fn every_error_of_a_device_that_an_option_helps_against_names_it() {
+        let device = || "a card".to_owned();
+        for (error, word) in [
+            (DeviceError::Unsupported { device: device(), what: "head_dim", found: 300, limit: 256 }, "--device cpu"),
+            (DeviceError::OutOfMemory { device: device(), what: "x".into(), bytes: 1, detail: "".into() }, "--kv f16"),
+            (DeviceError::Tier { device: device(), tier: "coop", missing: "x", has: "base" }, "--tier base"),
+            (DeviceError::NoAdapter { wanted: "at all".into(), hint: "x".into() }, "--device takes cpu"),
+            (DeviceError::Device { device: device(), message: "x".into() }, "--device cpu"),
+            (DeviceError::Lost { device: device(), message: "x".into() }, "--device cpu"),
+            (DeviceError::Timeout { device: device(), seconds: 60 }, "--device cpu"),
+            (DeviceError::Threads { threads: 9, source: std::io::Error::other("x") }, "--threads"),
+        ] {
+            assert!(!error.to_string().contains("--"), "{error}");
+            let advice = advice(&error.into()).unwrap();
+            assert!(advice.contains(word), "{advice}");
+        }
+    }
+}

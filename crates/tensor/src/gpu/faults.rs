@@ -1,0 +1,235 @@
+//! What goes wrong while a device works: whose error it is, and what comes after it.
+
+use super::choose::AHEAD;
+use super::{Gpu, Matrix, Options, Rows, Select};
+use crate::parity::Random;
+use crate::{Backend, Batch, Choice, Clock, DType, Error, Finish, Heads, KvType, Result, Role};
+use std::time::{Duration, Instant};
+
+const WIDTH: usize = 24;
+
+/// A device with a table that is its own head.
+struct Fixture {
+    gpu: Gpu,
+    table: Matrix,
+    x: Rows,
+    logits: Rows,
+    /// What a pass over token 5 gives.
+    want: Vec<f32>,
+}
+
+impl Fixture {
+    fn new() -> Option<Self> {
+        let mut gpu = match Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }) {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        let table = gpu.matrix(&Random(3).weight("table", DType::F32, WIDTH, WIDTH, 1.0), Role::Plain).unwrap();
+        let (x, logits) = (gpu.rows("x", 1, WIDTH).unwrap(), gpu.rows("logits", 1, WIDTH).unwrap());
+        let mut fixture = Self { gpu, table, x, logits, want: Vec::new() };
+        fixture.want = fixture.read().unwrap();
+        assert!(fixture.want.iter().all(|value| value.is_finite() && *value != 0.0));
+        Some(fixture)
+    }
+
+    fn record(&mut self, token: u32) -> Result<()> {
+        self.gpu.begin(&Batch::of(&[token], 0, &[0])?)?;
+        self.gpu.embed(&self.table, &mut self.x)?;
+        self.gpu.project(&self.x, None, &self.table, Finish::Replace, &mut self.logits)
+    }
+
+    fn read(&mut self) -> Result<Vec<f32>> {
+        self.record(5)?;
+        let mut out = vec![0.0; WIDTH];
+        self.gpu.read(&self.logits, &mut out)?;
+        Ok(out)
+    }
+
+    fn launch(&mut self, token: u32) -> Result<()> {
+        self.record(token)?;
+        self.gpu.choose(&self.logits, &[Choice::Likeliest])
+    }
+
+    fn chosen(&mut self) -> Result<u32> {
+        let mut token = [Batch::NO_TOKEN];
+        self.gpu.chosen(&mut token)?;
+        Ok(token[0])
+    }
+
+    /// The token of the largest of what a pass over token 5 gives.
+    fn likeliest(&self) -> u32 {
+        (0..WIDTH).max_by(|a, b| self.want[*a].total_cmp(&self.want[*b])).unwrap() as u32
+    }
+
+    /// Something that no driver takes.
+    fn invalid(&mut self) {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+        let descriptor = wgpu::BufferDescriptor { label: Some("invalid"), size: 16, usage, mapped_at_creation: false };
+        drop(self.gpu.device.raw.create_buffer(&descriptor));
+    }
+}
+
+#[track_caller]
+fn failed<T>(result: Result<T>, words: &str) {
+    let Err(error) = result else { panic!("no error") };
+    assert!(matches!(error, Error::Device { .. }) && error.to_string().contains(words), "{error}");
+}
+
+#[test]
+fn an_error_belongs_to_the_pass_during_which_it_happened() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let want = fixture.want.clone();
+    for _ in 0..2 {
+        // while a pass is recorded
+        fixture.record(5).unwrap();
+        fixture.invalid();
+        let mut out = vec![0.0; WIDTH];
+        failed(fixture.gpu.read(&fixture.logits, &mut out), "invalid");
+        assert_eq!(fixture.read().unwrap(), want);
+        // while it is waited for: its memory is mapped then
+        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+        failed(fixture.read(), "a fault of a driver");
+        assert_eq!(fixture.read().unwrap(), want);
+        // of several, the first is told
+        fixture.record(5).unwrap();
+        fixture.invalid();
+        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+        failed(fixture.gpu.finish(), "invalid");
+        assert_eq!(fixture.gpu.device.wrong_wait.take(), Some("a fault of a driver"));
+        assert_eq!(fixture.read().unwrap(), want);
+    }
+    fixture.invalid();
+    failed(fixture.gpu.vector("gain", &[1.0]), "invalid");
+    fixture.gpu.vector("gain", &[1.0]).unwrap();
+    fixture.invalid();
+    failed(fixture.gpu.rows("x", 1, 8), "invalid");
+    fixture.gpu.rows("x", 1, 8).unwrap();
+    let heads = Heads { heads: 1, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
+    let mut cache = fixture.gpu.cache(1, heads, KvType::F32).unwrap();
+    fixture.gpu.reserve(&mut cache, 16).unwrap();
+    fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+    failed(fixture.gpu.reserve(&mut cache, 33), "a fault of a driver");
+    fixture.gpu.reserve(&mut cache, 33).unwrap();
+    assert_eq!(fixture.read().unwrap(), want);
+}
+
+#[test]
+fn tokens_are_chosen_after_an_error_as_before() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let want = fixture.likeliest();
+    for _ in 0..3 {
+        (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+        failed(fixture.chosen(), "a fault of a driver");
+        (1..AHEAD).for_each(|_| assert_eq!(fixture.chosen().unwrap(), want));
+        fixture.record(5).unwrap();
+        fixture.invalid();
+        failed(fixture.gpu.choose(&fixture.logits, &[Choice::Likeliest]), "invalid");
+        assert!(matches!(fixture.chosen(), Err(Error::Mismatch { op: "chosen", .. })), "it was not launched");
+    }
+}
+
+#[test]
+fn times_are_measured_after_an_error_as_before() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let measure = |fixture: &mut Fixture| {
+        fixture.gpu.mark()?;
+        fixture.record(5)?;
+        fixture.gpu.mark()?;
+        fixture.gpu.marked()
+    };
+    let clock = fixture.gpu.clock();
+    assert_eq!(measure(&mut fixture).unwrap().len(), 1);
+    fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+    failed(measure(&mut fixture), "a fault of a driver");
+    if clock == Clock::Device {
+        assert_eq!(measure(&mut fixture).unwrap().len(), 1);
+    }
+    let want = fixture.want.clone();
+    assert_eq!(fixture.read().unwrap(), want);
+}
+
+/// Every call ends, and says the same.
+fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
+    let start = Instant::now();
+    let heads = Heads { heads: 1, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
+    for round in 0..2 {
+        let check = |what: &str, result: Result<()>| {
+            let Err(error) = result else { panic!("{what}, round {round}: no error") };
+            assert!(is_right(&error) && error.to_string().contains("; hint: open the device again"), "{what}: {error}");
+        };
+        check("read", fixture.read().map(drop));
+        check("launch", fixture.launch(5));
+        check("finish", fixture.gpu.finish());
+        check("rows", fixture.gpu.rows("x", 1, 8).map(drop));
+        check("vector", fixture.gpu.vector("v", &[1.0]).map(drop));
+        check("matrix", fixture.gpu.matrix(&Random(3).weight("w", DType::F16, 8, 8, 1.0), Role::Plain).map(drop));
+        let mut cache = fixture.gpu.cache(1, heads, KvType::F32).unwrap();
+        check("reserve", fixture.gpu.reserve(&mut cache, 3));
+    }
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_lost_device_says_so_from_then_on() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+    fixture.gpu.device.raw.destroy();
+    let lost = |error: &Error| matches!(error, Error::Lost { message, .. } if message.contains("device lost"));
+    // the driver tells it once nothing is under way
+    for left in (0..AHEAD).rev() {
+        let error = fixture.chosen().unwrap_err();
+        assert!(lost(&error) || left > 0 && matches!(error, Error::Device { .. }), "{error}");
+    }
+    assert!(matches!(fixture.chosen(), Err(Error::Mismatch { op: "chosen", .. })));
+    all_fail(&mut fixture, lost);
+}
+
+#[test]
+fn a_device_that_hangs_is_given_up_once() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+    // work that takes a while, so that it has not ended when it is asked for
+    let big = fixture.gpu.matrix(&Random(3).weight("big", DType::F32, 2048, 2048, 1.0), Role::Plain).unwrap();
+    let (mut x, mut y) = (fixture.gpu.rows("x", 64, 2048).unwrap(), fixture.gpu.rows("y", 64, 2048).unwrap());
+    fixture.gpu.begin(&Batch::of(&[1; 64], 0, &[0, 1, 2, 3]).unwrap()).unwrap();
+    fixture.gpu.embed(&big, &mut x).unwrap();
+    (0..16).for_each(|_| fixture.gpu.project(&x, None, &big, Finish::Replace, &mut y).unwrap());
+    (0..AHEAD).for_each(|_| assert!(fixture.chosen().is_ok()));
+    fixture.gpu.device.patience = Duration::ZERO;
+    let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });
+    let error = fixture.gpu.read(&y, &mut [0.0; 2048]).unwrap_err();
+    assert!(hung(&error) && error.to_string().contains("within 0 s"), "{error}");
+    // nobody waits for it again
+    fixture.gpu.device.patience = Duration::from_secs(3600);
+    all_fail(&mut fixture, hung);
+}
+
+#[test]
+fn a_deadline_is_a_submissions_own() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let outstanding = |fixture: &Fixture| fixture.gpu.device.outstanding.len();
+    let submit = |fixture: &mut Fixture| {
+        fixture.record(5).unwrap();
+        fixture.gpu.recorder.flush(&mut fixture.gpu.device).unwrap().unwrap()
+    };
+    assert_eq!(outstanding(&fixture), 0);
+    let submissions: Vec<_> = (0..5).map(|_| submit(&mut fixture)).collect();
+    assert_eq!(outstanding(&fixture), 5);
+    fixture.gpu.device.wait(submissions[2].clone()).unwrap();
+    assert_eq!(outstanding(&fixture), 2);
+    // again, and one that was waited for with a later one
+    fixture.gpu.device.wait(submissions[2].clone()).unwrap();
+    fixture.gpu.device.wait(submissions[0].clone()).unwrap();
+    assert_eq!(outstanding(&fixture), 2);
+    for _ in 0..1000 {
+        submit(&mut fixture);
+    }
+    assert!(outstanding(&fixture) <= 256);
+    let want = fixture.want.clone();
+    assert_eq!(fixture.read().unwrap(), want);
+    assert_eq!(outstanding(&fixture), 0);
+}
