@@ -49,8 +49,8 @@ fn machine<B: Backend>(criterion: &mut Criterion, name: &str, subject: &Subject,
 }
 
 fn operations(criterion: &mut Criterion) {
-    let config = variant("phi-3-mini-4k").expect("a variant");
-    let subject = Subject { config, context: 1024, kv: KvType::F32 };
+    let spec = variant("phi-3-mini-4k").expect("a variant");
+    let subject = Subject { spec, context: 1024, kv: KvType::F32 };
     let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
     let cpu = Cpu::new(phi3_tensor::cpu::Options::default());
     let gpu = Gpu::open(&select, &Options { software: true, ..Options::default() });

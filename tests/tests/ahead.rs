@@ -127,7 +127,7 @@ fn a_window_survives_tokens_in_vain() {
     let Some(setup) = gpu() else { return };
     let folder = data("oracle/checkpoints/phi-3-mini-4k");
     let mut engine = Engine::builder().model(&folder).setup(setup).build().unwrap();
-    let window = engine.config().sliding_window.expect("a checkpoint with a window");
+    let window = engine.spec().window().expect("a checkpoint with a window");
     let prompt: Vec<u32> = (0..window as u32 + 9).map(|i| i * 29 % 300 + 5).collect();
     for count in 1..20 {
         let run = |engine: &mut Engine, ahead| {

@@ -41,7 +41,7 @@ fn prompts_in_half_precision() {
         let setup = Setup { activations: Activations::Int8, ..exact.clone() };
         for folder in checkpoints() {
             let checkpoint = Checkpoint::open(&folder).unwrap();
-            let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % checkpoint.config().vocab_size as u32).collect();
+            let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % checkpoint.spec().vocab_size as u32).collect();
             let of = |setup: &Setup| {
                 let mut placed = setup.load(&checkpoint, &mut |_| {}).unwrap();
                 logits(&mut *placed.model, &ids, usize::MAX, RopePolicy::Exact, None).unwrap()

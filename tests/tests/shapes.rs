@@ -1,5 +1,5 @@
 use crate::machines::gpu;
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, RopePolicy};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, ModelSpec, RopePolicy, TensorSpec, tensors};
 use phi3_runner::verify::{greedy, logits};
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use phi3_tensor::parity::Random;
@@ -68,29 +68,6 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-fn tensors(shape: &Shape) -> Vec<(String, Vec<usize>)> {
-    let head = shape.hidden / shape.heads;
-    let qkv = (shape.heads + 2 * shape.kv_heads) * head;
-    let mut all = vec![
-        ("model.embed_tokens.weight".into(), vec![shape.vocab, shape.hidden]),
-        ("model.norm.weight".into(), vec![shape.hidden]),
-    ];
-    if !shape.tied {
-        all.push(("lm_head.weight".into(), vec![shape.vocab, shape.hidden]));
-    }
-    for layer in 0..2 {
-        let mut add =
-            |part: &str, dims: &[usize]| all.push((format!("model.layers.{layer}.{part}.weight"), dims.to_vec()));
-        add("input_layernorm", &[shape.hidden]);
-        add("self_attn.qkv_proj", &[qkv, shape.hidden]);
-        add("self_attn.o_proj", &[shape.hidden, shape.heads * head]);
-        add("post_attention_layernorm", &[shape.hidden]);
-        add("mlp.gate_up_proj", &[2 * shape.intermediate, shape.hidden]);
-        add("mlp.down_proj", &[shape.hidden, shape.intermediate]);
-    }
-    all
-}
-
 /// Writes a checkpoint with random weights; the data begins at an odd offset.
 fn write(shape: &Shape, folder: &Path) {
     let config = serde_json::json!({
@@ -99,10 +76,11 @@ fn write(shape: &Shape, folder: &Path) {
         "vocab_size": shape.vocab, "sliding_window": shape.window, "partial_rotary_factor": shape.partial,
         "tie_word_embeddings": shape.tied, "rms_norm_eps": 3e-3, "max_position_embeddings": 512,
     });
+    let spec = ModelSpec::parse("config.json".as_ref(), config.to_string().as_bytes()).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let mut random = Random(shape.vocab as u64);
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, dims) in tensors(shape) {
+    for TensorSpec { name, shape: dims, .. } in tensors(&spec) {
         let (rows, cols) = (dims[..dims.len() - 1].iter().product(), dims[dims.len() - 1]);
         let weight = random.weight(&name, shape.dtype, rows, cols, 2.0 / (cols as f32).sqrt());
         let start = data.len();

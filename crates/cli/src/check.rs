@@ -18,7 +18,7 @@ pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
     }
-    let (vocab, width) = (engine.config().vocab_size, engine.config().hidden_size);
+    let (vocab, width) = (engine.spec().vocab_size, engine.spec().hidden_size);
     let mut hidden = Hidden::new();
     let wanted = args.hidden.then_some(&mut hidden);
     let logits = verify::logits(engine.model(), &ids, args.model.chunk(), args.model.longrope, wanted)

@@ -37,7 +37,7 @@ pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
     let source = args::source(&args.path, Need::Weights, false)?;
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), false);
-    let config = checkpoint.config();
+    let spec = checkpoint.spec();
     let metadata = checkpoint.metadata();
     let keys = || metadata.into_iter().flat_map(|metadata| metadata.keys().map(move |key| (metadata, key)));
     if args.json {
@@ -56,17 +56,17 @@ pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
     for (metadata, key) in keys() {
         output::print(&format!("{key:48} {}\n", metadata.shown(key)))?;
     }
-    let heads = config.heads;
+    let heads = spec.heads;
     output::print(&format!(
         "Phi-3 decoder: {} layers, width {}, {} query and {} key heads of {}, feed-forward {}, {} tokens, context {}\n",
-        config.num_hidden_layers,
-        config.hidden_size,
+        spec.layers.len(),
+        spec.hidden_size,
         heads.heads,
         heads.kv_heads,
         heads.head_dim,
-        config.intermediate_size,
-        config.vocab_size,
-        config.max_position_embeddings,
+        spec.widest_mlp(),
+        spec.vocab_size,
+        spec.max_position_embeddings,
     ))?;
     let (mut values, mut bytes) = (0u64, 0u64);
     let mut by_type = std::collections::BTreeMap::<&str, (u64, u64)>::new();

@@ -4,7 +4,7 @@ use crate::args::{BenchFormat, Kernels};
 use crate::fetch::{self, Need};
 use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
-use phi3_model::{Checkpoint, Config, variant};
+use phi3_model::{Checkpoint, ModelSpec, Slot, TensorSpec, variant};
 use phi3_runner::Result;
 use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
 use phi3_tensor::DType;
@@ -41,7 +41,7 @@ pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
 }
 
 fn plan(args: &Kernels) -> Result<Plan> {
-    let (config, own) = match &args.model {
+    let (spec, own) = match &args.model {
         None => (variant(args.variant.as_deref().unwrap_or(VARIANT))?, Vec::new()),
         Some(path) => described(path)?,
     };
@@ -50,7 +50,7 @@ fn plan(args: &Kernels) -> Result<Plan> {
     let mut kernels = if args.types.is_empty() && !own.is_empty() { own } else { named };
     kernels.extend(Op::ALL.into_iter().filter(|op| !op.has_weights()).map(|op| (op, None)));
     let effort = Effort { samples: args.repetitions, time: TIME };
-    let subject = Subject { config, context: args.context, kv: args.kv };
+    let subject = Subject { spec, context: args.context, kv: args.kv };
     Ok(Plan { subject, kernels, rows: args.rows.clone(), effort })
 }
 
@@ -59,41 +59,33 @@ fn with_weights() -> impl Iterator<Item = Op> {
 }
 
 /// Sizes of a checkpoint or of a `config.json`, and the types of a checkpoint's weights.
-fn described(path: &Path) -> Result<(Config, Vec<Kernel>)> {
+fn described(path: &Path) -> Result<(ModelSpec, Vec<Kernel>)> {
     if path.extension().is_some_and(|extension| extension == "json") {
-        return Ok((Config::read(path)?, Vec::new()));
+        return Ok((ModelSpec::read(path)?, Vec::new()));
     }
     let checkpoint = Checkpoint::open(&fetch::path(path, Need::Weights, false)?)?;
-    let config = checkpoint.config().clone();
+    let spec = checkpoint.spec().clone();
     let mut types = Vec::new();
     for op in with_weights() {
         for dtype in types_of(&checkpoint, op)? {
             types.push((op, Some(dtype)));
         }
     }
-    Ok((config, types))
+    Ok((spec, types))
 }
 
 /// The types that an operation's weights have, in the layers' order.
 fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
-    let config = checkpoint.config();
-    let (hidden, heads) = (config.hidden_size, config.heads);
-    let embedding = "model.embed_tokens";
-    let (part, rows, cols) = match op {
-        Op::Qkv => ("self_attn.qkv_proj", heads.qkv_dim(), hidden),
-        Op::O => ("self_attn.o_proj", hidden, heads.q_dim()),
-        Op::GateUp => ("mlp.gate_up_proj", config.gate_up_dim(), hidden),
-        Op::Down => ("mlp.down_proj", hidden, config.intermediate_size),
-        Op::Head if !config.tie_word_embeddings => ("lm_head", config.vocab_size, hidden),
-        _ => (embedding, config.vocab_size, hidden),
-    };
-    let names: Vec<String> = match part.contains("_attn.") || part.starts_with("mlp.") {
-        true => (0..config.num_hidden_layers).map(|i| format!("model.layers.{i}.{part}.weight")).collect(),
-        false => vec![format!("{part}.weight")],
-    };
+    let spec = checkpoint.spec();
+    let layers = if op.slot(0) == op.slot(1) { 1 } else { spec.layers.len() };
+    let slots = (0..layers).filter_map(|layer| op.slot(layer)).map(|slot| match slot {
+        Slot::Head if spec.tie_word_embeddings => Slot::Embedding,
+        slot => slot,
+    });
     let mut types = Vec::new();
-    for name in names {
-        let dtype = checkpoint.matrix(&name, rows, cols)?.dtype;
+    for slot in slots {
+        let TensorSpec { name, shape, .. } = slot.tensor(spec);
+        let dtype = checkpoint.matrix(&name, shape[0], shape[1])?.dtype;
         if !types.contains(&dtype) {
             types.push(dtype);
         }

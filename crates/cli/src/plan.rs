@@ -11,7 +11,7 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
     let source = args::source(&model, Need::Weights, args.model.quiet)?;
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.model.quiet);
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let setup = args.model.setup();
     let tokens = args.context.unwrap_or(config.max_position_embeddings);
     phi3_model::check_length(config, tokens)?;

@@ -58,10 +58,10 @@ pub fn advance(
 ) -> Result<bool> {
     logits.clear();
     let length = sequence.len() + tokens.len();
-    check_length(model.config(), length)?;
-    check_tokens(model.config(), tokens)?;
+    check_length(model.spec(), length)?;
+    check_tokens(model.spec(), tokens)?;
 
-    let set = model.config().rope.choose(options.policy, length, options.budget);
+    let set = model.spec().rope.choose(options.policy, length, options.budget);
     let mut again = Vec::new();
     if !sequence.is_empty() && set != sequence.rope_set() {
         again = sequence.tokens().to_vec();

@@ -6,14 +6,14 @@ use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
 use crate::shard::Lent;
 use crate::tensors::{Names, Tensors, dtype};
-use crate::{Config, Error, GenerationConfig, Result};
+use crate::{Error, GenerationConfig, ModelSpec, Result};
 use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// An opened checkpoint: checked headers over memory maps. Weights are not read until they are used.
 pub struct Checkpoint {
-    config: Config,
+    spec: ModelSpec,
     tensors: Tensors,
     gguf: Option<(Metadata, Vocabulary)>,
     notes: Vec<String>,
@@ -37,32 +37,32 @@ impl Checkpoint {
         }
         let mut notes = Vec::new();
         let json = Object::read(&root.join("config.json"), "a checkpoint folder holds config.json beside its weights")?;
-        let config = Config::of_json(&json, &mut notes)?;
+        let spec = ModelSpec::of_json(&json, &mut notes)?;
         let paths = match weights {
             Some(file) => vec![file.clone()],
             None => weight_files(root, &mut notes)?,
         };
         let files = paths.iter().map(|path| safetensors::open(path)).collect::<Result<Vec<_>>>()?;
         let tensors = Tensors::new(files, Names::Published, &mut notes)?;
-        Self { config, tensors, gguf: None, notes }.with_head()
+        Self { spec, tensors, gguf: None, notes }.with_head()
     }
 
     fn of_gguf(gguf: gguf::Gguf) -> Result<Self> {
         let gguf::Gguf { metadata, vocabulary, shards } = gguf;
         let mut notes = Vec::new();
         let tensors = Tensors::new(shards, Names::Gguf, &mut notes)?;
-        let config = gguf::config(&metadata, &vocabulary, &tensors, &mut notes)?;
-        Ok(Self { config, tensors, gguf: Some((metadata, vocabulary)), notes })
+        let spec = gguf::config(&metadata, &vocabulary, &tensors, &mut notes)?;
+        Ok(Self { spec, tensors, gguf: Some((metadata, vocabulary)), notes })
     }
 
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
     pub fn from_memory(name: &str, config: &str, weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         let mut notes = Vec::new();
         let json = Object::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
-        let config = Config::of_json(&json, &mut notes)?;
+        let spec = ModelSpec::of_json(&json, &mut notes)?;
         let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(Lent(weights)))?;
         let tensors = Tensors::new(vec![file], Names::Published, &mut notes)?;
-        Self { config, tensors, gguf: None, notes }.with_head()
+        Self { spec, tensors, gguf: None, notes }.with_head()
     }
 
     /// A checkpoint in memory: the bytes of one GGUF file, which must be the model's only one; `name` is for messages.
@@ -74,12 +74,12 @@ impl Checkpoint {
     /// need hold only one of the two, and a head of other values is used as it is.
     fn with_head(mut self) -> Result<Self> {
         let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
-        let (rows, cols) = (self.config.vocab_size, self.config.hidden_size);
+        let (rows, cols) = (self.spec.vocab_size, self.spec.hidden_size);
         let tensors = &mut self.tensors;
-        match (self.config.tie_word_embeddings, tensors.has(embedding), tensors.has(head)) {
+        match (self.spec.tie_word_embeddings, tensors.has(embedding), tensors.has(head)) {
             (true, false, true) => tensors.alias(embedding, head),
             (true, true, true) if !tensors.same([embedding, head], rows, cols)? => {
-                self.config.tie_word_embeddings = false;
+                self.spec.tie_word_embeddings = false;
                 self.notes.push(format!(
                     "{head} is used as it is: it differs from the embedding, though tie_word_embeddings is true"
                 ));
@@ -97,8 +97,8 @@ impl Checkpoint {
     }
 
     /// What the decoder computes.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
 
     /// What the files say that is not followed, or is read otherwise than it stands there: one sentence each.
@@ -113,7 +113,7 @@ impl Checkpoint {
     /// A key is of the wrong type or out of range.
     pub fn generation(&self, notes: &mut Vec<String>) -> Result<Option<GenerationConfig>> {
         let metadata = self.gguf.as_ref().map(|(metadata, _)| metadata);
-        metadata.map(|metadata| GenerationConfig::of_gguf(metadata, &self.config, notes)).transpose()
+        metadata.map(|metadata| GenerationConfig::of_gguf(metadata, &self.spec, notes)).transpose()
     }
 
     /// The metadata of a GGUF file; other checkpoints keep theirs in files of their own.

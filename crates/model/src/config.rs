@@ -1,52 +1,14 @@
-//! One description for every member of the family, from `config.json`.
+//! The description of a decoder from `config.json`.
 
 mod rope;
 
 use crate::Result;
 use crate::json::Object;
-use crate::rope::Rope;
+use crate::spec::{LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use phi3_tensor::Heads;
 use std::path::Path;
 
-/// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
-pub(crate) mod limits {
-    pub(crate) const WIDTH: usize = 1 << 18;
-    pub(crate) const VOCABULARY: usize = 1 << 24;
-    pub(crate) const LAYERS: usize = 1 << 12;
-    pub(crate) const HEADS: usize = 1 << 14;
-    pub(crate) const POSITIONS: usize = 1 << 30;
-}
-
-/// What a decoder computes: sizes, norms, rotation and mask, normalised from the fields of `config.json`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Width of the gated feed-forward.
-    pub intermediate_size: usize,
-    /// Number of layers.
-    pub num_hidden_layers: usize,
-    /// Heads of every layer.
-    pub heads: Heads,
-    /// Tokens, and rows of the embedding.
-    pub vocab_size: usize,
-    /// Positions that the model was made for.
-    pub max_position_embeddings: usize,
-    /// Added to the mean square in every norm.
-    pub rms_norm_eps: f32,
-    /// Rotary embedding.
-    pub rope: Rope,
-    /// Positions that a token sees, itself included, where that is limited.
-    pub sliding_window: Option<usize>,
-    /// Whether the head is the embedding.
-    pub tie_word_embeddings: bool,
-    /// First token of a text, where the model has one.
-    pub bos_token_id: Option<u32>,
-    /// Tokens that end a text.
-    pub eos_token_id: Vec<u32>,
-}
-
-impl Config {
+impl ModelSpec {
     /// Reads `config.json` of a checkpoint folder. What it says and is not followed is told by
     /// [`Checkpoint::notes`](crate::Checkpoint::notes).
     pub fn read(path: &Path) -> Result<Self> {
@@ -72,25 +34,21 @@ impl Config {
         if !eps.is_normal() {
             return Err(json.bad("rms_norm_eps", "a number that f32 can hold", "published models have 1e-05"));
         }
+        let inner = json.required("intermediate_size", 1..=limits::WIDTH)?;
+        let window = json.integer("sliding_window", 1..=limits::POSITIONS)?;
+        let layer = LayerSpec { window, mlp: Mlp::Dense { inner } };
         Ok(Self {
             hidden_size,
-            intermediate_size: json.required("intermediate_size", 1..=limits::WIDTH)?,
-            num_hidden_layers: json.required("num_hidden_layers", 1..=limits::LAYERS)?,
+            layers: vec![layer; json.required("num_hidden_layers", 1..=limits::LAYERS)?],
             heads: Heads { rotary_dim, ..heads },
             vocab_size,
             max_position_embeddings,
-            rms_norm_eps: eps,
+            norm: NormSpec::Rms { eps },
             rope,
-            sliding_window: json.integer("sliding_window", 1..=limits::POSITIONS)?,
             tie_word_embeddings: json.boolean("tie_word_embeddings")?.unwrap_or(false),
             bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
             eos_token_id: token_ids(json, "eos_token_id")?,
         })
-    }
-
-    /// Rows of the fused gate and up projection.
-    pub fn gate_up_dim(&self) -> usize {
-        2 * self.intermediate_size
     }
 }
 

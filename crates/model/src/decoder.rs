@@ -2,9 +2,9 @@
 
 mod ahead;
 
-use crate::layout::role;
 use crate::sequence::{PagePool, Sequence};
-use crate::{Checkpoint, Config, Error, Recipe, Result};
+use crate::table::{Part, Slot};
+use crate::{Checkpoint, Error, ModelSpec, NormSpec, Recipe, Result};
 use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
 use std::collections::VecDeque;
 
@@ -79,20 +79,20 @@ impl Default for DecoderOptions {
 
 impl DecoderOptions {
     /// Rows that activations are made for.
-    pub(crate) fn rows(&self, config: &Config) -> usize {
-        self.max_rows.clamp(1, config.max_position_embeddings.max(16))
+    pub(crate) fn rows(&self, spec: &ModelSpec) -> usize {
+        self.max_rows.clamp(1, spec.max_position_embeddings.max(16))
     }
 }
 
 /// Rows of logits that are computed at once.
-pub(crate) fn max_outputs(config: &Config, rows: usize) -> usize {
-    (LOGITS_BYTES / 4 / config.vocab_size).clamp(1, rows)
+pub(crate) fn max_outputs(spec: &ModelSpec, rows: usize) -> usize {
+    (LOGITS_BYTES / 4 / spec.vocab_size).clamp(1, rows)
 }
 
 /// A model on a device. The library's border: machines differ behind it.
 pub trait Model: Send {
     /// What the model computes.
-    fn config(&self) -> &Config;
+    fn spec(&self) -> &ModelSpec;
     /// What it runs on.
     fn device(&self) -> &DeviceInfo;
     /// Rows that one pass takes.
@@ -120,7 +120,7 @@ pub trait Model: Send {
 /// The decoder on a backend.
 pub struct Decoder<B: Backend> {
     backend: B,
-    config: Config,
+    spec: ModelSpec,
     options: DecoderOptions,
     embed_tokens: B::Matrix,
     layers: Vec<Layer<B>>,
@@ -148,34 +148,34 @@ impl<B: Backend> Decoder<B> {
         options: DecoderOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let config = checkpoint.config().clone();
+        let spec = checkpoint.spec().clone();
         let mut loader =
-            Loader { backend: &mut backend, checkpoint, config: &config, quant: options.quant, done: 0, progress };
-        let embed_tokens = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size)?;
+            Loader { backend: &mut backend, checkpoint, spec: &spec, quant: options.quant, done: 0, progress };
+        let embed_tokens = loader.matrix(Slot::Embedding)?;
         let mut layers = Vec::new();
-        for i in 0..config.num_hidden_layers {
-            layers.push(loader.layer(&config, i)?);
+        for i in 0..spec.layers.len() {
+            layers.push(loader.layer(i)?);
         }
-        let norm = loader.vector("model.norm.weight", config.hidden_size)?;
-        let lm_head = match config.tie_word_embeddings {
+        let norm = loader.vector(Slot::Norm)?;
+        let lm_head = match spec.tie_word_embeddings {
             true => None,
-            false => Some(loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size)?),
+            false => Some(loader.matrix(Slot::Head)?),
         };
-        let rows = options.rows(&config);
-        let max_outputs = max_outputs(&config, rows);
+        let rows = options.rows(&spec);
+        let max_outputs = max_outputs(&spec, rows);
         let activations = Activations {
-            x: backend.rows("x", rows, config.hidden_size)?,
-            q: backend.rows("q", rows, config.heads.q_dim())?,
-            mixed: backend.rows("mixed", rows, config.heads.q_dim())?,
-            gated: backend.rows("gated", rows, config.intermediate_size)?,
-            chosen: backend.rows("chosen", rows, config.hidden_size)?,
-            logits: backend.rows("logits", max_outputs, config.vocab_size)?,
+            x: backend.rows("x", rows, spec.hidden_size)?,
+            q: backend.rows("q", rows, spec.heads.q_dim())?,
+            mixed: backend.rows("mixed", rows, spec.heads.q_dim())?,
+            gated: backend.rows("gated", rows, spec.widest_mlp())?,
+            chosen: backend.rows("chosen", rows, spec.hidden_size)?,
+            logits: backend.rows("logits", max_outputs, spec.vocab_size)?,
         };
         Ok(Self {
-            cache: backend.cache(config.num_hidden_layers, config.heads, options.kv)?,
+            cache: backend.cache(spec.layers.len(), spec.heads, options.kv)?,
             options: DecoderOptions { max_rows: rows, ..options },
             backend,
-            config,
+            spec,
             embed_tokens,
             layers,
             norm,
@@ -203,7 +203,7 @@ impl<B: Backend> Decoder<B> {
             batch.tokens.extend_from_slice(feed.tokens);
             for position in position..position + feed.tokens.len() {
                 batch.positions.push(position as u32);
-                self.config.rope.turn(feed.sequence.rope_set(), position, &mut batch.rope);
+                self.spec.rope.turn(feed.sequence.rope_set(), position, &mut batch.rope);
             }
             let pages = batch.pages.len();
             batch.pages.extend_from_slice(feed.sequence.pages());
@@ -236,18 +236,19 @@ impl<B: Backend> Decoder<B> {
                 });
             }
             let length = feed.sequence.len() + feed.tokens.len();
-            check_length(&self.config, length)?;
-            check_tokens(&self.config, feed.tokens)?;
+            check_length(&self.spec, length)?;
+            check_tokens(&self.spec, feed.tokens)?;
         }
         Ok(())
     }
 
     /// The pass up to the last layer.
     fn layers(&mut self, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
-        let Self { backend, config, layers, cache, activations: a, batch, .. } = self;
-        let (rows, width) = (batch.rows(), config.hidden_size);
-        let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
-        let mask = Mask { window: config.sliding_window, scale: 1.0 / (config.heads.head_dim as f32).sqrt() };
+        let Self { backend, spec, layers, cache, activations: a, batch, .. } = self;
+        let (rows, width) = (batch.rows(), spec.hidden_size);
+        let NormSpec::Rms { eps } = spec.norm;
+        let norm = |weight| Norm { weight, eps };
+        let scale = 1.0 / (spec.heads.head_dim as f32).sqrt();
         let mut show = |backend: &mut B, layer: usize, x: &B::Rows| -> Result<()> {
             if let Some(probe) = probe.as_deref_mut() {
                 let mut hidden = vec![0.0; rows * width];
@@ -262,7 +263,7 @@ impl<B: Backend> Decoder<B> {
         for (i, layer) in layers.iter().enumerate() {
             show(backend, i, &a.x)?;
             backend.project_qkv(&a.x, norm(&layer.input_layernorm), &layer.qkv_proj, &mut a.q, cache, i)?;
-            backend.attention(&a.q, cache, i, mask, &mut a.mixed)?;
+            backend.attention(&a.q, cache, i, Mask { window: spec.layers[i].window, scale }, &mut a.mixed)?;
             backend.project(&a.mixed, None, &layer.o_proj, Finish::Add, &mut a.x)?;
             let post = Some(norm(&layer.post_attention_layernorm));
             backend.project(&a.x, post, &layer.gate_up_proj, Finish::SiluGate, &mut a.gated)?;
@@ -283,11 +284,12 @@ impl<B: Backend> Decoder<B> {
     /// The pass itself.
     fn run(&mut self, logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
         self.layers(probe)?;
-        let Self { backend, config, activations: a, batch, .. } = self;
-        let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
+        let Self { backend, spec, activations: a, batch, .. } = self;
+        let NormSpec::Rms { eps } = spec.norm;
+        let norm = |weight| Norm { weight, eps };
         let rows = batch.rows();
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let (outputs, vocab) = (batch.outputs.len(), config.vocab_size);
+        let (outputs, vocab) = (batch.outputs.len(), spec.vocab_size);
         logits.resize(outputs * vocab, 0.0);
         if outputs == 0 {
             return Ok(backend.finish()?);
@@ -306,8 +308,8 @@ impl<B: Backend> Decoder<B> {
 }
 
 impl<B: Backend> Model for Decoder<B> {
-    fn config(&self) -> &Config {
-        &self.config
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
 
     fn device(&self) -> &DeviceInfo {
@@ -327,7 +329,7 @@ impl<B: Backend> Model for Decoder<B> {
     }
 
     fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()> {
-        let window = self.config.sliding_window.map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
+        let window = self.spec.window().map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
         let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
         Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
     }
@@ -341,7 +343,7 @@ impl<B: Backend> Model for Decoder<B> {
         self.lay_out(feeds)?;
         self.run(logits, probe)?;
         for feed in feeds.iter_mut() {
-            feed.sequence.append(feed.tokens, self.config.sliding_window);
+            feed.sequence.append(feed.tokens, self.spec.window());
         }
         self.check_finite(logits)
     }
@@ -366,7 +368,7 @@ impl<B: Backend> Model for Decoder<B> {
 impl<B: Backend> Decoder<B> {
     fn check_finite(&self, logits: &[f32]) -> Result<()> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-        let row = self.batch.outputs[at / self.config.vocab_size] as usize;
+        let row = self.batch.outputs[at / self.spec.vocab_size] as usize;
         let position = self.batch.positions[row] as usize;
         Err(not_finite(position))
     }
@@ -377,26 +379,26 @@ fn not_finite(position: usize) -> Error {
 }
 
 /// An error where a sequence would be longer than the model's context.
-pub fn check_length(config: &Config, tokens: usize) -> Result<()> {
-    if tokens <= config.max_position_embeddings {
+pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
+    if tokens <= spec.max_position_embeddings {
         return Ok(());
     }
     Err(Error::Request {
         what: "prompt too long",
         found: format!("{tokens} tokens"),
-        limit: format!("the model's context is {} tokens (max_position_embeddings)", config.max_position_embeddings),
+        limit: format!("the model's context is {} tokens (max_position_embeddings)", spec.max_position_embeddings),
         hint: "shorten the prompt",
     })
 }
 
 /// An error where a token is none of the model's.
-pub fn check_tokens(config: &Config, tokens: &[u32]) -> Result<()> {
-    match tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
+    match tokens.iter().find(|&&token| token as usize >= spec.vocab_size) {
         None => Ok(()),
         Some(token) => Err(Error::Request {
             what: "unknown token id",
             found: token.to_string(),
-            limit: format!("the model has ids 0 to {} (vocab_size)", config.vocab_size - 1),
+            limit: format!("the model has ids 0 to {} (vocab_size)", spec.vocab_size - 1),
             hint: "the tokenizer may be another model's",
         }),
     }
@@ -406,21 +408,22 @@ pub fn check_tokens(config: &Config, tokens: &[u32]) -> Result<()> {
 struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     checkpoint: &'a Checkpoint,
-    config: &'a Config,
+    spec: &'a ModelSpec,
     quant: Option<Recipe>,
     done: u64,
     progress: &'a mut dyn FnMut(u64),
 }
 
 impl<B: Backend> Loader<'_, B> {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix> {
-        let role = role(self.config, name);
-        let weight = self.checkpoint.matrix(name, rows, cols)?;
+    fn matrix(&mut self, slot: Slot) -> Result<B::Matrix> {
+        let tensor = slot.tensor(self.spec);
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        let weight = self.checkpoint.matrix(&tensor.name, rows, cols)?;
         let (matrix, in_place) = match self.quant.filter(|_| !weight.dtype.is_quantised()) {
-            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, name, self.config)?, role)?, false),
+            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, &tensor, self.spec)?, tensor.role)?, false),
             None => {
-                let footprint = self.backend.footprint(name, weight.dtype, rows, cols, role)?;
-                (self.backend.matrix(&weight, role)?, footprint.in_place)
+                let footprint = self.backend.footprint(&tensor.name, weight.dtype, rows, cols, tensor.role)?;
+                (self.backend.matrix(&weight, tensor.role)?, footprint.in_place)
             }
         };
         // the device has its own copy now
@@ -432,21 +435,20 @@ impl<B: Backend> Loader<'_, B> {
         Ok(matrix)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<B::Vector> {
-        let values = self.checkpoint.vector(name, len)?;
-        Ok(self.backend.vector(name, &values)?)
+    fn vector(&mut self, slot: Slot) -> Result<B::Vector> {
+        let tensor = slot.tensor(self.spec);
+        let values = self.checkpoint.vector(&tensor.name, tensor.shape[0])?;
+        Ok(self.backend.vector(&tensor.name, &values)?)
     }
 
-    fn layer(&mut self, config: &Config, i: usize) -> Result<Layer<B>> {
-        let (hidden, heads) = (config.hidden_size, config.heads);
-        let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+    fn layer(&mut self, i: usize) -> Result<Layer<B>> {
         Ok(Layer {
-            input_layernorm: self.vector(&name("input_layernorm"), hidden)?,
-            qkv_proj: self.matrix(&name("self_attn.qkv_proj"), heads.qkv_dim(), hidden)?,
-            o_proj: self.matrix(&name("self_attn.o_proj"), hidden, heads.q_dim())?,
-            post_attention_layernorm: self.vector(&name("post_attention_layernorm"), hidden)?,
-            gate_up_proj: self.matrix(&name("mlp.gate_up_proj"), config.gate_up_dim(), hidden)?,
-            down_proj: self.matrix(&name("mlp.down_proj"), hidden, config.intermediate_size)?,
+            input_layernorm: self.vector(Slot::Layer(i, Part::InputNorm))?,
+            qkv_proj: self.matrix(Slot::Layer(i, Part::Qkv))?,
+            o_proj: self.matrix(Slot::Layer(i, Part::AttentionOut))?,
+            post_attention_layernorm: self.vector(Slot::Layer(i, Part::MlpNorm))?,
+            gate_up_proj: self.matrix(Slot::Layer(i, Part::GateUp))?,
+            down_proj: self.matrix(Slot::Layer(i, Part::Down))?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::token_ids;
 use crate::gguf::{Metadata, MetadataList, MetadataValue};
 use crate::json::Object;
-use crate::{Config, Result};
+use crate::{ModelSpec, Result};
 use serde_json::Value;
 use std::path::Path;
 
@@ -83,28 +83,28 @@ fn never(_: &Value) -> bool {
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json`; where there is none, only the stop tokens of `config` are known. Adds to `notes` what
+    /// Reads `generation_config.json`; where there is none, only the stop tokens of `spec` are known. Adds to `notes` what
     /// is not followed.
-    pub fn read(path: &Path, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+    pub fn read(path: &Path, spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
         if path.symlink_metadata().is_err() {
-            return Ok(Self::of(config));
+            return Ok(Self::of(spec));
         }
-        Self::from_object(&Object::read(path, "the file is optional")?, config, notes)
+        Self::from_object(&Object::read(path, "the file is optional")?, spec, notes)
     }
 
     /// Parses the text of a `generation_config.json`; `path` is for messages, `notes` as in [`GenerationConfig::read`].
-    pub fn parse(path: &Path, json: &[u8], config: &Config, notes: &mut Vec<String>) -> Result<Self> {
-        Self::from_object(&Object::parse(path, json)?, config, notes)
+    pub fn parse(path: &Path, json: &[u8], spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
+        Self::from_object(&Object::parse(path, json)?, spec, notes)
     }
 
     /// What a checkpoint without that file says: only where a text begins and ends.
-    pub fn of(config: &Config) -> Self {
-        Self { eos_token_id: config.eos_token_id.clone(), bos_token_id: config.bos_token_id, ..Self::default() }
+    pub fn of(spec: &ModelSpec) -> Self {
+        Self { eos_token_id: spec.eos_token_id.clone(), bos_token_id: spec.bos_token_id, ..Self::default() }
     }
 
     /// What a GGUF file says: its stop tokens, and the keys `general.sampling.*` that llama.cpp's converter writes from
     /// `generation_config.json`. Adds to `notes` what is not followed.
-    pub(crate) fn of_gguf(metadata: &Metadata, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+    pub(crate) fn of_gguf(metadata: &Metadata, spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
         let key = |name: &str| format!("general.sampling.{name}");
         for (name, neutral) in KEYS_NOT_FOLLOWED {
             let key = key(name);
@@ -134,7 +134,7 @@ impl GenerationConfig {
             top_p: top_p.map(|share| share.min(1.0)),
             min_p,
             repetition_penalty: repetition_penalty.map(f64::from),
-            ..Self::of(config)
+            ..Self::of(spec)
         })
     }
 
@@ -161,7 +161,7 @@ impl GenerationConfig {
         .collect()
     }
 
-    fn from_object(json: &Object, config: &Config, notes: &mut Vec<String>) -> Result<Self> {
+    fn from_object(json: &Object, spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
         let stops = token_ids(json, "eos_token_id")?;
         for (field, neutral) in NOT_FOLLOWED {
             if json.get(field).is_some_and(|value| !neutral(value)) {
@@ -173,7 +173,7 @@ impl GenerationConfig {
             return Err(json.bad("top_p", "a number above 0 and at most 1", "1 keeps all tokens"));
         }
         Ok(Self {
-            eos_token_id: if stops.is_empty() { config.eos_token_id.clone() } else { stops },
+            eos_token_id: if stops.is_empty() { spec.eos_token_id.clone() } else { stops },
             bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
             do_sample: json.boolean("do_sample")?,
             temperature: json.number("temperature")?,

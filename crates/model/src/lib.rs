@@ -1,16 +1,16 @@
 //! The Phi-3 decoder: configuration, checkpoints, LongRoPE and the paged key/value cache.
 //!
-//! A variant is data: [`Config`] normalises `config.json` or a GGUF file's metadata, [`Decoder`] reads that description and calls a
+//! A variant is data: [`ModelSpec`] normalises `config.json` or a GGUF file's metadata, [`Decoder`] reads that description and calls a
 //! [`Backend`](phi3_tensor::Backend)'s operations. Nothing here knows which machine it runs on.
 //!
 //! ```
-//! use phi3_model::{Config, RopePolicy, RopeSet};
+//! use phi3_model::{ModelSpec, RopePolicy, RopeSet};
 //!
 //! let json = br#"{"model_type": "phi3", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
 //!     "num_attention_heads": 4, "vocab_size": 384}"#;
-//! let config = Config::parse("config.json".as_ref(), json)?;
-//! assert_eq!(config.heads.head_dim, 16);
-//! assert_eq!(config.rope.choose(RopePolicy::Exact, 5000, 5000), RopeSet::Short);
+//! let spec = ModelSpec::parse("config.json".as_ref(), json)?;
+//! assert_eq!(spec.heads.head_dim, 16);
+//! assert_eq!(spec.rope.choose(RopePolicy::Exact, 5000, 5000), RopeSet::Short);
 //! # Ok::<(), phi3_model::Error>(())
 //! ```
 
@@ -19,10 +19,10 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod error;
+mod export;
 mod generation;
 pub mod gguf;
 mod json;
-mod layout;
 mod location;
 mod plan;
 mod recipe;
@@ -31,14 +31,16 @@ mod safetensors;
 mod sequence;
 mod shard;
 mod sniff;
+mod spec;
+mod table;
 mod tensors;
 mod variant;
 
 pub use advance::{Advance, Step, advance};
 pub use checkpoint::Checkpoint;
-pub use config::Config;
 pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_length, check_tokens};
 pub use error::{Error, Result};
+pub use export::{destination, write_gguf};
 pub use generation::{GenerationConfig, TURN_ENDS};
 pub use json::json_text;
 pub use location::Location;
@@ -46,4 +48,6 @@ pub use plan::{Plan, plan};
 pub use recipe::{Recipe, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
+pub use spec::{LayerSpec, Mlp, ModelSpec, NormSpec};
+pub use table::{Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};

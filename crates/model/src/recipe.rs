@@ -1,6 +1,7 @@
 //! Which type each matrix gets when a model is quantised.
 
-use crate::{Checkpoint, Config, Error, Result};
+use crate::table::{Part, Slot, TensorSpec};
+use crate::{Checkpoint, Error, ModelSpec, Result};
 use phi3_tensor::{DType, Rounding, Weight};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,42 +69,40 @@ impl Recipe {
         known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
     }
 
-    /// The type that a matrix of type `now` gets, by its published name and row length: a name in another file's own naming
-    /// would be taken for one that is not kept finer. What is quantised already stays as it is.
-    pub fn target(self, now: DType, published: &str, cols: usize, config: &Config) -> DType {
-        if now.is_quantised() { now } else { self.dtype(published, cols, config) }
-    }
-
-    fn dtype(self, name: &str, cols: usize, config: &Config) -> DType {
-        let wanted = if self.mixed { self.finer(name, config) } else { self.dtype };
-        fitting(wanted, cols)
+    /// The type that a matrix of type `now` gets. What is quantised already stays as it is.
+    pub fn target(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec) -> DType {
+        if now.is_quantised() {
+            return now;
+        }
+        let wanted = if self.mixed { self.finer(tensor.slot, spec) } else { self.dtype };
+        fitting(wanted, tensor.shape.last().copied().unwrap_or(0))
     }
 
     /// llama.cpp's choice (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
-    fn finer(self, name: &str, config: &Config) -> DType {
-        let is = |part: &str| name.contains(part);
-        let layers = config.num_hidden_layers;
-        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        let more_bits =
-            layer.is_some_and(|i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2);
-        if is("lm_head") || (is("embed_tokens") && config.tie_word_embeddings) {
-            return DType::Q6K;
-        }
-        match self.dtype {
-            DType::Q2K if is("o_proj") || is("down_proj") => DType::Q3K,
-            DType::Q3K if is("o_proj") || is("qkv_proj") => DType::Q4K,
-            DType::Q3K if is("down_proj") && layer.is_some_and(|i| i < layers / 16) => DType::Q5K,
-            DType::Q3K if is("down_proj") && more_bits => DType::Q4K,
-            DType::Q4K if is("qkv_proj") => DType::Q5K,
-            DType::Q5K if is("qkv_proj") => DType::Q6K,
-            DType::Q4K | DType::Q5K if is("down_proj") && more_bits => DType::Q6K,
-            other => other,
+    fn finer(self, slot: Slot, spec: &ModelSpec) -> DType {
+        let layers = spec.layers.len();
+        let more_bits = |i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2;
+        let (layer, part) = match slot {
+            Slot::Head => return DType::Q6K,
+            Slot::Embedding if spec.tie_word_embeddings => return DType::Q6K,
+            Slot::Embedding | Slot::Norm => return self.dtype,
+            Slot::Layer(layer, part) => (layer, part),
+        };
+        match (self.dtype, part) {
+            (DType::Q2K, Part::AttentionOut | Part::Down) => DType::Q3K,
+            (DType::Q3K, Part::AttentionOut | Part::Qkv) => DType::Q4K,
+            (DType::Q3K, Part::Down) if layer < layers / 16 => DType::Q5K,
+            (DType::Q3K, Part::Down) if more_bits(layer) => DType::Q4K,
+            (DType::Q4K, Part::Qkv) => DType::Q5K,
+            (DType::Q5K, Part::Qkv) => DType::Q6K,
+            (DType::Q4K | DType::Q5K, Part::Down) if more_bits(layer) => DType::Q6K,
+            (other, _) => other,
         }
     }
 
-    /// A matrix by this recipe; `published` is its published name.
-    pub fn apply(self, weight: &Weight, published: &str, config: &Config) -> Result<Weight> {
-        let dtype = self.target(weight.dtype, published, weight.cols, config);
+    /// A matrix by this recipe.
+    pub fn apply(self, weight: &Weight, tensor: &TensorSpec, spec: &ModelSpec) -> Result<Weight> {
+        let dtype = self.target(weight.dtype, tensor, spec);
         if dtype == weight.dtype {
             return Ok(weight.clone());
         }
@@ -200,10 +199,6 @@ impl FromStr for Recipe {
 mod tests {
     use super::*;
 
-    fn config(json: &str) -> Config {
-        Config::parse("config.json".as_ref(), json.as_bytes()).unwrap()
-    }
-
     #[test]
     fn recipes_have_llama_cpp_s_names_where_they_are_the_same() {
         let label = |name: &str| name.parse::<Recipe>().unwrap().label();
@@ -215,22 +210,22 @@ mod tests {
 
     #[test]
     fn q4_k_m_keeps_what_llama_cpp_keeps_finer() {
-        let phi_3_mini = config(
-            r#"{"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
-            "num_attention_heads": 32, "vocab_size": 32064}"#,
-        );
+        let phi_3_mini = crate::variant("phi-3-mini-4k").unwrap();
         let recipe: Recipe = "Q4_K_M".parse().unwrap();
-        let of = |name: &str, cols| recipe.target(DType::Bf16, name, cols, &phi_3_mini);
-        assert_eq!(of("lm_head.weight", 3072), DType::Q6K);
-        assert_eq!(of("model.embed_tokens.weight", 3072), DType::Q4K);
-        assert_eq!(of("model.layers.3.self_attn.qkv_proj.weight", 3072), DType::Q5K);
-        let finer = (0..32).filter(|i| of(&format!("model.layers.{i}.mlp.down_proj.weight"), 8192) == DType::Q6K);
+        let of = |slot: Slot| recipe.target(DType::Bf16, &slot.tensor(&phi_3_mini), &phi_3_mini);
+        assert_eq!(of(Slot::Head), DType::Q6K);
+        assert_eq!(of(Slot::Embedding), DType::Q4K);
+        assert_eq!(of(Slot::Layer(3, Part::Qkv)), DType::Q5K);
+        let finer = (0..32).filter(|&i| of(Slot::Layer(i, Part::Down)) == DType::Q6K);
         assert_eq!(finer.collect::<Vec<_>>(), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
         // rows that are no whole blocks
-        assert_eq!(of("model.layers.3.mlp.down_proj.weight", 672), DType::Q8_0);
-        assert_eq!(of("model.layers.4.mlp.down_proj.weight", 672), DType::Q5_0);
-        assert_eq!(of("model.layers.4.mlp.down_proj.weight", 35), DType::F16);
-        let kept = recipe.target(DType::Q4_0, "lm_head.weight", 3072, &phi_3_mini);
+        let narrow = |i: usize, cols: usize| {
+            let mut tensor = Slot::Layer(i, Part::Down).tensor(&phi_3_mini);
+            tensor.shape[1] = cols;
+            recipe.target(DType::Bf16, &tensor, &phi_3_mini)
+        };
+        assert_eq!((narrow(3, 672), narrow(4, 672), narrow(4, 35)), (DType::Q8_0, DType::Q5_0, DType::F16));
+        let kept = recipe.target(DType::Q4_0, &Slot::Head.tensor(&phi_3_mini), &phi_3_mini);
         assert_eq!(kept, DType::Q4_0);
         assert!("q9".parse::<Recipe>().is_err());
     }

@@ -1,7 +1,7 @@
 //! The tensors of all weight files, by their published names.
 
-use crate::gguf;
 use crate::shard::{Entry, Shard};
+use crate::table::gguf_name;
 use crate::{Error, Result};
 use phi3_tensor::{Bytes, DType, Weight};
 use std::borrow::Cow;
@@ -79,7 +79,7 @@ impl Tensors {
         for (i, j, file, entry) in entries() {
             let mut name = canonical(&entry.name);
             if names == Names::Gguf {
-                name = gguf::translate(&name);
+                name = gguf_name(&name);
             }
             if name != entry.name && !places.contains_key(&name) {
                 renamed.get_or_insert_with(|| {
@@ -121,7 +121,7 @@ impl Tensors {
     fn name<'a>(&self, published: &'a str) -> Cow<'a, str> {
         match self.names {
             Names::Published => Cow::Borrowed(published),
-            Names::Gguf => Cow::Owned(gguf::translate(published)),
+            Names::Gguf => Cow::Owned(gguf_name(published)),
         }
     }
 

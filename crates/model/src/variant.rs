@@ -1,6 +1,6 @@
 //! Sizes of the published variants: what `config.json` has of them.
 
-use crate::{Config, Error, Result};
+use crate::{Error, ModelSpec, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const FILE: &str = "variants.json";
 /// # Errors
 ///
 /// A name that is none; the error lists those that there are.
-pub fn variant(name: &str) -> Result<Config> {
+pub fn variant(name: &str) -> Result<ModelSpec> {
     let mut all = sizes()?;
     let Some(Value::Object(mut config)) = all.remove(name) else {
         let names: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
@@ -26,7 +26,7 @@ pub fn variant(name: &str) -> Result<Config> {
         });
     };
     config.insert("model_type".into(), "phi3".into());
-    Config::parse(Path::new(FILE), Value::Object(config).to_string().as_bytes())
+    ModelSpec::parse(Path::new(FILE), Value::Object(config).to_string().as_bytes())
 }
 
 /// Names of the variants that [`variant`] knows.
@@ -52,7 +52,7 @@ mod tests {
         let names = variants();
         assert!(names.len() >= 7);
         for name in &names {
-            assert!(variant(name).is_ok_and(|config| config.heads.qkv_dim() > config.hidden_size), "{name}");
+            assert!(variant(name).is_ok_and(|spec| spec.heads.qkv_dim() > spec.hidden_size), "{name}");
         }
         let phi_4_mini = variant("phi-4-mini").unwrap();
         assert_eq!(

@@ -42,7 +42,7 @@ fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
     let checkpoint = Checkpoint::open(path).map_err(text)?;
     let cpu = Cpu::new(Options { threads: Some(1), activations: Activations::F32, ..Options::default() }).unwrap();
     let mut model = Decoder::load(cpu, &checkpoint, DecoderOptions::default(), &mut |_| {}).map_err(text)?;
-    let vocab = model.config().vocab_size as u32;
+    let vocab = model.spec().vocab_size as u32;
     let one = |prompt: &Prompt| {
         // a changed file may have fewer tokens
         let ids: Vec<u32> = prompt.ids.iter().map(|id| id % vocab).collect();
@@ -171,7 +171,7 @@ fn bytes_in_memory_are_a_model_too_unless_they_are_one_file_of_several() {
     let base = std::fs::read(folder().join("base.gguf")).unwrap();
     let path = folder().join("base.gguf");
     let (memory, file) = (Checkpoint::from_gguf_memory("base", base).unwrap(), Checkpoint::open(&path).unwrap());
-    assert_eq!(memory.config(), file.config());
+    assert_eq!(memory.spec(), file.spec());
     assert!(memory.tensors().eq(file.tensors()));
     let mut split = std::fs::read_dir(folder().join("split")).unwrap().map(|entry| entry.unwrap().path());
     let first = split.find(|path| path.to_string_lossy().contains("-00001-of-")).unwrap();

@@ -95,7 +95,7 @@ fn check(path: &Path) -> f32 {
         }
         let want = golden.ids(&format!("greedy.{prompt}.ids"));
         let rows = golden.floats(&format!("greedy.{prompt}.logits"));
-        let vocab = model.config().vocab_size;
+        let vocab = model.spec().vocab_size;
         let mut sequence = model.sequence();
         let mut text = ids.clone();
         for (i, want) in want.iter().enumerate() {
@@ -129,7 +129,7 @@ fn the_metadata_makes_the_configuration() {
         model.unwrap_or_else(|| panic!("{name} is not there"))
     };
     let checkpoint = Checkpoint::open(&path("phi4-mini/Q4_K_M.gguf")).unwrap();
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     assert_eq!((config.heads.head_dim, config.heads.rotary_dim), (64, 48));
     assert_eq!((config.heads.heads, config.heads.kv_heads), (4, 2));
     assert_eq!((config.vocab_size, config.max_position_embeddings), (448, 1024));
@@ -143,8 +143,8 @@ fn the_metadata_makes_the_configuration() {
     assert_eq!(checkpoint.metadata().unwrap().string("general.name").unwrap().as_deref(), Some("Phi 4 Mini"));
 
     let checkpoint = Checkpoint::open(&path("phi3-window/Q4_0.gguf")).unwrap();
-    let config = checkpoint.config();
-    assert_eq!((config.sliding_window, config.tie_word_embeddings), (Some(15), false));
+    let config = checkpoint.spec();
+    assert_eq!((config.window(), config.tie_word_embeddings), (Some(15), false));
     assert_eq!(config.rope.scaling(), None);
     assert_eq!(config.eos_token_id, [320, 327]);
     assert_eq!(checkpoint.vocabulary().unwrap().tokens.len(), 384);

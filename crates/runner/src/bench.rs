@@ -118,7 +118,7 @@ impl Run<'_> {
         if (self.watch)().is_break() {
             return Ok(false);
         }
-        let vocab = self.model.config().vocab_size;
+        let vocab = self.model.spec().vocab_size;
         let first = self.sequence.len();
         let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let Shape { prompt, generated, depth } = self.shape;
@@ -134,7 +134,7 @@ impl Run<'_> {
 
     /// Leaves `depth` tokens in the sequence.
     fn deepen(&mut self) -> Result<bool> {
-        let window = self.model.config().sliding_window;
+        let window = self.model.spec().window();
         let left = self.sequence.truncate(self.shape.depth, window);
         Ok(left >= self.shape.depth || self.feed(self.shape.depth - left, Outputs::Last)?)
     }

@@ -6,7 +6,7 @@ use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::{Error, Result};
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Config, GenerationConfig, Location, Model, RopePolicy, Sequence, TURN_ENDS};
+use phi3_model::{Checkpoint, GenerationConfig, Location, Model, ModelSpec, RopePolicy, Sequence, TURN_ENDS};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,14 +48,14 @@ impl Source {
         if let Some(generation) = checkpoint.generation(notes)? {
             return Ok(generation);
         }
-        let (file, config) = ("generation_config.json", checkpoint.config());
+        let (file, spec) = ("generation_config.json", checkpoint.spec());
         Ok(match self.files()? {
-            Files::Folder(root) => GenerationConfig::read(&root.join(file), config, notes)?,
-            Files::Gguf(_) => GenerationConfig::of(config),
+            Files::Folder(root) => GenerationConfig::read(&root.join(file), spec, notes)?,
+            Files::Gguf(_) => GenerationConfig::of(spec),
             #[cfg(feature = "demo")]
             Files::Demo => {
                 let path = Path::new(phi3_demo::NAME).join(file);
-                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), config, notes)?
+                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), spec, notes)?
             }
         })
     }
@@ -291,8 +291,8 @@ impl Engine {
     }
 
     /// What the model computes.
-    pub fn config(&self) -> &Config {
-        self.model.config()
+    pub fn spec(&self) -> &ModelSpec {
+        self.model.spec()
     }
 
     /// Stop tokens and sampling defaults of the checkpoint.
@@ -431,7 +431,7 @@ impl Engine {
         let tokenizer = self.tokenizer()?;
         let ids = 0..tokenizer.vocab_size() as u32;
         let longest = ids.filter_map(|id| Some(tokenizer.id_to_token(id)?.len())).max().unwrap_or(1).max(1);
-        Ok(phi3_model::check_length(self.config(), text.len() / longest)?)
+        Ok(phi3_model::check_length(self.spec(), text.len() / longest)?)
     }
 }
 

@@ -168,13 +168,13 @@ impl<'a> Generation<'a> {
         if ids.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give at least one token" });
         }
-        phi3_model::check_length(engine.config(), ids.len())?;
-        phi3_model::check_tokens(engine.config(), &ids)?;
+        phi3_model::check_length(engine.spec(), ids.len())?;
+        phi3_model::check_tokens(engine.spec(), &ids)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
         let (stop_tokens, stop_texts) = stops(engine, spoken.is_some(), options)?;
         // an earlier generation may have been dropped before its end
         engine.discard()?;
-        let room = engine.config().max_position_embeddings - ids.len();
+        let room = engine.spec().max_position_embeddings - ids.len();
         if let Some(max_tokens) = options.max_tokens {
             match engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room)) {
                 // the answer may end long before its limit: what does not fit shows when it is needed
@@ -282,7 +282,7 @@ impl<'a> Generation<'a> {
         let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
         while model.under_way() < most && self.ids.len() + model.under_way() < self.prompt_tokens + self.limit {
             let next = resident.len() + 1;
-            if model.config().rope.choose(*policy, next, budget) != resident.rope_set() {
+            if model.spec().rope.choose(*policy, next, budget) != resident.rope_set() {
                 return Ok(());
             }
             let token = (model.under_way() == 0).then(|| self.ids[resident.len()]);
@@ -302,7 +302,7 @@ impl<'a> Generation<'a> {
 
     /// Keeps of the cached text what the new one begins with; at least the prompt's last token is computed anew.
     fn reuse(&mut self) {
-        let window = self.engine.config().sliding_window;
+        let window = self.engine.spec().window();
         let sequence = &mut self.engine.resident;
         let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
         self.cached_tokens = sequence.truncate(same.min(self.ids.len() - 1), window);
@@ -384,7 +384,7 @@ impl<'a> Generation<'a> {
             self.say(&text);
         }
         self.engine.discard()?;
-        let window = self.engine.config().sliding_window;
+        let window = self.engine.spec().window();
         let sequence = &mut self.engine.resident;
         let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
         sequence.truncate(same, window);

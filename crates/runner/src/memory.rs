@@ -89,7 +89,7 @@ fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) 
 
 /// What would fit `tokens` tokens into `available` bytes: another cache, a finer type, else a shorter text.
 pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available: u64) -> Result<String> {
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let total = |setup: &Setup, plan: &Plan, tokens: usize| plan.total(config, setup.decoder(), tokens);
     let found = smaller(setup, checkpoint, |setup, plan| total(setup, plan, tokens) <= available)?;
     if !found.starts_with("nothing") {

@@ -135,8 +135,8 @@ fn run(
     if ids.len() < 2 {
         return Err(Error::EmptyPrompt { hint: "perplexity needs a text of at least two tokens" });
     }
-    let vocab = model.config().vocab_size;
-    if let Some(other) = against.as_deref().map(|other| other.config().vocab_size).filter(|other| *other != vocab) {
+    let vocab = model.spec().vocab_size;
+    if let Some(other) = against.as_deref().map(|other| other.spec().vocab_size).filter(|other| *other != vocab) {
         let expected = format!("a model with the same {vocab} tokens");
         return Err(Error::Argument { argument: "--against", expected, found: format!("{other} tokens") });
     }

@@ -7,7 +7,6 @@ pub use flame::flame;
 use crate::device::Visit;
 use crate::kernels::Bound;
 use crate::{Result, Setup, memory};
-use phi3_model::gguf::published_part;
 use phi3_model::{Advance, Checkpoint, Decoder, Model, Outputs, RopePolicy, Sequence, Step, advance};
 use phi3_tensor::{Backend, Clock, Label, Limits, Timed, Trace};
 use std::ops::ControlFlow;
@@ -53,9 +52,10 @@ const HEAD: &str = "lm_head";
 
 /// An operation's name, of whichever file its weight is.
 fn named(op: &str) -> &str {
-    match op {
-        "embed_tokens" | "token_embd" | "output" => HEAD,
-        other => published_part(other),
+    match (op, phi3_model::Part::from_name(op)) {
+        ("embed_tokens" | "token_embd" | "output", _) => HEAD,
+        (_, Some(part)) => part.name(),
+        _ => op,
     }
 }
 
@@ -164,7 +164,7 @@ impl Visit for Profiling<'_> {
 
     fn visit<B: Backend>(self, mut backend: B) -> Result<Option<Profile>> {
         let Self { setup, checkpoint, plan, watch } = self;
-        phi3_model::check_length(checkpoint.config(), plan.prompt + plan.generated)?;
+        phi3_model::check_length(checkpoint.spec(), plan.prompt + plan.generated)?;
         let needed = phi3_model::plan(&mut backend, checkpoint, setup.decoder())?;
         memory::check(setup, checkpoint, &needed, backend.info())?;
         let limits = backend.limits()?;
@@ -212,7 +212,7 @@ impl Run<'_> {
         if count == 0 {
             return Ok((self.watch)().is_continue());
         }
-        let vocab = self.model.config().vocab_size;
+        let vocab = self.model.spec().vocab_size;
         let tokens: Vec<u32> = (0..count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let settings = Advance { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
         let Self { model, sequence, watch, logits } = self;

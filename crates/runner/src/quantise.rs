@@ -2,8 +2,8 @@
 
 use crate::text::{placeholder, vocabulary};
 use crate::{Result, Source};
-use phi3_model::gguf::{Vocabulary, destination, write_gguf};
-use phi3_model::{Checkpoint, GenerationConfig, Recipe};
+use phi3_model::gguf::Vocabulary;
+use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
 use std::path::Path;
 
 /// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat template, stop tokens and sampling
@@ -35,7 +35,7 @@ fn tokenizer(source: &Source, checkpoint: &Checkpoint, generation: &GenerationCo
     if let Some(vocabulary) = checkpoint.vocabulary() {
         return Ok(vocabulary.clone());
     }
-    let config = checkpoint.config();
+    let config = checkpoint.spec();
     let (stops, bos) = (&generation.eos_token_id, generation.bos_token_id.or(config.bos_token_id));
     let file = source.path().join("tokenizer.json");
     let Some(json) = source.tokenizer_json()? else {

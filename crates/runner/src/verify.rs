@@ -210,7 +210,7 @@ fn verify_prompt(
             report.checks.push(compare_hidden(&format!("{name} {state}"), want, got, ids.len(), options.tolerance));
         }
     }
-    let vocab = model.config().vocab_size;
+    let vocab = model.spec().vocab_size;
     if let Some(want) = golden.rows(&format!("prompt.{name}.logits")) {
         report.checks.push(compare(&format!("{name} logits"), want, &got, vocab, options.tolerance));
     }
@@ -244,7 +244,7 @@ fn verify_greedy(
     };
     report.checks.push(Check { name: format!("{name} greedy"), difference: None, place, ok: agree == want.len() });
     if let Some(want) = golden.rows(&format!("greedy.{name}.logits")) {
-        let vocab = model.config().vocab_size;
+        let vocab = model.spec().vocab_size;
         report.checks.push(compare(&format!("{name} greedy logits"), want, &rows, vocab, options.tolerance));
     }
     Ok(())
@@ -272,7 +272,7 @@ fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, 
     }
     let prompts = golden.batch.iter().map(|name| golden.prompt(name)).collect::<Result<Vec<_>>>()?;
     let got = batch_logits(model, &prompts, options.chunk)?;
-    let vocab = model.config().vocab_size;
+    let vocab = model.spec().vocab_size;
     for (name, got) in golden.batch.iter().zip(got) {
         if let Some(want) = golden.rows(&format!("prompt.{name}.logits")) {
             report.checks.push(compare(&format!("{name} in a batch"), want, &got, vocab, options.tolerance));
@@ -284,10 +284,10 @@ fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, 
 /// Logits of every token of several texts that are computed together, at most `chunk` tokens of each in a pass.
 pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> Result<Vec<Vec<f32>>> {
     let chunk = chunk.clamp(1, (model.max_rows() / prompts.len().max(1)).max(1));
-    let vocab = model.config().vocab_size;
+    let vocab = model.spec().vocab_size;
     let mut sequences: Vec<Sequence> = prompts
         .iter()
-        .map(|ids| model.config().rope.choose(RopePolicy::Exact, ids.len(), 0))
+        .map(|ids| model.spec().rope.choose(RopePolicy::Exact, ids.len(), 0))
         .map(|set| model.sequence().with_rope(set))
         .collect();
     let mut all = vec![Vec::new(); prompts.len()];

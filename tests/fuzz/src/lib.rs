@@ -47,7 +47,7 @@ pub fn safetensors(data: &[u8]) -> bool {
         Checkpoint::open(folder.path())
     };
     let Ok(checkpoint) = checkpoint else { return false };
-    let _ = GenerationConfig::parse(Path::new("generation_config.json"), config, checkpoint.config(), &mut Vec::new());
+    let _ = GenerationConfig::parse(Path::new("generation_config.json"), config, checkpoint.spec(), &mut Vec::new());
     run(&checkpoint)
 }
 
@@ -81,8 +81,8 @@ fn part(data: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Looks every weight up and computes a pass.
 fn run(checkpoint: &Checkpoint) -> bool {
     let _ = (checkpoint.bytes(), checkpoint.tensors().count(), checkpoint.first_not_finite());
-    let config = checkpoint.config();
-    let widths = [config.hidden_size, config.gate_up_dim(), config.heads.q_dim(), config.vocab_size];
+    let config = checkpoint.spec();
+    let widths = [config.hidden_size, 2 * config.widest_mlp(), config.heads.q_dim(), config.vocab_size];
     if widths.into_iter().max() > Some(WIDEST) {
         return false;
     }

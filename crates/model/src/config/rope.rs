@@ -4,9 +4,9 @@
 //! `rope_parameters` the first that is not empty; fields of that object before those around it, but for
 //! `original_max_position_embeddings`, which counts at the top only.
 
-use super::limits;
 use crate::json::Object;
 use crate::rope::{LongRope, Rope};
+use crate::spec::limits;
 use crate::{Error, Result};
 
 /// Fields of the object that are followed.

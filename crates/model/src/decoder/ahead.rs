@@ -1,7 +1,7 @@
 //! Passes ahead of the host: the machine chooses their tokens, and the next pass embeds them where they are.
 
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
-use crate::{Error, Result, Sequence};
+use crate::{Error, NormSpec, Result, Sequence};
 use phi3_tensor::{Backend, Batch, Choice, Finish, Norm};
 
 impl<B: Backend> Decoder<B> {
@@ -15,18 +15,19 @@ impl<B: Backend> Decoder<B> {
             });
         }
         let position = sequence.len();
-        check_length(&self.config, position + 1)?;
-        check_tokens(&self.config, token.as_slice())?;
+        check_length(&self.spec, position + 1)?;
+        check_tokens(&self.spec, token.as_slice())?;
         let tokens = [token.unwrap_or(Batch::CHOSEN)];
         self.lay_out(&mut [Feed { sequence, tokens: &tokens, outputs: Outputs::Last }])?;
         self.layers(None)?;
-        let Self { backend, config, activations: a, .. } = self;
+        let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let norm = Norm { weight: &self.norm, eps: config.rms_norm_eps };
+        let NormSpec::Rms { eps } = spec.norm;
+        let norm = Norm { weight: &self.norm, eps };
         backend.project(&a.x, Some(norm), head, Finish::Replace, &mut a.logits)?;
         backend.choose(&mut a.logits, &[choice])?;
         self.under_way.push_back(position);
-        sequence.append(&tokens, self.config.sliding_window);
+        sequence.append(&tokens, self.spec.window());
         Ok(())
     }
 

@@ -1,14 +1,15 @@
 //! The description of a decoder from a GGUF file's metadata. Keys are those of llama.cpp's converter.
 
 use super::{Metadata, Vocabulary};
-use crate::config::limits;
 use crate::rope::{LongRope, Rope};
+use crate::spec::{LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use crate::tensors::Tensors;
-use crate::{Config, Error, Result};
+use crate::{Error, Result};
 use phi3_tensor::Heads;
 
-const LONG: &str = "rope_factors_long.weight";
-const SHORT: &str = "rope_factors_short.weight";
+/// Tensors of LongRoPE's factors, `[rotary_dim / 2]`.
+pub(crate) const LONG: &str = "rope_factors_long.weight";
+pub(crate) const SHORT: &str = "rope_factors_short.weight";
 
 /// The decoder's description.
 pub(crate) fn config(
@@ -16,25 +17,26 @@ pub(crate) fn config(
     vocabulary: &Vocabulary,
     tensors: &Tensors,
     notes: &mut Vec<String>,
-) -> Result<Config> {
+) -> Result<ModelSpec> {
     let key = |name: &str| format!("phi3.{name}");
     let hidden_size = metadata.required(&key("embedding_length"), 1..=limits::WIDTH)?;
     let heads = heads(metadata, hidden_size)?;
     let max_position_embeddings = metadata.required(&key("context_length"), 1..=limits::POSITIONS)?;
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let eps = metadata.positive(&epsilon)?;
-    let num_hidden_layers = metadata.required(&key("block_count"), 1..=limits::LAYERS)?;
-    Ok(Config {
+    let eps = eps.ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?;
+    let layers = metadata.required(&key("block_count"), 1..=limits::LAYERS)?;
+    let inner = metadata.required(&key("feed_forward_length"), 1..=limits::WIDTH)?;
+    let window = window(metadata, layers, max_position_embeddings, notes)?;
+    let layer = LayerSpec { window, mlp: Mlp::Dense { inner } };
+    Ok(ModelSpec {
         hidden_size,
-        intermediate_size: metadata.required(&key("feed_forward_length"), 1..=limits::WIDTH)?,
-        num_hidden_layers,
+        layers: vec![layer; layers],
         heads,
         vocab_size: vocabulary.tokens.len(),
         max_position_embeddings,
-        rms_norm_eps: eps
-            .ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?,
+        norm: NormSpec::Rms { eps },
         rope: rope(metadata, heads, max_position_embeddings, tensors)?,
-        sliding_window: window(metadata, num_hidden_layers, max_position_embeddings, notes)?,
         tie_word_embeddings: !tensors.has("output.weight"),
         bos_token_id: vocabulary.bos,
         eos_token_id: vocabulary.stops.clone(),

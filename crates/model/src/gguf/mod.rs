@@ -4,7 +4,6 @@
 //! that are left, places of tensors against the file and each other.
 
 mod config;
-mod names;
 mod reader;
 mod shown;
 mod split;
@@ -12,13 +11,12 @@ mod value;
 mod vocabulary;
 mod write;
 
-pub use names::published_part;
 pub use value::Metadata;
 pub use vocabulary::{TokenizerKind, Vocabulary};
-pub use write::{MetadataList, MetadataValue, destination, write_gguf};
+pub use write::{MetadataList, MetadataValue};
 
-pub(crate) use config::config;
-pub(crate) use names::translate;
+pub(crate) use config::{LONG, SHORT, config};
+pub(crate) use write::{ALIGNMENT, TensorInfo, header};
 
 use crate::Result;
 use crate::shard::{Shard, Shared, map};

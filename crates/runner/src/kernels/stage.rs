@@ -72,7 +72,7 @@ impl<B: Backend> Stage<B> {
     ///
     /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape.
     pub fn new(b: &mut B, subject: &Subject, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
-        let gain = b.vector("norm", &vec![1.0; subject.config.hidden_size])?;
+        let gain = b.vector("norm", &vec![1.0; subject.spec.hidden_size])?;
         let mut stage =
             Self { subject: subject.clone(), op, weights: Vec::new(), gain, cache: None, layers: 1, turn: 0 };
         if let Some(dtype) = dtype {
@@ -97,12 +97,7 @@ impl<B: Backend> Stage<B> {
 
     fn copies_of(&self, b: &mut B, dtype: DType) -> Result<Vec<B::Matrix>> {
         let (rows, cols) = self.subject.matrix(self.op);
-        let role = match self.op {
-            Op::Qkv => Role::Qkv(self.subject.config.heads),
-            Op::GateUp => Role::GateUp,
-            Op::Embed if !self.subject.config.tie_word_embeddings => Role::Embedding,
-            _ => Role::Plain,
-        };
+        let role = self.op.slot(0).map_or(Role::Plain, |slot| slot.tensor(&self.subject.spec).role);
         let name = self.op.name();
         let Some(row) = dtype.bytes(cols) else {
             return Err(Error::Blocks { name: name.into(), cols, dtype, block: dtype.block().0 }.into());
@@ -130,7 +125,7 @@ impl<B: Backend> Stage<B> {
 
     /// An empty cache for the positions of a pass of so many rows.
     fn cached(&self, b: &mut B, layers: usize, rows: usize) -> Result<B::Cache> {
-        let mut cache = b.cache(layers, self.subject.config.heads, self.subject.kv)?;
+        let mut cache = b.cache(layers, self.subject.spec.heads, self.subject.kv)?;
         let pages = self.subject.positions(rows).div_ceil(PAGE);
         room(b.info(), "keys and values", b.page_bytes(&cache).saturating_mul(pages as u64))?;
         b.reserve(&mut cache, pages)?;
@@ -139,7 +134,7 @@ impl<B: Backend> Stage<B> {
 
     /// A cache full of keys and values.
     fn filled(&self, b: &mut B, rows: usize) -> Result<B::Cache> {
-        let heads = self.subject.config.heads;
+        let heads = self.subject.spec.heads;
         let mut cache = self.cached(b, self.layers, rows)?;
         let narrow = weight(b.info(), "keys and values", DType::F32, (heads.qkv_dim(), NARROW), &piece(DType::F32))?;
         let narrow = b.matrix(&narrow, Role::Qkv(heads))?;
@@ -169,12 +164,12 @@ impl<B: Backend> Stage<B> {
         let table = filling(b, width)?;
         let mut x = b.rows("x", rows, width)?;
         let out = b.rows("out", rows, width_out)?;
-        let mut batch = batch(self.subject.config.heads, self.subject.positions(rows) - rows, rows);
+        let mut batch = batch(self.subject.spec.heads, self.subject.positions(rows) - rows, rows);
         b.begin(&batch)?;
         b.embed(&table, &mut x)?;
         b.finish()?;
         if self.op == Op::Embed {
-            let vocab = self.subject.config.vocab_size;
+            let vocab = self.subject.spec.vocab_size;
             batch.tokens.iter_mut().enumerate().for_each(|(row, token)| *token = ((row * 7919 + 1) % vocab) as u32);
         }
         Ok(Activations { batch, x, out, table })
@@ -192,7 +187,7 @@ impl<B: Backend> Stage<B> {
             (Op::Norm, ..) => b.norm(x, norm, out)?,
             (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, norm, weight, out, cache, 0)?,
             (Op::Attention, _, Some(cache)) => {
-                let (window, head_dim) = (subject.config.sliding_window, subject.config.heads.head_dim);
+                let (window, head_dim) = (subject.spec.window(), subject.spec.heads.head_dim);
                 let mask = Mask { window, scale: 1.0 / (head_dim as f32).sqrt() };
                 b.attention(x, cache, turn % *layers, mask, out)?;
             }

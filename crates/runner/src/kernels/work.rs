@@ -1,6 +1,6 @@
 //! What an operation has to do at a variant's sizes.
 
-use phi3_model::Config;
+use phi3_model::{ModelSpec, Part, Slot};
 use phi3_tensor::{DType, KvType};
 
 /// An operation of the decoder; those with a weight have its published name.
@@ -49,9 +49,22 @@ impl Op {
         }
     }
 
+    /// The weight matrix that it reads in a layer, or beside the layers.
+    pub fn slot(self, layer: usize) -> Option<Slot> {
+        match self {
+            Op::Embed => Some(Slot::Embedding),
+            Op::Qkv => Some(Slot::Layer(layer, Part::Qkv)),
+            Op::O => Some(Slot::Layer(layer, Part::AttentionOut)),
+            Op::GateUp => Some(Slot::Layer(layer, Part::GateUp)),
+            Op::Down => Some(Slot::Layer(layer, Part::Down)),
+            Op::Head => Some(Slot::Head),
+            Op::Norm | Op::Attention | Op::Likeliest | Op::Sample => None,
+        }
+    }
+
     /// Whether it reads a weight matrix.
     pub fn has_weights(self) -> bool {
-        matches!(self, Op::Embed | Op::Qkv | Op::O | Op::GateUp | Op::Down | Op::Head)
+        self.slot(0).is_some()
     }
 
     /// Whether it chooses tokens, which not every machine does.
@@ -69,7 +82,7 @@ impl Op {
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// Sizes of the model.
-    pub config: Config,
+    pub spec: ModelSpec,
     /// Positions of a sequence, the rows included, of which they are the last.
     pub context: usize,
     /// Type of the cached keys and values.
@@ -100,35 +113,30 @@ impl Subject {
 
     /// Rows and columns of an operation's weight.
     pub(super) fn matrix(&self, op: Op) -> (usize, usize) {
-        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
-        match op {
-            Op::Qkv => (heads.qkv_dim(), hidden_size),
-            Op::O => (hidden_size, heads.q_dim()),
-            Op::GateUp => (2 * intermediate_size, hidden_size),
-            Op::Down => (hidden_size, intermediate_size),
-            Op::Embed | Op::Head => (vocab_size, hidden_size),
-            Op::Norm | Op::Attention | Op::Likeliest | Op::Sample => (1, self.width(op)),
+        match op.slot(0).map(|slot| slot.tensor(&self.spec).shape) {
+            Some(shape) => (shape[0], shape[1]),
+            None => (1, self.width(op)),
         }
     }
 
     /// Width of the rows that an operation reads.
     pub(super) fn width(&self, op: Op) -> usize {
-        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
+        let ModelSpec { hidden_size, heads, vocab_size, .. } = self.spec;
         match op {
             Op::Embed | Op::Norm | Op::Qkv | Op::GateUp | Op::Head => hidden_size,
             Op::Attention | Op::O => heads.q_dim(),
-            Op::Down => intermediate_size,
+            Op::Down => self.spec.widest_mlp(),
             Op::Likeliest | Op::Sample => vocab_size,
         }
     }
 
     /// Width of the rows that an operation writes.
     pub(super) fn width_out(&self, op: Op) -> usize {
-        let Config { hidden_size, intermediate_size, heads, vocab_size, .. } = self.config;
+        let ModelSpec { hidden_size, heads, vocab_size, .. } = self.spec;
         match op {
             Op::Embed | Op::Norm | Op::O | Op::Down => hidden_size,
             Op::Qkv | Op::Attention => heads.q_dim(),
-            Op::GateUp => intermediate_size,
+            Op::GateUp => self.spec.widest_mlp(),
             Op::Head | Op::Likeliest | Op::Sample => vocab_size,
         }
     }
@@ -140,17 +148,17 @@ impl Subject {
             KvType::F16 => 2.0,
             KvType::Q8_0 => 1.0 + 4.0 / KvType::BLOCK as f64,
         };
-        2.0 * self.config.heads.kv_dim() as f64 * each
+        2.0 * self.spec.heads.kv_dim() as f64 * each
     }
 
     /// What an operation has to do for `rows` rows.
     pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Work {
         const F32: f64 = 4.0;
-        let heads = self.config.heads;
+        let heads = self.spec.heads;
         let ((n, k), count) = (self.matrix(op), rows as f64);
         let (input, output) = (count * self.width(op) as f64 * F32, count * self.width_out(op) as f64 * F32);
         let weights = dtype.and_then(|dtype| dtype.bytes(k)).unwrap_or(0) as f64 * n as f64;
-        let gain = self.config.hidden_size as f64 * F32;
+        let gain = self.spec.hidden_size as f64 * F32;
         let product = 2.0 * count * n as f64 * k as f64;
         let matrix = format!("[{n}, {k}]");
         let (shape, bytes, flops) = match op {
@@ -174,7 +182,7 @@ impl Subject {
     /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees.
     fn seen(&self, rows: usize) -> (usize, f64) {
         let positions = self.positions(rows);
-        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        let window = self.spec.window().unwrap_or(usize::MAX);
         let first = positions - rows;
         let pairs = (first + 1..=positions).map(|seen| seen.min(window) as f64).sum();
         (positions.min(window.saturating_add(rows - 1)), pairs)
@@ -186,7 +194,7 @@ mod tests {
     use super::*;
 
     fn subject(context: usize, kv: KvType) -> Subject {
-        Subject { config: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
+        Subject { spec: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! The operations, and the composition of each from its texts.
+
+use crate::kernel::Kernel;
+use crate::{Attention, CHAINS, CHOSEN, Finish, Format, Input, Kv, NO_TOKEN, Precision, Product, Tier, Units};
+
+/// Name and text of a kernel that chooses tokens.
+macro_rules! choice {
+    ($name:literal) => {
+        (
+            $name,
+            concat!(include_str!("../kernels/order.wgsl"), "\n", include_str!(concat!("../kernels/", $name, ".wgsl"))),
+        )
+    };
+}
+
+/// What a kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Rows of a table, by token.
+    Embed(Format),
+    /// RMSNorm by itself.
+    RmsNorm,
+    /// Activations in half precision, for products of them.
+    Halve(Input, Precision),
+    /// Activations times a weight.
+    Project {
+        /// How.
+        product: Product,
+        /// The weight's format.
+        format: Format,
+        /// What stands in front.
+        input: Input,
+        /// What becomes of the result.
+        finish: Finish,
+    },
+    /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
+    Quantise,
+    /// Softmax attention over the cache.
+    Attention {
+        /// How the cache holds keys and values.
+        kv: Kv,
+        /// How.
+        how: Attention,
+        /// Whether it takes some of the positions, for [`Op::Merge`].
+        part: bool,
+    },
+    /// Attention of its parts.
+    Merge,
+    /// Some rows of others.
+    Select,
+    /// The token of the largest logit.
+    Likeliest,
+    /// A token by chance.
+    Sample,
+    /// What memory can do.
+    Copy,
+    /// What arithmetic in single precision can do.
+    Multiply,
+    /// What matrix units can do.
+    MultiplyUnits(Units),
+}
+
+impl Op {
+    /// Every operation in every composition that devices of `tier` run.
+    pub fn all(tier: Tier) -> Vec<Op> {
+        let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample, Op::Copy];
+        all.push(Op::Multiply);
+        if tier >= Tier::Coop {
+            all.extend(Units::ALL.map(Op::MultiplyUnits));
+        }
+        for how in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Attention::all) {
+            all.extend(Kv::ALL.into_iter().flat_map(|kv| [false, true].map(|part| Op::Attention { kv, how, part })));
+        }
+        all.extend(Format::ALL.map(Op::Embed));
+        if tier >= Tier::F16 {
+            all.extend(Input::ALL.into_iter().flat_map(|input| Precision::ALL.map(|exact| Op::Halve(input, exact))));
+        }
+        for product in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Product::all) {
+            for format in Format::ALL {
+                for input in Input::ALL {
+                    // the norm stands in front of halving
+                    if product.halves().is_some() && input == Input::Normed {
+                        continue;
+                    }
+                    all.extend(Finish::ALL.map(|finish| Op::Project { product, format, input, finish }));
+                }
+            }
+        }
+        all.sort_by_key(|op| format!("{op:?}"));
+        all.dedup();
+        all
+    }
+
+    /// The kernel of this operation for devices of `tier`.
+    pub fn kernel(self, tier: Tier) -> Kernel {
+        match self {
+            Op::Embed(format) => {
+                let embed = ("embed", include_str!("../kernels/embed.wgsl"));
+                Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
+            }
+            Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
+            Op::Halve(input, precision) => {
+                let halves = ("halves", include_str!("../kernels/halves.wgsl"));
+                let kernel = Kernel::compose(&[halves, input.part(), tier.all()], &precision.constants());
+                kernel.named(&format!("{precision:?}").to_lowercase())
+            }
+            Op::Project { product, format, input, finish } => {
+                let mut parts = vec![product.part(), format.part(), input.part(), finish.part()];
+                match product {
+                    Product::Matvec | Product::Matvec4 => parts.push(tier.rows()),
+                    Product::Matmul => {}
+                    Product::MatmulHalves | Product::MatmulUnits { .. } => parts.retain(|part| *part != input.part()),
+                }
+                let kernel = Kernel::compose(&parts, &product.constants());
+                match product {
+                    Product::MatmulUnits { units: Units { side, lanes }, high, precision } => {
+                        kernel.named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase())
+                    }
+                    _ => kernel,
+                }
+            }
+            Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
+            Op::Attention { kv, how, part } => {
+                let ending = match part {
+                    true => ("part", include_str!("../ending/part.wgsl")),
+                    false => ("whole", include_str!("../ending/whole.wgsl")),
+                };
+                how.kernel(kv, ending, tier)
+            }
+            Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
+            Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
+            Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
+            Op::Multiply => {
+                Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])
+            }
+            Op::MultiplyUnits(Units { side, lanes }) => {
+                let constants = [("SIDE", side), ("THREADS", 4 * lanes), ("CHAINS", CHAINS)];
+                let kernel = ("multiply_units", include_str!("../kernels/multiply_units.wgsl"));
+                Kernel::compose(&[kernel], &constants).named(&format!("{side}x{side}.{lanes}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! How products of activations and weights are computed.
+
+use crate::{Part, Tier};
+
+/// Matrix units of a device: products of square matrices of halves, summed in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Units {
+    /// Rows of a matrix: 8 or 16.
+    pub side: u32,
+    /// Threads of every subgroup.
+    pub lanes: u32,
+}
+
+impl Units {
+    /// Every kind that there are kernels for; of two with the same lanes, the better last.
+    pub const ALL: [Units; 8] = [
+        Units { side: 8, lanes: 8 },
+        Units { side: 16, lanes: 8 },
+        Units { side: 8, lanes: 16 },
+        Units { side: 16, lanes: 16 },
+        Units { side: 8, lanes: 32 },
+        Units { side: 16, lanes: 32 },
+        Units { side: 8, lanes: 64 },
+        Units { side: 16, lanes: 64 },
+    ];
+}
+
+/// How exactly activations and weights are multiplied, where they are not in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As halves.
+    Half,
+    /// Each as a sum of two halves, which is as good as single precision.
+    TwoHalves,
+}
+
+impl Precision {
+    /// Every precision, for tests that walk them.
+    pub const ALL: [Precision; 2] = [Precision::Half, Precision::TwoHalves];
+
+    pub(crate) fn constants(self) -> [(&'static str, u32); 2] {
+        match self {
+            // a product of four such numbers and weights below 1024 is a half still
+            Precision::Half => [("EXACT", 0), ("TOP", 3)],
+            Precision::TwoHalves => [("EXACT", 1), ("TOP", 14)],
+        }
+    }
+}
+
+/// How a product of activations and weights is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Product {
+    /// One row.
+    Matvec,
+    /// Few rows.
+    Matvec4,
+    /// Many rows, by tiles.
+    Matmul,
+    /// Many rows, by tiles of halves.
+    MatmulHalves,
+    /// Many rows, by matrix units.
+    MatmulUnits {
+        /// The units.
+        units: Units,
+        /// Matrices of a subgroup along either axis.
+        high: u32,
+        /// How exact.
+        precision: Precision,
+    },
+}
+
+/// Sums that depend on nothing but themselves, in the kernels that measure arithmetic.
+pub const CHAINS: u32 = 8;
+
+/// Weights along k in a tile for matrix units.
+const DEPTH: u32 = 32;
+
+impl Product {
+    /// Every product of a tier above the one before, for tests that walk them.
+    pub fn all(tier: Tier) -> Vec<Product> {
+        match tier {
+            Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matmul],
+            Tier::F16 => vec![Product::MatmulHalves],
+            Tier::Subgroup => vec![Product::Matvec, Product::Matvec4],
+            Tier::Coop => Units::ALL
+                .into_iter()
+                .flat_map(|units| {
+                    [(2, Precision::Half), (4, Precision::Half), (2, Precision::TwoHalves)]
+                        .map(|(high, precision)| Product::MatmulUnits { units, high, precision })
+                })
+                .collect(),
+        }
+    }
+
+    /// Rows and outputs of one workgroup.
+    pub const fn tile(self) -> (u32, u32) {
+        match self {
+            Product::Matvec => (1, 4),
+            Product::Matvec4 => (4, 4),
+            Product::Matmul | Product::MatmulHalves => (32, 64),
+            Product::MatmulUnits { units, high, .. } => (2 * high * units.side, 2 * high * units.side),
+        }
+    }
+
+    /// Whether activations are what [`Op::Halve`] makes of them, and how exact.
+    pub const fn halves(self) -> Option<Precision> {
+        match self {
+            Product::Matvec | Product::Matvec4 | Product::Matmul => None,
+            Product::MatmulHalves => Some(Precision::Half),
+            Product::MatmulUnits { precision, .. } => Some(precision),
+        }
+    }
+
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Product::Matvec => ("matvec", include_str!("../kernels/matvec.wgsl")),
+            Product::Matvec4 => ("matvec4", include_str!("../kernels/matvec.wgsl")),
+            Product::Matmul => ("matmul", include_str!("../kernels/matmul.wgsl")),
+            Product::MatmulHalves => ("matmul_halves", include_str!("../kernels/matmul_halves.wgsl")),
+            Product::MatmulUnits { .. } => ("matmul_units", include_str!("../kernels/matmul_units.wgsl")),
+        }
+    }
+
+    pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
+        let (rows, outputs) = self.tile();
+        let mut constants = vec![("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)];
+        if let Product::MatmulUnits { units, high, precision } = self {
+            constants.extend([("SIDE", units.side), ("THREADS", 4 * units.lanes), ("HIGH", high)]);
+            constants.extend([("DEPTH", DEPTH), ("STEPS", DEPTH / units.side)]);
+            constants.extend(precision.constants());
+        }
+        constants
+    }
+}
