@@ -9,7 +9,7 @@
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::parity::Random;
-use phi3_tensor::{Backend, Batch, Choice, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment};
+use phi3_tensor::{Backend, Batch, Choice, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -102,16 +102,13 @@ impl Decoder {
 }
 
 /// The token at a position of a sequence; the first is given, the others the device chose.
-fn batch(position: usize) -> Batch {
-    let pages = position / PAGE + 1;
-    Batch {
-        tokens: vec![if position == PROMPT { 1 } else { Batch::CHOSEN }],
-        positions: vec![position as u32],
-        segments: vec![Segment { rows: 0..1, position, pages: 0..pages }],
-        pages: (0..pages as u32).collect(),
-        rope: vec![0.5; HEADS.rotary_dim],
-        outputs: vec![0],
-    }
+fn batch(position: usize) -> Result<Batch> {
+    let pages: Vec<u32> = (0..=(position / PAGE) as u32).collect();
+    let token = if position == PROMPT { 1 } else { Batch::CHOSEN };
+    let mut batch = Batch::of(&[token], position, &pages)?;
+    batch.rope_mut().resize(HEADS.rotary_dim, 0.5);
+    batch.push_output(0)?;
+    Ok(batch)
 }
 
 fn median(times: &mut [Duration]) -> f64 {
@@ -126,7 +123,7 @@ fn measure(name: &str, cold: bool, mut gpu: Gpu) -> Result<()> {
     let (mut encoded, mut landed) = (Vec::new(), Vec::new());
     let mut before = gpu.counters();
     for token in 0..WARM_UP + TOKENS {
-        let batch = batch(PROMPT + token);
+        let batch = batch(PROMPT + token)?;
         if token == WARM_UP {
             before = gpu.counters();
         }

@@ -20,6 +20,8 @@ mod long_rope;
 mod machines;
 /// GGUF files, quantising, cache types, perplexity.
 mod quantised;
+/// Sequences where they do not belong.
+mod sequences;
 /// A model of another shape, with its golden made by the reference operations.
 mod shapes;
 /// Text against vectors: tokenizer, streaming, chat templates, samplers.

@@ -16,6 +16,7 @@ fn tokenizer(source: &Source) -> Result<Tokenizer> {
 /// `phi3-run tokenize`
 pub(super) fn tokenize(args: &Tokenize) -> Result<Outcome> {
     let tokenizer = tokenizer(&args::source(&args.model, Need::Text, false)?)?;
+    output::notes(tokenizer.notes(), false);
     let text = match &args.text {
         Some(text) => text.clone(),
         None => output::read_stdin()?,

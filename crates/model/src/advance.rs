@@ -1,6 +1,6 @@
 //! Feeding a sequence: in chunks, with LongRoPE's rebuilding where a sequence crosses the border.
 
-use crate::decoder::{Feed, Model, Outputs, Probe, check_length, check_tokens};
+use crate::decoder::{Feed, Model, Outputs, Probe, check_length, check_tokens, not_of_the_model};
 use crate::rope::{RopePolicy, RopeSet};
 use crate::{Result, Sequence};
 use std::ops::ControlFlow;
@@ -45,8 +45,8 @@ pub enum Step {
 ///
 /// # Errors
 ///
-/// More tokens than the model's context, unknown ids, and what the device reports. The sequence is unchanged by the
-/// first two.
+/// A sequence of another model, more tokens than the model's context, unknown ids, and what the device reports. The sequence
+/// is unchanged by the first three.
 pub fn advance(
     model: &mut dyn Model,
     sequence: &mut Sequence,
@@ -57,6 +57,9 @@ pub fn advance(
     watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<bool> {
     logits.clear();
+    if !model.owns(sequence) {
+        return Err(not_of_the_model("advance"));
+    }
     let length = sequence.len() + tokens.len();
     check_length(model.spec(), length)?;
     check_tokens(model.spec(), tokens)?;

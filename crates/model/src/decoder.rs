@@ -5,7 +5,8 @@ mod ahead;
 use crate::sequence::{PagePool, Sequence};
 use crate::table::{Part, Slot};
 use crate::{Checkpoint, Error, ModelSpec, NormSpec, Recipe, Result};
-use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE, Segment};
+use ahead::Launch;
+use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE};
 use std::collections::VecDeque;
 
 /// One layer's weights, under their published names.
@@ -97,24 +98,50 @@ pub trait Model: Send {
     fn device(&self) -> &DeviceInfo;
     /// Rows that one pass takes.
     fn max_rows(&self) -> usize;
-    /// An empty sequence. It may outlive neither its use nor the model's: another model refuses it.
+    /// An empty sequence, for this model only: others refuse it.
     fn sequence(&self) -> Sequence;
+    /// Whether a sequence is one of this model's.
+    fn owns(&self, sequence: &Sequence) -> bool;
     /// Bytes of keys and values in use.
     fn cache_bytes(&self) -> u64;
     /// Makes room on the device for `sequence` to grow to `tokens` tokens, where growing bit by bit would be dear. A
     /// sliding window needs no more than itself and a pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sequence`] where it is another model's, and what the device reports.
     fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()>;
     /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the feeds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sequence`] where one is another model's or has passes under way, [`Error::Request`] where a feed does not fit the
+    /// model, and what the device reports. The sequences hold the tokens that they held then.
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
     /// Passes of [`launch`](Model::launch) that may be under way at once; 0 where the machine chooses no tokens.
     fn ahead(&self) -> usize;
     /// Passes of [`launch`](Model::launch) that are under way.
     fn under_way(&self) -> usize;
-    /// One pass over one token, after which the machine chooses the next one; waits for nothing. The token is given, or it
-    /// is the one that the launch before chose: then `sequence` learns of it when that one lands.
+    /// One pass over one token, after which the machine chooses the next one; the token is not waited for. The token of the
+    /// pass is given, or it is the one that the launch before chose: then `sequence` learns of it when that one lands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sequence`] where it is another model's, was cut while passes were under way, or is not the one that was launched
+    /// last and no token is given; [`Error::Request`] where it is too long or too many passes are under way.
     fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
     /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sequence`] where that pass is not one of `sequence`, [`Error::NotFinite`], and what the device reports.
     fn land(&mut self, sequence: &mut Sequence) -> Result<u32>;
+    /// Waits for all passes that are under way, and forgets the tokens that they chose.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports; nothing is under way then either.
+    fn discard(&mut self) -> Result<()>;
 }
 
 /// The decoder on a backend.
@@ -133,8 +160,10 @@ pub struct Decoder<B: Backend> {
     /// Rows of `activations.logits`.
     max_outputs: usize,
     batch: Batch,
-    /// Positions of the passes under way.
-    under_way: VecDeque<usize>,
+    /// Launched passes whose tokens nobody has asked for yet.
+    under_way: VecDeque<Launch>,
+    /// The last launched pass: its token is still on the device.
+    last_launch: Option<Launch>,
 }
 
 /// Bytes of logits that are computed at once, about.
@@ -185,6 +214,7 @@ impl<B: Backend> Decoder<B> {
             max_outputs,
             batch: Batch::default(),
             under_way: VecDeque::new(),
+            last_launch: None,
         })
     }
 
@@ -198,27 +228,30 @@ impl<B: Backend> Decoder<B> {
         let batch = &mut self.batch;
         batch.clear();
         for feed in feeds {
-            let (start, position) = (batch.rows(), feed.sequence.len());
+            let position = feed.sequence.len();
             feed.sequence.grow(feed.tokens.len());
-            batch.tokens.extend_from_slice(feed.tokens);
+            let rows = batch.push(feed.tokens, position, feed.sequence.pages())?;
             for position in position..position + feed.tokens.len() {
-                batch.positions.push(position as u32);
-                self.spec.rope.turn(feed.sequence.rope_set(), position, &mut batch.rope);
+                self.spec.rope.turn(feed.sequence.rope_set(), position, batch.rope_mut());
             }
-            let pages = batch.pages.len();
-            batch.pages.extend_from_slice(feed.sequence.pages());
-            let rows = start..batch.tokens.len();
-            match feed.outputs {
-                Outputs::None => {}
-                Outputs::Last => batch.outputs.push(rows.end as u32 - 1),
-                Outputs::All => batch.outputs.extend(rows.clone().map(|row| row as u32)),
-            }
-            batch.segments.push(Segment { rows, position, pages: pages..batch.pages.len() });
+            let mut outputs = match feed.outputs {
+                Outputs::None => rows.end..rows.end,
+                Outputs::Last => rows.end - 1..rows.end,
+                Outputs::All => rows,
+            };
+            outputs.try_for_each(|row| batch.push_output(row))?;
         }
         Ok(self.backend.reserve(&mut self.cache, self.pool.made())?)
     }
 
     fn check(&self, feeds: &[Feed<'_>]) -> Result<()> {
+        for feed in feeds {
+            self.check_owner("forward", feed.sequence)?;
+            if self.under_way.iter().any(|launch| launch.sequence == feed.sequence.id()) {
+                let found = "the sequence has launched passes under way";
+                return Err(Error::Sequence { call: "forward", found, hint: "let them land first" });
+            }
+        }
         let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
         if rows > self.options.max_rows {
             let limit = format!("a pass takes {} rows", self.options.max_rows);
@@ -240,6 +273,10 @@ impl<B: Backend> Decoder<B> {
             check_tokens(&self.spec, feed.tokens)?;
         }
         Ok(())
+    }
+
+    fn check_owner(&self, call: &'static str, sequence: &Sequence) -> Result<()> {
+        if self.owns(sequence) { Ok(()) } else { Err(not_of_the_model(call)) }
     }
 
     /// The pass up to the last layer.
@@ -289,7 +326,7 @@ impl<B: Backend> Decoder<B> {
         let norm = |weight| Norm { weight, eps };
         let rows = batch.rows();
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let (outputs, vocab) = (batch.outputs.len(), spec.vocab_size);
+        let (outputs, vocab) = (batch.outputs().len(), spec.vocab_size);
         logits.resize(outputs * vocab, 0.0);
         if outputs == 0 {
             return Ok(backend.finish()?);
@@ -324,11 +361,16 @@ impl<B: Backend> Model for Decoder<B> {
         Sequence::new(self.pool.clone())
     }
 
+    fn owns(&self, sequence: &Sequence) -> bool {
+        sequence.is_of(&self.pool)
+    }
+
     fn cache_bytes(&self) -> u64 {
         self.pool.used() as u64 * self.backend.page_bytes(&self.cache)
     }
 
     fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()> {
+        self.check_owner("prepare", sequence)?;
         let window = self.spec.window().map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
         let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
         Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
@@ -363,15 +405,24 @@ impl<B: Backend> Model for Decoder<B> {
     fn land(&mut self, sequence: &mut Sequence) -> Result<u32> {
         self.land_one(sequence)
     }
+
+    fn discard(&mut self) -> Result<()> {
+        self.discard_all()
+    }
 }
 
 impl<B: Backend> Decoder<B> {
     fn check_finite(&self, logits: &[f32]) -> Result<()> {
         let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-        let row = self.batch.outputs[at / self.spec.vocab_size] as usize;
-        let position = self.batch.positions[row] as usize;
-        Err(not_finite(position))
+        let row = self.batch.outputs().get(at / self.spec.vocab_size).map_or(0, |row| *row as usize);
+        Err(not_finite(self.batch.position(row).unwrap_or(0)))
     }
+}
+
+/// A sequence of another model.
+pub(crate) fn not_of_the_model(call: &'static str) -> Error {
+    let hint = "a sequence is used with the model that made it";
+    Error::Sequence { call, found: "the sequence belongs to another model", hint }
 }
 
 fn not_finite(position: usize) -> Error {

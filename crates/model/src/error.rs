@@ -118,6 +118,17 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// A sequence was given to a model or a call that it does not belong to.
+    #[error("{call}: {found}; hint: {hint}")]
+    Sequence {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with the sequence.
+        found: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+
     /// The model computed NaN or infinity.
     #[error("{what} not finite (NaN or infinity) at position {position}; {cause}")]
     NotFinite {

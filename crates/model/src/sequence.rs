@@ -2,7 +2,19 @@
 
 use crate::rope::RopeSet;
 use phi3_tensor::{Batch, PAGE};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What no two sequences of a process share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SequenceId(u64);
+
+impl SequenceId {
+    fn next() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        Self(MADE.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Hands out pages of the cache. Pages come back when a sequence is dropped or no longer sees them.
 #[derive(Clone, Default)]
@@ -47,7 +59,11 @@ impl PagePool {
 }
 
 /// One text in the cache: its tokens, their pages, and the rope factors that its keys were rotated with.
+///
+/// It belongs to the model that made it; another one refuses it.
 pub struct Sequence {
+    id: SequenceId,
+    /// Of its model: pages of another one's cache would be a stranger's.
     pool: PagePool,
     tokens: Vec<u32>,
     pages: Vec<u32>,
@@ -56,7 +72,16 @@ pub struct Sequence {
 
 impl Sequence {
     pub(crate) fn new(pool: PagePool) -> Self {
-        Self { pool, tokens: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
+        Self { id: SequenceId::next(), pool, tokens: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
+    }
+
+    pub(crate) fn id(&self) -> SequenceId {
+        self.id
+    }
+
+    /// Whether its pages are those of a pool.
+    pub(crate) fn is_of(&self, pool: &PagePool) -> bool {
+        Arc::ptr_eq(&self.pool.0, &pool.0)
     }
 
     /// The tokens whose keys and values are in the cache. One that a machine chose and nobody has asked for is
@@ -133,10 +158,9 @@ impl Sequence {
         self.tokens.len() - self.tokens.iter().rev().take_while(|token| **token >= Batch::CHOSEN).count()
     }
 
-    /// Records what the first token is that is not known yet, if there is one.
-    pub(crate) fn learn(&mut self, token: u32) {
-        let known = self.known();
-        if let Some(unknown) = self.tokens.get_mut(known) {
+    /// Records what the token at a position is, where the sequence has one there that is not known yet.
+    pub(crate) fn learn(&mut self, position: usize, token: u32) {
+        if let Some(unknown) = self.tokens.get_mut(position).filter(|token| **token >= Batch::CHOSEN) {
             *unknown = token;
         }
     }

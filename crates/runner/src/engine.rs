@@ -60,29 +60,6 @@ impl Source {
         })
     }
 
-    /// The text of `tokenizer.json`; `None` where there is none.
-    pub(crate) fn tokenizer_json(&self) -> Result<Option<String>> {
-        match self.files()? {
-            #[cfg(feature = "demo")]
-            Files::Demo => Ok(Some(phi3_demo::TOKENIZER.to_owned())),
-            Files::Gguf(_) => Ok(None),
-            Files::Folder(root) => {
-                let path = root.join("tokenizer.json");
-                if path.symlink_metadata().is_err() {
-                    return Ok(None);
-                }
-                let hint = "the tokenizer's files stand beside the weights";
-                let fail = |e: std::io::Error| Error::File {
-                    action: "read",
-                    path: path.clone(),
-                    message: e.to_string(),
-                    hint,
-                };
-                std::fs::read_to_string(&path).map(Some).map_err(fail)
-            }
-        }
-    }
-
     /// The path for messages.
     pub fn path(&self) -> &Path {
         match self {
@@ -119,10 +96,7 @@ impl Source {
                 phi3_demo::TOKENIZER.as_bytes(),
             )?),
             Files::Gguf(vocabulary) => Some(Tokenizer::from_gguf(vocabulary)?),
-            Files::Folder(root) => {
-                let file = root.join("tokenizer.json");
-                if file.symlink_metadata().is_ok() { Some(Tokenizer::from_file(file)?) } else { None }
-            }
+            Files::Folder(root) => Tokenizer::from_folder(root)?,
         })
     }
 
@@ -228,6 +202,7 @@ impl<'a> EngineBuilder<'a> {
         let generation = source.generation(&checkpoint, &mut notes)?;
         let files = source.files_of(&checkpoint)?;
         let tokenizer = source.tokenizer_of(&files)?;
+        notes.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.notes()).cloned());
         let template = match self.template {
             Some(template) => Ok(template),
             None => source.template_of(&files),
@@ -395,7 +370,7 @@ impl Engine {
                 return Ok([ids.as_slice(), &rest].concat());
             }
         }
-        Ok(tokenizer.encode(text, true)?)
+        Ok(tokenizer.encode_chat(text)?)
     }
 
     /// The token of the oldest pass under way.
@@ -406,15 +381,12 @@ impl Engine {
         })
     }
 
-    /// Lets passes land whose tokens nobody wants.
+    /// Waits for passes whose tokens nobody wants.
     pub(crate) fn discard(&mut self) -> Result<()> {
-        while self.model.under_way() > 0 {
-            match self.model.land(&mut self.resident) {
-                Ok(_) | Err(phi3_model::Error::NotFinite { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        self.model.discard().map_err(|error| {
+            self.resident.clear();
+            error.into()
+        })
     }
 
     /// Names the damaged weight where logits were not finite.

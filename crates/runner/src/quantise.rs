@@ -1,6 +1,6 @@
 //! A checkpoint as a quantised GGUF file.
 
-use crate::text::{placeholder, vocabulary};
+use crate::text::{ChatTemplate, Message, compare, placeholder, vocabulary};
 use crate::{Result, Source};
 use phi3_model::gguf::Vocabulary;
 use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
@@ -23,7 +23,7 @@ pub fn quantise(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     let generation = source.generation(&checkpoint, notes)?;
-    let vocabulary = tokenizer(source, &checkpoint, &generation)?;
+    let vocabulary = tokenizer(source, &checkpoint, &generation, notes)?;
     let name = source.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let name = vocabulary.name.clone().unwrap_or(name);
     let mut keys = generation.to_metadata(notes);
@@ -31,18 +31,45 @@ pub fn quantise(
     Ok(write_gguf(&checkpoint, recipe, &name, keys, out, progress)?)
 }
 
-fn tokenizer(source: &Source, checkpoint: &Checkpoint, generation: &GenerationConfig) -> Result<Vocabulary> {
+fn tokenizer(
+    source: &Source,
+    checkpoint: &Checkpoint,
+    generation: &GenerationConfig,
+    notes: &mut Vec<String>,
+) -> Result<Vocabulary> {
     if let Some(vocabulary) = checkpoint.vocabulary() {
         return Ok(vocabulary.clone());
     }
     let config = checkpoint.spec();
     let (stops, bos) = (&generation.eos_token_id, generation.bos_token_id.or(config.bos_token_id));
-    let file = source.path().join("tokenizer.json");
-    let Some(json) = source.tokenizer_json()? else {
-        return Ok(placeholder(&file, config.vocab_size, stops, bos));
+    let Some(tokenizer) = source.tokenizer()? else {
+        return Ok(placeholder(&source.path().join("tokenizer.json"), config.vocab_size, stops, bos));
     };
-    let mut vocabulary = vocabulary(&file, &json, config.vocab_size, stops, bos)?;
+    notes.extend_from_slice(tokenizer.notes());
     // a base model has no template; the file then has none either
-    vocabulary.chat_template = source.template().ok().and_then(|template| template.source());
+    let template = source.template().ok();
+    let special = |name: &str| tokenizer.token_to_id(template.as_ref()?.special_token(name)?);
+    let (bos, eos) = (special("bos_token").or(bos), special("eos_token").filter(|id| stops.contains(id)));
+    let mut vocabulary = vocabulary(&tokenizer, config.vocab_size, stops, bos, eos, notes)?;
+    compare(&tokenizer, &vocabulary, notes)?;
+    if let Some(template) = template {
+        vocabulary.chat_template = template.source();
+        compare_chats(&template, &vocabulary, notes);
+    }
     Ok(vocabulary)
+}
+
+/// Adds a note where the template prints something else from the written file, such as another token that ends a text.
+fn compare_chats(template: &ChatTemplate, written: &Vocabulary, notes: &mut Vec<String>) {
+    let Ok(from_file) = ChatTemplate::from_gguf(written) else { return };
+    let messages = [Message::user("Hello"), Message::assistant("Hi"), Message::user("Who?")];
+    for (messages, asks) in [(&messages[..], true), (&messages[..2], false)] {
+        let (here, there) = (template.render(messages, asks), from_file.render(messages, asks));
+        if let (Ok(here), Ok(there)) = (here, there)
+            && here != there
+        {
+            notes.push(format!("the chat template prints {here:?}, from the GGUF file {there:?}"));
+            return;
+        }
+    }
 }

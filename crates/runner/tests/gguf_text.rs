@@ -77,6 +77,7 @@ fn published(file: &Value) -> Vocabulary {
     Vocabulary {
         path: "published.gguf".into(),
         name: Some("Phi3".into()),
+        architecture: Some("phi3".into()),
         kind: TokenizerKind::SentencePiece,
         pre: Some("default".into()),
         scores: tokens.iter().enumerate().map(score).collect(),

@@ -128,6 +128,18 @@ pub enum Role {
     Qkv(Heads),
 }
 
+impl Role {
+    /// Name for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Plain => "plain",
+            Role::Embedding => "embedding",
+            Role::GateUp => "gate and up",
+            Role::Qkv(_) => "queries, keys and values",
+        }
+    }
+}
+
 /// What a matrix takes on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
@@ -317,9 +329,9 @@ pub trait Backend: Sized + Send + 'static {
 }
 
 fn not_measured(info: &DeviceInfo) -> Error {
-    Error::Unsupported { device: info.name.clone(), what: "measurements", found: 1, limit: 0 }
+    Error::Absent { device: info.name.clone(), what: "measurements of its work" }
 }
 
 fn not_ahead(info: &DeviceInfo) -> Error {
-    Error::Unsupported { device: info.name.clone(), what: "passes whose tokens it chooses", found: 1, limit: 0 }
+    Error::Absent { device: info.name.clone(), what: "choice of tokens" }
 }

@@ -1,5 +1,7 @@
-//! What one pass computes: rows of any number of sequences.
+//! The rows of one pass, by sequence.
 
+use crate::error::{Expected, Result};
+use crate::{Error, Mask};
 use std::ops::Range;
 
 /// Positions in a page of the key/value cache.
@@ -8,32 +10,43 @@ pub const PAGE: usize = 16;
 /// Consecutive rows of a pass that belong to one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Rows of the pass.
+    /// Rows of the pass; at least one.
     pub rows: Range<usize>,
     /// Position of the first row in its sequence; the others follow.
     pub position: usize,
     /// Where in [`Batch::pages`] the sequence's pages stand; entry i holds positions `i * PAGE ..`.
     pub pages: Range<usize>,
+    /// How many of the first pages are [`Batch::NO_PAGE`].
+    pub gone: usize,
 }
 
 /// The rows of one pass. Prompt chunks and single decoded tokens may mix, and sequences may be of any length.
 ///
 /// Before attention is computed, the pass appends the keys and values of its own rows to the cache; row r then sees the
 /// positions of its sequence up to its own.
+///
+/// A batch is checked while it is built: its segments cover its rows in order, every segment has the pages of its positions, no
+/// page is written twice, and outputs are rows. What depends on a model, such as the number of tokens or of pages, is checked
+/// by the operations.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Token of each row.
-    pub tokens: Vec<u32>,
-    /// Position of each row in its sequence.
-    pub positions: Vec<u32>,
-    /// The rows by sequence, in order and without gaps.
-    pub segments: Vec<Segment>,
-    /// Pages of all segments. A page that lies wholly before a sliding window may hold [`Batch::NO_PAGE`].
-    pub pages: Vec<u32>,
-    /// Rotation of each row: `[rows, rotary_dim / 2, 2]`, cosine then sine, attention scale included.
-    pub rope: Vec<f32>,
-    /// Rows that `select` keeps, ascending.
-    pub outputs: Vec<u32>,
+    tokens: Vec<u32>,
+    segments: Vec<Segment>,
+    pages: Vec<u32>,
+    rope: Vec<f32>,
+    outputs: Vec<u32>,
+    /// Pages that the rows write, ascending.
+    written: Vec<u32>,
+    bounds: Bounds,
+}
+
+/// One more than the largest of each; 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bounds {
+    tokens: usize,
+    chosen: usize,
+    pages: usize,
+    positions: usize,
 }
 
 impl Clone for Batch {
@@ -45,13 +58,14 @@ impl Clone for Batch {
 
     /// Keeps the memory that is there.
     fn clone_from(&mut self, source: &Self) {
-        let Self { tokens, positions, segments, pages, rope, outputs } = self;
+        let Self { tokens, segments, pages, rope, outputs, written, bounds } = self;
         tokens.clone_from(&source.tokens);
-        positions.clone_from(&source.positions);
         segments.clone_from(&source.segments);
         pages.clone_from(&source.pages);
         rope.clone_from(&source.rope);
         outputs.clone_from(&source.outputs);
+        written.clone_from(&source.written);
+        *bounds = source.bounds;
     }
 }
 
@@ -65,18 +79,216 @@ impl Batch {
     /// What is chosen where a logit is not finite.
     pub const NO_TOKEN: u32 = u32::MAX;
 
+    /// A batch of one sequence; see [`push`](Self::push).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
+    pub fn of(tokens: &[u32], position: usize, pages: &[u32]) -> Result<Self> {
+        let mut batch = Self::default();
+        batch.push(tokens, position, pages)?;
+        Ok(batch)
+    }
+
+    /// Adds the rows of a sequence: `tokens` from `position` on. `pages` holds the sequence's pages, those before the rows
+    /// included; of these, pages that lie wholly before the first row may be [`Batch::NO_PAGE`], which a sliding window does
+    /// not see. Returns the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] where there is no token, a position is beyond 32 bits, a page is missing, or a page would be written
+    /// that another row of the pass writes. The batch is empty then.
+    pub fn push(&mut self, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
+        let pushed = self.try_push(tokens, position, pages);
+        if pushed.is_err() {
+            self.clear();
+        }
+        pushed
+    }
+
+    fn try_push(&mut self, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
+        const MOST: usize = u32::MAX as usize;
+        let rows = self.rows()..self.rows().saturating_add(tokens.len());
+        let end = position.saturating_add(tokens.len());
+        expect("rows of a segment", Expected::AtLeast(1), tokens.len())?;
+        expect("rows", Expected::AtMost(MOST), rows.end)?;
+        expect("end of a segment's positions", Expected::AtMost(MOST), end)?;
+        let needed = end.div_ceil(PAGE);
+        let pages = pages.get(..needed).ok_or_else(|| {
+            let expected = Expected::AtLeast(needed);
+            Error::Mismatch { op: "batch", what: "pages of a segment", expected, found: pages.len() }
+        })?;
+        let gone = pages.iter().take_while(|page| **page == Self::NO_PAGE).count();
+        expect("missing pages of a segment", Expected::AtMost(position / PAGE), gone)?;
+        let last = pages[gone..].iter().max().map_or(0, |page| *page as usize);
+        expect("page of a segment", Expected::AtMost(MOST - 1), last)?;
+        for page in &pages[position / PAGE..] {
+            match self.written.binary_search(page) {
+                Ok(_) => expect("writers of a page", Expected::AtMost(1), 2)?,
+                Err(at) => self.written.insert(at, *page),
+            }
+        }
+
+        let first = self.pages.len();
+        self.pages.extend_from_slice(pages);
+        self.segments.push(Segment { rows: rows.clone(), position, pages: first..self.pages.len(), gone });
+        self.tokens.extend_from_slice(tokens);
+        for token in tokens {
+            let (bound, token) = match token.checked_sub(Self::CHOSEN) {
+                Some(row) => (&mut self.bounds.chosen, row),
+                None => (&mut self.bounds.tokens, *token),
+            };
+            *bound = (*bound).max(token as usize + 1);
+        }
+        self.bounds.pages = self.bounds.pages.max(last + 1);
+        self.bounds.positions = self.bounds.positions.max(end);
+        Ok(rows)
+    }
+
+    /// Adds a row to those that `select` keeps; they ascend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`] where it is no row, or not behind the last one.
+    pub fn push_output(&mut self, row: usize) -> Result<()> {
+        let after = self.outputs.last().map_or(0, |last| *last as usize + 1);
+        expect("output row", Expected::AtLeast(after), row)?;
+        expect("output row", Expected::Below(self.rows()), row)?;
+        self.outputs.push(row as u32);
+        Ok(())
+    }
+
+    /// Rotation of each row, to be filled: `[rows, rotary_dim / 2, 2]`, cosine then sine, attention scale included.
+    pub fn rope_mut(&mut self) -> &mut Vec<f32> {
+        &mut self.rope
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.tokens.len()
     }
 
+    /// Token of each row.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The rows by sequence, in order and without gaps.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Pages of all segments.
+    pub fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    /// Rotation of each row: `[rows, rotary_dim / 2, 2]`, cosine then sine, attention scale included.
+    pub fn rope(&self) -> &[f32] {
+        &self.rope
+    }
+
+    /// Rows that `select` keeps, ascending.
+    pub fn outputs(&self) -> &[u32] {
+        &self.outputs
+    }
+
+    /// Position of a row in its sequence.
+    pub fn position(&self, row: usize) -> Option<usize> {
+        let segment = self.segments.iter().find(|segment| segment.rows.contains(&row))?;
+        Some(segment.position + (row - segment.rows.start))
+    }
+
+    /// One more than the largest token that is known.
+    pub(crate) fn token_bound(&self) -> usize {
+        self.bounds.tokens
+    }
+
+    /// One more than the largest row whose chosen token is wanted.
+    pub(crate) fn chosen_bound(&self) -> usize {
+        self.bounds.chosen
+    }
+
+    /// One more than the largest page.
+    pub(crate) fn page_bound(&self) -> usize {
+        self.bounds.pages
+    }
+
+    /// Positions that a row sees, at most.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only a GPU shares them out"))]
+    pub(crate) fn longest(&self, mask: Mask) -> usize {
+        self.bounds.positions.min(mask.window.unwrap_or(usize::MAX))
+    }
+
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         self.tokens.clear();
-        self.positions.clear();
         self.segments.clear();
         self.pages.clear();
         self.rope.clear();
         self.outputs.clear();
+        self.written.clear();
+        self.bounds = Bounds::default();
+    }
+}
+
+fn expect(what: &'static str, expected: Expected, found: usize) -> Result<()> {
+    expected.check("batch", what, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: u32 = Batch::NO_PAGE;
+
+    #[test]
+    fn rows_of_several_sequences_follow_each_other() {
+        let mut batch = Batch::of(&[5, 6, Batch::CHOSEN + 2], 15, &[7, 2, 9]).unwrap();
+        assert_eq!(batch.push(&[8], 33, &[NONE, 3, 4]).unwrap(), 3..4);
+        batch.push_output(0).unwrap();
+        batch.push_output(3).unwrap();
+        assert_eq!((batch.rows(), batch.tokens()), (4, &[5, 6, Batch::CHOSEN + 2, 8][..]));
+        // a page behind the last position is not kept
+        assert_eq!(batch.pages(), [7, 2, NONE, 3, 4]);
+        assert_eq!(batch.segments()[1], Segment { rows: 3..4, position: 33, pages: 2..5, gone: 1 });
+        assert_eq!([0, 2, 3, 4].map(|row| batch.position(row)), [Some(15), Some(17), Some(33), None]);
+        assert_eq!((batch.token_bound(), batch.chosen_bound(), batch.page_bound()), (9, 3, 8));
+        assert_eq!(batch.longest(Mask { window: None, scale: 1.0 }), 34);
+        let mut copy = Batch::of(&[1], 0, &[0]).unwrap();
+        copy.clone_from(&batch);
+        assert_eq!((copy.outputs(), copy.segments()), (batch.outputs(), batch.segments()));
+        batch.clear();
+        assert_eq!((batch.rows(), batch.page_bound(), batch.position(0)), (0, 0, None));
+        assert_eq!(batch.push(&[1], 16, &[5, 7]).unwrap(), 0..1, "no page is written any longer");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_an_error() {
+        let push = |tokens: &[u32], position, pages: &[u32]| {
+            let mut batch = Batch::of(&[1; 17], 3, &[0, 1]).unwrap();
+            let error = batch.push(tokens, position, pages).unwrap_err();
+            assert!(matches!(error, Error::Mismatch { op: "batch", .. }), "{error}");
+            assert_eq!(batch.rows(), 0);
+            error.to_string()
+        };
+        assert!(push(&[], 0, &[2]).contains("rows of a segment is 0, expected at least 1"));
+        assert!(push(&[1], 16, &[2]).contains("pages of a segment is 1, expected at least 2"));
+        assert!(push(&[1; 3], 30, &[2, 3]).contains("pages of a segment is 2, expected at least 3"));
+        assert!(push(&[1], usize::MAX, &[2]).contains("positions"));
+        assert!(push(&[1], u32::MAX as usize, &[2]).contains("positions"));
+        // a page of a row itself, and one between others
+        assert!(push(&[1], 31, &[NONE, NONE]).contains("missing pages of a segment is 2, expected at most 1"));
+        assert!(push(&[1], 47, &[2, NONE, 3]).contains("page of a segment"));
+        // two sequences, or two pages of one, that write the same page
+        assert!(push(&[1], 31, &[5, 1]).contains("writers of a page is 2, expected at most 1"));
+        assert!(push(&[1; 20], 0, &[5, 5]).contains("writers of a page is 2, expected at most 1"));
+
+        let mut batch = Batch::of(&[1; 3], 0, &[0]).unwrap();
+        batch.push_output(1).unwrap();
+        for row in [0, 1, 3, usize::MAX] {
+            assert!(matches!(batch.push_output(row), Err(Error::Mismatch { .. })), "{row}");
+        }
+        assert_eq!(batch.outputs(), [1]);
     }
 }

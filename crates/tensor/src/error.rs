@@ -1,5 +1,7 @@
 //! What can go wrong on a device.
 
+use std::fmt;
+
 /// An error of a backend: always which thing, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,17 +49,32 @@ pub enum Error {
         block: usize,
     },
 
-    /// An operation was called with buffers that do not fit each other.
-    #[error("{op}: {what} is {found}, expected {expected}; hint: buffers of one model do not fit another")]
+    /// An operation was called with arguments that do not fit each other.
+    #[error(
+        "{op}: {what} is {found}, expected {expected}; hint: batches, buffers and caches of one model do not fit another"
+    )]
     Mismatch {
         /// The operation.
         op: &'static str,
         /// The argument.
         what: &'static str,
-        /// The value that was wanted.
-        expected: usize,
+        /// The values that would be right.
+        expected: Expected,
         /// The value that was given.
         found: usize,
+    },
+
+    /// An operation was given a matrix whose rows are laid out for another one.
+    #[error(
+        "{op}: the matrix is laid out as {found}, expected {expected}; hint: a matrix has the role of its only use"
+    )]
+    Role {
+        /// The operation.
+        op: &'static str,
+        /// The layouts that it takes.
+        expected: &'static str,
+        /// The layout of the matrix.
+        found: &'static str,
     },
 
     /// A model wants something that this device's kernels do not do.
@@ -71,6 +88,15 @@ pub enum Error {
         found: usize,
         /// What the device can.
         limit: usize,
+    },
+
+    /// A backend was asked for something that it does not do.
+    #[error("{device} has no {what}; hint: take another backend")]
+    Absent {
+        /// The device.
+        device: String,
+        /// What it has not.
+        what: &'static str,
     },
 
     /// Memory could not be had.
@@ -127,6 +153,48 @@ pub enum Error {
         /// What the system said.
         message: String,
     },
+}
+
+/// What an argument should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// This value.
+    Exactly(usize),
+    /// This value or a larger one.
+    AtLeast(usize),
+    /// This value or a smaller one.
+    AtMost(usize),
+    /// A smaller value.
+    Below(usize),
+    /// A multiple of this value.
+    MultipleOf(usize),
+}
+
+impl Expected {
+    /// An [`Error::Mismatch`] where `found` is something else.
+    pub(crate) fn check(self, op: &'static str, what: &'static str, found: usize) -> Result<()> {
+        let holds = match self {
+            Self::Exactly(value) => found == value,
+            Self::AtLeast(least) => found >= least,
+            Self::AtMost(most) => found <= most,
+            Self::Below(bound) => found < bound,
+            Self::MultipleOf(unit) => found.is_multiple_of(unit),
+        };
+        if holds { Ok(()) } else { Err(Error::Mismatch { op, what, expected: self, found }) }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(value) => write!(f, "{value}"),
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+            Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::Below(bound) => write!(f, "less than {bound}"),
+            Self::MultipleOf(unit) => write!(f, "a multiple of {unit}"),
+        }
+    }
 }
 
 /// A result of this crate.

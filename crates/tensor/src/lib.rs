@@ -6,6 +6,7 @@
 
 mod backend;
 mod batch;
+mod checks;
 mod choice;
 pub mod cpu;
 mod dtype;
@@ -26,7 +27,7 @@ pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvT
 pub use batch::{Batch, PAGE, Segment};
 pub use choice::Choice;
 pub use dtype::DType;
-pub use error::{Error, Result};
+pub use error::{Error, Expected, Result};
 pub use measure::{Clock, Limits};
 pub use requantise::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};

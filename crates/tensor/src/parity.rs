@@ -4,9 +4,7 @@
 //! multiple of any vector, tile or page.
 
 use crate::reference::Reference;
-use crate::{
-    Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment, Weight, quant,
-};
+use crate::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight, quant};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -117,16 +115,11 @@ fn mean(a: &[f32], b: &[f32]) -> f64 {
     sum / a.len().max(1) as f64
 }
 
-fn flat(tokens: Vec<u32>, outputs: Vec<u32>) -> Batch {
-    let rows = tokens.len();
-    Batch {
-        positions: (0..rows as u32).collect(),
-        segments: vec![Segment { rows: 0..rows, position: 0, pages: 0..rows.div_ceil(PAGE) }],
-        pages: (0..rows.div_ceil(PAGE) as u32).collect(),
-        tokens,
-        outputs,
-        ..Batch::default()
-    }
+fn flat(tokens: &[u32], outputs: &[u32]) -> Result<Batch> {
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE) as u32).collect();
+    let mut batch = Batch::of(tokens, 0, &pages)?;
+    outputs.iter().try_for_each(|row| batch.push_output(*row as usize))?;
+    Ok(batch)
 }
 
 /// embed, norm, project and select, over types, shapes and finishes.
@@ -188,8 +181,8 @@ impl Projection {
         let mut chosen = b.rows("chosen", capacity, width)?;
 
         let outputs: Vec<u32> = (0..rows as u32).filter(|r| r % 3 != 1).collect();
-        let tokens = (0..rows).map(|_| (random.bits() % vocab as u64) as u32).collect();
-        b.begin(&flat(tokens, outputs.clone()))?;
+        let tokens: Vec<u32> = (0..rows).map(|_| (random.bits() % vocab as u64) as u32).collect();
+        b.begin(&flat(&tokens, &outputs)?)?;
         b.embed(&table, &mut x)?;
         let norm = Norm { weight: &norm, eps: 3e-3 };
         b.norm(&x, norm, &mut normed)?;
@@ -295,30 +288,25 @@ impl Attention {
             let mut batch = Batch::default();
             for s in 0..3 {
                 let want = if held[s] < lengths[s] { chunk.min(lengths[s] - held[s]) } else { 1 };
-                let start = batch.rows();
-                for position in held[s]..held[s] + want {
-                    batch.tokens.push((random.bits() % vocab as u64) as u32);
-                    batch.positions.push(position as u32);
-                    for i in 0..heads.rotary_dim / 2 {
-                        let angle = position as f64 / 50f64.powf(2.0 * i as f64 / heads.rotary_dim as f64);
-                        batch.rope.extend([(angle.cos() * 1.19) as f32, (angle.sin() * 1.19) as f32]);
-                    }
-                }
                 let position = held[s];
                 held[s] += want;
+                for position in position..held[s] {
+                    for i in 0..heads.rotary_dim / 2 {
+                        let angle = position as f64 / 50f64.powf(2.0 * i as f64 / heads.rotary_dim as f64);
+                        batch.rope_mut().extend([(angle.cos() * 1.19) as f32, (angle.sin() * 1.19) as f32]);
+                    }
+                }
+                let tokens: Vec<u32> = (0..want).map(|_| (random.bits() % vocab as u64) as u32).collect();
                 while pages[s].len() * PAGE < held[s] {
                     pages[s].push(next_page * 7 % 23);
                     next_page += 1;
                 }
-                let first = batch.pages.len();
-                batch.pages.extend(&pages[s]);
+                let mut pages = pages[s].clone();
                 if let Some(window) = window {
                     // a page before the window of the segment's first row is never looked at
-                    for gone in 0..(position + 1).saturating_sub(window) / PAGE {
-                        batch.pages[first + gone] = Batch::NO_PAGE;
-                    }
+                    pages[..(position + 1).saturating_sub(window) / PAGE].fill(Batch::NO_PAGE);
                 }
-                batch.segments.push(Segment { rows: start..batch.rows(), position, pages: first..batch.pages.len() });
+                batch.push(&tokens, position, &pages)?;
             }
             b.reserve(&mut cache, 23)?;
             b.begin(&batch)?;

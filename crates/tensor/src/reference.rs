@@ -1,15 +1,14 @@
 //! The specification of every operation: plain loops, sums in f64, one thread. For tests and diagnosis only.
 
+use crate::checks::{self, ActivePass, CacheShape, Shape};
 use crate::{
-    Backend, Batch, Choice, DeviceInfo, DeviceKind, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role,
-    Weight,
+    Backend, Batch, Choice, DeviceInfo, DeviceKind, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight,
 };
 
 /// The reference machine.
 pub struct Reference {
     info: DeviceInfo,
-    batch: Batch,
-    rows: usize,
+    pass: ActivePass,
 }
 
 /// A matrix, widened.
@@ -32,17 +31,33 @@ pub struct Cache {
     kv: KvType,
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
+    /// Pages that every layer has.
+    made: usize,
+}
+
+impl Matrix {
+    fn shape(&self) -> Shape {
+        Shape { rows: self.rows, cols: self.cols }
+    }
+}
+
+impl Rows {
+    fn shape(&self) -> Shape {
+        Shape { rows: self.values.len() / self.dim, cols: self.dim }
+    }
+}
+
+impl Cache {
+    fn shape(&self) -> CacheShape {
+        CacheShape { heads: self.heads, layers: self.keys.len(), pages: self.made }
+    }
 }
 
 impl Default for Reference {
     fn default() -> Self {
         let info = DeviceInfo { kind: DeviceKind::Cpu, name: "reference".into(), detail: "f64 loops".into() };
-        Self { info, batch: Batch::default(), rows: 0 }
+        Self { info, pass: ActivePass::default() }
     }
-}
-
-fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
 }
 
 fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
@@ -71,10 +86,9 @@ fn held(kv: KvType, head: &mut [f32], block: impl Fn(usize) -> usize) {
 }
 
 impl Reference {
-    fn product(&self, x: &Rows, norm: Option<Norm<'_, Self>>, weight: &Matrix) -> Result<Vec<f64>> {
-        same("project", "input width", weight.cols, x.dim)?;
-        let mut y = Vec::with_capacity(self.rows * weight.rows);
-        for row in x.values.chunks_exact(x.dim).take(self.rows) {
+    fn product(&self, x: &Rows, norm: Option<Norm<'_, Self>>, weight: &Matrix) -> Vec<f64> {
+        let mut y = Vec::with_capacity(self.pass.rows * weight.rows);
+        for row in x.values.chunks_exact(x.dim).take(self.pass.rows) {
             let row: Vec<f64> = match norm {
                 Some(norm) => rms_norm(row, norm.weight, norm.eps),
                 None => row.iter().map(|&v| f64::from(v)).collect(),
@@ -83,7 +97,7 @@ impl Reference {
                 y.push(w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum());
             }
         }
-        Ok(y)
+        y
     }
 }
 
@@ -98,6 +112,7 @@ impl Backend for Reference {
     }
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
+        checks::matrix(weight, role)?;
         Ok(Matrix { rows: weight.rows, cols: weight.cols, values: weight.to_f32(), role })
     }
 
@@ -105,12 +120,14 @@ impl Backend for Reference {
         Ok(values.to_vec())
     }
 
-    fn rows(&mut self, _name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
-        Ok(Rows { dim, values: vec![0.0; rows * dim] })
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        checks::rows(dim)?;
+        Ok(Rows { dim, values: crate::cpu::zeros(&self.info.name, name, rows.saturating_mul(dim))? })
     }
 
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
-        Ok(Cache { heads, kv, keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers] })
+        checks::heads("cache", heads)?;
+        Ok(Cache { heads, kv, keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers], made: 0 })
     }
 
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
@@ -119,6 +136,7 @@ impl Backend for Reference {
             // NaN: a position that is read before it was written shows
             side.resize(len.max(side.len()), f32::NAN);
         }
+        cache.made = cache.made.max(pages);
         Ok(())
     }
 
@@ -127,22 +145,21 @@ impl Backend for Reference {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        self.batch = batch.clone();
-        self.rows = batch.rows();
+        self.pass.begin(batch);
         Ok(())
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
-        same("embed", "output width", table.cols, out.dim)?;
-        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(&self.batch.tokens) {
+        self.pass.embed(table.shape(), table.role, 0, out.shape())?;
+        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(self.pass.batch.tokens()) {
             out.copy_from_slice(&table.values[token as usize * table.cols..][..table.cols]);
         }
         Ok(())
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        same("norm", "output width", x.dim, out.dim)?;
-        for (x, out) in x.values.chunks_exact(x.dim).zip(out.values.chunks_exact_mut(x.dim)).take(self.rows) {
+        self.pass.norm(x.shape(), norm.weight.len(), out.shape())?;
+        for (x, out) in x.values.chunks_exact(x.dim).zip(out.values.chunks_exact_mut(x.dim)).take(self.pass.rows) {
             let y = rms_norm(x, norm.weight, norm.eps);
             out.iter_mut().zip(y).for_each(|(o, v)| *o = v as f32);
         }
@@ -157,15 +174,9 @@ impl Backend for Reference {
         finish: Finish,
         out: &mut Rows,
     ) -> Result<()> {
-        let y = self.product(x, norm, weight)?;
-        let width = if finish == Finish::SiluGate { weight.rows / 2 } else { weight.rows };
-        same("project", "output width", width, out.dim)?;
-        same(
-            "project",
-            "gate role",
-            usize::from(finish == Finish::SiluGate),
-            usize::from(weight.role == Role::GateUp),
-        )?;
+        let norms = norm.map(|norm| norm.weight.len());
+        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
+        let y = self.product(x, norm, weight);
         for (y, out) in y.chunks_exact(weight.rows).zip(out.values.chunks_exact_mut(width)) {
             for (i, out) in out.iter_mut().enumerate() {
                 match finish {
@@ -187,12 +198,13 @@ impl Backend for Reference {
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
+        let target = (cache.shape(), layer);
+        self.pass.project_qkv(x.shape(), norm.weight.len(), weight.shape(), weight.role, q.shape(), target)?;
         let heads = cache.heads;
-        same("project_qkv", "weight rows", heads.qkv_dim(), weight.rows)?;
-        let mut y = self.product(x, Some(norm), weight)?;
+        let mut y = self.product(x, Some(norm), weight);
         let half = heads.rotary_dim / 2;
         for (r, y) in y.chunks_exact_mut(weight.rows).enumerate() {
-            let turn = &self.batch.rope[r * half * 2..][..half * 2];
+            let turn = &self.pass.batch.rope()[r * half * 2..][..half * 2];
             for head in y[..heads.q_dim() + heads.kv_dim()].chunks_exact_mut(heads.head_dim) {
                 for i in 0..half {
                     let (cos, sin) = (f64::from(turn[2 * i]), f64::from(turn[2 * i + 1]));
@@ -203,8 +215,8 @@ impl Backend for Reference {
             }
         }
         let (q_dim, kv_dim) = (heads.q_dim(), heads.kv_dim());
-        for segment in &self.batch.segments {
-            let pages = &self.batch.pages[segment.pages.clone()];
+        for segment in self.pass.batch.segments() {
+            let pages = &self.pass.batch.pages()[segment.pages.clone()];
             for (i, r) in segment.rows.clone().enumerate() {
                 let mut y: Vec<f32> = y[r * weight.rows..][..weight.rows].iter().map(|&v| v as f32).collect();
                 let (keys, values) = y[q_dim..].split_at_mut(kv_dim);
@@ -221,12 +233,11 @@ impl Backend for Reference {
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads;
-        same("attention", "query width", heads.q_dim(), q.dim)?;
-        same("attention", "output width", heads.q_dim(), out.dim)?;
         let (d, kv_dim) = (heads.head_dim, heads.kv_dim());
-        for segment in &self.batch.segments {
-            let pages = &self.batch.pages[segment.pages.clone()];
+        for segment in self.pass.batch.segments() {
+            let pages = &self.pass.batch.pages()[segment.pages.clone()];
             let at = |position: usize| (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;
             for (i, r) in segment.rows.clone().enumerate() {
                 let last = segment.position + i;
@@ -253,15 +264,15 @@ impl Backend for Reference {
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
-        same("select", "output width", x.dim, out.dim)?;
-        for (i, &row) in self.batch.outputs[first..first + count].iter().enumerate() {
+        self.pass.select(x.shape(), first, count, out.shape())?;
+        for (i, &row) in self.pass.batch.outputs()[first..first + count].iter().enumerate() {
             out.values[i * x.dim..][..x.dim].copy_from_slice(&x.values[row as usize * x.dim..][..x.dim]);
         }
-        self.rows = count;
         Ok(())
     }
 
     fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
+        checks::read(x.shape(), out.len())?;
         out.copy_from_slice(&x.values[..out.len()]);
         Ok(())
     }

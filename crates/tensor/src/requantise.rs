@@ -1,7 +1,7 @@
 //! A weight in another type.
 
 use crate::quant::{quantise, quantise_int4_rtn};
-use crate::{Bytes, DType, Error, Result, Weight};
+use crate::{Bytes, DType, Error, Expected, Result, Weight};
 use rayon::prelude::*;
 
 /// How values become blocks.
@@ -22,8 +22,8 @@ impl Weight {
     /// [`Error::Mismatch`] where a row is no whole number of blocks, [`Error::OutOfMemory`].
     pub fn requantised(&self, dtype: DType, rounding: Rounding) -> Result<Weight> {
         let (block, _) = dtype.block();
-        let wrong =
-            Error::Mismatch { op: "quantise", what: "rest of a row in blocks", expected: 0, found: self.cols % block };
+        let expected = Expected::MultipleOf(block);
+        let wrong = Error::Mismatch { op: "quantise", what: "elements of a row", expected, found: self.cols };
         let row = dtype.bytes(self.cols).filter(|&row| row > 0).ok_or(wrong)?;
         let mut bytes = Vec::new();
         let total = row.saturating_mul(self.rows);

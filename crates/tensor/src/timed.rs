@@ -1,8 +1,8 @@
 //! Any machine, with a stopwatch at every operation.
 
 use crate::{
-    Backend, Batch, Clock, DType, DeviceInfo, Error, Finish, Footprint, Heads, KvType, Limits, Mask, Norm, Result,
-    Role, Weight,
+    Backend, Batch, Clock, DType, DeviceInfo, Error, Expected, Finish, Footprint, Heads, KvType, Limits, Mask, Norm,
+    Result, Role, Weight,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,7 +94,7 @@ impl<B: Backend> Timed<B> {
         let seconds = began.elapsed().as_secs_f64();
         let mut pass = std::mem::take(&mut self.pass);
         if intervals.len() != pass.spans.len() {
-            let (expected, found) = (pass.spans.len(), intervals.len());
+            let (expected, found) = (Expected::Exactly(pass.spans.len()), intervals.len());
             return Err(Error::Mismatch { op: "marked", what: "intervals", expected, found });
         }
         pass.spans.iter_mut().zip(intervals).for_each(|(span, interval)| span.1 = interval);

@@ -3,7 +3,7 @@
 
 use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight};
+use phi3_tensor::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
 /// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Level> {
@@ -32,6 +32,12 @@ fn every_level_agrees_with_the_reference() {
             assert!(outcomes.len() > 100 && failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), outcomes.len());
         }
     }
+}
+
+/// Rows of one sequence.
+fn rows(tokens: Vec<u32>) -> Batch {
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE) as u32).collect();
+    Batch::of(&tokens, 0, &pages).unwrap()
 }
 
 /// What becomes of the factors of a product where activations need not be exact.
@@ -137,7 +143,7 @@ impl Case {
         let (table, weight) = (cpu.matrix(&table, Role::Plain).unwrap(), cpu.matrix(&weight, role).unwrap());
         let mut x = cpu.rows("x", self.rows, self.inputs).unwrap();
         let mut y = cpu.rows("y", self.rows, self.outputs).unwrap();
-        cpu.begin(&Batch { tokens: (0..self.rows as u32).collect(), ..Batch::default() }).unwrap();
+        cpu.begin(&rows((0..self.rows as u32).collect())).unwrap();
         cpu.embed(&table, &mut x).unwrap();
         cpu.project(&x, None, &weight, self.finish, &mut y).unwrap();
         let mut out = vec![0.0; self.rows * self.outputs];
@@ -267,16 +273,9 @@ fn what_a_row_does_not_see_may_be_no_numbers() {
                     let count = tokens.len();
                     let [mut x, mut q, mut y] =
                         [48, heads.q_dim(), heads.q_dim()].map(|dim| cpu.rows("rows", count, dim).unwrap());
-                    let segment = Segment { rows: 0..count, position: 0, pages: 0..2 };
-                    cpu.begin(&Batch {
-                        tokens: tokens.to_vec(),
-                        positions: (0..count as u32).collect(),
-                        segments: vec![segment],
-                        pages: vec![1, 0],
-                        rope: (0..count * heads.rotary_dim / 2).flat_map(|_| [1.0, 0.0]).collect(),
-                        ..Batch::default()
-                    })
-                    .unwrap();
+                    let mut batch = Batch::of(tokens, 0, &[1, 0]).unwrap();
+                    batch.rope_mut().extend((0..count * heads.rotary_dim / 2).flat_map(|_| [1.0, 0.0]));
+                    cpu.begin(&batch).unwrap();
                     cpu.embed(&table, &mut x).unwrap();
                     cpu.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
                     cpu.attention(&q, &cache, 0, Mask { window: None, scale: 0.2 }, &mut y).unwrap();
@@ -298,7 +297,7 @@ fn an_embedding_in_panels_gives_its_rows() {
         let weight = Random(9).weight("table", dtype, 21, 256, 1.0);
         let table = cpu.matrix(&weight, Role::Plain).unwrap();
         let mut x = cpu.rows("x", 21, 256).unwrap();
-        cpu.begin(&Batch { tokens: (0..21).rev().collect(), ..Batch::default() }).unwrap();
+        cpu.begin(&rows((0..21).rev().collect())).unwrap();
         cpu.embed(&table, &mut x).unwrap();
         let mut out = vec![0.0; 21 * 256];
         cpu.read(&x, &mut out).unwrap();

@@ -7,9 +7,7 @@ use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{
-    Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Segment, Weight, quant,
-};
+use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -173,56 +171,6 @@ fn adapters_are_listed_or_missed() {
 }
 
 #[test]
-fn misuse_is_an_error() {
-    let Some(mut gpu) = open(Options::default()) else { return };
-    let mut random = Random(1);
-
-    let wide = Heads { heads: 2, kv_heads: 2, head_dim: 300, rotary_dim: 300 };
-    let error = gpu.cache(1, wide, KvType::F32).err().unwrap();
-    assert!(matches!(error, Error::Unsupported { what: "head_dim", found: 300, limit: 256, .. }), "{error}");
-
-    for role in [Role::GateUp, Role::Qkv(wide)] {
-        let error = gpu.matrix(&random.weight("w", DType::F32, 13, 16, 1.0), role).err().unwrap();
-        assert!(matches!(error, Error::Shape { .. }), "{error}");
-    }
-    let matrix = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::Plain).unwrap();
-    let gates = gpu.matrix(&random.weight("w", DType::F32, 12, 16, 1.0), Role::GateUp).unwrap();
-    let x = gpu.rows("x", 4, 16).unwrap();
-    let narrow = gpu.rows("narrow", 4, 15).unwrap();
-    let mut y = gpu.rows("y", 4, 12).unwrap();
-    let mut short = gpu.rows("short", 1, 16).unwrap();
-    gpu.begin(&decode(&[3, 4], &[0, 1], 8)).unwrap();
-    let mismatch = |result: phi3_tensor::Result<()>| {
-        let error = result.unwrap_err();
-        assert!(matches!(error, Error::Mismatch { .. }), "{error}");
-    };
-    mismatch(gpu.project(&narrow, None, &matrix, Finish::Replace, &mut y));
-    mismatch(gpu.project(&x, None, &gates, Finish::Replace, &mut y));
-    mismatch(gpu.project(&x, None, &matrix, Finish::SiluGate, &mut y));
-    mismatch(gpu.embed(&matrix, &mut short));
-    mismatch(gpu.select(&x, 1, 2, &mut short));
-    mismatch(gpu.read(&x, &mut [0.0; 17]));
-    gpu.begin(&decode(&[3, 12], &[0, 1], 8)).unwrap();
-    let mut out = gpu.rows("out", 2, 16).unwrap();
-    mismatch(gpu.embed(&matrix, &mut out));
-
-    // a page that the cache does not have, a gap between segments, an output that is no row
-    let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
-    let mut cache = gpu.cache(1, heads, KvType::F32).unwrap();
-    let q = gpu.rows("q", 4, 16).unwrap();
-    gpu.reserve(&mut cache, 2).unwrap();
-    let mut batch = decode(&[3, 4], &[0, 1], 8);
-    batch.pages[1] = 99;
-    gpu.begin(&batch).unwrap();
-    mismatch(gpu.attention(&q, &cache, 0, Mask { window: None, scale: 1.0 }, &mut out));
-    batch.segments.remove(0);
-    mismatch(gpu.begin(&batch));
-    let mut batch = decode(&[3], &[0], 8);
-    batch.outputs = vec![1];
-    mismatch(gpu.begin(&batch));
-}
-
-#[test]
 fn what_is_too_large_is_out_of_memory() {
     let Some(mut gpu) = open(Options { max_binding: Some(1 << 16), ..Options::default() }) else { return };
     let limit = |error: Error| {
@@ -240,17 +188,16 @@ fn what_is_too_large_is_out_of_memory() {
 
 /// One row of each of several sequences, each in pages of its own.
 fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
-    let mut batch = Batch { tokens: tokens.to_vec(), positions: positions.to_vec(), ..Batch::default() };
-    for (row, &position) in positions.iter().enumerate() {
-        let first = batch.pages.len();
-        batch.pages.extend((0..=position / PAGE as u32).map(|page| page * positions.len() as u32 + row as u32));
-        let pages = first..batch.pages.len();
-        batch.segments.push(Segment { rows: row..row + 1, position: position as usize, pages });
+    let mut batch = Batch::default();
+    for (row, (&token, &position)) in tokens.iter().zip(positions).enumerate() {
+        let page = |page: u32| page * positions.len() as u32 + row as u32;
+        let pages: Vec<u32> = (0..=position / PAGE as u32).map(page).collect();
+        batch.push(&[token], position as usize, &pages).unwrap();
         for i in 0..rotary_dim / 2 {
             let angle = position as f32 / (i + 1) as f32;
-            batch.rope.extend([angle.cos(), angle.sin()]);
+            batch.rope_mut().extend([angle.cos(), angle.sin()]);
         }
-        batch.outputs.push(row as u32);
+        batch.push_output(row).unwrap();
     }
     batch
 }
@@ -269,36 +216,23 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) 
     let chunks =
         [0..100usize, 100..228, 228..298, 298..299, 299..300, 300..428, 428..511, 511..512, 512..620, 620..621];
     for chunk in chunks.into_iter().chain(std::iter::once(621..623)) {
-        let mut rows = chunk.len();
-        let pages = chunk.end.div_ceil(PAGE);
-        let mut batch = Batch {
-            tokens: chunk.clone().map(|i| i as u32 * 7 % 40).collect(),
-            positions: chunk.clone().map(|i| i as u32).collect(),
-            segments: vec![Segment { rows: 0..rows, position: chunk.start, pages: 0..pages }],
-            pages: (0..pages as u32).collect(),
-            rope: chunk
-                .clone()
-                .flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32))
-                .flat_map(|angle| [angle.cos(), angle.sin()])
-                .collect(),
-            outputs: vec![],
-        };
+        let pages: Vec<u32> = (0..chunk.end.div_ceil(PAGE) as u32).collect();
+        let tokens: Vec<u32> = chunk.clone().map(|i| i as u32 * 7 % 40).collect();
+        let mut batch = Batch::of(&tokens, chunk.start, &pages).unwrap();
+        let angles = chunk.clone().flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32));
+        batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
         if chunk.end == 623 {
-            batch.segments.push(Segment { rows: rows..rows + 1, position: 0, pages: pages..pages + 1 });
-            batch.tokens.push(3);
-            batch.positions.push(0);
-            batch.pages.push(pages as u32);
-            batch.rope.extend(std::iter::repeat_n([1.0, 0.0], heads.rotary_dim / 2).flatten());
-            rows += 1;
+            batch.push(&[3], 0, &[pages.len() as u32]).unwrap();
+            batch.rope_mut().extend(std::iter::repeat_n([1.0, 0.0], heads.rotary_dim / 2).flatten());
         }
-        b.reserve(&mut cache, pages + 1).unwrap();
+        b.reserve(&mut cache, pages.len() + 1).unwrap();
         b.begin(&batch).unwrap();
         b.embed(&table, &mut x).unwrap();
         b.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
         let mask = Mask { window, scale: 2.0 / (heads.head_dim as f32).sqrt() };
         b.attention(&q, &cache, 0, mask, &mut out).unwrap();
         let at = all.len();
-        all.resize(at + rows * heads.q_dim(), 0.0);
+        all.resize(at + batch.rows() * heads.q_dim(), 0.0);
         b.read(&out, &mut all[at..]).unwrap();
     }
     all
@@ -363,21 +297,18 @@ fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvTyp
     for pass in [[0..start, 0..21], [start..start + 37, 21..40]] {
         let mut batch = Batch::default();
         for (sequence, positions) in pass.into_iter().enumerate() {
-            let (row, first) = (batch.tokens.len(), batch.pages.len());
-            batch.pages.extend((0..positions.end.div_ceil(PAGE)).map(|page| (2 * page + sequence) as u32));
-            let (rows, pages) = (row..row + positions.len(), first..batch.pages.len());
-            batch.segments.push(Segment { rows, position: positions.start, pages });
-            batch.tokens.extend(positions.clone().map(|i| (i * 7 % 32 + if i < 64 { 0 } else { 32 }) as u32));
-            batch.positions.extend(positions.clone().map(|position| position as u32));
+            let pages: Vec<u32> = (0..positions.end.div_ceil(PAGE)).map(|page| (2 * page + sequence) as u32).collect();
+            let token = |i: usize| (i * 7 % 32 + if i < 64 { 0 } else { 32 }) as u32;
+            batch.push(&positions.clone().map(token).collect::<Vec<_>>(), positions.start, &pages).unwrap();
             let angles = positions.flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32));
-            batch.rope.extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
+            batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
         }
         b.begin(&batch).unwrap();
         b.embed(&table, &mut x).unwrap();
         b.project_qkv(&x, Norm { weight: &gain, eps: 0.0 }, &qkv, &mut q, &mut cache, 0).unwrap();
-        if batch.positions[0] > 0 {
+        if batch.segments()[0].position > 0 {
             b.attention(&q, &cache, 0, mask, &mut out).unwrap();
-            got.resize(batch.tokens.len() * heads.q_dim(), 0.0);
+            got.resize(batch.rows() * heads.q_dim(), 0.0);
             b.read(&out, &mut got).unwrap();
         }
     }

@@ -1,8 +1,17 @@
 //! Passes ahead of the host: the machine chooses their tokens, and the next pass embeds them where they are.
 
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
+use crate::sequence::SequenceId;
 use crate::{Error, NormSpec, Result, Sequence};
 use phi3_tensor::{Backend, Batch, Choice, Finish, Norm};
+
+/// A launched pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Launch {
+    pub(super) sequence: SequenceId,
+    /// Of its token; the one that it chooses follows.
+    position: usize,
+}
 
 impl<B: Backend> Decoder<B> {
     pub(super) fn launch_one(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
@@ -14,8 +23,9 @@ impl<B: Backend> Decoder<B> {
                 hint: "let one land first",
             });
         }
-        let position = sequence.len();
-        check_length(&self.spec, position + 1)?;
+        let launch = Launch { sequence: sequence.id(), position: sequence.len() };
+        self.check_launch(sequence, token)?;
+        check_length(&self.spec, launch.position + 1)?;
         check_tokens(&self.spec, token.as_slice())?;
         let tokens = [token.unwrap_or(Batch::CHOSEN)];
         self.lay_out(&mut [Feed { sequence, tokens: &tokens, outputs: Outputs::Last }])?;
@@ -26,19 +36,56 @@ impl<B: Backend> Decoder<B> {
         let norm = Norm { weight: &self.norm, eps };
         backend.project(&a.x, Some(norm), head, Finish::Replace, &mut a.logits)?;
         backend.choose(&mut a.logits, &[choice])?;
-        self.under_way.push_back(position);
+        self.under_way.push_back(launch);
+        self.last_launch = Some(launch);
         sequence.append(&tokens, self.spec.window());
         Ok(())
     }
 
+    /// The pass follows the sequence's own launches, and a token that the device knows is the sequence's.
+    fn check_launch(&self, sequence: &Sequence, token: Option<u32>) -> Result<()> {
+        let call = "launch";
+        self.check_owner(call, sequence)?;
+        let ends = |launch: &Launch| launch.position + 1 == sequence.len();
+        let mut launches = self.under_way.iter().rev();
+        if launches.find(|launch| launch.sequence == sequence.id()).is_some_and(|last| !ends(last)) {
+            let found = "the sequence was cut while its passes were under way";
+            return Err(Error::Sequence { call, found, hint: "let them land first" });
+        }
+        let chose = |launch: &Launch| launch.sequence == sequence.id() && ends(launch);
+        if token.is_none() && !self.last_launch.as_ref().is_some_and(chose) {
+            let found = "no token is given, and the pass before chose one for another sequence or none";
+            return Err(Error::Sequence { call, found, hint: "give the token" });
+        }
+        Ok(())
+    }
+
     pub(super) fn land_one(&mut self, sequence: &mut Sequence) -> Result<u32> {
-        let position = self.under_way.pop_front().unwrap_or_default();
+        let call = "land";
+        self.check_owner(call, sequence)?;
+        let Some(launch) = self.under_way.front().copied() else {
+            return Err(Error::Sequence { call, found: "no pass is under way", hint: "launch one first" });
+        };
+        if launch.sequence != sequence.id() {
+            let found = "the oldest pass under way is another sequence's";
+            return Err(Error::Sequence { call, found, hint: "passes land in the order of their launches" });
+        }
+        self.under_way.pop_front();
         let mut token = [Batch::NO_TOKEN];
         self.backend.chosen(&mut token)?;
         if token[0] == Batch::NO_TOKEN {
-            return Err(not_finite(position));
+            return Err(not_finite(launch.position));
         }
-        sequence.learn(token[0]);
+        sequence.learn(launch.position + 1, token[0]);
         Ok(token[0])
+    }
+
+    pub(super) fn discard_all(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for _ in self.under_way.drain(..) {
+            let landed = self.backend.chosen(&mut [Batch::NO_TOKEN]);
+            result = result.and(landed.map_err(Error::from));
+        }
+        result
     }
 }

@@ -21,6 +21,8 @@ pub struct Vocabulary {
     pub path: PathBuf,
     /// `general.name`.
     pub name: Option<String>,
+    /// `general.architecture`.
+    pub architecture: Option<String>,
     /// `tokenizer.ggml.model`.
     pub kind: TokenizerKind,
     /// `tokenizer.ggml.pre`: how text is cut before merging.
@@ -91,23 +93,24 @@ impl Vocabulary {
         };
         let (eos, eot, eom) = (id("eos")?, id("eot")?, id("eom")?);
         let types = types.unwrap_or_default();
-        let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
-        let named = tokens.iter().enumerate().filter(|(i, token)| TURN_ENDS.contains(&token.as_str()) && control(*i));
-        let mut stops: Vec<u32> = eos.into_iter().chain(eot).chain(eom).chain(named.map(|(i, _)| i as u32)).collect();
-        stops.sort_unstable();
-        stops.dedup();
+        let stops = stops(&tokens, &types, [eos, eot, eom]);
+        let pre = metadata.string(&key("pre"))?;
+        // llama.cpp's rule for files without the key
+        let begins = kind == TokenizerKind::SentencePiece
+            || pre.as_deref().is_some_and(|pre| matches!(pre, "llama-bpe" | "llama3" | "llama-v3"));
         Ok(Self {
             path: metadata.path().to_owned(),
             name: metadata.string("general.name").unwrap_or_default(),
+            architecture: metadata.string("general.architecture").unwrap_or_default(),
             kind,
-            pre: metadata.string(&key("pre"))?,
+            pre,
             scores: scores.unwrap_or_default(),
             merges: metadata.strings(&key("merges"))?.unwrap_or_default(),
             bos: id("bos")?,
             eos,
             stops,
             unknown: id("unknown")?,
-            add_bos: metadata.boolean(&key("add_bos_token"))?.unwrap_or(kind == TokenizerKind::SentencePiece),
+            add_bos: metadata.boolean(&key("add_bos_token"))?.unwrap_or(begins),
             add_eos: metadata.boolean(&key("add_eos_token"))?.unwrap_or(false),
             add_space_prefix: metadata.boolean(&key("add_space_prefix"))?.unwrap_or(true),
             chat_template: metadata.string("tokenizer.chat_template")?,
@@ -143,11 +146,7 @@ impl Vocabulary {
         if !self.merges.is_empty() {
             keys.push((key("merges"), Strings(self.merges.clone())));
         }
-        // a stop token that is not found by its name has a key of its own
-        let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| TURN_ENDS.contains(&token.as_str()));
-        let others = || self.stops.iter().copied().filter(|&id| Some(id) != self.eos);
-        let turn = others().find(|&id| named(id));
-        let message = others().find(|&id| !named(id));
+        let [turn, message] = self.ends();
         let ids = [("bos", self.bos), ("eos", self.eos), ("eot", turn), ("eom", message), ("unknown", self.unknown)];
         keys.extend(ids.into_iter().filter_map(|(name, id)| Some((key(&format!("{name}_token_id")), U32(id?)))));
         keys.push((key("add_bos_token"), Bool(self.add_bos)));
@@ -156,4 +155,29 @@ impl Vocabulary {
         keys.extend(self.chat_template.clone().map(|text| ("tokenizer.chat_template".into(), Text(text))));
         keys
     }
+
+    /// The tokens of the keys `eot_token_id` and `eom_token_id`: a stop token that is not found by its name has a key of its
+    /// own.
+    fn ends(&self) -> [Option<u32>; 2] {
+        let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| TURN_ENDS.contains(&token.as_str()));
+        let others = || self.stops.iter().copied().filter(|&id| Some(id) != self.eos);
+        [others().find(|&id| named(id)), others().find(|&id| !named(id))]
+    }
+
+    /// The stop tokens for which the keys of a file have no place.
+    pub fn stops_without_key(&self) -> Vec<u32> {
+        let [turn, message] = self.ends();
+        let kept = stops(&self.tokens, &self.types, [self.eos, turn, message]);
+        self.stops.iter().copied().filter(|id| !kept.contains(id)).collect()
+    }
+}
+
+/// The tokens that end an answer: those of the keys, and those that Phi models end turns with.
+fn stops(tokens: &[String], types: &[i64], keys: [Option<u32>; 3]) -> Vec<u32> {
+    let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
+    let named = tokens.iter().enumerate().filter(|(i, token)| TURN_ENDS.contains(&token.as_str()) && control(*i));
+    let mut stops: Vec<u32> = keys.into_iter().flatten().chain(named.map(|(i, _)| i as u32)).collect();
+    stops.sort_unstable();
+    stops.dedup();
+    stops
 }

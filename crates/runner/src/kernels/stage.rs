@@ -4,8 +4,8 @@ use super::Effort;
 use super::work::{Op, Subject};
 use crate::{Result, memory};
 use phi3_tensor::{
-    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Error, Finish, Heads, Mask, Norm, PAGE, Role,
-    Segment, Weight, quant,
+    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Error, Expected, Finish, Heads, Mask, Norm, PAGE,
+    Role, Weight, quant,
 };
 use std::time::{Duration, Instant};
 
@@ -144,7 +144,7 @@ impl<B: Backend> Stage<B> {
         let mut q = b.rows("q", CHUNK, heads.q_dim())?;
         let positions = self.subject.positions(rows);
         for first in (0..positions).step_by(CHUNK) {
-            b.begin(&batch(heads, first, CHUNK.min(positions - first)))?;
+            b.begin(&batch(heads, FILLING, first, CHUNK.min(positions - first))?)?;
             b.embed(&table, &mut x)?;
             for layer in 0..self.layers {
                 let norm = Norm { weight: &gain, eps: 1e-5 };
@@ -164,14 +164,12 @@ impl<B: Backend> Stage<B> {
         let table = filling(b, width)?;
         let mut x = b.rows("x", rows, width)?;
         let out = b.rows("out", rows, width_out)?;
-        let mut batch = batch(self.subject.spec.heads, self.subject.positions(rows) - rows, rows);
-        b.begin(&batch)?;
+        let first = self.subject.positions(rows) - rows;
+        let of = |vocab| batch(self.subject.spec.heads, vocab, first, rows);
+        b.begin(&of(FILLING)?)?;
         b.embed(&table, &mut x)?;
         b.finish()?;
-        if self.op == Op::Embed {
-            let vocab = self.subject.spec.vocab_size;
-            batch.tokens.iter_mut().enumerate().for_each(|(row, token)| *token = ((row * 7919 + 1) % vocab) as u32);
-        }
+        let batch = of(if self.op == Op::Embed { self.subject.spec.vocab_size } else { FILLING })?;
         Ok(Activations { batch, x, out, table })
     }
 
@@ -197,8 +195,8 @@ impl<B: Backend> Stage<B> {
             (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
             (Op::Sample, ..) => b.choose(out, &[SAMPLE])?,
             (op, ..) => {
-                let (what, expected, found) = ("weights", 1, 0);
-                return Err(Error::Mismatch { op: op.name(), what, expected, found }.into());
+                let (what, expected) = ("weights", Expected::AtLeast(1));
+                return Err(Error::Mismatch { op: op.name(), what, expected, found: 0 }.into());
             }
         }
         Ok(())
@@ -282,18 +280,13 @@ impl<B: Backend> Stage<B> {
 
 const SAMPLE: Choice = Choice::Drawn { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, draw: 1 << 31 };
 
-/// `rows` tokens of one sequence from position `first` on.
-fn batch(heads: Heads, first: usize, rows: usize) -> Batch {
-    let pages = (first + rows).div_ceil(PAGE);
-    let turn = [0.8f32, 0.6];
-    Batch {
-        tokens: (0..rows).map(|row| (row % FILLING) as u32).collect(),
-        positions: (first..first + rows).map(|position| position as u32).collect(),
-        segments: vec![Segment { rows: 0..rows, position: first, pages: 0..pages }],
-        pages: (0..pages).map(|page| page as u32).collect(),
-        rope: turn.iter().copied().cycle().take(rows * heads.rotary_dim).collect(),
-        outputs: Vec::new(),
-    }
+/// `rows` tokens, below `vocab`, of one sequence from position `first` on.
+fn batch(heads: Heads, vocab: usize, first: usize, rows: usize) -> Result<Batch> {
+    let pages: Vec<u32> = (0..(first + rows).div_ceil(PAGE) as u32).collect();
+    let tokens: Vec<u32> = (0..rows).map(|row| ((row * 7919 + 1) % vocab) as u32).collect();
+    let mut batch = Batch::of(&tokens, first, &pages)?;
+    batch.rope_mut().extend([0.8f32, 0.6].iter().cycle().take(rows * heads.rotary_dim));
+    Ok(batch)
 }
 
 /// A table whose rows fill activations of a width.

@@ -21,6 +21,9 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A file is something else than the JSON that should stand there.
+    #[error(transparent)]
+    Model(#[from] phi3_model::Error),
     /// A field has another type or value than it can have.
     #[error("{file}: `{field}` must be {expected}, found {found}; hint: {hint}")]
     Field {

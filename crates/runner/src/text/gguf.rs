@@ -4,7 +4,10 @@ use phi3_model::gguf::{TokenizerKind, Vocabulary};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
+use super::around::processor;
+use super::companions::Companions;
 use super::error::{Error, Result};
+use super::rules::{Rule, byte_level, takes_whole_pieces};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 
@@ -29,9 +32,10 @@ impl Tokenizer {
     /// The file's keys make no usable tokenizer.
     pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
         let file = vocabulary.path().display().to_string();
+        let mut notes = Vec::new();
         let (model, normalizer, pre_tokenizer, decoder) = match vocabulary.kind {
             TokenizerKind::SentencePiece => sentence_piece(vocabulary)?,
-            TokenizerKind::BytePairs => byte_pairs(vocabulary)?,
+            TokenizerKind::BytePairs => byte_pairs(vocabulary, &mut notes)?,
         };
         let tokenizer = json!({
             "version": "1.0",
@@ -45,15 +49,16 @@ impl Tokenizer {
             "model": model,
         });
         let bytes = serde_json::to_vec(&tokenizer).map_err(|e| malformed(vocabulary, e.to_string()))?;
-        Self::from_bytes(file, &bytes)
+        let chat_begins_with = vocabulary.bos.filter(|_| vocabulary.add_bos);
+        Self::with_companions(file, &bytes, Companions { notes, chat_begins_with, ..Companions::default() })
     }
 }
 
 impl ChatTemplate {
     /// The chat template of a GGUF file.
     ///
-    /// Where the tokenizer itself begins a text with a token (`tokenizer.ggml.add_bos_token`), a template's `bos_token` is
-    /// empty: it must not stand there twice.
+    /// It prints the token that begins a text where it says so, whatever `tokenizer.ggml.add_bos_token` is:
+    /// [`Tokenizer::encode_chat`] sees to it that the token does not stand there twice.
     ///
     /// # Errors
     /// There is no template, or it is no valid Jinja.
@@ -63,8 +68,7 @@ impl ChatTemplate {
             return Err(Error::NoTemplate { file, found: String::new() });
         };
         let token = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).map_or("", String::as_str);
-        let bos = if vocabulary.add_bos { "" } else { token(vocabulary.bos) };
-        Self::from_source(file, source, bos, token(vocabulary.eos))
+        Self::from_source(file, source, token(vocabulary.bos), token(vocabulary.eos))
     }
 }
 
@@ -113,25 +117,13 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
         .collect()
 }
 
-/// Puts the first and the last token around a text, where the file says so.
+/// The first and the last token around a text, where the file says so.
 fn post_processor(vocabulary: &Vocabulary) -> Value {
     let token = |wanted: bool, id: Option<u32>| {
         let id = id.filter(|_| wanted)?;
         Some((id, vocabulary.tokens.get(id as usize)?.as_str()))
     };
-    let (first, last) = (token(vocabulary.add_bos, vocabulary.bos), token(vocabulary.add_eos, vocabulary.eos));
-    let special =
-        |token: Option<(u32, &str)>| token.map(|(_, token)| json!({"SpecialToken": {"id": token, "type_id": 0}}));
-    let sequence = |id: &str| Some(json!({"Sequence": {"id": id, "type_id": 0}}));
-    let single: Vec<Value> = [special(first), sequence("A"), special(last)].into_iter().flatten().collect();
-    let pair: Vec<Value> =
-        [special(first), sequence("A"), sequence("B"), special(last)].into_iter().flatten().collect();
-    let tokens: Map<String, Value> = first
-        .into_iter()
-        .chain(last)
-        .map(|(id, token)| (token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]})))
-        .collect();
-    json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+    processor(token(vocabulary.add_bos, vocabulary.bos), token(vocabulary.add_eos, vocabulary.eos))
 }
 
 /// Bytes of a piece that is merged, at most: every split is looked up, which takes the square of its length. Published
@@ -199,35 +191,35 @@ fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
     merges.into_iter().map(|merge| merge.4).collect()
 }
 
-/// How text is cut before merging, by `tokenizer.ggml.pre`: `None` is GPT-2's rule, which the library has.
-fn pattern(pre: Option<&str>) -> Option<Option<&'static str>> {
-    match pre {
-        None | Some("default" | "gpt-2" | "phi-2") => Some(None),
-        // cl100k_base
-        Some("dbrx") => Some(Some(concat!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
-            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ))),
-        // o200k_base
-        Some("gpt-4o") => Some(Some(concat!(
-            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-            r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ))),
-        Some(_) => None,
-    }
+const PRE: &str = "tokenizer.ggml.pre";
+
+/// How text is cut before merging. Files of older converters do not say it, or say "default": the rule is then that of the
+/// Phi model with such a vocabulary, and where there is none GPT-2's, with a note.
+fn rule(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Rule> {
+    let named = vocabulary.pre.as_deref().filter(|name| *name != "default");
+    let Some(name) = named else {
+        let of_model = (vocabulary.architecture.as_deref() == Some("phi2")).then_some(Rule::Gpt2);
+        if let Some(rule) = of_model.or_else(|| Rule::of_size(vocabulary.tokens.len())) {
+            return Ok(rule);
+        }
+        let says = if vocabulary.pre.is_some() { "\"default\"" } else { "missing" };
+        notes.push(format!(
+            "{}: {PRE} is {says}: text is cut before merging as GPT-2 has it; other ids than the model learnt may come out",
+            vocabulary.path().display()
+        ));
+        return Ok(Rule::Gpt2);
+    };
+    Rule::named(name).ok_or_else(|| Error::Field {
+        file: vocabulary.path().display().to_string(),
+        field: PRE.into(),
+        expected: format!("\"default\" or one of {}", Rule::known()),
+        found: format!("{name:?}"),
+        hint: "no published Phi model has another: convert the model again",
+    })
 }
 
-fn byte_pairs(vocabulary: &Vocabulary) -> Result<Parts> {
-    let Some(pattern) = pattern(vocabulary.pre.as_deref()) else {
-        return Err(Error::Field {
-            file: vocabulary.path().display().to_string(),
-            field: "tokenizer.ggml.pre".into(),
-            expected: "\"phi-2\", \"gpt-2\", \"dbrx\" or \"gpt-4o\"".into(),
-            found: vocabulary.pre.clone().unwrap_or_default(),
-            hint: "no published Phi model has another",
-        });
-    };
+fn byte_pairs(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Parts> {
+    let rule = rule(vocabulary, notes)?;
     let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| [left.to_owned(), right.to_owned()]);
     let Some(merges) = vocabulary.merges.iter().map(pair).collect::<Option<Vec<_>>>() else {
         return Err(malformed(vocabulary, "tokenizer.ggml.merges: a merge is no pair with a space between".into()));
@@ -240,18 +232,9 @@ fn byte_pairs(vocabulary: &Vocabulary) -> Result<Parts> {
         "end_of_word_suffix": "",
         "fuse_unk": false,
         "byte_fallback": false,
-        "ignore_merges": false,
+        "ignore_merges": vocabulary.pre.as_deref().is_some_and(takes_whole_pieces),
         "vocab": ids(vocabulary),
         "merges": merges,
     });
-    let bytes =
-        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let pre_tokenizer = match pattern {
-        None => bytes(true),
-        Some(pattern) => json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
-            bytes(false),
-        ]}),
-    };
-    Ok((model, Value::Null, pre_tokenizer, bytes(true)))
+    Ok((model, Value::Null, rule.pre_tokenizer(false), byte_level(false, true)))
 }

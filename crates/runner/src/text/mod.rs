@@ -1,20 +1,29 @@
 //! From messages to token ids and from token ids back to text.
 
+mod added;
+mod around;
 pub(crate) mod clock;
+mod companions;
+mod compare;
 mod error;
+mod folder;
 mod gguf;
 mod json;
 mod message;
 mod namespaces;
+mod outline;
+mod ranks;
+mod rules;
 pub(crate) mod stop;
 mod stream;
 mod template;
 mod to_gguf;
 mod tokenizer;
 
+pub(crate) use compare::compare;
 pub use error::{Error, Result};
 pub use message::Message;
 pub use stream::TextStream;
 pub use template::ChatTemplate;
-pub use to_gguf::{placeholder, vocabulary};
+pub(crate) use to_gguf::{placeholder, vocabulary};
 pub use tokenizer::Tokenizer;

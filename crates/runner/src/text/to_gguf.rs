@@ -1,6 +1,9 @@
 //! A checkpoint's tokenizer files as the keys of a GGUF file.
 
+use super::around::around;
 use super::error::{Error, Result};
+use super::rules::Rule;
+use super::tokenizer::Tokenizer;
 use phi3_model::gguf::{TokenizerKind, Vocabulary};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -18,20 +21,24 @@ mod types {
     pub(super) const BYTE: i64 = 6;
 }
 
-/// The vocabulary of a `tokenizer.json`; `path` is for messages. `size` is the model's, which may have more rows than there
-/// are tokens; the rest is filled up.
+/// The vocabulary of a tokenizer. `size` is the model's, which may have more rows than there are tokens; the rest is filled
+/// up. `bos` and `eos` are the tokens that begin and end a text where the tokenizer itself does not tell. Adds to `notes` the
+/// tokens and stop tokens for which there is no place.
 ///
 /// # Errors
-/// The file is no BPE tokenizer, or has more tokens than the model.
-pub fn vocabulary(path: &Path, json: &str, size: usize, stops: &[u32], bos: Option<u32>) -> Result<Vocabulary> {
-    let file = path.display().to_string();
-    let json: Value = serde_json::from_str(json).map_err(|e| Error::Malformed {
-        file: file.clone(),
-        reason: e.to_string(),
-        hint: HINT,
-    })?;
+/// The tokenizer is no BPE, or has more tokens than the model.
+pub(crate) fn vocabulary(
+    tokenizer: &Tokenizer,
+    size: usize,
+    stops: &[u32],
+    bos: Option<u32>,
+    eos: Option<u32>,
+    notes: &mut Vec<String>,
+) -> Result<Vocabulary> {
+    let file = tokenizer.file();
+    let json = tokenizer.to_json()?;
     let bad = |field: &str, expected: &str| Error::Field {
-        file: file.clone(),
+        file: file.into(),
         field: field.into(),
         expected: expected.into(),
         found: "something else".into(),
@@ -43,16 +50,19 @@ pub fn vocabulary(path: &Path, json: &str, size: usize, stops: &[u32], bos: Opti
     };
     let sentence_piece = model["byte_fallback"] == true;
     let merges = merges(&model["merges"]).ok_or_else(|| bad("model.merges", "a list of pairs"))?;
+    let list = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+    let added: HashMap<&str, &Value> =
+        list.iter().filter_map(|token| Some((token["content"].as_str()?, token))).collect();
 
     let mut tokens = vec![None; size];
     let mut kinds = vec![types::UNUSED; size];
+    let mut outside = Vec::new();
     let mut put = |id: Option<u64>, token: &str, kind: i64| -> Result<()> {
-        let slot = id.and_then(|id| usize::try_from(id).ok()).filter(|&id| id < size);
-        let Some(id) = slot else {
-            return Err(bad("model.vocab", &format!("ids below the model's vocab_size, {size}")));
-        };
-        tokens[id] = Some(token.to_owned());
-        kinds[id] = kind;
+        match id.and_then(|id| usize::try_from(id).ok()) {
+            Some(id) if id < size => (tokens[id], kinds[id]) = (Some(token.to_owned()), kind),
+            Some(_) if added.contains_key(token) => outside.push(token.to_owned()),
+            _ => return Err(bad("model.vocab", &format!("ids below the model's vocab_size, {size}"))),
+        }
         Ok(())
     };
     for (token, id) in pieces {
@@ -60,8 +70,7 @@ pub fn vocabulary(path: &Path, json: &str, size: usize, stops: &[u32], bos: Opti
         put(id.as_u64(), token, if is_byte { types::BYTE } else { types::NORMAL })?;
     }
     let unknown = model["unk_token"].as_str();
-    for added in json["added_tokens"].as_array().into_iter().flatten() {
-        let token = added["content"].as_str().unwrap_or_default();
+    for (&token, added) in &added {
         let kind = match added["special"] == true {
             _ if Some(token) == unknown => types::UNKNOWN,
             true => types::CONTROL,
@@ -69,33 +78,72 @@ pub fn vocabulary(path: &Path, json: &str, size: usize, stops: &[u32], bos: Opti
         };
         put(added["id"].as_u64(), token, kind)?;
     }
+    outside.sort_unstable();
+    outside.dedup();
+    if let Some(first) = outside.first() {
+        notes.push(format!(
+            "{file}: {} added tokens such as {first:?} are left out, since the model has {size} rows only",
+            outside.len()
+        ));
+    }
     let ids: HashMap<&str, u32> =
         tokens.iter().enumerate().filter_map(|(id, token)| Some((token.as_deref()?, id as u32))).collect();
     let unknown = unknown.and_then(|token| ids.get(token).copied());
     let scores = if sentence_piece { scores(&merges, &ids, size) } else { Vec::new() };
-    // a post-processor that puts the first token in front stands for the flag
-    let processor = json["post_processor"].to_string();
-    let bos_text = bos.and_then(|id| tokens.get(id as usize)?.clone());
-    let add_bos = bos_text.is_some_and(|token| processor.contains(&format!("\"{token}\"")));
+    let (first, last) = around(&json["post_processor"]);
+    let (add_bos, add_eos) = (!first.is_empty(), !last.is_empty());
+    let in_model = |id: &u32| (*id as usize) < size;
+    let (bos, eos) = (first.last().copied().or(bos), last.first().copied().or(eos));
     let tokens = tokens.into_iter().enumerate().map(|(id, t)| t.unwrap_or_else(|| format!("[PAD{id}]"))).collect();
-    Ok(Vocabulary {
-        path: path.to_owned(),
+    let vocabulary = Vocabulary {
+        path: file.into(),
         name: None,
+        architecture: None,
         kind: if sentence_piece { TokenizerKind::SentencePiece } else { TokenizerKind::BytePairs },
-        pre: Some(if sentence_piece { "default" } else { pre(&json["pre_tokenizer"].to_string()) }.into()),
+        pre: Some(if sentence_piece { "default" } else { Rule::nearest(&json["pre_tokenizer"]).name() }.into()),
         tokens,
         scores,
         types: kinds,
         merges: if sentence_piece { Vec::new() } else { merges.iter().map(|(a, b)| format!("{a} {b}")).collect() },
-        bos,
-        eos: stops.first().copied(),
-        stops: stops.to_vec(),
+        bos: bos.filter(in_model),
+        eos: eos.or(stops.first().copied()).filter(in_model),
+        stops: stops.iter().copied().filter(in_model).collect(),
         unknown,
         add_bos,
-        add_eos: false,
-        add_space_prefix: sentence_piece,
+        add_eos,
+        add_space_prefix: sentence_piece && space_prefix(&json["normalizer"], &json["pre_tokenizer"]),
         chat_template: None,
-    })
+    };
+    let lost = vocabulary.stops_without_key();
+    if !lost.is_empty() {
+        notes.push(format!(
+            "{file}: of the stop tokens {stops:?} a GGUF file has no key for {lost:?}: answers from it do not end there"
+        ));
+    }
+    Ok(vocabulary)
+}
+
+/// Whether a text gets a space in front, by a normalizer or a pre-tokenizer of a `tokenizer.json`.
+pub(super) fn space_prefix(normalizer: &Value, pre_tokenizer: &Value) -> bool {
+    let within = |step: &Value, list: &str| {
+        step[list].as_array().is_some_and(|steps| {
+            steps.iter().any(|step| space_prefix(step, &Value::Null) || space_prefix(&Value::Null, step))
+        })
+    };
+    if within(normalizer, "normalizers") || within(pre_tokenizer, "pretokenizers") {
+        return true;
+    }
+    let put_in_front =
+        normalizer["type"] == "Prepend" && normalizer["prepend"].as_str().is_some_and(|text| matches!(text, "▁" | " "));
+    let scheme = match pre_tokenizer["type"].as_str() {
+        Some("Metaspace") => match pre_tokenizer["prepend_scheme"].as_str() {
+            Some(scheme) => scheme != "never",
+            None => pre_tokenizer["add_prefix_space"] != false,
+        },
+        Some("ByteLevel") => pre_tokenizer["add_prefix_space"] == true,
+        _ => false,
+    };
+    put_in_front || scheme
 }
 
 /// Pairs, from either spelling of the file.
@@ -120,21 +168,12 @@ fn scores(merges: &[(String, String)], ids: &HashMap<&str, u32>, size: usize) ->
     scores
 }
 
-/// llama.cpp's name of the way that text is cut before merging, by the expression in the file.
-fn pre(pre_tokenizer: &str) -> &'static str {
-    match pre_tokenizer {
-        text if text.contains("\\p{Lu}") => "gpt-4o",
-        text if text.contains("\\p{N}{1,3}") => "dbrx",
-        _ => "phi-2",
-    }
-}
-
 /// Where SentencePiece's vocabularies have their 256 bytes.
 const BYTES: std::ops::Range<usize> = 3..259;
 
 /// Names for the tokens of a checkpoint that has no tokenizer. Where there is room the bytes are among them, and the four
 /// tokens that llama.cpp looks for in every model with Phi-3 in its name.
-pub fn placeholder(path: &Path, size: usize, stops: &[u32], bos: Option<u32>) -> Vocabulary {
+pub(crate) fn placeholder(path: &Path, size: usize, stops: &[u32], bos: Option<u32>) -> Vocabulary {
     let named = |id: usize| match id {
         _ if size <= BYTES.end => (format!("[{id}]"), types::NORMAL),
         0 => ("<unk>".into(), types::CONTROL),
@@ -148,6 +187,7 @@ pub fn placeholder(path: &Path, size: usize, stops: &[u32], bos: Option<u32>) ->
     Vocabulary {
         path: path.to_owned(),
         name: None,
+        architecture: None,
         kind: TokenizerKind::SentencePiece,
         pre: Some("default".into()),
         tokens,

@@ -4,16 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::DecoderWrapper;
 
+use super::added;
+use super::companions::Companions;
 use super::error::{Error, Result};
+use super::outline::{HINT, Outline};
 use super::stream::TextStream;
 
-const HINT: &str = "take the file from the checkpoint again";
-
-/// A `tokenizer.json`. Clones share it.
+/// A tokenizer: that of a `tokenizer.json`, of a folder with the files beside it, or of a GGUF file. Clones share it.
 #[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 
@@ -21,10 +21,12 @@ struct Inner {
     file: String,
     tokenizer: tokenizers::Tokenizer,
     special: HashSet<u32>,
+    notes: Vec<String>,
+    chat_begins_with: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`, and none of the files beside it.
     ///
     /// # Errors
     /// The file cannot be read or is no usable tokenizer.
@@ -39,18 +41,22 @@ impl Tokenizer {
     /// # Errors
     /// The bytes are no usable tokenizer.
     pub fn from_bytes(name: impl Into<String>, bytes: &[u8]) -> Result<Self> {
-        let file = name.into();
-        let malformed = |reason: String| Error::Malformed { file: file.clone(), reason, hint: HINT };
-        let outline: Outline = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
-        outline.check_growth(&file)?;
-        outline.check_special_tokens_of_template(&file)?;
-        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(malformed)?;
+        Self::with_companions(name.into(), bytes, Companions::default())
+    }
+
+    /// A `tokenizer.json` with what the files beside it add.
+    pub(super) fn with_companions(file: String, bytes: &[u8], companions: Companions) -> Result<Self> {
+        let bytes = phi3_model::json_text(Path::new(&file), bytes)?;
+        let outline = Outline::parse(&file, &bytes)?;
+        let chat_begins_with = companions.chat_begins_with;
+        let added = added::open(&file, &bytes, &outline, companions)?;
+        let mut tokenizer = added.tokenizer;
         // A prompt must neither be cut nor filled up, whatever the tokenizer was trained with.
         tokenizer.with_padding(None);
-        guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(malformed)?;
-        outline.check_added_tokens(&file, &tokenizer)?;
-        let special = outline.added_tokens.iter().filter(|token| token.special).map(|token| token.id).collect();
-        let tokenizer = Self(Arc::new(Inner { file, tokenizer, special }));
+        let uncut = guarded(|| tokenizer.with_truncation(None).map(|_| ()));
+        uncut.map_err(|reason| Error::Malformed { file: file.clone(), reason, hint: HINT })?;
+        let (special, notes) = (added.special, added.notes);
+        let tokenizer = Self(Arc::new(Inner { file, tokenizer, special, notes, chat_begins_with }));
         tokenizer.probe()?;
         Ok(tokenizer)
     }
@@ -64,6 +70,22 @@ impl Tokenizer {
         guarded(|| inner.tokenizer.encode_fast(text, add_special))
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|reason| Error::Encode { file: inner.file.clone(), bytes: text.len(), reason })
+    }
+
+    /// The token ids of a rendered chat: the text as it stands, for the template alone says which special tokens there are.
+    /// Only a GGUF file can say that every text begins with a token (`tokenizer.ggml.add_bos_token`); a chat then begins with
+    /// it once, whether its template prints it or not.
+    ///
+    /// # Errors
+    /// The text has a character that the vocabulary cannot express.
+    pub fn encode_chat(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, false)?;
+        if let Some(first) = self.0.chat_begins_with
+            && ids.first() != Some(&first)
+        {
+            ids.insert(0, first);
+        }
+        Ok(ids)
     }
 
     /// The text of token ids; with `skip_special`, without the special tokens. Ids that the vocabulary does not have (a
@@ -83,6 +105,11 @@ impl Tokenizer {
     /// Decodes ids one by one.
     pub fn stream(&self, skip_special: bool) -> TextStream {
         TextStream::new(self.clone(), skip_special)
+    }
+
+    /// What the tokenizer's files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.0.notes
     }
 
     /// Whether the id is a special token, one that `decode` can skip.
@@ -109,6 +136,26 @@ impl Tokenizer {
         self.0.tokenizer.get_decoder()
     }
 
+    /// The file, for messages.
+    pub(super) fn file(&self) -> &str {
+        &self.0.file
+    }
+
+    /// The tokens that are found in the raw text, by id.
+    pub(super) fn added_tokens(&self) -> Vec<String> {
+        let tokens = self.0.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let mut tokens: Vec<(u32, String)> = tokens.iter().map(|(id, token)| (*id, token.content.clone())).collect();
+        tokens.sort_unstable();
+        tokens.into_iter().map(|(_, token)| token).collect()
+    }
+
+    /// The whole as a `tokenizer.json`.
+    pub(super) fn to_json(&self) -> Result<Value> {
+        let malformed =
+            |e: serde_json::Error| Error::Malformed { file: self.0.file.clone(), reason: e.to_string(), hint: HINT };
+        serde_json::to_value(&self.0.tokenizer).map_err(malformed)
+    }
+
     /// Finds faults that show only in use.
     fn probe(&self) -> Result<()> {
         let ids = match self.encode("Hello, world", true) {
@@ -126,119 +173,8 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The parts of the file whose consistency the tokenizers library takes for granted.
-#[derive(Deserialize)]
-struct Outline {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    post_processor: Value,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    decoder: Value,
-}
-
-/// How many times longer a text may become by each part of the file, by its steps together; published ones stay below 100.
-const MOST_GROWTH: usize = 4096;
-
-/// How many times longer a step and those within make a text, at most or about.
-fn growth(step: &Value) -> usize {
-    match step {
-        Value::Array(steps) => steps.iter().map(growth).fold(1, usize::saturating_mul),
-        Value::Object(fields) => {
-            let content = fields.get("content").and_then(Value::as_str).map_or(0, str::len);
-            let own = match (fields.get("pattern"), fields.get("type").and_then(Value::as_str)) {
-                // a replacement, in older files without its type
-                (Some(pattern), _) => match pattern["String"].as_str() {
-                    Some(pattern) if !pattern.is_empty() => content.div_ceil(pattern.len()).max(1),
-                    // stands between any two characters
-                    _ => content.saturating_add(1),
-                },
-                (None, Some("ByteLevel")) => 2,
-                // the longest that a character becomes in Unicode's compatibility forms
-                (None, Some("NFKC" | "NFKD" | "Precompiled")) => 18,
-                _ => 1,
-            };
-            let steps = ["normalizers", "pretokenizers", "decoders"].iter().filter_map(|field| fields.get(*field));
-            steps.map(growth).fold(own, usize::saturating_mul)
-        }
-        _ => 1,
-    }
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    special: bool,
-}
-
-impl Outline {
-    /// Steps that each make a text longer would fill the memory.
-    fn check_growth(&self, file: &str) -> Result<()> {
-        let parts =
-            [("normalizer", &self.normalizer), ("pre_tokenizer", &self.pre_tokenizer), ("decoder", &self.decoder)];
-        match parts.into_iter().map(|(field, part)| (field, growth(part))).find(|(_, growth)| *growth > MOST_GROWTH) {
-            None => Ok(()),
-            Some((field, growth)) => Err(Error::Field {
-                file: file.into(),
-                field: field.into(),
-                expected: format!("steps that make a text at most {MOST_GROWTH} times longer"),
-                found: format!("a growth of {growth}"),
-                hint: HINT,
-            }),
-        }
-    }
-
-    fn check_added_tokens(&self, file: &str, tokenizer: &tokenizers::Tokenizer) -> Result<()> {
-        for (i, token) in self.added_tokens.iter().enumerate() {
-            let id = tokenizer.token_to_id(&token.content);
-            if id != Some(token.id) {
-                return Err(Error::Field {
-                    file: file.into(),
-                    field: format!("added_tokens[{i}].id"),
-                    expected: match id {
-                        Some(id) => format!("{id} for {:?}", token.content),
-                        None => format!("an id that {:?} can have", token.content),
-                    },
-                    found: token.id.to_string(),
-                    hint: "the ids of added tokens follow the vocabulary without gaps",
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_special_tokens_of_template(&self, file: &str) -> Result<()> {
-        let processors = match self.post_processor["processors"].as_array() {
-            Some(list) => list.iter().collect(),
-            None => vec![&self.post_processor],
-        };
-        for processor in processors {
-            let known = processor["special_tokens"].as_object();
-            for piece in ["single", "pair"].iter().flat_map(|part| processor[part].as_array()).flatten() {
-                let Some(id) = piece["SpecialToken"]["id"].as_str() else { continue };
-                if !known.is_some_and(|known| known.contains_key(id)) {
-                    return Err(Error::Field {
-                        file: file.into(),
-                        field: "post_processor.special_tokens".into(),
-                        expected: format!("a table with {id:?}, which the template puts into every text"),
-                        found: "none".into(),
-                        hint: HINT,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Runs the tokenizers library on data that it may not have checked: its panics become errors.
-fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),

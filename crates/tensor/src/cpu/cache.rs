@@ -10,7 +10,8 @@ use super::simd::{Avx2, Avx512};
 use super::simd::{Level, Portable, Simd};
 use super::units::rounded;
 use super::zeros;
-use crate::{Batch, Error, Heads, KvType, PAGE, Result};
+use crate::checks::CacheShape;
+use crate::{Batch, Heads, KvType, PAGE, Result};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct Cache {
     runs: [Vec<Run>; 2],
     /// `[layer][page]`
     pages: Vec<Vec<Page>>,
+    /// Pages that every layer has.
+    made: usize,
 }
 
 /// Neighbouring dimensions of a head, at most [`KvType::BLOCK`], that share a scale where numbers have one.
@@ -64,27 +67,25 @@ pub(super) struct Target {
 }
 
 /// The targets of a pass, by page.
-pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) -> Result<()> {
+pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) {
     out.clear();
-    for segment in &batch.segments {
-        let pages = batch.pages.get(segment.pages.clone()).unwrap_or_default();
-        for (i, row) in segment.rows.clone().enumerate() {
-            let position = segment.position + i;
-            let Some(&page) = pages.get(position / PAGE) else {
-                let (op, what) = ("begin", "pages of a segment");
-                return Err(Error::Mismatch { op, what, expected: position / PAGE + 1, found: pages.len() });
-            };
-            out.push(Target { page, slot: position % PAGE, row });
+    for segment in batch.segments() {
+        let pages = &batch.pages()[segment.pages.clone()];
+        for (position, row) in (segment.position..).zip(segment.rows.clone()) {
+            out.push(Target { page: pages[position / PAGE], slot: position % PAGE, row });
         }
     }
     out.sort_unstable();
-    Ok(())
 }
 
 impl Cache {
     pub(super) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
         let runs = [runs(heads.head_dim, |i| heads.key_block(i)), runs(heads.head_dim, |i| i / KvType::BLOCK)];
-        Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect() }
+        Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect(), made: 0 }
+    }
+
+    pub(super) fn shape(&self) -> CacheShape {
+        CacheShape { heads: self.heads, layers: self.pages.len(), pages: self.made }
     }
 
     pub(super) fn heads(&self) -> Heads {
@@ -125,6 +126,7 @@ impl Cache {
                 });
             }
         }
+        self.made = self.made.max(pages);
         Ok(())
     }
 
@@ -149,30 +151,17 @@ impl Cache {
     }
 
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
-    pub(super) fn append(
-        &mut self,
-        level: Level,
-        layer: usize,
-        targets: &[Target],
-        projected: &[f32],
-        pool: &Pool,
-    ) -> Result<()> {
+    pub(super) fn append(&mut self, level: Level, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
         let (heads, runs) = (self.heads, &self.runs);
         let pages = &mut self.pages[layer];
-        let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return Ok(()) };
-        if last.page as usize >= pages.len() {
-            let (op, what) = ("project_qkv", "page");
-            return Err(Error::Mismatch { op, what, expected: pages.len(), found: last.page as usize });
-        }
+        let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };
         let write = |page: &mut Page, targets: &[Target]| {
             // SAFETY: the level is available; plain loops over checked slices.
             unsafe { write_page(level, page, heads, runs, targets, projected) }
         };
         if first.page == last.page {
-            write(&mut pages[first.page as usize], targets);
-            return Ok(());
+            return write(&mut pages[first.page as usize], targets);
         }
-        // two segments never share a page that one of them writes
         let mut wanted = targets.chunk_by(|a, b| a.page == b.page).peekable();
         let shares: Vec<_> = pages
             .iter_mut()
@@ -189,7 +178,6 @@ impl Cache {
                 write(page, targets);
             }
         });
-        Ok(())
     }
 }
 

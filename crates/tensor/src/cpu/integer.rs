@@ -58,7 +58,7 @@ fn run<C: Codes>(level: Level, task: Task<'_>) {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni | Level::Amx => {
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
             unsafe fn go<C: Codes>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
                 unsafe { rows::<lanes::Vnni, C>(task) }
@@ -88,7 +88,7 @@ fn run<C: Codes>(level: Level, task: Task<'_>) {
         }
         #[cfg(target_arch = "aarch64")]
         Level::NeonDot => {
-            #[target_feature(enable = "dotprod")]
+            #[target_feature(enable = "neon,dotprod")]
             unsafe fn go<C: Codes>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
                 unsafe { rows::<lanes::NeonDot, C>(task) }

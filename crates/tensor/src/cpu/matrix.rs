@@ -3,6 +3,7 @@
 use super::panel::{self, Order, PANEL, Panels};
 use super::pool::Pool;
 use super::zeros;
+use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
 use std::sync::Mutex;
 
@@ -30,6 +31,10 @@ impl Matrix {
         let order = Order { rows: weight.rows, gated: role == Role::GateUp };
         let store = Store::Rows(weight.clone());
         Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, order, store }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        Shape { rows: self.rows, cols: self.cols }
     }
 
     /// Rows of a matrix in panels, those that only fill up included.

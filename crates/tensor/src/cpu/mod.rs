@@ -36,6 +36,7 @@ use project::Shares;
 pub use simd::Level;
 use units::Unit;
 
+use crate::checks::{self, ActivePass, Shape};
 use crate::measure::{self, Limits};
 use crate::{
     Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
@@ -111,9 +112,7 @@ pub struct Cpu {
     activations: Activations,
     pack: Pack,
     pool: Pool,
-    batch: Batch,
-    /// Rows that the operations work on.
-    active: usize,
+    pass: ActivePass,
     /// Where the keys and values of the pass go.
     targets: Vec<Target>,
     normed: Vec<f32>,
@@ -132,6 +131,12 @@ pub struct Rows {
     values: Vec<f32>,
 }
 
+impl Rows {
+    fn shape(&self) -> Shape {
+        Shape { rows: self.values.len() / self.dim, cols: self.dim }
+    }
+}
+
 /// Work, in multiply-adds, below which a region is not worth a second thread.
 const SERIAL: usize = 200_000;
 
@@ -146,14 +151,6 @@ pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(device: &str, what: &str, len
     })?;
     values.resize(len, T::zeroed());
     Ok(values)
-}
-
-fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
-}
-
-fn at_most(op: &'static str, what: &'static str, limit: usize, found: usize) -> Result<()> {
-    if found <= limit { Ok(()) } else { Err(Error::Mismatch { op, what, expected: limit, found }) }
 }
 
 impl Cpu {
@@ -176,8 +173,7 @@ impl Cpu {
             activations: options.activations,
             pack: options.pack,
             pool: Pool::new(threads)?,
-            batch: Batch::default(),
-            active: 0,
+            pass: ActivePass::default(),
             targets: Vec::new(),
             normed: Vec::new(),
             projected: Vec::new(),
@@ -205,7 +201,7 @@ impl Cpu {
     fn norm_rows(&self, x: &Rows, norm: Norm<'_, Self>, out: &mut [f32]) {
         let Norm { weight, eps } = norm;
         let out = Output::new(out, x.dim);
-        self.parallel(self.active * x.dim * 8, self.active, |row| {
+        self.parallel(self.pass.rows * x.dim * 8, self.pass.rows, |row| {
             // SAFETY: a task takes its own row.
             let out = unsafe { out.slice(row, 0..x.dim) };
             kernels::rms_norm(self.level, &x.values[row * x.dim..][..x.dim], weight, eps, out);
@@ -217,11 +213,11 @@ impl Cpu {
         let (width, q_dim, turn) = (heads.qkv_dim(), heads.q_dim(), heads.rotary_dim / 2 * 2);
         let mut projected = std::mem::take(&mut self.projected);
         let (rows, queries) = (Shares::new(&mut projected, width), Shares::new(&mut q.values, q_dim));
-        self.parallel(self.active * width * 8, self.active, |row| {
+        self.parallel(self.pass.rows * width * 8, self.pass.rows, |row| {
             // SAFETY: a task takes its own row.
             let (y, q) = unsafe { (rows.take(row), queries.take(row)) };
             let turned = &mut y[..q_dim + heads.kv_dim()];
-            kernels::rotate(self.level, turned, heads.head_dim, &self.batch.rope[row * turn..][..turn]);
+            kernels::rotate(self.level, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);
             q.copy_from_slice(&y[..q_dim]);
         });
         self.projected = projected;
@@ -239,9 +235,7 @@ impl Backend for Cpu {
     }
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
-        if role == Role::GateUp {
-            same("matrix", "rows of gate and up (even)", 0, weight.rows % 2)?;
-        }
+        checks::matrix(weight, role)?;
         let matrix = Matrix::new(weight, role);
         if self.packs(weight.dtype, role) { matrix.packed(&self.pool) } else { Ok(matrix) }
     }
@@ -258,10 +252,12 @@ impl Backend for Cpu {
     }
 
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        checks::rows(dim)?;
         Ok(Rows { dim, values: zeros(&self.info.name, name, rows.saturating_mul(dim))? })
     }
 
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
+        checks::heads("cache", heads)?;
         Ok(Cache::new(layers, heads, kv))
     }
 
@@ -274,24 +270,21 @@ impl Backend for Cpu {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        self.batch.clone_from(batch);
-        self.active = batch.rows();
-        cache::targets(batch, &mut self.targets)
+        self.pass.begin(batch);
+        cache::targets(batch, &mut self.targets);
+        Ok(())
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
-        same("embed", "output width", table.cols, out.dim)?;
-        at_most("embed", "rows", out.values.len() / out.dim.max(1), self.active)?;
-        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(&self.batch.tokens) {
-            at_most("embed", "token", table.rows.saturating_sub(1), token as usize)?;
+        self.pass.embed(table.shape(), table.role, 0, out.shape())?;
+        for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(self.pass.batch.tokens()) {
             table.widen(token as usize, &mut self.row, out)?;
         }
         Ok(())
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        same("norm", "output width", x.dim, out.dim)?;
-        same("norm", "norm width", x.dim, norm.weight.len())?;
+        self.pass.norm(x.shape(), norm.weight.len(), out.shape())?;
         self.norm_rows(x, norm, &mut out.values);
         Ok(())
     }
@@ -304,10 +297,8 @@ impl Backend for Cpu {
         finish: Finish,
         out: &mut Rows,
     ) -> Result<()> {
-        let gated = finish == Finish::SiluGate;
-        same("project", "gate role", usize::from(gated), usize::from(weight.role == Role::GateUp))?;
-        let width = if gated { weight.rows / 2 } else { weight.rows };
-        same("project", "output width", width, out.dim)?;
+        let norms = norm.map(|norm| norm.weight.len());
+        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
         self.product(x, norm, weight, finish, width, &mut out.values)
     }
 
@@ -320,41 +311,41 @@ impl Backend for Cpu {
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
+        let target = (cache.shape(), layer);
+        self.pass.project_qkv(x.shape(), norm.weight.len(), weight.shape(), weight.role, q.shape(), target)?;
         let heads = cache.heads();
         let width = heads.qkv_dim();
-        same("project_qkv", "weight rows", width, weight.rows)?;
-        same("project_qkv", "query width", heads.q_dim(), q.dim)?;
-        same("project_qkv", "rotation", self.active * heads.rotary_dim, self.batch.rope.len())?;
         let mut projected = std::mem::take(&mut self.projected);
-        if projected.len() < self.active * width {
-            projected = zeros(&self.info.name, "queries, keys and values", self.active * width)?;
+        if projected.len() < self.pass.rows * width {
+            projected = zeros(&self.info.name, "queries, keys and values", self.pass.rows * width)?;
         }
         self.product(x, Some(norm), weight, Finish::Replace, width, &mut projected)?;
         self.projected = projected;
         self.rotate(heads, q);
-        cache.append(self.level, layer, &self.targets, &self.projected, &self.pool)
+        cache.append(self.level, layer, &self.targets, &self.projected, &self.pool);
+        Ok(())
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+        self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads();
-        same("attention", "query width", heads.q_dim(), q.dim)?;
-        same("attention", "output width", heads.q_dim(), out.dim)?;
         let group = heads.heads / heads.kv_heads;
         // rows of a task, which a page of keys serves all
         let rows = (32 / group).max(8);
         let output = Output::new(&mut out.values, out.dim);
-        let tasks: usize = self.batch.segments.iter().map(|s| s.rows.len().div_ceil(rows)).sum();
-        let seen: usize = self.batch.segments.iter().map(|s| (s.position + s.rows.len()) * s.rows.len()).sum();
+        let batch = &self.pass.batch;
+        let tasks: usize = batch.segments().iter().map(|s| s.rows.len().div_ceil(rows)).sum();
+        let seen: usize = batch.segments().iter().map(|s| (s.position + s.rows.len()) * s.rows.len()).sum();
         self.parallel(2 * seen * heads.q_dim(), tasks * heads.kv_heads, |i| {
             let (mut block, kv) = (i / heads.kv_heads, i % heads.kv_heads);
-            for segment in &self.batch.segments {
+            for segment in batch.segments() {
                 let blocks = segment.rows.len().div_ceil(rows);
                 if block >= blocks {
                     block -= blocks;
                     continue;
                 }
                 let first = segment.rows.start + block * rows;
-                let pages = &self.batch.pages[segment.pages.clone()];
+                let pages = &batch.pages()[segment.pages.clone()];
                 let task = Attend {
                     q: &q.values,
                     width: q.dim,
@@ -373,18 +364,15 @@ impl Backend for Cpu {
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
-        same("select", "output width", x.dim, out.dim)?;
-        at_most("select", "rows", self.batch.outputs.len(), first + count)?;
-        at_most("select", "rows", out.values.len() / out.dim.max(1), count)?;
-        for (i, &row) in self.batch.outputs[first..first + count].iter().enumerate() {
+        self.pass.select(x.shape(), first, count, out.shape())?;
+        for (i, &row) in self.pass.batch.outputs()[first..first + count].iter().enumerate() {
             out.values[i * x.dim..][..x.dim].copy_from_slice(&x.values[row as usize * x.dim..][..x.dim]);
         }
-        self.active = count;
         Ok(())
     }
 
     fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
-        at_most("read", "elements", x.values.len(), out.len())?;
+        checks::read(x.shape(), out.len())?;
         out.copy_from_slice(&x.values[..out.len()]);
         Ok(())
     }

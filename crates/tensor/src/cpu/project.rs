@@ -5,7 +5,7 @@ use super::matrix::{Matrix, Store};
 use super::panel::PANEL;
 use super::plain::{self, Weights};
 use super::units::Unit;
-use super::{Activations, Cpu, Rows, integer, same, zeros};
+use super::{Activations, Cpu, Rows, integer, zeros};
 use crate::{Error, Finish, Norm, Result};
 use std::cell::Cell;
 
@@ -29,12 +29,10 @@ impl Cpu {
         width: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        same("project", "input width", weight.cols, x.dim)?;
-        let rows = self.active;
+        let rows = self.pass.rows;
         let mut normed = std::mem::take(&mut self.normed);
         let values = match norm {
             Some(norm) => {
-                same("project", "norm width", x.dim, norm.weight.len())?;
                 if normed.len() < rows * x.dim {
                     normed = zeros(&self.info.name, "normed activations", rows * x.dim)?;
                 }

@@ -12,9 +12,9 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW and VL, 512 bits.
     Avx512,
-    /// AVX-512 with VNNI, the dot products of bytes.
+    /// AVX-512 with DQ and VNNI, the dot products of bytes.
     Avx512Vnni,
-    /// AVX-512 with VNNI and BF16, and AMX, the products of tiles.
+    /// AVX-512 with DQ, VNNI and BF16, and AMX, the products of tiles.
     Amx,
     /// AArch64's NEON, 128 bits.
     Neon,
@@ -53,41 +53,54 @@ impl Level {
     /// Whether it can be used: this processor has it, or a test emulates what it lacks.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Level::Amx && Level::Avx512Vnni.native() && is_x86_feature_detected!("avx512bf16") {
-            return self.native() || super::amx::emulated();
+        if self == Level::Amx {
+            return self.has_features() && (super::amx::available() || super::amx::emulated());
         }
         self.native()
     }
 
     fn native(self) -> bool {
-        match self {
-            Level::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                Level::Avx2.native()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => Level::Avx512.native() && is_x86_feature_detected!("avx512vnni"),
-            #[cfg(target_arch = "x86_64")]
-            Level::Amx => {
-                Level::Avx512Vnni.native()
-                    && is_x86_feature_detected!("avx512bf16")
-                    && is_x86_feature_detected!("avx512dq")
-                    && super::amx::available()
-            }
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => true,
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            _ => false,
+        #[cfg(target_arch = "x86_64")]
+        if self == Level::Amx && !super::amx::available() {
+            return false;
         }
+        self.has_features()
+    }
+}
+
+/// The one list of the features of each level: what its kernels are compiled for, word by word (a test compares them), and what
+/// is asked of the processor. AMX, which the compiler does not know, is asked for in `amx.rs`.
+macro_rules! features {
+    ($($arch:literal $detected:ident { $($level:ident: $($feature:tt),+;)+ })+) => {
+        impl Level {
+            /// Whether this processor has everything that the level's kernels are compiled for.
+            fn has_features(self) -> bool {
+                match self {
+                    Level::Portable => true,
+                    $($(
+                        #[cfg(target_arch = $arch)]
+                        Level::$level => $(std::arch::$detected!($feature))&&+,
+                    )+)+
+                    _ => false,
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const FEATURES: &[(Level, &[&str])] = &[$($((Level::$level, &[$($feature),+])),+),+];
+    };
+}
+
+features! {
+    "x86_64" is_x86_feature_detected {
+        Avx2: "avx2", "fma", "f16c";
+        Avx512: "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl";
+        Avx512Vnni: "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni";
+        Amx: "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16";
+    }
+    "aarch64" is_aarch64_feature_detected {
+        Neon: "neon";
+        NeonDot: "neon", "dotprod";
     }
 }
 
@@ -513,5 +526,55 @@ mod arm {
             // SAFETY: NEON is there.
             unsafe { vaddvq_f32(vaddq_f32(v[0], v[1])) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FEATURES, Level};
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+
+    /// Of every attribute that lets the compiler use instructions, whatever its form.
+    #[test]
+    fn kernels_are_compiled_for_what_is_detected() {
+        let lists: Vec<String> = FEATURES.iter().map(|(_, features)| features.join(",")).collect();
+        let (attribute, detection) = (["target", "feature("].join("_"), ["feature", "detected!"].join("_"));
+        let mut found = vec![0; lists.len()];
+        for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (line, text) in text.lines().enumerate() {
+                let place = format!("{}:{}", path.display(), line + 1);
+                assert!(!text.contains(&detection), "{place}: Level::available tells what a processor has");
+                let Some((_, inside)) = text.split_once(&attribute) else { continue };
+                let wanted = inside.split('"').nth(1).unwrap_or_default();
+                let list = lists.iter().position(|list| list == wanted);
+                found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no level's list: {lists:#?}"))] += 1;
+            }
+        }
+        // NEON is always there on AArch64, so that nothing needs the attribute
+        for ((level, _), found) in FEATURES.iter().zip(found) {
+            assert!((found > 0) == (*level != Level::Neon), "{level}: {found} attributes");
+        }
+    }
+
+    /// A level runs the kernels of the levels below it too.
+    #[test]
+    fn a_level_has_what_the_ones_below_it_have() {
+        let of = |level: Level| FEATURES.iter().find(|(of, _)| *of == level).map(|(_, features)| *features).unwrap();
+        for order in [&[Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx][..], &[Level::Neon, Level::NeonDot]]
+        {
+            for pair in order.windows(2) {
+                assert!(of(pair[0]).iter().all(|feature| of(pair[1]).contains(feature)), "{pair:?}");
+            }
+        }
+        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            assert!(level.has_features(), "{level}");
+        }
+        assert!(Level::best().available());
     }
 }

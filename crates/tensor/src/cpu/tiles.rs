@@ -54,7 +54,7 @@ pub(super) fn lines(rows: usize, cols: usize) -> usize {
 /// # Safety
 ///
 /// The level is [`Level::Amx`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
     for (i, lines) in out.chunks_exact_mut(LINES).enumerate() {
         let (unit, half) = (i / 2, i % 2);
@@ -122,7 +122,7 @@ pub(super) struct Task<'a> {
 /// # Safety
 ///
 /// The level is [`Level::Amx`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     let Task { tiles, rows, weight, plan, .. } = task;
     let units = units_of(weight.cols);
@@ -183,7 +183,7 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
 }
 
 /// Units `units` of panel i as tiles: of each unit that of side 0, then that of side 1. Zeros stand for a panel that is not there.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, out: &mut [Line], side: usize) {
     let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(units.len());
     if i >= w.order.panels() {
@@ -225,7 +225,7 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, ou
 }
 
 /// Units of a panel as bf16.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
     assert!(panel.len() / C::BYTES * C::UNITS >= units.end);
     let too_high = if C::SIGNED { Vnni::BIAS } else { C::OFFSET };
@@ -259,7 +259,7 @@ unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Ite
 
 /// Sixteen numbers, then sixteen others, as pairs.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn paired(numbers: __m512bh) -> __m512i {
     const INDICES: [u16; 32] = {
         let mut indices = [0; 32];
@@ -277,7 +277,7 @@ fn paired(numbers: __m512bh) -> __m512i {
 
 /// Pairs of halves as pairs of bf16.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 fn halves_to_bf16(pairs: __m512i) -> __m512i {
     let low = _mm512_cvtph_ps(_mm512_castsi512_si256(pairs));
     bits(_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(pairs)), low))
@@ -290,7 +290,7 @@ fn bits(numbers: __m512bh) -> __m512i {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn store(line: &mut Line, bits: __m512i) {
     // SAFETY: as many bytes, and their alignment.
     unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), bits) }

@@ -14,7 +14,7 @@ const LINE: usize = 64;
 /// # Safety
 ///
 /// AVX-512 F and BW are there; the weight has these rows, of two bytes an element.
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) -> [__m512i; 16] {
     let bytes = w.cols * 2;
     let (from, count) = (k * 2, rows.len().min(PANEL));
@@ -33,7 +33,7 @@ pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) 
 
 /// Lane i of register j goes to lane j of register i.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
     let mut a = rows;
     for i in 0..8 {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn elements_stand_where_they_should() {
-        if !is_x86_feature_detected!("avx512bw") {
+        if !crate::cpu::Level::Avx512.available() {
             println!("skipped: this processor has no AVX-512");
             return;
         }

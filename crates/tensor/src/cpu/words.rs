@@ -134,7 +134,7 @@ pub(super) fn project(
 }
 
 /// Rows `rows` of a weight, sixteen at most, as words; zeros in place of missing rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
     for (u, block) in blocks.iter_mut().enumerate() {
         // SAFETY: AVX-512 is there; the rows are the weight's.
@@ -170,7 +170,7 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
 }
 
 /// The products of sixteen rows of a weight with a tile of activations.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn multiply(blocks: &[Block], units: &[Word], sums: &mut [[f32; PANEL]; TILE]) {
     let mut acc = [_mm512_setzero_ps(); TILE];
     for (block, units) in blocks.iter().zip(units.as_chunks::<TILE>().0) {

@@ -3,7 +3,7 @@
 use super::device::STORAGE;
 use super::pipelines::Slots;
 use super::{Cache, Gpu, Rows};
-use crate::{Error, Mask, Result};
+use crate::{Mask, Result};
 use phi3_shaders::{Attention, Op, Tier, binding};
 
 /// Workgroups that a large device wants at once.
@@ -16,13 +16,11 @@ const TILE: usize = 128;
 impl Gpu {
     pub(super) fn attend(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
         let heads = cache.heads;
-        let Some(layer) = cache.layers.get(layer) else {
-            return Err(Error::Mismatch { op: "attention", what: "layer", expected: cache.layers.len(), found: layer });
-        };
+        let layer = &cache.layers[layer];
         let how = self.attention_for(heads.head_dim);
         let tiles = self.table.tiles(how);
-        let groups = tiles.as_ref().map_or(self.rows, |tiles| tiles.count);
-        let longest = self.table.longest(mask);
+        let groups = tiles.as_ref().map_or(self.pass.rows, |tiles| tiles.count);
+        let longest = self.pass.batch.longest(mask);
         let (splits, share) = splits(groups * heads.heads, longest + how.rows() as usize - 1);
         let pitch = cache.head4() + 1;
         let mut slots = Slots::default();
@@ -51,13 +49,13 @@ impl Gpu {
         ];
         let grid = [heads.heads as u32, groups as u32, splits as u32];
         let op = Op::Attention { kv: cache.kv, how, part: splits > 1 };
-        let work = 2 * self.rows as u64 * longest as u64 * heads.q_dim() as u64;
+        let work = 2 * self.pass.rows as u64 * longest as u64 * heads.q_dim() as u64;
         self.recorder.make_room(&mut self.device, work)?;
         if splits == 1 {
             slots[binding::OUTPUT as usize] = Some(&out.buffer);
             return self.recorder.dispatch(&mut self.device, op, &slots, &params, grid);
         }
-        let bytes = (self.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
+        let bytes = (self.pass.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
         self.device.grow(&mut self.parts, "parts of attention", bytes, STORAGE)?;
         slots[binding::OUTPUT as usize] = self.parts.as_ref();
         self.recorder.dispatch(&mut self.device, op, &slots, &params, grid)?;
@@ -67,7 +65,7 @@ impl Gpu {
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
         let params = [heads, head_dim, cache.head4() as u32, splits as u32, out.stride as u32, 0, 0, 0];
-        self.recorder.dispatch(&mut self.device, Op::Merge, &slots, &params, [heads, self.rows as u32, 1])
+        self.recorder.dispatch(&mut self.device, Op::Merge, &slots, &params, [heads, self.pass.rows as u32, 1])
     }
 
     /// How the rows of this pass are best computed.

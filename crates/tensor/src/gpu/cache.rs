@@ -2,6 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use super::recorder::Recorder;
+use crate::checks::{self, CacheShape};
 use crate::{Heads, KvType, PAGE, Result};
 use phi3_shaders::{KV_BLOCK, Kv, MAX_HEAD_DIM};
 
@@ -38,19 +39,12 @@ pub(super) struct Layer {
 impl Cache {
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for heads that are wider than the kernels take, or that have
-    /// an odd width.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for heads that are wider than the kernels take.
     pub(super) fn new(device: &Device, layers: usize, heads: Heads, kv: KvType) -> Result<Self> {
-        let Heads { heads: queries, kv_heads, head_dim, rotary_dim } = heads;
-        if head_dim > MAX_HEAD_DIM {
-            return Err(device.unsupported("head_dim", head_dim, MAX_HEAD_DIM));
+        checks::heads("cache", heads)?;
+        if heads.head_dim > MAX_HEAD_DIM {
+            return Err(device.unsupported("head_dim", heads.head_dim, MAX_HEAD_DIM));
         }
-        for (what, found) in [("head_dim", head_dim), ("rotary_dim", rotary_dim)] {
-            super::same("cache", what, found / 2 * 2, found)?;
-        }
-        super::same("cache", "head_dim", head_dim.max(2), head_dim)?;
-        super::same("cache", "rotary_dim", rotary_dim.min(head_dim), rotary_dim)?;
-        super::same("cache", "heads", queries / kv_heads.max(1) * kv_heads, queries)?;
         let kv = match kv {
             KvType::F32 => Kv::F32,
             KvType::F16 => Kv::F16,
@@ -58,6 +52,10 @@ impl Cache {
         };
         let layers = (0..layers).map(|_| Layer::default()).collect();
         Ok(Self { heads, kv, layers, pages: 0, staged: None })
+    }
+
+    pub(super) fn shape(&self) -> CacheShape {
+        CacheShape { heads: self.heads, layers: self.layers.len(), pages: self.pages }
     }
 
     /// Groups of four numbers of a head; those past `head_dim` stay zero.
@@ -119,7 +117,7 @@ impl Cache {
         }
         let page = self.side_bytes();
         let most = (device.max_binding / page.max(1)) as usize;
-        let roomy = pages.max(2 * self.pages).max(FEWEST).min(most).max(pages);
+        let roomy = pages.max(self.pages.saturating_mul(2)).max(FEWEST).min(most).max(pages);
         self.grow(device, recorder, roomy).or_else(|error| match error {
             crate::Error::OutOfMemory { .. } if roomy > pages => self.grow(device, recorder, pages),
             error => Err(error),
@@ -128,7 +126,7 @@ impl Cache {
 
     /// Layer by layer, so that only one layer's old buffers live beside the new ones.
     fn grow(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
-        let bytes = pages as u64 * self.side_bytes();
+        let bytes = (pages as u64).saturating_mul(self.side_bytes());
         for layer in &mut self.layers {
             for side in [&mut layer.keys, &mut layer.values] {
                 match side {

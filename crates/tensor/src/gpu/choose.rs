@@ -2,8 +2,9 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use super::pipelines::Slots;
-use super::{Gpu, Rows, at_most, same};
-use crate::{Batch, Choice, Error, Result};
+use super::{Gpu, Rows};
+use crate::checks::{at_most, same};
+use crate::{Batch, Choice, Expected, Result};
 use phi3_shaders::{CHOSEN, NO_TOKEN, Op, binding};
 use std::collections::VecDeque;
 
@@ -40,9 +41,9 @@ impl Flights {
 impl Gpu {
     pub(super) fn choose(&mut self, logits: &Rows, choices: &[Choice]) -> Result<()> {
         at_most("choose", "passes under way", AHEAD - 1, self.flights.pending.len())?;
-        same("choose", "rows", self.rows, choices.len())?;
-        same("choose", "some rows", 1, choices.len().min(1))?;
-        logits.check("choose", choices.len())?;
+        Expected::AtLeast(1).check("choose", "rows", self.pass.rows)?;
+        same("choose", "choices", self.pass.rows, choices.len())?;
+        at_most("choose", "rows", logits.capacity, choices.len())?;
         let bytes = (size_of::<u32>() * choices.len()) as u64;
         if self.flights.chosen.size < bytes {
             self.flights.chosen = self.device.buffer("chosen tokens", bytes, STORAGE)?;
@@ -71,9 +72,8 @@ impl Gpu {
     }
 
     pub(super) fn chosen(&mut self, tokens: &mut [u32]) -> Result<()> {
-        let Some(flight) = self.flights.pending.pop_front() else {
-            return Err(Error::Mismatch { op: "chosen", what: "passes under way", expected: 1, found: 0 });
-        };
+        Expected::AtLeast(1).check("chosen", "passes under way", self.flights.pending.len())?;
+        let Some(flight) = self.flights.pending.pop_front() else { return Ok(()) };
         let Some(buffer) = &self.flights.ring[flight.place] else { return Ok(()) };
         self.device.wait(flight.submission)?;
         let bytes = size_of::<u32>() * flight.rows;

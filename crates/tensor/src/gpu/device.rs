@@ -156,7 +156,7 @@ impl Device {
     ///
     /// [`Error::OutOfMemory`] where that is more than a buffer may have, or than the device has left.
     pub(super) fn buffer(&mut self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
-        let size = size.max(16).next_multiple_of(16);
+        let size = size.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let limit = self.limit(usage);
         if size > limit {
             return Err(self.out_of_memory(what, size, format!("; a buffer may have {limit}")));
@@ -189,7 +189,7 @@ impl Device {
         usage: wgpu::BufferUsages,
     ) -> Result<()> {
         if buffer.as_ref().is_none_or(|buffer| buffer.size < size) {
-            let roomy = size.next_power_of_two().min(self.limit(usage));
+            let roomy = size.checked_next_power_of_two().unwrap_or(size).min(self.limit(usage));
             *buffer = None;
             *buffer = Some(self.buffer(what, roomy.max(size), usage)?);
         }

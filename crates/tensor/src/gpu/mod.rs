@@ -26,9 +26,10 @@ pub use cache::Cache;
 pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
+use crate::checks::{self, ActivePass, Shape};
 use crate::{
-    Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Limits,
-    Mask, Norm, Result, Role, Weight,
+    Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Limits, Mask, Norm,
+    Result, Role, Weight,
 };
 use choose::Flights;
 use device::{Buffer, Device, STORAGE};
@@ -48,8 +49,7 @@ pub struct Gpu {
     device: Device,
     recorder: Recorder,
     table: Table,
-    /// Rows that operations work on.
-    rows: usize,
+    pass: ActivePass,
     readback: Option<Buffer>,
     flights: Flights,
     /// What parts of attention leave for their merging.
@@ -160,7 +160,7 @@ impl Gpu {
             device,
             recorder,
             table,
-            rows: 0,
+            pass: ActivePass::default(),
             readback: None,
             flights,
             parts: None,
@@ -208,7 +208,7 @@ impl Gpu {
     fn quantise(&mut self, cache: &Cache, layer: usize) -> Result<()> {
         const THREADS: usize = 64;
         let layer = &cache.layers[layer];
-        let count = self.rows * cache.heads.kv_heads * cache.blocks();
+        let count = self.pass.rows * cache.heads.kv_heads * cache.blocks();
         let strides = cache.loaded();
         let params = [
             count as u32,
@@ -257,8 +257,9 @@ impl Backend for Gpu {
     }
 
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
-        let stride = dim.next_multiple_of(GROUP);
-        let size = rows as u64 * stride as u64 * size_of::<f32>() as u64;
+        checks::rows(dim)?;
+        let stride = dim.checked_next_multiple_of(GROUP).unwrap_or(usize::MAX);
+        let size = (rows as u64).saturating_mul(stride as u64).saturating_mul(size_of::<f32>() as u64);
         Ok(Rows { capacity: rows, dim, stride, buffer: self.device.buffer(name, size, STORAGE)? })
     }
 
@@ -279,20 +280,15 @@ impl Backend for Gpu {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
-        self.rows = 0;
+        self.pass.rows = 0;
         self.recorder.begin(&mut self.device)?;
         self.table.write(&mut self.device, batch)?;
-        self.rows = batch.rows();
+        self.pass.begin(batch);
         Ok(())
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
-        same("embed", "output width", table.cols, out.dim)?;
-        same("embed", "plain role", 1, usize::from(matches!(table.role, Role::Plain | Role::Embedding)))?;
-        at_most("embed", "largest token", table.rows, self.table.tokens)?;
-        at_most("embed", "chosen tokens", self.flights.rows, self.table.chosen)?;
-        same("embed", "rows", self.table.rows, self.rows)?;
-        out.check("embed", self.rows)?;
+        self.pass.embed(table.shape(), table.role, self.flights.rows, out.shape())?;
         let mut slots = Slots::default();
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
@@ -301,24 +297,21 @@ impl Backend for Gpu {
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
             let (first, count) = (piece.rows.start as u32, piece.rows.len() as u32);
-            let params = [self.rows as u32, table.groups() as u32, first, count, (out.stride / 4) as u32, 0, 0, 0];
+            let params = [self.pass.rows as u32, table.groups() as u32, first, count, (out.stride / 4) as u32, 0, 0, 0];
             let op = Op::Embed(table.format);
-            self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.rows))?;
+            self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.pass.rows))?;
         }
         Ok(())
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        same("norm", "output width", x.dim, out.dim)?;
-        same("norm", "norm width", x.dim, norm.weight.len)?;
-        x.check("norm", self.rows)?;
-        out.check("norm", self.rows)?;
+        self.pass.norm(x.shape(), norm.weight.len, out.shape())?;
         let mut slots = Slots::default();
         slots[binding::INPUT as usize] = Some(&x.buffer);
         slots[binding::GAIN as usize] = Some(&norm.weight.buffer);
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
-        let params = [self.rows as u32, x.dim as u32, (x.stride / 4) as u32, norm.eps.to_bits()];
-        self.recorder.dispatch(&mut self.device, Op::RmsNorm, &slots, &params, folded(self.rows))
+        let params = [self.pass.rows as u32, x.dim as u32, (x.stride / 4) as u32, norm.eps.to_bits()];
+        self.recorder.dispatch(&mut self.device, Op::RmsNorm, &slots, &params, folded(self.pass.rows))
     }
 
     fn project(
@@ -329,12 +322,8 @@ impl Backend for Gpu {
         finish: Finish,
         out: &mut Rows,
     ) -> Result<()> {
-        let gated = finish == Finish::SiluGate;
-        let role = if gated { Role::GateUp } else { Role::Plain };
-        same("project", "gate role", usize::from(gated), usize::from(weight.role == Role::GateUp))?;
-        same("project", "role", 1, usize::from(weight.role == role))?;
-        same("project", "output width", if gated { weight.rows / 2 } else { weight.rows }, out.dim)?;
-        out.check("project", self.rows)?;
+        let norms = norm.map(|norm| norm.weight.len);
+        self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
         let (finish, stride) = match finish {
             Finish::Replace => (phi3_shaders::Finish::Replace, out.stride / 4),
             Finish::Add => (phi3_shaders::Finish::Add, out.stride / 4),
@@ -342,7 +331,7 @@ impl Backend for Gpu {
         };
         let params = [stride as u32, 0, 0, 0, 0, 0, 0, 0];
         let target = Target { finish, params, output: &out.buffer, keys: None, values: None };
-        self.product("project", x, norm, weight, &target)
+        self.product(x, norm, weight, &target)
     }
 
     fn project_qkv(
@@ -354,14 +343,9 @@ impl Backend for Gpu {
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
+        let cached = (cache.shape(), layer);
+        self.pass.project_qkv(x.shape(), norm.weight.len, weight.shape(), weight.role, q.shape(), cached)?;
         let heads = cache.heads;
-        same("project_qkv", "weight rows", heads.qkv_dim(), weight.rows)?;
-        same("project_qkv", "role", 1, usize::from(weight.role == Role::Qkv(heads)))?;
-        same("project_qkv", "query width", heads.q_dim(), q.dim)?;
-        same("project_qkv", "rotations", self.table.rows * heads.rotary_dim, self.table.rotations)?;
-        same("project_qkv", "rows", self.table.rows, self.rows)?;
-        at_most("project_qkv", "pages", cache.pages, self.table.pages)?;
-        q.check("project_qkv", self.rows)?;
         let strides = cache.stored();
         let params = [
             heads.q_dim() as u32,
@@ -373,12 +357,8 @@ impl Backend for Gpu {
             strides.head,
             self.table.rope_at as u32,
         ];
-        if layer >= cache.layers.len() {
-            let (op, what) = ("project_qkv", "layer");
-            return Err(Error::Mismatch { op, what, expected: cache.layers.len(), found: layer });
-        }
         if cache.kv == Kv::Q8_0 {
-            cache.stage(&mut self.device, self.rows)?;
+            cache.stage(&mut self.device, self.pass.rows)?;
         }
         let (keys, values) = match cache.kv {
             Kv::F32 | Kv::F16 => (cache.layers[layer].keys.as_ref(), cache.layers[layer].values.as_ref()),
@@ -386,41 +366,27 @@ impl Backend for Gpu {
         };
         let finish = phi3_shaders::Finish::Qkv(cache.kv);
         let target = Target { finish, params, output: &q.buffer, keys, values };
-        self.product("project_qkv", x, Some(norm), weight, &target)?;
+        self.product(x, Some(norm), weight, &target)?;
         if cache.kv == Kv::Q8_0 { self.quantise(cache, layer) } else { Ok(()) }
     }
 
     fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
-        let heads = cache.heads;
-        same("attention", "query width", heads.q_dim(), q.dim)?;
-        same("attention", "output width", heads.q_dim(), out.dim)?;
-        same("attention", "rows", self.table.rows, self.rows)?;
-        at_most("attention", "pages", cache.pages, self.table.pages)?;
-        self.table.visible(mask)?;
-        q.check("attention", self.rows)?;
-        out.check("attention", self.rows)?;
+        self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         self.attend(q, cache, layer, mask, out)
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
-        same("select", "output width", x.dim, out.dim)?;
-        at_most("select", "outputs", self.table.outputs, first.saturating_add(count))?;
-        x.check("select", self.table.rows)?;
-        out.check("select", count)?;
+        self.pass.select(x.shape(), first, count, out.shape())?;
         let mut slots = Slots::default();
         slots[binding::INPUT as usize] = Some(&x.buffer);
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
         let params = [count as u32, (x.stride / 4) as u32, (self.table.outputs_at + first) as u32, 0];
-        self.recorder.dispatch(&mut self.device, Op::Select, &slots, &params, folded(count))?;
-        self.rows = count;
-        Ok(())
+        self.recorder.dispatch(&mut self.device, Op::Select, &slots, &params, folded(count))
     }
 
     fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
-        let rows = out.len() / x.dim.max(1);
-        same("read", "length", rows * x.dim, out.len())?;
-        x.check("read", rows)?;
+        let rows = checks::read(x.shape(), out.len())?;
         if rows == 0 {
             return self.finish();
         }
@@ -485,17 +451,9 @@ impl Backend for Gpu {
 }
 
 impl Rows {
-    fn check(&self, op: &'static str, rows: usize) -> Result<()> {
-        at_most(op, "rows", self.capacity, rows)
+    fn shape(&self) -> Shape {
+        Shape { rows: self.capacity, cols: self.dim }
     }
-}
-
-fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
-}
-
-fn at_most(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
-    if found <= expected { Ok(()) } else { Err(Error::Mismatch { op, what, expected, found }) }
 }
 
 #[cfg(test)]
@@ -516,12 +474,7 @@ mod tests {
         let table = gpu.matrix(&Random(3).weight("table", DType::F16, 16, 24, 1.0), Role::Plain).unwrap();
         let mut x = gpu.rows("x", 16, 24).unwrap();
         for (rows, waits) in [(1, 0), (16, 5), (4, 5)] {
-            let batch = Batch {
-                tokens: (0..rows).collect(),
-                segments: vec![crate::Segment { rows: 0..rows as usize, position: 0, pages: 0..1 }],
-                pages: vec![0],
-                ..Batch::default()
-            };
+            let batch = Batch::of(&(0..rows).collect::<Vec<_>>(), 0, &[0]).unwrap();
             for _ in 0..6 {
                 gpu.begin(&batch).unwrap();
                 gpu.embed(&table, &mut x).unwrap();
@@ -539,12 +492,7 @@ mod tests {
             return;
         };
         let mut x = gpu.rows("x", 1, 24).unwrap();
-        let batch = Batch {
-            tokens: vec![5],
-            segments: vec![crate::Segment { rows: 0..1, position: 0, pages: 0..1 }],
-            pages: vec![0],
-            ..Batch::default()
-        };
+        let batch = Batch::of(&[5], 0, &[0]).unwrap();
         for _ in 0..3 {
             let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 24, 1.0), Role::Plain).unwrap();
             gpu.begin(&batch).unwrap();

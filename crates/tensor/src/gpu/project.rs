@@ -4,7 +4,7 @@ use super::device::{Buffer, STORAGE};
 use super::pipelines::Slots;
 use super::recorder::folded;
 use super::upload::Matrix;
-use super::{Gpu, Rows, same};
+use super::{Gpu, Rows};
 use crate::{Norm, Result};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Finish, Input, Op, Precision, Product, Tier, binding};
@@ -74,20 +74,13 @@ impl Gpu {
     /// Records the product of x and a weight, one dispatch per piece of the weight.
     pub(super) fn product(
         &mut self,
-        op: &'static str,
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
         target: &Target<'_>,
     ) -> Result<()> {
-        same(op, "input width", weight.cols, x.dim)?;
-        if let Some(norm) = norm {
-            same(op, "norm width", x.dim, norm.weight.len)?;
-        }
-        x.check(op, self.rows)?;
-
         let product = self.product_for(weight.rows);
-        let layout = Layout::of(x.dim, self.rows, product);
+        let layout = Layout::of(x.dim, self.pass.rows, product);
         let halved = match product.halves() {
             Some(precision) => {
                 self.halve(x, norm, precision, &layout)?;
@@ -99,7 +92,7 @@ impl Gpu {
         let kernel = Op::Project { product, format: weight.format, input, finish: target.finish };
         for piece in &weight.pieces {
             let params = Params {
-                rows: self.rows as u32,
+                rows: self.pass.rows as u32,
                 cols: weight.cols as u32,
                 k8: weight.groups() as u32,
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
@@ -120,8 +113,8 @@ impl Gpu {
             slots[binding::KEYS as usize] = target.keys;
             slots[binding::VALUES as usize] = target.values;
             slots[binding::BATCH as usize] = self.table.buffer.as_ref();
-            let grid = grid(product, self.rows, piece.padded());
-            let work = self.rows as u64 * piece.padded() as u64 * weight.cols as u64;
+            let grid = grid(product, self.pass.rows, piece.padded());
+            let work = self.pass.rows as u64 * piece.padded() as u64 * weight.cols as u64;
             self.recorder.make_room(&mut self.device, work)?;
             self.recorder.dispatch(&mut self.device, kernel, &slots, &params, grid)?;
         }
@@ -131,7 +124,7 @@ impl Gpu {
     /// How a product with so many outputs is best computed.
     fn product_for(&self, outputs: usize) -> Product {
         let tier = self.tier();
-        match (self.rows, self.adapter.units) {
+        match (self.pass.rows, self.adapter.units) {
             (1, _) => Product::Matvec,
             (2..=FEW_ROWS, _) => Product::Matvec4,
             (rows, Some(units)) if tier == Tier::Coop => {
@@ -148,10 +141,10 @@ impl Gpu {
 
     fn halve(&mut self, x: &Rows, norm: Option<Norm<'_, Self>>, precision: Precision, layout: &Layout) -> Result<()> {
         self.device.grow(&mut self.halves.values, "activations in half precision", layout.bytes, STORAGE)?;
-        let bytes = (self.rows * size_of::<f32>()) as u64;
+        let bytes = (self.pass.rows * size_of::<f32>()) as u64;
         self.device.grow(&mut self.halves.row_scales, "scales of activations", bytes, STORAGE)?;
         let params = [
-            self.rows as u32,
+            self.pass.rows as u32,
             x.dim as u32,
             (x.stride / 4) as u32,
             (layout.stride / 2) as u32,
@@ -166,7 +159,7 @@ impl Gpu {
         slots[binding::OUTPUT as usize] = self.halves.values.as_ref();
         slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
         let op = Op::Halve(if norm.is_some() { Input::Normed } else { Input::Plain }, precision);
-        self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.rows))
+        self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.pass.rows))
     }
 }
 

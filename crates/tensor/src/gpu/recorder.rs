@@ -188,7 +188,7 @@ pub(super) fn folded(groups: usize) -> [u32; 3] {
 mod tests {
     use crate::gpu::{Gpu, Options, Select};
     use crate::parity::Random;
-    use crate::{Backend, Batch, DType, Finish, Heads, KvType, Mask, Norm, Role, Segment};
+    use crate::{Backend, Batch, DType, Finish, Heads, KvType, Mask, Norm, Role};
 
     const ROWS: usize = 40;
     const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 16, rotary_dim: 16 };
@@ -213,14 +213,8 @@ mod tests {
         let mut mixed = gpu.rows("mixed", ROWS, HEADS.q_dim()).unwrap();
         let mut cache = gpu.cache(1, HEADS, KvType::F32).unwrap();
         gpu.reserve(&mut cache, 3).unwrap();
-        let batch = Batch {
-            tokens: (0..ROWS as u32).collect(),
-            positions: (0..ROWS as u32).collect(),
-            segments: vec![Segment { rows: 0..ROWS, position: 0, pages: 0..3 }],
-            pages: vec![0, 1, 2],
-            rope: random.vector(ROWS * HEADS.rotary_dim, 1.0),
-            outputs: Vec::new(),
-        };
+        let mut batch = Batch::of(&(0..ROWS as u32).collect::<Vec<_>>(), 0, &[0, 1, 2]).unwrap();
+        batch.rope_mut().extend(random.vector(ROWS * HEADS.rotary_dim, 1.0));
         let before = gpu.counters().submits;
         gpu.begin(&batch).unwrap();
         gpu.embed(&table, &mut x).unwrap();

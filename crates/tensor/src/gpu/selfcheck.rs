@@ -7,8 +7,7 @@ use super::memory::Memory;
 use super::{Gpu, adapter};
 use crate::cpu::{self, Cpu};
 use crate::{
-    Backend, Batch, Bytes, Choice, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Segment,
-    Weight, quant,
+    Backend, Batch, Bytes, Choice, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight, quant,
 };
 use phi3_shaders::Tier;
 use std::time::Duration;
@@ -136,7 +135,7 @@ fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
     (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
     let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
     let mut logits = gpu.rows("logits", 2, VOCAB)?;
-    gpu.begin(&batch(&[5, 11], 0, 0))?;
+    gpu.begin(&batch(&[5, 11], 0, 0)?)?;
     gpu.embed(&table, &mut logits)?;
     gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
     let mut tokens = [0; 2];
@@ -161,7 +160,7 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
     let filling: Vec<u32> = (0..PAGES * PAGE).map(|i| ((i % PAGE + 7 * (i / PAGE)) % VOCAB) as u32).collect();
     let mut all = b.rows("all", filling.len(), HIDDEN)?;
     let mut queries = b.rows("queries", filling.len(), heads.q_dim())?;
-    b.begin(&batch(&filling, 0, heads.rotary_dim))?;
+    b.begin(&batch(&filling, 0, heads.rotary_dim)?)?;
     b.embed(&table, &mut all)?;
     b.project_qkv(&all, norm, &qkv, &mut queries, &mut cache, 0)?;
     b.finish()?;
@@ -174,7 +173,7 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
         let mut gated = b.rows("gated", tokens, INNER)?;
         let mut chosen = b.rows("chosen", tokens, INNER)?;
         let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect();
-        b.begin(&batch(&ids, position, heads.rotary_dim))?;
+        b.begin(&batch(&ids, position, heads.rotary_dim)?)?;
         b.embed(&table, &mut x)?;
         b.norm(&x, norm, &mut normed)?;
         b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0)?;
@@ -206,7 +205,7 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
     for tokens in [&[7, 2, 23, 0, 1, 2, 3, 4, 5][..], &[9]] {
         let mut x = b.rows("x", tokens.len(), HIDDEN)?;
         let mut y = b.rows("y", tokens.len(), INNER)?;
-        b.begin(&batch(tokens, 0, 0))?;
+        b.begin(&batch(tokens, 0, 0)?)?;
         b.embed(&table, &mut x)?;
         b.project(&x, None, &plain, Finish::Replace, &mut y)?;
         for (name, rows, dim) in [("embed", &x, HIDDEN), ("project", &y, INNER)] {
@@ -218,22 +217,16 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
     Ok(results)
 }
 
-/// Tokens of one sequence from a position on; its pages are [`PAGES`], in turn.
-fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Batch {
+/// Tokens of one sequence from a position on, of which the last is an output; its pages are [`PAGES`], in turn.
+fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Result<Batch> {
     let end = position + tokens.len();
-    let pages = end.div_ceil(PAGE);
+    let pages: Vec<u32> = (0..end.div_ceil(PAGE) as u32).map(|page| page % PAGES as u32).collect();
+    let mut batch = Batch::of(tokens, position, &pages)?;
     let turn = |position: usize, i: usize| position as f32 / (i + 1) as f32;
-    Batch {
-        tokens: tokens.to_vec(),
-        positions: (position..end).map(|position| position as u32).collect(),
-        segments: vec![Segment { rows: 0..tokens.len(), position, pages: 0..pages }],
-        pages: (0..pages as u32).map(|page| page % PAGES as u32).collect(),
-        rope: (position..end)
-            .flat_map(|position| (0..rotary_dim / 2).map(move |i| turn(position, i)))
-            .flat_map(|angle| [angle.cos(), angle.sin()])
-            .collect(),
-        outputs: vec![tokens.len() as u32 - 1],
-    }
+    let angles = (position..end).flat_map(|position| (0..rotary_dim / 2).map(move |i| turn(position, i)));
+    batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
+    batch.push_output(tokens.len() - 1)?;
+    Ok(batch)
 }
 
 /// Numbers between -1 and 1 that look like chance (Knuth's multiplicative hash).

@@ -2,7 +2,8 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use super::planes::{Planes, UNIT};
-use crate::{DType, Error, Footprint, Result, Role, Weight};
+use crate::checks::{self, Shape};
+use crate::{DType, Footprint, Result, Role, Weight};
 use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -50,6 +51,10 @@ impl Piece {
 }
 
 impl Matrix {
+    pub(super) fn shape(&self) -> Shape {
+        Shape { rows: self.rows, cols: self.cols }
+    }
+
     /// Groups of eight weights in a row.
     pub(super) fn groups(&self) -> usize {
         self.cols.div_ceil(GROUP)
@@ -59,11 +64,8 @@ impl Matrix {
 /// Brings a weight to the device.
 pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
     let format = format(weight.dtype);
-    check_rows(weight, role)?;
+    checks::matrix(weight, role)?;
     let order = Order { role, rows: weight.rows };
-    if order.rows == 0 {
-        return Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces: Vec::new() });
-    }
     let layout = Layout::of(weight.dtype, weight.cols);
     let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales))?;
 
@@ -136,19 +138,6 @@ impl Layout {
             None => Self { bytes: dtype.bytes(cols).unwrap_or(usize::MAX), scales: 0, planes: None },
         }
     }
-}
-
-fn check_rows(weight: &Weight, role: Role) -> Result<()> {
-    let expected = match role {
-        Role::Plain | Role::Embedding => weight.rows,
-        Role::GateUp => weight.rows.next_multiple_of(2),
-        Role::Qkv(heads) => heads.qkv_dim(),
-    };
-    if expected == weight.rows {
-        return Ok(());
-    }
-    let (expected, found) = (vec![expected, weight.cols], vec![weight.rows, weight.cols]);
-    Err(Error::Shape { name: weight.name.clone(), expected, found })
 }
 
 fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {

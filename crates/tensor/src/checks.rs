@@ -1,0 +1,212 @@
+//! The arguments of every operation, checked in one place for all backends.
+
+use crate::error::{Expected, Result};
+use crate::{Batch, Error, Finish, Heads, Mask, PAGE, Role, Weight};
+
+/// Shape of a matrix or of activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Rows of a matrix; rows that activations have room for.
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+/// Shape of a cache.
+#[derive(Clone, Copy)]
+pub(crate) struct CacheShape {
+    pub(crate) heads: Heads,
+    pub(crate) layers: usize,
+    /// Pages that every layer has.
+    pub(crate) pages: usize,
+}
+
+/// The pass that a backend computes: its batch, and how many rows the operations work on.
+#[derive(Default)]
+pub(crate) struct ActivePass {
+    pub(crate) batch: Batch,
+    /// Rows of the batch, or those that were selected.
+    pub(crate) rows: usize,
+}
+
+impl ActivePass {
+    pub(crate) fn begin(&mut self, batch: &Batch) {
+        self.batch.clone_from(batch);
+        self.rows = batch.rows();
+    }
+
+    /// `chosen` rows have a token that the device chose.
+    pub(crate) fn embed(&self, table: Shape, role: Role, chosen: usize, out: Shape) -> Result<()> {
+        const OP: &str = "embed";
+        if !matches!(role, Role::Plain | Role::Embedding) {
+            return Err(Error::Role { op: OP, expected: "plain or embedding", found: role.name() });
+        }
+        same(OP, "output width", table.cols, out.cols)?;
+        at_most(OP, "largest token", table.rows.saturating_sub(1), self.batch.token_bound().saturating_sub(1))?;
+        at_most(OP, "rows with a chosen token", chosen, self.batch.chosen_bound())?;
+        self.all_rows(OP)?;
+        self.room(OP, out)
+    }
+
+    pub(crate) fn norm(&self, x: Shape, norm: usize, out: Shape) -> Result<()> {
+        const OP: &str = "norm";
+        same(OP, "norm width", x.cols, norm)?;
+        same(OP, "output width", x.cols, out.cols)?;
+        self.room(OP, x)?;
+        self.room(OP, out)
+    }
+
+    /// The width of the output.
+    pub(crate) fn project(
+        &self,
+        x: Shape,
+        norm: Option<usize>,
+        weight: Shape,
+        role: Role,
+        finish: Finish,
+        out: Shape,
+    ) -> Result<usize> {
+        const OP: &str = "project";
+        let (wanted, width) = match finish {
+            Finish::Replace | Finish::Add => (Role::Plain, weight.rows),
+            Finish::SiluGate => (Role::GateUp, weight.rows / 2),
+        };
+        if role != wanted {
+            return Err(Error::Role { op: OP, expected: wanted.name(), found: role.name() });
+        }
+        same(OP, "output width", width, out.cols)?;
+        self.room(OP, out)?;
+        self.input(OP, x, norm, weight)?;
+        Ok(width)
+    }
+
+    pub(crate) fn project_qkv(
+        &self,
+        x: Shape,
+        norm: usize,
+        weight: Shape,
+        role: Role,
+        q: Shape,
+        (cache, layer): (CacheShape, usize),
+    ) -> Result<()> {
+        const OP: &str = "project_qkv";
+        let heads = cache.heads;
+        match role {
+            Role::Qkv(of) if of == heads => {}
+            Role::Qkv(_) => {
+                let found = "queries, keys and values of other heads";
+                return Err(Error::Role { op: OP, expected: "those of the cache's heads", found });
+            }
+            _ => return Err(Error::Role { op: OP, expected: Role::Qkv(heads).name(), found: role.name() }),
+        }
+        same(OP, "query width", heads.q_dim(), q.cols)?;
+        self.room(OP, q)?;
+        self.input(OP, x, Some(norm), weight)?;
+        same(OP, "rotations", self.batch.rows() * heads.rotary_dim, self.batch.rope().len())?;
+        self.cache(OP, cache, layer)
+    }
+
+    pub(crate) fn attention(
+        &self,
+        q: Shape,
+        (cache, layer): (CacheShape, usize),
+        mask: Mask,
+        out: Shape,
+    ) -> Result<()> {
+        const OP: &str = "attention";
+        same(OP, "query width", cache.heads.q_dim(), q.cols)?;
+        same(OP, "output width", cache.heads.q_dim(), out.cols)?;
+        self.room(OP, q)?;
+        self.room(OP, out)?;
+        self.cache(OP, cache, layer)?;
+        let Some(window) = mask.window else {
+            let gone = self.batch.segments().iter().map(|segment| segment.gone).max();
+            return at_most(OP, "missing pages without a window", 0, gone.unwrap_or(0));
+        };
+        Expected::AtLeast(1).check(OP, "window", window)?;
+        for segment in self.batch.segments() {
+            let first = (segment.position + 1).saturating_sub(window) / PAGE;
+            at_most(OP, "missing pages before the window", first, segment.gone)?;
+        }
+        Ok(())
+    }
+
+    /// The rows that follow from then on are `count`.
+    pub(crate) fn select(&mut self, x: Shape, first: usize, count: usize, out: Shape) -> Result<()> {
+        const OP: &str = "select";
+        same(OP, "output width", x.cols, out.cols)?;
+        at_most(OP, "outputs", self.batch.outputs().len(), first.saturating_add(count))?;
+        at_most(OP, "rows", x.rows, self.batch.rows())?;
+        at_most(OP, "rows", out.rows, count)?;
+        self.rows = count;
+        Ok(())
+    }
+
+    fn input(&self, op: &'static str, x: Shape, norm: Option<usize>, weight: Shape) -> Result<()> {
+        same(op, "input width", weight.cols, x.cols)?;
+        same(op, "norm width", x.cols, norm.unwrap_or(x.cols))?;
+        self.room(op, x)
+    }
+
+    fn cache(&self, op: &'static str, cache: CacheShape, layer: usize) -> Result<()> {
+        self.all_rows(op)?;
+        Expected::Below(cache.layers).check(op, "layer", layer)?;
+        at_most(op, "pages", cache.pages, self.batch.page_bound())
+    }
+
+    /// Operations that look at tokens or positions take the rows of the batch, not those that were selected.
+    fn all_rows(&self, op: &'static str) -> Result<()> {
+        same(op, "rows", self.batch.rows(), self.rows)
+    }
+
+    fn room(&self, op: &'static str, activations: Shape) -> Result<()> {
+        at_most(op, "rows", activations.rows, self.rows)
+    }
+}
+
+/// The rows that a read of `len` elements takes.
+pub(crate) fn read(x: Shape, len: usize) -> Result<usize> {
+    Expected::MultipleOf(x.cols).check("read", "elements", len)?;
+    let rows = len / x.cols;
+    at_most("read", "rows", x.rows, rows)?;
+    Ok(rows)
+}
+
+/// Activations of `rows` rows.
+pub(crate) fn rows(dim: usize) -> Result<()> {
+    Expected::AtLeast(1).check("rows", "width", dim)
+}
+
+pub(crate) fn matrix(weight: &Weight, role: Role) -> Result<()> {
+    let rows = match role {
+        Role::Plain | Role::Embedding => weight.rows.max(1),
+        Role::GateUp => weight.rows.max(1).next_multiple_of(2),
+        Role::Qkv(of) => {
+            heads("matrix", of)?;
+            of.qkv_dim()
+        }
+    };
+    let (expected, found) = (vec![rows, weight.cols.max(1)], vec![weight.rows, weight.cols]);
+    if expected == found { Ok(()) } else { Err(Error::Shape { name: weight.name.clone(), expected, found }) }
+}
+
+/// Heads that every backend could take; the kernels of one may want them smaller.
+pub(crate) fn heads(op: &'static str, heads: Heads) -> Result<()> {
+    let Heads { heads, kv_heads, head_dim, rotary_dim } = heads;
+    Expected::AtLeast(1).check(op, "kv_heads", kv_heads)?;
+    Expected::AtLeast(kv_heads).check(op, "heads", heads)?;
+    Expected::MultipleOf(kv_heads).check(op, "heads", heads)?;
+    Expected::AtLeast(2).check(op, "head_dim", head_dim)?;
+    Expected::MultipleOf(2).check(op, "head_dim", head_dim)?;
+    Expected::MultipleOf(2).check(op, "rotary_dim", rotary_dim)?;
+    at_most(op, "rotary_dim", head_dim, rotary_dim)?;
+    // at most three times as wide, in bytes of f32
+    at_most(op, "width of all heads", usize::MAX / 12 / PAGE, heads.saturating_mul(head_dim))
+}
+
+pub(crate) fn same(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    Expected::Exactly(expected).check(op, what, found)
+}
+
+pub(crate) fn at_most(op: &'static str, what: &'static str, most: usize, found: usize) -> Result<()> {
+    Expected::AtMost(most).check(op, what, found)
+}

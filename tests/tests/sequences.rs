@@ -1,0 +1,126 @@
+//! Sequences where they do not belong: of another model, or of the same one in another's place.
+
+use crate::machines::{data, machines};
+use phi3_model::{Advance, Checkpoint, Error, Feed, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_runner::Setup;
+use phi3_tensor::{Batch, Choice};
+use std::ops::ControlFlow;
+
+fn model(setup: &Setup, name: &str) -> Box<dyn Model> {
+    let checkpoint = Checkpoint::open(&data("oracle/checkpoints").join(name)).unwrap();
+    setup.load(&checkpoint, &mut |_| {}).unwrap().model
+}
+
+fn forward(model: &mut dyn Model, sequence: &mut Sequence, tokens: &[u32]) -> phi3_model::Result<Vec<f32>> {
+    let mut logits = Vec::new();
+    model.forward(&mut [Feed { sequence, tokens, outputs: Outputs::Last }], &mut logits, None)?;
+    Ok(logits)
+}
+
+#[track_caller]
+fn refused<T>(call: &str, words: &str, result: phi3_model::Result<T>) {
+    let Err(error) = result else { panic!("{call}: {words}: no error") };
+    assert!(matches!(error, Error::Sequence { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with(call) && text.contains(words) && text.contains("; hint: "), "{text}");
+}
+
+#[test]
+fn a_sequence_of_another_model_is_refused() {
+    for setup in machines() {
+        // of the same checkpoint, and of another one
+        for name in ["phi-3-medium-4k", "phi-4"] {
+            let (mut ours, mut other) = (model(&setup, "phi-3-medium-4k"), model(&setup, name));
+            let (mut mine, mut strange) = (ours.sequence(), other.sequence());
+            forward(&mut *ours, &mut mine, &[3, 1, 4]).unwrap();
+            forward(&mut *other, &mut strange, &[2, 7, 1, 8]).unwrap();
+            assert!(ours.owns(&mine) && !ours.owns(&strange) && !other.owns(&mine));
+            let (bytes, held) = (ours.cache_bytes(), strange.tokens().to_vec());
+
+            let another = "another model";
+            refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
+            refused("prepare", another, ours.prepare(&strange, 100));
+            let mut logits = Vec::new();
+            let feed = |sequence| Feed { sequence, tokens: &[5], outputs: Outputs::None };
+            refused("forward", another, ours.forward(&mut [feed(&mut mine), feed(&mut strange)], &mut logits, None));
+            let options = Advance { chunk: 8, policy: RopePolicy::Long, budget: 0, outputs: Outputs::Last };
+            let watch = &mut |_| ControlFlow::Continue(());
+            refused("advance", another, advance(&mut *ours, &mut strange, &[5], options, &mut logits, None, watch));
+            if ours.ahead() > 0 {
+                refused("launch", another, ours.launch(&mut strange, Some(5), Choice::Likeliest));
+                refused("land", another, ours.land(&mut strange));
+            }
+
+            // nothing has happened to any of them
+            assert_eq!((ours.cache_bytes(), mine.tokens(), strange.tokens()), (bytes, &[3, 1, 4][..], &held[..]));
+            let mut fresh = other.sequence();
+            let want = forward(&mut *other, &mut fresh, &[2, 7, 1, 8, 5]).unwrap();
+            let got = forward(&mut *other, &mut strange, &[5]).unwrap();
+            assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-3));
+            // a sequence that survives its model gives its pages to nobody
+            drop(other);
+            refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
+        }
+    }
+}
+
+#[test]
+fn tokens_land_in_the_sequence_that_was_launched() {
+    for setup in machines() {
+        let mut model = model(&setup, "phi-3-medium-4k");
+        if model.ahead() == 0 {
+            let mut sequence = model.sequence();
+            assert!(model.launch(&mut sequence, Some(9), Choice::Likeliest).is_err());
+            refused("land", "no pass is under way", model.land(&mut sequence));
+            model.discard().unwrap();
+            continue;
+        }
+        // what each gives alone
+        let mut alone = |first: u32| {
+            let mut sequence = model.sequence();
+            let mut tokens = vec![first];
+            for _ in 0..3 {
+                model.launch(&mut sequence, tokens.last().copied(), Choice::Likeliest).unwrap();
+                tokens.push(model.land(&mut sequence).unwrap());
+            }
+            tokens
+        };
+        let (want_a, want_b) = (alone(9), alone(14));
+        assert_ne!(want_a[1..], want_b[1..]);
+
+        let (mut a, mut b) = (model.sequence(), model.sequence());
+        refused("land", "no pass is under way", model.land(&mut a));
+        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
+        model.launch(&mut a, Some(9), Choice::Likeliest).unwrap();
+        model.launch(&mut a, None, Choice::Likeliest).unwrap();
+        // the token on the device is the other's
+        refused("launch", "no token is given", model.launch(&mut b, None, Choice::Likeliest));
+        model.launch(&mut b, Some(14), Choice::Likeliest).unwrap();
+        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
+        // swapped
+        refused("land", "another sequence's", model.land(&mut b));
+        assert!(b.tokens() == [14] && model.under_way() == 3);
+        refused("forward", "under way", forward(&mut *model, &mut a, &[5]));
+
+        assert_eq!(model.land(&mut a).unwrap(), want_a[1]);
+        assert_eq!(a.tokens(), &want_a[..2]);
+        refused("land", "another sequence's", model.land(&mut b));
+        assert_eq!(model.land(&mut a).unwrap(), want_a[2]);
+        refused("land", "another sequence's", model.land(&mut a));
+        assert_eq!(model.land(&mut b).unwrap(), want_b[1]);
+        model.launch(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
+        assert_eq!(model.land(&mut a).unwrap(), want_a[3]);
+
+        // a sequence that was cut under its passes, and one that is no more
+        model.launch(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
+        model.launch(&mut b, None, Choice::Likeliest).unwrap();
+        b.truncate(1, None);
+        refused("launch", "cut", model.launch(&mut b, Some(want_b[1]), Choice::Likeliest));
+        drop(b);
+        assert_eq!(model.under_way(), 2);
+        model.discard().unwrap();
+        assert_eq!(model.under_way(), 0);
+        assert!(a.tokens().iter().all(|token| *token < Batch::CHOSEN));
+        forward(&mut *model, &mut a, &[5]).unwrap();
+    }
+}
