@@ -25,7 +25,7 @@ const SMALL: [&str; 9] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "preprocessor_config.json",
+    OPTIONAL,
 ];
 
 /// What stands in for `tokenizer.json` where there is none, beside files that end in `.tiktoken`.
@@ -41,13 +41,12 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The quantisation that is taken of a repository that has only GGUF files, where none is named.
 const USUAL: &str = "q4_k_m";
 
-/// Small files that a model can do without: others say the same, or nothing here reads them.
-const OPTIONAL: [&str; 4] =
-    ["generation_config.json", "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json"];
+/// A file that nothing here reads yet.
+const OPTIONAL: &str = "preprocessor_config.json";
 
 /// Whether a model can be used without a file.
 pub(crate) fn is_optional(file: &FilePath) -> bool {
-    OPTIONAL.contains(&file.as_str())
+    file.as_str() == OPTIONAL
 }
 
 /// The files of a model.

@@ -65,11 +65,13 @@ fn doc() -> Result {
     run_program(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The decoder builds without any GPU code, and the library without a terminal, a command line or the demo model.
+/// The decoder builds without any GPU code, the library without a terminal, a command line, a network or the demo model, and
+/// the program without a network.
 fn floor() -> Result {
     for (package, unwanted) in [
         ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
-        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo"]),
+        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo", "ureq", "rustls"]),
+        ("phi3-cli", &["wgpu", "naga", "phi3-hub", "ureq", "rustls"]),
     ] {
         let package_only = ["-p", package, "--no-default-features"];
         run_program(cargo().arg("check").args(package_only))?;
@@ -89,7 +91,7 @@ fn targets() -> Result {
             println!("skipped: rustup cannot add {target} here");
             continue;
         }
-        let runner = ["-p", "phi3-cli", "--no-default-features"];
+        let runner = ["-p", "phi3-cli", "--no-default-features", "--features", "hub"];
         run_program(cargo().args(["clippy", "--target", target]).args(runner).args(["--", "-D", "warnings"]))?;
     }
     Ok(())
