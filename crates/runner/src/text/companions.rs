@@ -52,8 +52,7 @@ impl Fields {
         }
         let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let bytes = phi3_model::json_text(&path, &bytes)?;
-        let malformed =
-            |reason: String| Error::Malformed { file: path.display().to_string(), reason, hint: HINT };
+        let malformed = |reason: String| Error::Malformed { file: path.display().to_string(), reason, hint: HINT };
         match serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))? {
             Value::Object(map) => Ok(Some(Self { path, map })),
             other => Err(malformed(format!("expected a JSON object, found {}", shown(&other)))),

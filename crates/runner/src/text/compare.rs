@@ -16,24 +16,56 @@ const TEXTS: [(&str, &[&str]); 6] = [
     ("the beginning and the end of a text", &["Hello", " Hello", "  Hello", "   ", "Hello world ", "Hello  ", "a", ""]),
     (
         "white space",
-        &["a  b   c    d", "\tHello\t\tyou", "a\nb\n\nc\n", "a\r\nb", " \n \n\n x", "a\u{a0}b", "x\u{3000}y", "a \u{200b} b"],
+        &[
+            "a  b   c    d",
+            "\tHello\t\tyou",
+            "a\nb\n\nc\n",
+            "a\r\nb",
+            " \n \n\n x",
+            "a\u{a0}b",
+            "x\u{3000}y",
+            "a \u{200b} b",
+        ],
     ),
-    ("digits", &["1234567890", "In 1234 and 56789", "3.14159, 1,000,000", "12ab34", "\u{967}\u{968}\u{969}", "x² ½ \u{2167}"]),
+    (
+        "digits",
+        &["1234567890", "In 1234 and 56789", "3.14159, 1,000,000", "12ab34", "\u{967}\u{968}\u{969}", "x² ½ \u{2167}"],
+    ),
     (
         "letters outside of ASCII",
         &[
-            "Grüße, naïve Œuvre", "Привет, как дела?", "漢字かな交じり文", "한국어", "مرحبا", "नमस्ते", "ΑΒΓ αβγ", "🦙👩‍👩‍👧🇩🇪", "x\u{0}y",
+            "Grüße, naïve Œuvre",
+            "Привет, как дела?",
+            "漢字かな交じり文",
+            "한국어",
+            "مرحبا",
+            "नमस्ते",
+            "ΑΒΓ αβγ",
+            "🦙👩‍👩‍👧🇩🇪",
+            "x\u{0}y",
         ],
     ),
     (
         "normal forms and case",
-        &["e\u{301}a\u{308}", "\u{fb01}ve \u{ff21}\u{ff11} \u{338f}", "\u{212b} \u{2126}", "HELLO hello Hello", "İı ß ẞ"],
+        &[
+            "e\u{301}a\u{308}",
+            "\u{fb01}ve \u{ff21}\u{ff11} \u{338f}",
+            "\u{212b} \u{2126}",
+            "HELLO hello Hello",
+            "İı ß ẞ",
+        ],
     ),
     (
         "code and punctuation",
         &[
-            "def f(x):\n    return x + 1\n", "if (a&&b) { c[i]++; } // d", "it's I'LL don\u{2019}t", "snake_case camelCase", "$x = \"y\";\n\t\t#",
-            "https://a.b/c?d=e&f=g", "...---***", "<tag/>",
+            "def f(x):\n    return x + 1\n",
+            "if (a&&b) { c[i]++; } // d",
+            "it's I'LL don\u{2019}t",
+            "snake_case camelCase",
+            "$x = \"y\";\n\t\t#",
+            "https://a.b/c?d=e&f=g",
+            "...---***",
+            "<tag/>",
         ],
     ),
 ];
@@ -100,7 +132,8 @@ fn difference(folder: &Tokenizer, file: &Tokenizer, text: &str, special: bool) -
         (Ok(here), Ok(there)) if here == there => {
             let back = |tokenizer: &Tokenizer| tokenizer.decode(&here, false).unwrap_or_else(|error| error.to_string());
             let (own, other) = (back(folder), back(file));
-            (own != other).then(|| format!("the ids {} become {own:?}, from the file {other:?}", shown(&Ok(here.clone()))))
+            (own != other)
+                .then(|| format!("the ids {} become {own:?}, from the file {other:?}", shown(&Ok(here.clone()))))
         }
         (Err(_), Err(_)) => None,
         (here, there) => Some(format!("{text:?} becomes {}, from the file {}", shown(&here), shown(&there))),

@@ -20,10 +20,10 @@ mod template;
 mod to_gguf;
 mod tokenizer;
 
+pub(crate) use compare::compare;
 pub use error::{Error, Result};
 pub use message::Message;
 pub use stream::TextStream;
 pub use template::ChatTemplate;
-pub(crate) use compare::compare;
 pub(crate) use to_gguf::{placeholder, vocabulary};
 pub use tokenizer::Tokenizer;

@@ -59,8 +59,7 @@ pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value
     };
     let special = if named { Vec::new() } else { special_tokens(rule) };
     let text = |bytes: &[u8]| bytes.iter().map(|&byte| char_of(byte)).collect::<String>();
-    let merges: Vec<[String; 2]> =
-        merges(&tokens).into_iter().map(|(left, right)| [text(left), text(right)]).collect();
+    let merges: Vec<[String; 2]> = merges(&tokens).into_iter().map(|(left, right)| [text(left), text(right)]).collect();
     let mut vocabulary: Map<String, Value> = tokens.iter().map(|(token, rank)| (text(token), (*rank).into())).collect();
     let mut added = Vec::new();
     for (token, id) in special {
@@ -74,7 +73,13 @@ pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value
 }
 
 /// The `tokenizer.json` that `vocab.json` and `merges.txt` stand for.
-pub(super) fn from_pairs(path: &Path, vocabulary: Map<String, Value>, merges: &str, rule: Rule, prefix: bool) -> Result<Value> {
+pub(super) fn from_pairs(
+    path: &Path,
+    vocabulary: Map<String, Value>,
+    merges: &str,
+    rule: Rule,
+    prefix: bool,
+) -> Result<Value> {
     let mut pairs = Vec::new();
     for (i, line) in merges.lines().enumerate() {
         // the first line may tell the version
@@ -175,9 +180,8 @@ fn merges(tokens: &[(Vec<u8>, u32)]) -> Vec<(&[u8], &[u8])> {
     for (token, own) in tokens {
         // where each part begins, and where the last one ends
         let mut cuts: Vec<usize> = (0..=token.len()).collect();
-        let rank = |cuts: &[usize], at: usize| {
-            ranks.get(&token[cuts[at]..cuts[at + 2]]).copied().filter(|rank| rank < own)
-        };
+        let rank =
+            |cuts: &[usize], at: usize| ranks.get(&token[cuts[at]..cuts[at + 2]]).copied().filter(|rank| rank < own);
         while cuts.len() > 3 {
             let best = (0..cuts.len() - 2).filter_map(|at| Some((rank(&cuts, at)?, at))).min();
             let Some((_, at)) = best else { break };
@@ -245,8 +249,11 @@ mod tests {
 
     #[test]
     fn merges_follow_from_ranks() {
-        let tokens: Vec<(Vec<u8>, u32)> =
-            ["a", "b", "c", "ab", "bc", "abc", "xyz"].iter().zip(0..).map(|(t, i)| (t.as_bytes().to_vec(), i)).collect();
+        let tokens: Vec<(Vec<u8>, u32)> = ["a", "b", "c", "ab", "bc", "abc", "xyz"]
+            .iter()
+            .zip(0..)
+            .map(|(t, i)| (t.as_bytes().to_vec(), i))
+            .collect();
         let expected: [(&[u8], &[u8]); 3] = [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c")];
         assert_eq!(merges(&tokens), expected);
     }

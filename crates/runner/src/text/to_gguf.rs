@@ -51,7 +51,8 @@ pub(crate) fn vocabulary(
     let sentence_piece = model["byte_fallback"] == true;
     let merges = merges(&model["merges"]).ok_or_else(|| bad("model.merges", "a list of pairs"))?;
     let list = json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
-    let added: HashMap<&str, &Value> = list.iter().filter_map(|token| Some((token["content"].as_str()?, token))).collect();
+    let added: HashMap<&str, &Value> =
+        list.iter().filter_map(|token| Some((token["content"].as_str()?, token))).collect();
 
     let mut tokens = vec![None; size];
     let mut kinds = vec![types::UNUSED; size];
@@ -124,14 +125,16 @@ pub(crate) fn vocabulary(
 
 /// Whether a text gets a space in front, by a normalizer or a pre-tokenizer of a `tokenizer.json`.
 pub(super) fn space_prefix(normalizer: &Value, pre_tokenizer: &Value) -> bool {
-    let within = |step: &Value, list: &str| step[list].as_array().is_some_and(|steps| {
-        steps.iter().any(|step| space_prefix(step, &Value::Null) || space_prefix(&Value::Null, step))
-    });
+    let within = |step: &Value, list: &str| {
+        step[list].as_array().is_some_and(|steps| {
+            steps.iter().any(|step| space_prefix(step, &Value::Null) || space_prefix(&Value::Null, step))
+        })
+    };
     if within(normalizer, "normalizers") || within(pre_tokenizer, "pretokenizers") {
         return true;
     }
-    let put_in_front = normalizer["type"] == "Prepend"
-        && normalizer["prepend"].as_str().is_some_and(|text| matches!(text, "▁" | " "));
+    let put_in_front =
+        normalizer["type"] == "Prepend" && normalizer["prepend"].as_str().is_some_and(|text| matches!(text, "▁" | " "));
     let scheme = match pre_tokenizer["type"].as_str() {
         Some("Metaspace") => match pre_tokenizer["prepend_scheme"].as_str() {
             Some(scheme) => scheme != "never",
