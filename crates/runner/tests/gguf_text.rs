@@ -122,20 +122,75 @@ fn the_published_vocabulary_gives_the_published_ids() {
 }
 
 #[test]
-fn a_text_begins_once() {
+fn a_chat_begins_once() {
     let mut vocabulary = vocabulary(&models().join("phi3-window/Q4_0.gguf"));
-    vocabulary.chat_template = Some("{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}".into());
-    let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+    let messages = "{% for m in messages %}{{ m['content'] }}{% endfor %}";
     for add_bos in [true, false] {
         vocabulary.add_bos = add_bos;
-        let tokenizer = if add_bos { tokenizer.clone() } else { Tokenizer::from_gguf(&vocabulary).unwrap() };
-        let text = ChatTemplate::from_gguf(&vocabulary).unwrap().render(&[Message::user("cat")], true).unwrap();
-        let ids = tokenizer.encode(&text, true).unwrap();
-        assert_eq!(ids.iter().filter(|&&id| id == 1).count(), 1, "{text:?}");
-        assert_eq!(ids[0], 1);
+        let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
+        // text of no template keeps what the file says
+        assert_eq!(tokenizer.encode("cat", true).unwrap().contains(&1), add_bos);
+        for (before, printed) in [("", 0), ("{{ bos_token }}", 1), ("<s>", 1), ("{% if bos_token %}<s>{% endif %}", 1)]
+        {
+            vocabulary.chat_template = Some(format!("{before}{messages}"));
+            let text = ChatTemplate::from_gguf(&vocabulary).unwrap().render(&[Message::user("cat")], true).unwrap();
+            assert_eq!(text.matches("<s>").count(), printed);
+            let ids = tokenizer.encode_chat(&text).unwrap();
+            let begins = ids.iter().take_while(|&&id| id == 1).count();
+            assert_eq!(begins, usize::from(add_bos || printed == 1), "{before:?}, {add_bos}: {ids:?}");
+            assert_eq!(ids[begins..], tokenizer.encode("cat", false).unwrap());
+        }
     }
+    // nothing is put behind a chat, and nothing in front of it where the file names no token for that
+    (vocabulary.add_bos, vocabulary.add_eos) = (true, true);
+    let plain = Tokenizer::from_gguf(&vocabulary).unwrap().encode("cat", false).unwrap();
+    let ids = Tokenizer::from_gguf(&vocabulary).unwrap().encode_chat("cat").unwrap();
+    assert_eq!(ids, [&[1], &plain[..]].concat());
+    vocabulary.bos = None;
+    assert_eq!(Tokenizer::from_gguf(&vocabulary).unwrap().encode_chat("cat").unwrap(), plain);
     vocabulary.chat_template = None;
     assert!(ChatTemplate::from_gguf(&vocabulary).is_err());
+}
+
+#[test]
+fn byte_pairs_are_cut_as_the_file_or_the_model_has_it() {
+    let mut vocabulary = vocabulary(&models().join("phi4-mini/Q4_K_M.gguf"));
+    let count = |vocabulary: &Vocabulary| {
+        let tokenizer = Tokenizer::from_gguf(vocabulary).unwrap_or_else(|e| panic!("{e}"));
+        // a word that only some rules cut before its digits or its capital letter
+        let cut = |text: &str| tokenizer.encode(text, false).unwrap().len();
+        (cut("1234567"), cut("ab1"), tokenizer.notes().to_vec())
+    };
+    let mut named = |pre: Option<&str>, architecture: &str| {
+        vocabulary.pre = pre.map(str::to_owned);
+        vocabulary.architecture = Some(architecture.to_owned());
+        count(&vocabulary)
+    };
+    for pre in [
+        "gpt-2",
+        "phi-2",
+        "olmo",
+        "mpt",
+        "roberta-bpe",
+        "dbrx",
+        "smaug-bpe",
+        "llama-bpe",
+        "llama3",
+        "llama-v3",
+        "gpt-4o",
+        "llama4",
+        "qwen2",
+        "stablelm2",
+    ] {
+        assert!(named(Some(pre), "phi3").2.is_empty(), "{pre}");
+    }
+    for pre in [None, Some("default")] {
+        let (digits, word, notes) = named(pre, "phi3");
+        assert!(notes.len() == 1 && notes[0].contains("tokenizer.ggml.pre"), "{notes:?}");
+        assert_eq!((digits, word, Vec::new()), named(Some("gpt-2"), "phi3"));
+        // Phi-2's own rule
+        assert_eq!((digits, word, Vec::new()), named(pre, "phi2"));
+    }
 }
 
 #[test]

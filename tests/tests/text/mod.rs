@@ -1,7 +1,10 @@
 //! Tokenizer, streaming, chat templates and samplers.
 
+mod built;
 mod chat;
+mod companions;
 mod data;
+mod family;
 mod sampler;
 mod stream;
 mod tokenizer;

@@ -14,6 +14,8 @@ mod places;
 /// A chat in a terminal.
 #[cfg(unix)]
 mod terminal;
+/// Tokenizers: chats, tokens of other files, and what a GGUF file cannot hold.
+mod tokenizers;
 /// Heads and embeddings, and names of tensors.
 mod weights;
 
