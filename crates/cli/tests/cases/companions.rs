@@ -38,7 +38,8 @@ fn byte_order_marks_and_utf_16_are_read() {
 #[test]
 fn python_s_numbers_in_fields_that_nobody_needs_are_read_past() {
     let expected = answer(demo().path()).ok().stdout;
-    for file in FILES {
+    // the tokenizers library refuses any field of tokenizer.json that it does not know
+    for file in FILES.into_iter().filter(|file| *file != "tokenizer.json") {
         for number in ["NaN", "Infinity", "-Infinity"] {
             let folder = demo();
             rewrite(folder.path(), file, |bytes| {
@@ -51,9 +52,7 @@ fn python_s_numbers_in_fields_that_nobody_needs_are_read_past() {
     let folder = demo();
     rewrite(folder.path(), "config.json", |bytes| {
         let text = String::from_utf8(bytes).unwrap();
-        text.replacen('{', "{\"sliding_window\": Infinity, ", 1)
-            .replace("\"sliding_window\": null", "\"x\": 0")
-            .into_bytes()
+        text.replace("\"sliding_window\"", "\"x\"").replacen('{', "{\"sliding_window\": Infinity, ", 1).into_bytes()
     });
     answer(folder.path()).error(&["sliding_window", "Infinity"]);
 }
