@@ -104,7 +104,7 @@ pub(super) struct MachineArgs {
     /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
     #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
     device: Device,
-    /// Threads of the CPU backend [default: all that this process may use]
+    /// Threads of the CPU backend, and of --quant while loading [default: all that this process may use]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]

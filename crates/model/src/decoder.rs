@@ -70,11 +70,13 @@ pub struct DecoderOptions {
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values.
     pub kv: KvType,
+    /// Threads that quantise while the model is loaded; all that the process may use where absent.
+    pub threads: Option<usize>,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        Self { max_rows: 512, quant: None, kv: KvType::F32 }
+        Self { max_rows: 512, quant: None, kv: KvType::F32, threads: None }
     }
 }
 
@@ -178,8 +180,7 @@ impl<B: Backend> Decoder<B> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let spec = checkpoint.spec().clone();
-        let mut loader =
-            Loader { backend: &mut backend, checkpoint, spec: &spec, quant: options.quant, done: 0, progress };
+        let mut loader = Loader { backend: &mut backend, checkpoint, spec: &spec, options, done: 0, progress };
         let embed_tokens = loader.matrix(Slot::Embedding)?;
         let mut layers = Vec::new();
         for i in 0..spec.layers.len() {
@@ -469,7 +470,7 @@ struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     checkpoint: &'a Checkpoint,
     spec: &'a ModelSpec,
-    quant: Option<Recipe>,
+    options: DecoderOptions,
     done: u64,
     progress: &'a mut dyn FnMut(u64),
 }
@@ -479,8 +480,12 @@ impl<B: Backend> Loader<'_, B> {
         let tensor = slot.tensor(self.spec);
         let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
         let weight = self.checkpoint.matrix(&tensor.name, rows, cols)?;
-        let (matrix, in_place) = match self.quant.filter(|_| !weight.dtype.is_quantised()) {
-            Some(recipe) => (self.backend.matrix(&recipe.apply(&weight, &tensor, self.spec)?, tensor.role)?, false),
+        let DecoderOptions { quant, threads, .. } = self.options;
+        let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
+            Some(recipe) => {
+                let weight = recipe.apply(&weight, &tensor, self.spec, threads)?;
+                (self.backend.matrix(&weight, tensor.role)?, false)
+            }
             None => {
                 let footprint = self.backend.footprint(&tensor.name, weight.dtype, rows, cols, tensor.role)?;
                 (self.backend.matrix(&weight, tensor.role)?, footprint.in_place)

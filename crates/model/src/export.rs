@@ -152,7 +152,7 @@ fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<
     match tensor.shape[..] {
         [rows, cols] => {
             let weight = checkpoint.matrix(&tensor.name, rows, cols)?;
-            Ok(recipe.apply(&weight, tensor, checkpoint.spec())?.bytes().to_vec())
+            Ok(recipe.apply(&weight, tensor, checkpoint.spec(), None)?.bytes().to_vec())
         }
         _ => Ok(floats(&checkpoint.vector(&tensor.name, tensor.shape.iter().product())?)),
     }

@@ -100,14 +100,20 @@ impl Recipe {
         }
     }
 
-    /// A matrix by this recipe.
-    pub fn apply(self, weight: &Weight, tensor: &TensorSpec, spec: &ModelSpec) -> Result<Weight> {
+    /// A matrix by this recipe, on so many threads; on all that the process may use where absent.
+    pub fn apply(
+        self,
+        weight: &Weight,
+        tensor: &TensorSpec,
+        spec: &ModelSpec,
+        threads: Option<usize>,
+    ) -> Result<Weight> {
         let dtype = self.target(weight.dtype, tensor, spec);
         if dtype == weight.dtype {
             return Ok(weight.clone());
         }
         let rounding = if dtype == self.dtype { self.rounding } else { Rounding::Fitted };
-        Ok(weight.requantised(dtype, rounding)?)
+        Ok(weight.requantised(dtype, rounding, threads)?)
     }
 }
 

@@ -67,7 +67,7 @@ pub const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 pub struct Setup {
     /// Which machine.
     pub device: Device,
-    /// Threads of the CPU backend; as many as the process may use where absent.
+    /// Threads of the CPU backend, and of quantising while a model is loaded; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the processor has where absent.
     pub level: Option<Level>,
@@ -127,7 +127,7 @@ impl Setup {
     /// How the decoder is set up.
     pub fn decoder(&self) -> DecoderOptions {
         let max_rows = self.max_rows.unwrap_or(DecoderOptions::default().max_rows);
-        DecoderOptions { max_rows, quant: self.quant, kv: self.kv_type() }
+        DecoderOptions { max_rows, quant: self.quant, kv: self.kv_type(), threads: self.threads }
     }
 
     /// Type of the cached keys and values.

@@ -1,7 +1,7 @@
 //! A checkpoint as a quantised GGUF file.
 
 use crate::text::{ChatTemplate, Message, compare, placeholder, vocabulary};
-use crate::{Result, Source};
+use crate::{Error, Result, Source};
 use phi3_model::gguf::Vocabulary;
 use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
 use std::path::Path;
@@ -47,7 +47,14 @@ fn tokenizer(
     };
     notes.extend_from_slice(tokenizer.notes());
     // a base model has no template; the file then has none either
-    let template = source.template().ok();
+    let template = match source.template() {
+        Ok(template) => Some(template),
+        Err(Error::Text(crate::text::Error::NoTemplate { .. })) => None,
+        Err(error) => return Err(error),
+    };
+    if template.as_ref().is_some_and(|template| template.tool_source().is_some()) {
+        notes.push("the chat template for conversations with tools is left out: the file has one template".into());
+    }
     let special = |name: &str| tokenizer.token_to_id(template.as_ref()?.special_token(name)?);
     let (bos, eos) = (special("bos_token").or(bos), special("eos_token").filter(|id| stops.contains(id)));
     let mut vocabulary = vocabulary(&tokenizer, config.vocab_size, stops, bos, eos, notes)?;

@@ -15,12 +15,12 @@ pub enum Rounding {
 }
 
 impl Weight {
-    /// The same matrix in `dtype`, row by row on all threads.
+    /// The same matrix in `dtype`, row by row on so many threads; on all that the process may use where absent.
     ///
     /// # Errors
     ///
     /// [`Error::Mismatch`] where a row is no whole number of blocks, [`Error::OutOfMemory`].
-    pub fn requantised(&self, dtype: DType, rounding: Rounding) -> Result<Weight> {
+    pub fn requantised(&self, dtype: DType, rounding: Rounding, threads: Option<usize>) -> Result<Weight> {
         let (block, _) = dtype.block();
         let expected = Expected::MultipleOf(block);
         let wrong = Error::Mismatch { op: "quantise", what: "elements of a row", expected, found: self.cols };
@@ -34,20 +34,44 @@ impl Weight {
             detail: format!(" ({e})"),
         })?;
         bytes.resize(total, 0);
-        bytes.par_chunks_exact_mut(row).enumerate().for_each_init(
-            || vec![0.0; self.cols],
-            |values, (i, out)| {
-                self.dtype.widen(self.row(i), values);
-                let blocks = match rounding {
-                    Rounding::Fitted => quantise(dtype, values),
-                    Rounding::Int4Rtn => quantise_int4_rtn(values),
-                };
-                // the length of a row was checked, so there are blocks, and as many as fit
-                if let Some(blocks) = blocks.filter(|blocks| blocks.len() == out.len()) {
-                    out.copy_from_slice(&blocks);
-                }
-            },
-        );
+        let mut work = || {
+            bytes.par_chunks_exact_mut(row).enumerate().for_each_init(
+                || vec![0.0; self.cols],
+                |values, (i, out)| {
+                    self.dtype.widen(self.row(i), values);
+                    let blocks = match rounding {
+                        Rounding::Fitted => quantise(dtype, values),
+                        Rounding::Int4Rtn => quantise_int4_rtn(values),
+                    };
+                    // the length of a row was checked, so there are blocks, and as many as fit
+                    if let Some(blocks) = blocks.filter(|blocks| blocks.len() == out.len()) {
+                        out.copy_from_slice(&blocks);
+                    }
+                },
+            )
+        };
+        // where the system gives no pool, the process's own does the work
+        match threads.and_then(|n| rayon::ThreadPoolBuilder::new().num_threads(n.max(1)).build().ok()) {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
         Weight::new(self.name.clone(), dtype, self.rows, self.cols, Bytes::from(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::Random;
+
+    #[test]
+    fn blocks_do_not_depend_on_the_threads() {
+        let weight = Random(4).weight("w", DType::F16, 37, 256, 1.0);
+        for dtype in [DType::Q4K, DType::Q8_0, DType::Bf16] {
+            let one = weight.requantised(dtype, Rounding::Fitted, Some(1)).unwrap();
+            for threads in [Some(0), Some(3), None] {
+                assert_eq!(weight.requantised(dtype, Rounding::Fitted, threads).unwrap().bytes(), one.bytes());
+            }
+        }
     }
 }
