@@ -48,6 +48,7 @@ pub use plan::{Plan, plan};
 pub use recipe::{Recipe, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
+pub use sniff::check_text;
 pub use spec::{LayerSpec, Mlp, ModelSpec, NormSpec};
 pub use table::{Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};

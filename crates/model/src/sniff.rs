@@ -104,6 +104,16 @@ fn is_safetensors(bytes: &[u8]) -> bool {
 }
 
 fn text(head: &[u8]) -> Option<Found> {
+    let text = readable(head)?;
+    let found = instead_of_text(text);
+    found.or_else(|| match text.starts_with(['{', '[']) {
+        true => Found::new(format!("JSON text, perhaps a server's error: {}", line(text)), AGAIN),
+        false => Found::new(format!("text, perhaps a server's message: {}", line(text)), AGAIN),
+    })
+}
+
+/// The text at the start of a file; `None` where it is none.
+fn readable(head: &[u8]) -> Option<&str> {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
         // the head may end inside a character
@@ -111,10 +121,13 @@ fn text(head: &[u8]) -> Option<Found> {
         Err(_) => return None,
     };
     let text = valid.trim_start_matches('\u{feff}').trim();
+    let has_controls = text.chars().any(|c| c.is_control() && !c.is_whitespace());
+    (!text.is_empty() && !has_controls).then_some(text)
+}
+
+/// A text that stands in place of another file.
+fn instead_of_text(text: &str) -> Option<Found> {
     let lower = text.to_ascii_lowercase();
-    if text.is_empty() || text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
-        return None;
-    }
     if lower.starts_with("version https://git-lfs") || lower.starts_with("version https://hawser") {
         let size = lower.lines().find_map(|line| line.strip_prefix("size ")).unwrap_or("unknown");
         let what = format!("a Git LFS pointer to the file, which has {size} bytes");
@@ -123,13 +136,22 @@ fn text(head: &[u8]) -> Option<Found> {
     if lower.starts_with("<!doctype html") || lower.starts_with("<html") || lower.contains("<html") {
         return Found::new("a web page (HTML)", AGAIN);
     }
-    if lower.starts_with('<') {
+    if lower.starts_with("<?xml") || lower.starts_with("<error") {
         return Found::new(format!("an XML document, perhaps a server's error: {}", line(text)), AGAIN);
     }
-    if text.starts_with(['{', '[']) {
-        return Found::new(format!("JSON text, perhaps a server's error: {}", line(text)), AGAIN);
+    None
+}
+
+/// Refuses bytes in which something else than the text of a file is recognised: a Git LFS pointer, a web page, a binary file.
+///
+/// # Errors
+/// What was recognised.
+pub fn check_text(path: &Path, bytes: &[u8]) -> crate::Result<()> {
+    let head = &bytes[..bytes.len().min(HEAD)];
+    match binary(bytes, head).or_else(|| instead_of_text(readable(head)?)) {
+        Some(found) => Err(found.error(path, "a text file")),
+        None => Ok(()),
     }
-    Found::new(format!("text, perhaps a server's message: {}", line(text)), AGAIN)
 }
 
 /// The start of a text on one line, quoted.

@@ -31,14 +31,23 @@ pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Comp
         rewritten = Some(bytes);
     }
     let mut plan = Plan::of(&tokenizer, &companions.wanted);
-    if !plan.gaps.is_empty() {
-        // the library gives an id of one's own choice to tokens of the vocabulary only
-        let bytes = with_vocabulary(file, rewritten.as_deref().unwrap_or(bytes), &plan.gaps)?;
+    let notes = std::mem::take(&mut plan.notes);
+    // the library gives an id of one's own choice to tokens of the vocabulary only; one gap may hide the next
+    while let Some((token, id)) = plan.gaps.first().cloned() {
+        let known = tokenizer.get_vocab(false);
+        let own = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let own = own.iter().map(|(id, token)| (token.content.clone(), *id));
+        // a larger vocabulary would move the ids of those that follow it
+        let tokens: Vec<_> = own.filter(|(token, _)| !known.contains_key(token)).chain(plan.gaps).collect();
+        let bytes = with_vocabulary(file, rewritten.as_deref().unwrap_or(bytes), &tokens)?;
         tokenizer = parse(file, &bytes)?;
-        let notes = plan.notes;
+        if tokenizer.token_to_id(&token) != Some(id) {
+            return Err(no_room(file, &token, id));
+        }
+        rewritten = Some(bytes);
         plan = Plan::of(&tokenizer, &companions.wanted);
-        plan.notes = notes;
     }
+    plan.notes = notes;
     let mut special: HashSet<u32> = specials(&tokenizer);
     guarded(|| tokenizer.add_tokens(plan.add)).map_err(|reason| malformed(file, reason))?;
     special.extend(specials(&tokenizer));

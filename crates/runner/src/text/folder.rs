@@ -119,7 +119,7 @@ fn of_pairs(root: &Path, beside: &Beside) -> Result<(PathBuf, Value, Companions)
     let vocabulary = Fields::read(root, "vocab.json")?.map(|fields| fields.map).unwrap_or_default();
     let bytes = read(&merges)?;
     // a pointer or a web page in its place is told
-    phi3_model::json_text(&merges, &bytes)?;
+    phi3_model::check_text(&merges, &bytes)?;
     let text = std::str::from_utf8(&bytes).map_err(|error| Error::Malformed {
         file: merges.display().to_string(),
         reason: error.to_string(),
