@@ -46,7 +46,7 @@ pub enum Finish {
     Add,
     /// Gates and ups, alternating, become `silu(gate) * up`.
     SiluGate,
-    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantised one, [`Op::Quantise`] brings
+    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantised one, [`Op::Quantise`](crate::Op::Quantise) brings
     /// them there.
     Qkv(Kv),
 }

@@ -99,7 +99,7 @@ pub enum Kv {
     F32,
     /// Half precision.
     F16,
-    /// Signed bytes, and a scale for every [`KV_BLOCK`] of a head.
+    /// Signed bytes, and a scale for every [`KV_BLOCK`](crate::KV_BLOCK) of a head.
     Q8_0,
 }
 

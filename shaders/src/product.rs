@@ -102,7 +102,7 @@ impl Product {
         }
     }
 
-    /// Whether activations are what [`Op::Halve`] makes of them, and how exact.
+    /// Whether activations are what [`Op::Halve`](crate::Op::Halve) makes of them, and how exact.
     pub const fn halves(self) -> Option<Precision> {
         match self {
             Product::Matvec | Product::Matvec4 | Product::Matmul => None,

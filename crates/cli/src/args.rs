@@ -71,7 +71,7 @@ pub(super) enum Command {
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
     /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one;
-    /// or a name that is fetched from the Hugging Face hub: phi-4-mini, phi-4-mini:q4_k_m, owner/name[@revision][:file]
+    /// or a name that is fetched from the Hugging Face hub: phi-4-mini, phi-4-mini:q4_k_m, owner/name@revision:file
     /// [default: the demo model inside the program]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,

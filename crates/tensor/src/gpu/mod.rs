@@ -103,7 +103,7 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`Error::NoAdapter`] where none answers, [`Error::Device`] where it cannot be opened.
+    /// [`Error::NoAdapter`](crate::Error::NoAdapter) where none answers, [`Error::Device`](crate::Error::Device) where it cannot be opened.
     pub fn open(select: &Select, options: &Options) -> Result<Self> {
         Self::open_and(select, options, |_| {})
     }
