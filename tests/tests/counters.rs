@@ -3,7 +3,7 @@ use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, R
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use std::ops::ControlFlow;
 
-/// A decoded token is one submit of five dispatches a layer and three around them; nothing is made for it.
+/// A decoded token is one submit of five dispatches a layer and two around them; nothing is made for it.
 #[test]
 fn a_decoded_token_is_one_submit_and_allocates_nothing() {
     if gpu().is_none() {
