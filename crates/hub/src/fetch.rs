@@ -100,7 +100,11 @@ impl Context<'_> {
     /// Asks for a file's metadata, and compares it with the listing.
     fn metadata(&self, job: &Job) -> Result<Metadata> {
         let settings = self.client.settings();
-        let ask = || self.client.metadata(self.repo, self.commit, &job.file);
+        // the hub has answered before: a network that went away in the middle may come back
+        let ask = || match self.client.metadata(self.repo, self.commit, &job.file) {
+            Err(Error::Unreachable { url, message }) => Err(Error::Broken { url, message }),
+            result => result,
+        };
         let metadata = self.reports.patiently(job.file.as_str(), settings.tries, settings.pause, ask)?;
         let odd = |what: &str, listed: &str, found: &str| Error::NotAHub {
             url: format!("{}/{}", settings.endpoint, self.repo),
