@@ -9,7 +9,7 @@
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::parity::Random;
-use phi3_tensor::{Backend, Batch, Choice, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role};
+use phi3_tensor::{Activation, Backend, Batch, Choice, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -84,18 +84,18 @@ impl Decoder {
     /// Records a token and submits it.
     fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<()> {
         let Self { embedding, layers, norm, head, cache, x, q, mixed, gated, logits } = self;
-        let scaled = |weight| Norm { weight, eps: 1e-5 };
-        let mask = Mask { window: Some(2047), scale: 0.1 };
+        let scaled = |weight| Norm::Rms { weight, eps: 1e-5 };
+        let mask = Mask::Window(2047);
         gpu.begin(batch)?;
-        gpu.embed(embedding, x)?;
+        gpu.embed(embedding, 1.0, x)?;
         for (i, layer) in layers.iter().enumerate() {
-            gpu.project_qkv(x, scaled(&layer.input_norm), &layer.qkv, q, cache, i)?;
-            gpu.attention(q, cache, i, mask, mixed)?;
-            gpu.project(mixed, None, &layer.o, Finish::Add, x)?;
-            gpu.project(x, Some(scaled(&layer.post_norm)), &layer.gate_up, Finish::SiluGate, gated)?;
-            gpu.project(gated, None, &layer.down, Finish::Add, x)?;
+            gpu.project_qkv(x, Some(scaled(&layer.input_norm)), &[&layer.qkv], q, cache, i)?;
+            gpu.attention(q, cache, i, mask, 0.1, mixed)?;
+            gpu.project(mixed, None, &layer.o, Epilogue::ACCUMULATE, x)?;
+            gpu.project(x, Some(scaled(&layer.post_norm)), &layer.gate_up, Epilogue::of(Activation::SwiGlu), gated)?;
+            gpu.project(gated, None, &layer.down, Epilogue::ACCUMULATE, x)?;
         }
-        gpu.project(x, Some(scaled(norm)), head, Finish::Replace, logits)?;
+        gpu.project(x, Some(scaled(norm)), head, Epilogue::OVERWRITE, logits)?;
         gpu.choose(logits, &[Choice::Likeliest])?;
         gpu.finish()
     }

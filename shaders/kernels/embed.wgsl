@@ -1,4 +1,4 @@
-// out[r] = table[token[r]]; a token from CHOSEN on is one that the device chose
+// out[r] = scale * table[token[r]]; a token from CHOSEN on is one that the device chose
 //
 // Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. A row whose token lies in another piece is left alone.
 // Grid: one workgroup per row, folded.
@@ -9,7 +9,7 @@ struct Params {
     first: u32,  // first token of this piece
     count: u32,  // tokens of this piece
     stride: u32, // of out, in vec4
-    pad0: u32,
+    scale: f32,
     pad1: u32,
     pad2: u32,
 }
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var k = t; k < params.k8; k += THREADS) {
         let w = weights(token * params.k8 + k);
-        out[row * params.stride + 2u * k] = w.a;
-        out[row * params.stride + 2u * k + 1u] = w.b;
+        out[row * params.stride + 2u * k] = params.scale * w.a;
+        out[row * params.stride + 2u * k + 1u] = params.scale * w.b;
     }
 }

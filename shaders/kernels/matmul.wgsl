@@ -1,4 +1,4 @@
-// y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then finish
+// y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then the epilogue
 //
 // For many rows: a workgroup computes TILE_ROWS = 32 rows by TILE_OUTPUTS = 64 outputs over tiles of 32 k in workgroup
 // memory; a thread holds 4 rows by 4 outputs in registers.
@@ -15,7 +15,7 @@ struct Params {
     first: u32,   // first output of this piece
     eps: f32,
     pad0: u32,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -106,15 +106,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let row = row0 + line;
     if (row < params.rows) {
-        finish(row, params.first + n, y0 * scale(line));
+        epilogue(row, params.first + n, y0 * scale(line));
     }
     if (row + 1u < params.rows) {
-        finish(row + 1u, params.first + n, y1 * scale(line + 1u));
+        epilogue(row + 1u, params.first + n, y1 * scale(line + 1u));
     }
     if (row + 2u < params.rows) {
-        finish(row + 2u, params.first + n, y2 * scale(line + 2u));
+        epilogue(row + 2u, params.first + n, y2 * scale(line + 2u));
     }
     if (row + 3u < params.rows) {
-        finish(row + 3u, params.first + n, y3 * scale(line + 3u));
+        epilogue(row + 3u, params.first + n, y3 * scale(line + 3u));
     }
 }

@@ -1,4 +1,4 @@
-// y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then finish
+// y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then the epilogue
 //
 // For many rows: as matmul.wgsl, but weights and activations are halves, which halves.wgsl made of the latter. Products of
 // four are summed as halves, all else in single precision.
@@ -17,7 +17,7 @@ struct Params {
     first: u32,   // first output of this piece
     low: u32,     // unused: halves.wgsl leaves nothing there
     pad0: u32,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -35,7 +35,7 @@ var<workgroup> ws: array<vec4<f16>, TILE_OUTPUTS * PITCH>;
 
 fn give(row: u32, n: u32, y: vec4<f32>) {
     if (row < params.rows && n < params.outputs) {
-        finish(row, params.first + n, y * row_scales[row]);
+        epilogue(row, params.first + n, y * row_scales[row]);
     }
 }
 

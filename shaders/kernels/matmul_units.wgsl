@@ -1,4 +1,4 @@
-// y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then finish
+// y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then the epilogue
 //
 // For many rows, by matrix units: four subgroups compute TILE_ROWS rows by TILE_OUTPUTS outputs, a quarter each, in
 // HIGH by HIGH matrices of SIDE by SIDE f32 sums. Weights become halves in workgroup memory, DEPTH of k at a time;
@@ -20,7 +20,7 @@ struct Params {
     first: u32,   // first output of this piece
     low: u32,
     pad0: u32,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -63,7 +63,7 @@ fn give(t: u32, row0: u32, n0: u32, i: u32, j: u32) {
         let n = n0 + subgroup / 2u * (TILE_OUTPUTS / 2u) + j * SIDE + at % FOURS * 4u;
         if (row < params.rows && n < params.outputs) {
             let y = vec4<f32>(ys[4u * at], ys[4u * at + 1u], ys[4u * at + 2u], ys[4u * at + 3u]);
-            finish(row, params.first + n, y * row_scales[row]);
+            epilogue(row, params.first + n, y * row_scales[row]);
         }
     }
 }

@@ -1,4 +1,4 @@
-// y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then finish
+// y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then the epilogue
 //
 // For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
 // so that every weight is read once per TILE_ROWS rows.
@@ -17,7 +17,7 @@ struct Params {
     first: u32,   // first output of this piece
     eps: f32,
     pad0: u32,
-    finish: Finish,
+    epilogue: Epilogue,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -59,6 +59,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
 
     let sum = row_sums(thread, sums, powers);
     if (t < TILE_ROWS && row0 + t < params.rows) {
-        finish(row0 + t, params.first + n, sum.y * inverse_rms(sum.squares));
+        epilogue(row0 + t, params.first + n, sum.y * inverse_rms(sum.squares));
     }
 }

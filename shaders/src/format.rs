@@ -71,6 +71,11 @@ impl Format {
         Format::Iq4Xs,
     ];
 
+    /// Whether what its blocks share lies in a plane of its own.
+    pub fn has_scales(self) -> bool {
+        !matches!(self, Format::F32 | Format::F16 | Format::Bf16)
+    }
+
     pub(crate) fn part(self) -> Part {
         match self {
             Format::F32 => ("f32", include_str!("../formats/f32.wgsl")),

@@ -49,7 +49,7 @@ impl Kernel {
             text.push_str(part);
         }
         let source = enabled(&unrolled(&text, constants));
-        let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = parts.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
         Self { name: names.join("."), bindings: bindings(&source), workgroup: workgroup(&source), source }
     }
 

@@ -1,14 +1,14 @@
 //! The WGSL kernels of the engine, as text.
 //!
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
-//! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front) and a finish text
-//! (`finish/`: what becomes of the result). What writes or reads keys and values also has a cache text (`cache/`: how they
+//! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front), a bias text (`bias/`: whether one
+//! is added), an activation text (`activation/`) and an epilogue text (`epilogue/`: where the result goes). What writes or reads keys and values also has a cache text (`cache/`: how they
 //! are held); attention has an ending text (`ending/`: whether a part is computed or the whole). How the threads of a workgroup
 //! add up what they have is the business of the texts in `reduce/`, which differ between tiers. Bindings have one number each in every text, see [`binding`].
 
 /// Numbers of the bindings.
 pub mod binding {
-    /// Parameters: a uniform struct `Params`, the finish's own parameters as its last field.
+    /// Parameters: a uniform struct `Params`, the epilogue's own parameters as its last field.
     pub const PARAMS: u32 = 0;
     /// Input activations, or queries.
     pub const INPUT: u32 = 1;
@@ -16,7 +16,7 @@ pub mod binding {
     pub const WEIGHT: u32 = 2;
     /// What the blocks of a quantised weight share: the plane of scales.
     pub const SCALES: u32 = 3;
-    /// Gain of a norm.
+    /// Gain of a norm; or bias of a projection, in front of which no norm stands then.
     pub const GAIN: u32 = 4;
     /// Output activations, or queries.
     pub const OUTPUT: u32 = 5;
@@ -30,12 +30,14 @@ pub mod binding {
     pub const CHOSEN: u32 = 9;
     /// What each row of activations in half precision was divided by.
     pub const ROW_SCALES: u32 = 10;
+    /// Bias of a norm.
+    pub const NORM_BIAS: u32 = 11;
     /// How many numbers there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 }
 
 mod attention;
-mod finish;
+mod epilogue;
 mod format;
 mod kernel;
 mod op;
@@ -45,7 +47,7 @@ mod tier;
 use std::collections::HashSet;
 
 pub use attention::Attention;
-pub use finish::{Finish, Input};
+pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};
 pub use op::Op;

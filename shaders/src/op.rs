@@ -1,7 +1,7 @@
 //! The operations, and the composition of each from its texts.
 
 use crate::kernel::Kernel;
-use crate::{Attention, CHAINS, CHOSEN, Finish, Format, Input, Kv, NO_TOKEN, Precision, Product, Tier, Units};
+use crate::{Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, NO_TOKEN, Precision, Product, Tier, Units};
 
 /// Name and text of a kernel that chooses tokens.
 macro_rules! choice {
@@ -20,6 +20,8 @@ pub enum Op {
     Embed(Format),
     /// RMSNorm by itself.
     RmsNorm,
+    /// LayerNorm.
+    LayerNorm,
     /// Activations in half precision, for products of them.
     Halve(Input, Precision),
     /// Activations times a weight.
@@ -31,7 +33,7 @@ pub enum Op {
         /// What stands in front.
         input: Input,
         /// What becomes of the result.
-        finish: Finish,
+        epilogue: Epilogue,
     },
     /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
     Quantise,
@@ -63,8 +65,8 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample, Op::Copy];
-        all.push(Op::Multiply);
+        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
+        all.extend([Op::Copy, Op::Multiply]);
         if tier >= Tier::Coop {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
         }
@@ -82,7 +84,9 @@ impl Op {
                     if product.halves().is_some() && input == Input::Normed {
                         continue;
                     }
-                    all.extend(Finish::ALL.map(|finish| Op::Project { product, format, input, finish }));
+                    let epilogues = Epilogue::all(format, input).into_iter();
+                    let fitting = epilogues.filter(|epilogue| epilogue.fits(product, format));
+                    all.extend(fitting.map(|epilogue| Op::Project { product, format, input, epilogue }));
                 }
             }
         }
@@ -99,13 +103,17 @@ impl Op {
                 Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
             }
             Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
+            Op::LayerNorm => {
+                Kernel::compose(&[("layer_norm", include_str!("../kernels/layer_norm.wgsl")), tier.all()], &[])
+            }
             Op::Halve(input, precision) => {
                 let halves = ("halves", include_str!("../kernels/halves.wgsl"));
                 let kernel = Kernel::compose(&[halves, input.part(), tier.all()], &precision.constants());
                 kernel.named(&format!("{precision:?}").to_lowercase())
             }
-            Op::Project { product, format, input, finish } => {
-                let mut parts = vec![product.part(), format.part(), input.part(), finish.part()];
+            Op::Project { product, format, input, epilogue } => {
+                let mut parts = vec![product.part(), format.part(), input.part()];
+                parts.extend(epilogue.parts());
                 match product {
                     Product::Matvec | Product::Matvec4 => parts.push(tier.rows()),
                     Product::Matmul => {}

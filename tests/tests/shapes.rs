@@ -84,7 +84,7 @@ fn write(shape: &Shape, folder: &Path) {
         let (rows, cols) = (dims[..dims.len() - 1].iter().product(), dims[dims.len() - 1]);
         let weight = random.weight(&name, shape.dtype, rows, cols, 2.0 / (cols as f32).sqrt());
         let start = data.len();
-        data.extend_from_slice(weight.bytes());
+        data.extend(weight.to_bytes());
         let dtype = shape.dtype.name().to_uppercase();
         header.insert(name, serde_json::json!({ "dtype": dtype, "shape": dims, "data_offsets": [start, data.len()] }));
     }

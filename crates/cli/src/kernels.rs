@@ -4,7 +4,7 @@ use crate::args::{BenchFormat, Kernels};
 use crate::fetch::{self, Need};
 use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
-use phi3_model::{Checkpoint, ModelSpec, Slot, TensorSpec, variant};
+use phi3_model::{Checkpoint, ModelSpec, Slot, variant};
 use phi3_runner::Result;
 use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
 use phi3_tensor::DType;
@@ -84,10 +84,10 @@ fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
     });
     let mut types = Vec::new();
     for slot in slots {
-        let TensorSpec { name, shape, .. } = slot.tensor(spec);
-        let dtype = checkpoint.matrix(&name, shape[0], shape[1])?.dtype;
-        if !types.contains(&dtype) {
-            types.push(dtype);
+        for weight in checkpoint.matrices(&slot.tensor(spec))? {
+            if !types.contains(&weight.dtype) {
+                types.push(weight.dtype);
+            }
         }
     }
     Ok(types)

@@ -6,7 +6,7 @@ use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
 use crate::shard::Lent;
 use crate::tensors::{Names, Tensors, dtype};
-use crate::{Error, GenerationConfig, ModelSpec, Result};
+use crate::{Error, GenerationConfig, ModelSpec, Result, TensorSpec};
 use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -137,19 +137,26 @@ impl Checkpoint {
         entries.map(|e| (e.name.as_str(), e.dtype, e.shape.as_slice(), e.range.len() as u64))
     }
 
-    /// A matrix `[rows, cols]` by its published name.
-    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        self.tensors.matrix(name, rows, cols)
+    /// A matrix of the model, with its bias. Of queries, keys and values the rows come in several parts where the file's tensors
+    /// are of several types.
+    ///
+    /// # Errors
+    /// A tensor is missing, or of another shape or type than it should be.
+    pub fn matrices(&self, tensor: &TensorSpec) -> Result<Vec<Weight>> {
+        self.tensors.matrices(tensor, self.spec.heads)
     }
 
-    /// A vector by its published name, widened to f32.
-    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        self.tensors.vector(name, len)
+    /// A norm of the model, widened to f32: weight, and bias where it has one.
+    ///
+    /// # Errors
+    /// Those of [`matrices`](Self::matrices).
+    pub fn norm(&self, tensor: &TensorSpec) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        self.tensors.norm(tensor)
     }
 
     /// An error about a tensor of this checkpoint.
-    pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
-        self.tensors.wrong(name, message)
+    pub(crate) fn wrong(&self, tensor: &TensorSpec, message: String) -> Error {
+        self.tensors.wrong_of(tensor.slot, message)
     }
 
     /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantised

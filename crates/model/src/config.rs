@@ -1,10 +1,13 @@
 //! The description of a decoder from `config.json`.
 
+mod phi;
+mod phi3;
 mod rope;
 
 use crate::Result;
 use crate::json::Object;
-use crate::spec::{LayerSpec, Mlp, ModelSpec, NormSpec, limits};
+use crate::rope::Rope;
+use crate::spec::{LayerSpec, ModelSpec, NormSpec, limits};
 use phi3_tensor::Heads;
 use std::path::Path;
 
@@ -23,89 +26,138 @@ impl ModelSpec {
 
     /// Adds to `notes` what is not followed, or is read otherwise than it stands there.
     pub(crate) fn of_json(json: &Object, notes: &mut Vec<String>) -> Result<Self> {
-        architecture(json)?;
+        let class = class(json)?;
         refuse_unknown(json)?;
-        let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
-        let heads = heads(json, hidden_size)?;
-        let max_position_embeddings = json.integer("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(4096);
-        let (rope, rotary_dim) = rope::read(json, heads.head_dim, max_position_embeddings, notes)?;
-        let vocab_size = json.required("vocab_size", 1..=limits::VOCABULARY)?;
-        let eps = json.positive("rms_norm_eps")?.unwrap_or(1e-5) as f32;
-        if !eps.is_normal() {
-            return Err(json.bad("rms_norm_eps", "a number that f32 can hold", "published models have 1e-05"));
+        (class.read)(json, notes)
+    }
+}
+
+/// A class of models: how its `config.json` names it, and what reads it.
+struct Class {
+    model_type: &'static str,
+    architectures: &'static [&'static str],
+    read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
+}
+
+const CLASSES: [Class; 2] = [
+    Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
+    Class { model_type: "phi", architectures: &["PhiForCausalLM"], read: phi::read },
+];
+
+const CLASS_HINT: &str =
+    "this engine runs checkpoints of Phi3ForCausalLM (model_type \"phi3\") and PhiForCausalLM (\"phi\")";
+
+fn class(json: &Object) -> Result<&'static Class> {
+    let found = json.string("model_type")?;
+    let Some(class) = CLASSES.iter().find(|class| found == Some(class.model_type)) else {
+        let types: Vec<String> = CLASSES.iter().map(|class| format!("\"{}\"", class.model_type)).collect();
+        return Err(json.bad("model_type", types.join(" or "), CLASS_HINT));
+    };
+    match json.get("architectures").and_then(|list| list.as_array()) {
+        Some(list)
+            if !list.is_empty()
+                && !list.iter().any(|name| class.architectures.iter().any(|known| name.as_str() == Some(known))) =>
+        {
+            Err(json.bad("architectures", format!("\"{}\"", class.architectures[0]), CLASS_HINT))
         }
-        let inner = json.required("intermediate_size", 1..=limits::WIDTH)?;
-        let window = json.integer("sliding_window", 1..=limits::POSITIONS)?;
-        let layer = LayerSpec { window, mlp: Mlp::Dense { inner } };
+        _ => Ok(class),
+    }
+}
+
+/// Fields that every class has alike.
+struct Common {
+    hidden_size: usize,
+    /// Every dimension is rotated.
+    heads: Heads,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    layers: usize,
+    inner: usize,
+    tie_word_embeddings: bool,
+    bos_token_id: Option<u32>,
+    eos_token_id: Vec<u32>,
+}
+
+impl Common {
+    fn read(json: &Object, positions: usize) -> Result<Self> {
+        let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
         Ok(Self {
             hidden_size,
-            layers: vec![layer; json.required("num_hidden_layers", 1..=limits::LAYERS)?],
-            heads: Heads { rotary_dim, ..heads },
-            vocab_size,
-            max_position_embeddings,
-            norm: NormSpec::Rms { eps },
-            rope,
+            heads: heads(json, hidden_size)?,
+            vocab_size: json.required("vocab_size", 1..=limits::VOCABULARY)?,
+            max_position_embeddings: json
+                .integer("max_position_embeddings", 1..=limits::POSITIONS)?
+                .unwrap_or(positions),
+            layers: json.required("num_hidden_layers", 1..=limits::LAYERS)?,
+            inner: json.required("intermediate_size", 1..=limits::WIDTH)?,
             tie_word_embeddings: json.boolean("tie_word_embeddings")?.unwrap_or(false),
             bos_token_id: json.integer("bos_token_id", 0..=u32::MAX as usize)?.map(|id| id as u32),
             eos_token_id: token_ids(json, "eos_token_id")?,
         })
     }
+
+    /// A model whose layers are alike, without biases at the head and without scales.
+    fn spec(self, norm: NormSpec, (rope, rotary_dim): (Rope, usize), layer: LayerSpec) -> ModelSpec {
+        ModelSpec {
+            hidden_size: self.hidden_size,
+            heads: Heads { rotary_dim, ..self.heads },
+            vocab_size: self.vocab_size,
+            max_position_embeddings: self.max_position_embeddings,
+            embedding_scale: 1.0,
+            norm,
+            rope,
+            attention_scale: 1.0 / (self.heads.head_dim as f32).sqrt(),
+            layers: vec![layer; self.layers],
+            tie_word_embeddings: self.tie_word_embeddings,
+            head_bias: false,
+            logit_scale: 1.0,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id,
+        }
+    }
 }
 
-fn architecture(json: &Object) -> Result<()> {
-    let hint = "this engine runs Phi3ForCausalLM checkpoints (model_type \"phi3\")";
-    match json.string("model_type")? {
-        Some("phi3") => {}
-        _ => return Err(json.bad("model_type", "\"phi3\"", hint)),
+/// A norm's epsilon, 1e-5 where the field is missing.
+fn epsilon(json: &Object, field: &str) -> Result<f32> {
+    let eps = json.positive(field)?.unwrap_or(1e-5) as f32;
+    if eps.is_normal() {
+        return Ok(eps);
     }
-    match json.get("architectures").and_then(|list| list.as_array()) {
-        Some(list) if !list.is_empty() && !list.iter().any(|name| name == "Phi3ForCausalLM") => {
-            Err(json.bad("architectures", "\"Phi3ForCausalLM\"", hint))
-        }
-        _ => Ok(()),
-    }
+    Err(json.bad(field, "a number that f32 can hold", "published models have 1e-05"))
 }
 
 /// Fields that change the result in ways that are not implemented are refused by name; others may be anything.
 fn refuse_unknown(json: &Object) -> Result<()> {
-    if !matches!(json.string("hidden_act")?, None | Some("silu" | "swish")) {
-        return Err(json.bad("hidden_act", "\"silu\"", "no published Phi-3 checkpoint has another activation"));
-    }
-    for field in ["attention_bias", "mlp_bias", "lm_head_bias"] {
-        if json.boolean(field)? == Some(true) {
-            return Err(json.bad(field, "false", "no published Phi-3 checkpoint has this bias"));
-        }
-    }
     // fields of related families that would change the result
     for (field, neutral) in [
         ("embedding_multiplier", 1.0),
         ("residual_multiplier", 1.0),
         ("attention_multiplier", 1.0),
         ("logits_scaling", 1.0),
-        ("mup_width_multiplier", 1.0),
-        ("mup_embedding_multiplier", 1.0),
         ("query_pre_attn_scalar", f64::NAN),
         ("attn_logit_softcapping", f64::NAN),
         ("final_logit_softcapping", f64::NAN),
-        ("num_local_experts", f64::NAN),
         ("clip_qkv", f64::NAN),
     ] {
-        if json.get(field).is_some_and(|value| value.as_f64() != Some(neutral)) {
-            return Err(json.bad(
-                field,
-                "nothing: this field is not understood",
-                "no published Phi-3 checkpoint has it",
-            ));
-        }
+        refuse(json, field, neutral)?;
     }
     for (field, neutral) in [("use_sliding_window", true), ("qk_layernorm", false), ("use_qk_norm", false)] {
         if json.boolean(field)?.is_some_and(|value| value != neutral) {
-            return Err(json.bad(field, neutral.to_string(), "no published Phi-3 checkpoint has it otherwise"));
+            return Err(json.bad(field, neutral.to_string(), "no published Phi checkpoint has it otherwise"));
         }
     }
     if json.get("quantization_config").is_some() {
         let hint = "load the checkpoint's unquantised weights";
         return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are understood", hint));
+    }
+    Ok(())
+}
+
+/// An error where a field is there and has another value than `neutral`; NaN equals none.
+fn refuse(json: &Object, field: &str, neutral: f64) -> Result<()> {
+    if json.get(field).is_some_and(|value| value.as_f64() != Some(neutral)) {
+        let expected = "nothing: this field is not understood";
+        return Err(json.bad(field, expected, "no published Phi checkpoint of this class has it"));
     }
     Ok(())
 }

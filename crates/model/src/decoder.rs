@@ -1,21 +1,25 @@
-//! The decoder: one text for every Phi-3 and every machine.
+//! The decoder: one text for every model of the family and every machine.
 
 mod ahead;
+mod load;
 
 use crate::sequence::{PagePool, Sequence};
-use crate::table::{Part, Slot};
-use crate::{Checkpoint, Error, ModelSpec, NormSpec, Recipe, Result};
+use crate::table::Slot;
+use crate::{Block, Checkpoint, Error, Mlp, ModelSpec, Recipe, Result};
 use ahead::Launch;
-use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Finish, KvType, Mask, Norm, PAGE};
+use load::{Loader, NormWeights};
+use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE};
 use std::collections::VecDeque;
 
-/// One layer's weights, under their published names.
+/// One layer's weights, under the names that Phi-3 has for them.
 struct Layer<B: Backend> {
-    input_layernorm: B::Vector,
-    qkv_proj: B::Matrix,
+    input_layernorm: NormWeights<B>,
+    /// Several parts where the file's tensors are of several types.
+    qkv_proj: Vec<B::Matrix>,
     o_proj: B::Matrix,
-    post_attention_layernorm: B::Vector,
-    gate_up_proj: B::Matrix,
+    /// Absent in a parallel block.
+    post_attention_layernorm: Option<NormWeights<B>>,
+    up_proj: B::Matrix,
     down_proj: B::Matrix,
 }
 
@@ -23,12 +27,14 @@ struct Layer<B: Backend> {
 struct Activations<B: Backend> {
     /// The residual stream, `[rows, hidden_size]`.
     x: B::Rows,
+    /// What both branches of a parallel block take, `[rows, hidden_size]`; of no rows where there is no such block.
+    normed: B::Rows,
     /// Queries, `[rows, heads * head_dim]`.
     q: B::Rows,
     /// What the heads return, `[rows, heads * head_dim]`.
     mixed: B::Rows,
-    /// The gated feed-forward, `[rows, intermediate_size]`.
-    gated: B::Rows,
+    /// What the activation gives, `[rows, intermediate_size]`.
+    activated: B::Rows,
     /// Rows whose logits are wanted, `[rows, hidden_size]`.
     chosen: B::Rows,
     /// `[output rows, vocab_size]`
@@ -153,7 +159,7 @@ pub struct Decoder<B: Backend> {
     options: DecoderOptions,
     embed_tokens: B::Matrix,
     layers: Vec<Layer<B>>,
-    norm: B::Vector,
+    norm: NormWeights<B>,
     /// Absent where the embedding is the head.
     lm_head: Option<B::Matrix>,
     cache: B::Cache,
@@ -186,18 +192,20 @@ impl<B: Backend> Decoder<B> {
         for i in 0..spec.layers.len() {
             layers.push(loader.layer(i)?);
         }
-        let norm = loader.vector(Slot::Norm)?;
+        let norm = loader.norm(Slot::Norm)?;
         let lm_head = match spec.tie_word_embeddings {
             true => None,
             false => Some(loader.matrix(Slot::Head)?),
         };
         let rows = options.rows(&spec);
         let max_outputs = max_outputs(&spec, rows);
+        let parallel = spec.layers.iter().any(|layer| layer.block == Block::Parallel);
         let activations = Activations {
             x: backend.rows("x", rows, spec.hidden_size)?,
+            normed: backend.rows("normed", if parallel { rows } else { 0 }, spec.hidden_size)?,
             q: backend.rows("q", rows, spec.heads.q_dim())?,
             mixed: backend.rows("mixed", rows, spec.heads.q_dim())?,
-            gated: backend.rows("gated", rows, spec.widest_mlp())?,
+            activated: backend.rows("activated", rows, spec.widest_mlp())?,
             chosen: backend.rows("chosen", rows, spec.hidden_size)?,
             logits: backend.rows("logits", max_outputs, spec.vocab_size)?,
         };
@@ -284,9 +292,6 @@ impl<B: Backend> Decoder<B> {
     fn layers(&mut self, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
         let Self { backend, spec, layers, cache, activations: a, batch, .. } = self;
         let (rows, width) = (batch.rows(), spec.hidden_size);
-        let NormSpec::Rms { eps } = spec.norm;
-        let norm = |weight| Norm { weight, eps };
-        let scale = 1.0 / (spec.heads.head_dim as f32).sqrt();
         let mut show = |backend: &mut B, layer: usize, x: &B::Rows| -> Result<()> {
             if let Some(probe) = probe.as_deref_mut() {
                 let mut hidden = vec![0.0; rows * width];
@@ -297,19 +302,31 @@ impl<B: Backend> Decoder<B> {
         };
 
         backend.begin(batch)?;
-        backend.embed(&self.embed_tokens, &mut a.x)?;
-        for (i, layer) in layers.iter().enumerate() {
+        backend.embed(&self.embed_tokens, spec.embedding_scale, &mut a.x)?;
+        for (i, (layer, spec_of)) in layers.iter().zip(&spec.layers).enumerate() {
             show(backend, i, &a.x)?;
-            backend.project_qkv(&a.x, norm(&layer.input_layernorm), &layer.qkv_proj, &mut a.q, cache, i)?;
-            backend.attention(&a.q, cache, i, Mask { window: spec.layers[i].window, scale }, &mut a.mixed)?;
-            backend.project(&a.mixed, None, &layer.o_proj, Finish::Add, &mut a.x)?;
-            let post = Some(norm(&layer.post_attention_layernorm));
-            backend.project(&a.x, post, &layer.gate_up_proj, Finish::SiluGate, &mut a.gated)?;
-            backend.project(&a.gated, None, &layer.down_proj, Finish::Add, &mut a.x)?;
+            if spec_of.block == Block::Parallel {
+                backend.norm(&a.x, layer.input_layernorm.norm(), &mut a.normed)?;
+            }
+            let (input, norm) = match spec_of.block {
+                Block::Sequential => (&a.x, Some(layer.input_layernorm.norm())),
+                Block::Parallel => (&a.normed, None),
+            };
+            let qkv: Vec<&B::Matrix> = layer.qkv_proj.iter().collect();
+            backend.project_qkv(input, norm, &qkv, &mut a.q, cache, i)?;
+            backend.attention(&a.q, cache, i, spec_of.mask, spec.attention_scale, &mut a.mixed)?;
+            backend.project(&a.mixed, None, &layer.o_proj, Epilogue::ACCUMULATE, &mut a.x)?;
+            let (input, norm) = match spec_of.block {
+                Block::Sequential => (&a.x, layer.post_attention_layernorm.as_ref().map(NormWeights::norm)),
+                Block::Parallel => (&a.normed, None),
+            };
+            let Mlp::Dense { activation, .. } = spec_of.mlp;
+            backend.project(input, norm, &layer.up_proj, Epilogue::of(activation), &mut a.activated)?;
+            backend.project(&a.activated, None, &layer.down_proj, Epilogue::ACCUMULATE, &mut a.x)?;
         }
         show(backend, layers.len(), &a.x)?;
         if probe.is_some() {
-            backend.norm(&a.x, norm(&self.norm), &mut a.chosen)?;
+            backend.norm(&a.x, self.norm.norm(), &mut a.chosen)?;
         }
         if let Some(probe) = probe {
             let mut hidden = vec![0.0; rows * width];
@@ -323,9 +340,8 @@ impl<B: Backend> Decoder<B> {
     fn run(&mut self, logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
         self.layers(probe)?;
         let Self { backend, spec, activations: a, batch, .. } = self;
-        let NormSpec::Rms { eps } = spec.norm;
-        let norm = |weight| Norm { weight, eps };
         let rows = batch.rows();
+        let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let (outputs, vocab) = (batch.outputs().len(), spec.vocab_size);
         logits.resize(outputs * vocab, 0.0);
@@ -333,12 +349,12 @@ impl<B: Backend> Decoder<B> {
             return Ok(backend.finish()?);
         }
         if outputs == rows && outputs <= self.max_outputs {
-            backend.project(&a.x, Some(norm(&self.norm)), head, Finish::Replace, &mut a.logits)?;
+            backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
             return Ok(backend.read(&a.logits, logits)?);
         }
         for (slice, out) in logits.chunks_mut(self.max_outputs * vocab).enumerate() {
             backend.select(&a.x, slice * self.max_outputs, out.len() / vocab, &mut a.chosen)?;
-            backend.project(&a.chosen, Some(norm(&self.norm)), head, Finish::Replace, &mut a.logits)?;
+            backend.project(&a.chosen, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
             backend.read(&a.logits, out)?;
         }
         Ok(())
@@ -462,58 +478,5 @@ pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
             limit: format!("the model has ids 0 to {} (vocab_size)", spec.vocab_size - 1),
             hint: "the tokenizer may be another model's",
         }),
-    }
-}
-
-/// Looks weights up, brings them over, and counts.
-struct Loader<'a, B: Backend> {
-    backend: &'a mut B,
-    checkpoint: &'a Checkpoint,
-    spec: &'a ModelSpec,
-    options: DecoderOptions,
-    done: u64,
-    progress: &'a mut dyn FnMut(u64),
-}
-
-impl<B: Backend> Loader<'_, B> {
-    fn matrix(&mut self, slot: Slot) -> Result<B::Matrix> {
-        let tensor = slot.tensor(self.spec);
-        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
-        let weight = self.checkpoint.matrix(&tensor.name, rows, cols)?;
-        let DecoderOptions { quant, threads, .. } = self.options;
-        let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
-            Some(recipe) => {
-                let weight = recipe.apply(&weight, &tensor, self.spec, threads)?;
-                (self.backend.matrix(&weight, tensor.role)?, false)
-            }
-            None => {
-                let footprint = self.backend.footprint(&tensor.name, weight.dtype, rows, cols, tensor.role)?;
-                (self.backend.matrix(&weight, tensor.role)?, footprint.in_place)
-            }
-        };
-        // the device has its own copy now
-        if !in_place {
-            weight.release();
-        }
-        self.done += weight.bytes().len() as u64;
-        (self.progress)(self.done);
-        Ok(matrix)
-    }
-
-    fn vector(&mut self, slot: Slot) -> Result<B::Vector> {
-        let tensor = slot.tensor(self.spec);
-        let values = self.checkpoint.vector(&tensor.name, tensor.shape[0])?;
-        Ok(self.backend.vector(&tensor.name, &values)?)
-    }
-
-    fn layer(&mut self, i: usize) -> Result<Layer<B>> {
-        Ok(Layer {
-            input_layernorm: self.vector(Slot::Layer(i, Part::InputNorm))?,
-            qkv_proj: self.matrix(Slot::Layer(i, Part::Qkv))?,
-            o_proj: self.matrix(Slot::Layer(i, Part::AttentionOut))?,
-            post_attention_layernorm: self.vector(Slot::Layer(i, Part::MlpNorm))?,
-            gate_up_proj: self.matrix(Slot::Layer(i, Part::GateUp))?,
-            down_proj: self.matrix(Slot::Layer(i, Part::Down))?,
-        })
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::gguf::{ALIGNMENT, LONG, MetadataList, MetadataValue, SHORT, TensorInfo, header};
 use crate::table::{TensorSpec, gguf_name, tensors};
-use crate::{Checkpoint, Error, ModelSpec, NormSpec, Recipe, Result};
-use phi3_tensor::DType;
+use crate::{Block, Checkpoint, Error, LayerSpec, Mlp, ModelSpec, NormSpec, Recipe, Result};
+use phi3_tensor::{Activation, DType, Rounding, Weight};
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -116,20 +116,42 @@ fn padding(bytes: u64) -> usize {
     (bytes.next_multiple_of(ALIGNMENT) - bytes) as usize
 }
 
+/// An error unless GGUF's architecture phi3 describes the model.
+fn check_architecture(spec: &ModelSpec) -> Result<()> {
+    let of_layer = |layer: &LayerSpec| {
+        let mlp = Mlp::Dense { inner: spec.widest_mlp(), activation: Activation::SwiGlu, bias: false };
+        layer.block == Block::Sequential
+            && !layer.attention_bias
+            && layer.mlp == mlp
+            && layer.mask == spec.layers[0].mask
+    };
+    let scaled = spec.embedding_scale != 1.0 || spec.logit_scale != 1.0;
+    if !spec.norm.has_bias() && !spec.head_bias && !scaled && spec.layers.iter().all(of_layer) {
+        return Ok(());
+    }
+    Err(Error::Request {
+        what: "GGUF file",
+        found: "a model with biases, other norms or other layers than Phi-3's".into(),
+        limit: "files of architecture phi3 are written".into(),
+        hint: "run the checkpoint itself; --quant quantizes it while it is loaded",
+    })
+}
+
 /// The tensors in llama.cpp's order.
 fn plan(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<(TensorInfo, Source)>> {
     let spec = checkpoint.spec();
+    check_architecture(spec)?;
     let mut plan = Vec::new();
     for tensor in tensors(spec) {
-        let dtype = match tensor.shape[..] {
-            [rows, cols] => recipe.target(checkpoint.matrix(&tensor.name, rows, cols)?.dtype, &tensor, spec),
-            _ => DType::F32,
+        let dtype = match tensor.shape.len() {
+            1 => DType::F32,
+            _ => recipe.target(whole(checkpoint, &tensor)?.dtype, &tensor, spec),
         };
         let (rows, cols) = tensor.shape.split_at(tensor.shape.len() - 1);
         let row = dtype.bytes(cols[0]);
         let bytes = row.and_then(|row| row.checked_mul(rows.iter().product())).map(|bytes| bytes as u64);
         let message = || format!("rows of {} values are no whole blocks of {dtype}", cols[0]);
-        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor.name, message()))?;
+        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor, message()))?;
         let (name, shape) = (gguf_name(&tensor.name), tensor.shape.clone());
         plan.push((TensorInfo { name, shape, dtype, bytes }, Source::Tensor(tensor)));
     }
@@ -149,19 +171,26 @@ fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<
         Source::Factors(factors) => return Ok(floats(factors)),
         Source::Tensor(tensor) => tensor,
     };
-    match tensor.shape[..] {
-        [rows, cols] => {
-            let weight = checkpoint.matrix(&tensor.name, rows, cols)?;
-            Ok(recipe.apply(&weight, tensor, checkpoint.spec(), None)?.bytes().to_vec())
-        }
-        _ => Ok(floats(&checkpoint.vector(&tensor.name, tensor.shape.iter().product())?)),
+    match tensor.shape.len() {
+        1 => Ok(floats(&checkpoint.norm(tensor)?.0)),
+        _ => Ok(recipe.apply(&whole(checkpoint, tensor)?, tensor, checkpoint.spec(), None)?.to_bytes()),
     }
+}
+
+/// A matrix in one part: where the file's tensors are of several types, in single precision.
+fn whole(checkpoint: &Checkpoint, tensor: &TensorSpec) -> Result<Weight> {
+    let parts = checkpoint.matrices(tensor)?;
+    if let [weight] = &parts[..] {
+        return Ok(weight.clone());
+    }
+    let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+    Ok(Weight::stacked(&tensor.name, &widened.collect::<std::result::Result<Vec<_>, _>>()?)?)
 }
 
 /// The keys of the model itself.
 fn model_keys(spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
     use MetadataValue::{F32, String, U32};
-    let NormSpec::Rms { eps } = spec.norm;
+    let (NormSpec::Rms { eps } | NormSpec::Layer { eps }) = spec.norm;
     let key = |name: &str| format!("phi3.{name}");
     let number = |n: usize| U32(u32::try_from(n).unwrap_or(u32::MAX));
     let original = spec.rope.scaling().map_or(spec.max_position_embeddings, |s| s.original_max_position_embeddings);
@@ -184,7 +213,7 @@ fn model_keys(spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
         (key("attention.sliding_window"), number(spec.window().unwrap_or(0))),
     ];
     if let Some(scaling) = spec.rope.scaling() {
-        keys.push((key("rope.scaling.attn_factor"), F32(scaling.attention_factor)));
+        keys.push((key("rope.scaling.attn_factor"), F32(scaling.short_mscale)));
     }
     keys
 }

@@ -49,6 +49,6 @@ pub use recipe::{Recipe, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
 pub use sniff::check_text;
-pub use spec::{LayerSpec, Mlp, ModelSpec, NormSpec};
+pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
 pub use table::{Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};

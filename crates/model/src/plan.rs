@@ -37,15 +37,17 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     let spec = checkpoint.spec();
     let mut plan = Plan { weights: 0, mapped: 0, cache_per_token: 0, scratch: 0 };
     for tensor in tensors(spec) {
-        let [rows, cols] = tensor.shape[..] else {
-            plan.weights += 4 * tensor.shape.iter().product::<usize>() as u64;
+        let vectors = usize::from(tensor.shape.len() == 1) + usize::from(tensor.bias);
+        plan.weights += (4 * vectors * tensor.shape[0]) as u64;
+        if tensor.shape.len() == 1 {
             continue;
-        };
-        let kept = checkpoint.matrix(&tensor.name, rows, cols)?.dtype;
-        let dtype = options.quant.map_or(kept, |recipe| recipe.target(kept, &tensor, spec));
-        let footprint = backend.footprint(&tensor.name, dtype, rows, cols, tensor.role)?;
-        plan.weights += footprint.bytes;
-        plan.mapped += if footprint.in_place && dtype == kept { footprint.bytes } else { 0 };
+        }
+        for weight in checkpoint.matrices(&tensor)? {
+            let dtype = options.quant.map_or(weight.dtype, |recipe| recipe.target(weight.dtype, &tensor, spec));
+            let footprint = backend.footprint(&tensor.name, dtype, weight.rows, weight.cols, tensor.role)?;
+            plan.weights += footprint.bytes;
+            plan.mapped += if footprint.in_place && dtype == weight.dtype { footprint.bytes } else { 0 };
+        }
     }
     let cache = backend.cache(spec.layers.len(), spec.heads, options.kv)?;
     plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;

@@ -2,7 +2,7 @@
 //!
 //! LongRoPE (Ding et al. 2024, arXiv 2402.13753) as the reference implementation computes it: a sequence of more than
 //! `original_max_position_embeddings` tokens uses the long factors for *all* its positions, a shorter one the short
-//! factors; cosine and sine are multiplied by one attention factor in both. The choice is made here, per sequence, and
+//! factors; cosine and sine are multiplied by a factor of the set. The choice is made here, per sequence, and
 //! nowhere else.
 
 /// Rotary embedding of a model.
@@ -25,8 +25,10 @@ pub struct LongRope {
     pub long_factor: Vec<f32>,
     /// The border, in tokens.
     pub original_max_position_embeddings: usize,
-    /// Factor of cosine and sine: `sqrt(1 + ln(max / original) / ln(original))`.
-    pub attention_factor: f32,
+    /// Factor of cosine and sine up to the border; usually `sqrt(1 + ln(max / original) / ln(original))`.
+    pub short_mscale: f32,
+    /// Factor of cosine and sine beyond the border.
+    pub long_mscale: f32,
 }
 
 /// One of the two sets of factors. A model without LongRoPE has the short one only.
@@ -96,11 +98,10 @@ impl Rope {
     ///
     /// The angle is the f32 product that the reference forms; cosine and sine of it are rounded once.
     pub fn turn(&self, set: RopeSet, position: usize, out: &mut Vec<f32>) {
-        let frequencies = match set {
-            RopeSet::Long if self.scaling.is_some() => &self.long,
-            _ => &self.short,
+        let (frequencies, scale) = match (set, &self.scaling) {
+            (RopeSet::Long, Some(scaling)) => (&self.long, scaling.long_mscale),
+            (_, scaling) => (&self.short, scaling.as_ref().map_or(1.0, |s| s.short_mscale)),
         };
-        let scale = self.scaling.as_ref().map_or(1.0, |s| s.attention_factor);
         out.extend(frequencies.iter().flat_map(|&frequency| {
             let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
             [cos as f32 * scale, sin as f32 * scale]

@@ -1,8 +1,9 @@
 //! One description for every member of the family: sizes, norm, rotation, and what each layer is. `config.json` and the metadata
 //! of a GGUF file are two readers of it, and the decoder branches on its values and on nothing else.
 
+use crate::Part;
 use crate::rope::Rope;
-use phi3_tensor::Heads;
+use phi3_tensor::{Activation, Heads, Mask};
 
 /// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
 pub(crate) mod limits {
@@ -24,14 +25,22 @@ pub struct ModelSpec {
     pub vocab_size: usize,
     /// Positions that the model was made for.
     pub max_position_embeddings: usize,
+    /// Factor of the embedding's rows.
+    pub embedding_scale: f32,
     /// Norm of every layer and of the output.
     pub norm: NormSpec,
     /// Rotary embedding.
     pub rope: Rope,
+    /// Factor of attention's scores before softmax.
+    pub attention_scale: f32,
     /// The layers, at least one.
     pub layers: Vec<LayerSpec>,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
+    /// Factor of the logits.
+    pub logit_scale: f32,
     /// First token of a text, where the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
@@ -46,31 +55,70 @@ pub enum NormSpec {
         /// Added to the mean square.
         eps: f32,
     },
+    /// LayerNorm (Ba et al. 2016, arXiv 1607.06450): `(x - mean(x)) * w / sqrt(var(x) + eps) + b`.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+impl NormSpec {
+    /// Whether a norm has a bias.
+    pub fn has_bias(self) -> bool {
+        matches!(self, NormSpec::Layer { .. })
+    }
 }
 
 /// What a layer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
-    /// Positions that a token sees, itself included, where that is limited.
-    pub window: Option<usize>,
+    /// How attention and feed-forward follow each other.
+    pub block: Block,
+    /// Which positions attention sees.
+    pub mask: Mask,
+    /// Whether attention's projections have biases.
+    pub attention_bias: bool,
     /// The feed-forward.
     pub mlp: Mlp,
 }
 
-/// A feed-forward.
+/// How attention and feed-forward follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// `x += attention(norm(x))`, then `x += mlp(norm(x))`.
+    Sequential,
+    /// `x += attention(n) + mlp(n)` with one `n = norm(x)`.
+    Parallel,
+}
+
+/// A feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mlp {
-    /// `down(silu(gate(x)) * up(x))`, gate and up in one matrix.
+    /// `down(activation(up(x)))`; of a gated activation, gate and up are one matrix.
     Dense {
         /// Width between the projections.
         inner: usize,
+        /// Function between the projections.
+        activation: Activation,
+        /// Whether the projections have biases.
+        bias: bool,
     },
+}
+
+impl LayerSpec {
+    /// Whether it has a part.
+    pub fn has(&self, part: Part) -> bool {
+        match part {
+            Part::MlpNorm => self.block == Block::Sequential,
+            Part::InputNorm | Part::Qkv | Part::AttentionOut | Part::Up | Part::Down => true,
+        }
+    }
 }
 
 impl Mlp {
     /// Width between the projections.
     pub fn inner(self) -> usize {
-        let Mlp::Dense { inner } = self;
+        let Mlp::Dense { inner, .. } = self;
         inner
     }
 }
@@ -78,7 +126,7 @@ impl Mlp {
 impl ModelSpec {
     /// Positions that any layer sees, a token's own included; `None` where one of them sees all.
     pub fn window(&self) -> Option<usize> {
-        self.layers.iter().try_fold(0, |widest, layer| Some(layer.window?.max(widest)))
+        self.layers.iter().try_fold(0, |widest, layer| Some(layer.mask.window()?.max(widest)))
     }
 
     /// Width of the widest feed-forward.

@@ -1,7 +1,7 @@
 //! The tensors of a model: one row each, from which loading, the plan, GGUF's names, the mixes of quantized models and the tests
 //! take names, shapes and purposes.
 
-use crate::ModelSpec;
+use crate::{Mlp, ModelSpec};
 use phi3_tensor::Role;
 
 /// A tensor's place in the decoder.
@@ -20,7 +20,7 @@ pub enum Slot {
 /// A part of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// The norm in front of attention.
+    /// The norm in front of attention, and of a parallel block.
     InputNorm,
     /// Queries, keys and values.
     Qkv,
@@ -28,27 +28,86 @@ pub enum Part {
     AttentionOut,
     /// The norm in front of the feed-forward.
     MlpNorm,
-    /// Gate and up projection.
-    GateUp,
+    /// Up projection; of a gated activation, gate and up.
+    Up,
     /// Down projection.
     Down,
 }
 
-/// Parts of a layer in the order of llama.cpp's files, with the published name and GGUF's.
-const PARTS: [(Part, &str, &str); 6] = [
-    (Part::InputNorm, "input_layernorm", "attn_norm"),
-    (Part::Qkv, "self_attn.qkv_proj", "attn_qkv"),
-    (Part::AttentionOut, "self_attn.o_proj", "attn_output"),
-    (Part::MlpNorm, "post_attention_layernorm", "ffn_norm"),
-    (Part::GateUp, "mlp.gate_up_proj", "ffn_up"),
-    (Part::Down, "mlp.down_proj", "ffn_down"),
+/// Tensors of a file that hold one of the model's, one below the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Names, without layer and `.weight`.
+    pub(crate) sources: &'static [&'static str],
+    pub(crate) order: Order,
+}
+
+/// How rows stand in a file; the sizes are the model's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As the operations want them.
+    AsStored,
+    /// Gates and ups by turns.
+    Alternating,
+    /// By group of heads.
+    ByGroup,
+}
+
+const fn form(sources: &'static [&'static str]) -> Form {
+    Form { sources, order: Order::AsStored }
+}
+
+/// Of what stands in no table.
+const NO_NAMES: &[Form] = &[form(&[""])];
+
+/// Names of a tensor: forms in published checkpoints, of which the first is Phi-3's, and in GGUF files, of which the first is the
+/// one that is written.
+struct Names<T: 'static> {
+    of: T,
+    published: &'static [Form],
+    gguf: &'static [Form],
+}
+
+/// Parts of a layer in the order of llama.cpp's files.
+const PARTS: [Names<Part>; 6] = [
+    Names { of: Part::InputNorm, published: &[form(&["input_layernorm"])], gguf: &[form(&["attn_norm"])] },
+    Names {
+        of: Part::Qkv,
+        published: &[
+            form(&["self_attn.qkv_proj"]),
+            form(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+            Form { sources: &["self_attn.query_key_value"], order: Order::ByGroup },
+        ],
+        gguf: &[form(&["attn_qkv"]), form(&["attn_q", "attn_k", "attn_v"])],
+    },
+    Names {
+        of: Part::AttentionOut,
+        published: &[form(&["self_attn.o_proj"]), form(&["self_attn.dense"])],
+        gguf: &[form(&["attn_output"])],
+    },
+    Names { of: Part::MlpNorm, published: &[form(&["post_attention_layernorm"])], gguf: &[form(&["ffn_norm"])] },
+    Names {
+        of: Part::Up,
+        published: &[
+            form(&["mlp.gate_up_proj"]),
+            form(&["mlp.gate_proj", "mlp.up_proj"]),
+            form(&["mlp.fc1"]),
+            Form { sources: &["mlp.up_proj"], order: Order::Alternating },
+        ],
+        gguf: &[form(&["ffn_up"]), form(&["ffn_gate", "ffn_up"])],
+    },
+    Names { of: Part::Down, published: &[form(&["mlp.down_proj"]), form(&["mlp.fc2"])], gguf: &[form(&["ffn_down"])] },
 ];
 
 /// The other tensors.
-const TOP: [(Slot, &str, &str); 3] = [
-    (Slot::Embedding, "model.embed_tokens", "token_embd"),
-    (Slot::Norm, "model.norm", "output_norm"),
-    (Slot::Head, "lm_head", "output"),
+const TOP: [Names<Slot>; 3] = [
+    Names { of: Slot::Embedding, published: &[form(&["model.embed_tokens"])], gguf: &[form(&["token_embd"])] },
+    Names {
+        of: Slot::Norm,
+        published: &[form(&["model.norm"]), form(&["model.final_layernorm"])],
+        gguf: &[form(&["output_norm"])],
+    },
+    Names { of: Slot::Head, published: &[form(&["lm_head"])], gguf: &[form(&["output"])] },
 ];
 
 /// A tensor of a model.
@@ -56,76 +115,113 @@ const TOP: [(Slot, &str, &str); 3] = [
 pub struct TensorSpec {
     /// Its place in the decoder.
     pub slot: Slot,
-    /// Its published name.
+    /// Its name in a checkpoint of Phi-3's form.
     pub name: String,
     /// Its shape, outermost dimension first; one dimension for a vector.
     pub shape: Vec<usize>,
     /// What it is for, of a matrix.
     pub role: Role,
+    /// Whether a bias is beside it: one number for each row of a matrix, or for each dimension of a norm.
+    pub bias: bool,
 }
 
 impl Slot {
-    /// The published name of the tensor.
+    /// The name of the tensor in a checkpoint of Phi-3's form.
     pub fn name(self) -> String {
-        let top = |slot| TOP.iter().find(|(known, ..)| *known == slot).map_or("", |(_, name, _)| name);
-        match self {
-            Self::Layer(layer, part) => format!("model.layers.{layer}.{}.weight", part.name()),
-            slot => format!("{}.weight", top(slot)),
+        format!("{}{}.weight", self.prefix(false), self.forms(false)[0].sources[0])
+    }
+
+    /// What stands in front of the names of its forms.
+    pub(crate) fn prefix(self, gguf: bool) -> String {
+        match (self, gguf) {
+            (Self::Layer(layer, _), false) => format!("model.layers.{layer}."),
+            (Self::Layer(layer, _), true) => format!("blk.{layer}."),
+            _ => String::new(),
         }
+    }
+
+    /// Its forms in published checkpoints or in GGUF files, at least one.
+    pub(crate) fn forms(self, gguf: bool) -> &'static [Form] {
+        let forms = match self {
+            Self::Layer(_, part) => {
+                PARTS.iter().find(|names| names.of == part).map(|names| (names.published, names.gguf))
+            }
+            slot => TOP.iter().find(|names| names.of == slot).map(|names| (names.published, names.gguf)),
+        };
+        let (published, of_gguf) = forms.unwrap_or((NO_NAMES, NO_NAMES));
+        if gguf { of_gguf } else { published }
     }
 
     /// The tensor, as `spec` has it.
     pub fn tensor(self, spec: &ModelSpec) -> TensorSpec {
         let (hidden, heads) = (spec.hidden_size, spec.heads);
-        let inner = |layer: usize| spec.layers.get(layer).map_or(0, |layer| layer.mlp.inner());
-        let shape = match self {
-            Self::Embedding | Self::Head => vec![spec.vocab_size, hidden],
-            Self::Norm | Self::Layer(_, Part::InputNorm | Part::MlpNorm) => vec![hidden],
-            Self::Layer(_, Part::Qkv) => vec![heads.qkv_dim(), hidden],
-            Self::Layer(_, Part::AttentionOut) => vec![hidden, heads.q_dim()],
-            Self::Layer(layer, Part::GateUp) => vec![2 * inner(layer), hidden],
-            Self::Layer(layer, Part::Down) => vec![hidden, inner(layer)],
+        let layer = |layer: usize| spec.layers.get(layer).copied();
+        let (shape, role, bias) = match self {
+            Self::Embedding => {
+                let role = if spec.tie_word_embeddings { Role::Plain } else { Role::Embedding };
+                (vec![spec.vocab_size, hidden], role, spec.head_bias && spec.tie_word_embeddings)
+            }
+            Self::Head => (vec![spec.vocab_size, hidden], Role::Plain, spec.head_bias),
+            Self::Norm | Self::Layer(_, Part::InputNorm | Part::MlpNorm) => {
+                (vec![hidden], Role::Plain, spec.norm.has_bias())
+            }
+            Self::Layer(i, part @ (Part::Qkv | Part::AttentionOut)) => {
+                let bias = layer(i).is_some_and(|layer| layer.attention_bias);
+                match part {
+                    Part::Qkv => (vec![heads.qkv_dim(), hidden], Role::Qkv(heads), bias),
+                    _ => (vec![hidden, heads.q_dim()], Role::Plain, bias),
+                }
+            }
+            Self::Layer(i, part @ (Part::Up | Part::Down)) => {
+                let (inner, gated, bias) = match layer(i).map(|layer| layer.mlp) {
+                    Some(Mlp::Dense { inner, activation, bias }) => (inner, activation.is_gated(), bias),
+                    None => (0, false, false),
+                };
+                match part {
+                    Part::Up if gated => (vec![2 * inner, hidden], Role::GateUp, bias),
+                    Part::Up => (vec![inner, hidden], Role::Plain, bias),
+                    _ => (vec![hidden, inner], Role::Plain, bias),
+                }
+            }
         };
-        let role = match self {
-            Self::Embedding if !spec.tie_word_embeddings => Role::Embedding,
-            Self::Layer(_, Part::Qkv) => Role::Qkv(heads),
-            Self::Layer(_, Part::GateUp) => Role::GateUp,
-            _ => Role::Plain,
-        };
-        TensorSpec { slot: self, name: self.name(), shape, role }
+        TensorSpec { slot: self, name: self.name(), shape, role, bias }
     }
 }
 
 impl Part {
-    /// The published name, without layer and `.weight`.
+    /// The name in a checkpoint of Phi-3's form, without layer and `.weight`.
     pub fn name(self) -> &'static str {
-        PARTS.iter().find(|(part, ..)| *part == self).map_or("", |(_, name, _)| name)
+        Slot::Layer(0, self).forms(false)[0].sources[0]
     }
 
     /// The part of a published name or GGUF's, without layer and `.weight`.
     pub fn from_name(name: &str) -> Option<Self> {
-        PARTS.iter().find(|(_, published, gguf)| *published == name || *gguf == name).map(|(part, ..)| *part)
+        let has = |forms: &[Form]| forms.iter().any(|form| form.sources.contains(&name));
+        PARTS.iter().find(|names| has(names.published) || has(names.gguf)).map(|names| names.of)
     }
 }
 
 /// Every tensor, in the order of llama.cpp's files.
 pub fn tensors(spec: &ModelSpec) -> Vec<TensorSpec> {
-    let layers = (0..spec.layers.len()).flat_map(|layer| PARTS.map(|(part, ..)| Slot::Layer(layer, part)));
+    let layers = spec.layers.iter().enumerate().flat_map(|(i, layer)| {
+        let parts = PARTS.iter().map(|names| names.of).filter(|part| layer.has(*part));
+        parts.map(move |part| Slot::Layer(i, part)).collect::<Vec<_>>()
+    });
     let head = (!spec.tie_word_embeddings).then_some(Slot::Head);
     let slots = [Slot::Embedding].into_iter().chain(layers).chain([Slot::Norm]).chain(head);
     slots.map(|slot| slot.tensor(spec)).collect()
 }
 
-/// The name in a GGUF file; a name that stands in no table stays as it is.
+/// The name in a GGUF file of a tensor in Phi-3's form; a name that stands in no table stays as it is.
 pub(crate) fn gguf_name(published: &str) -> String {
     let translated = || {
         let (stem, kind) = published.rsplit_once('.')?;
-        if let Some((.., name)) = TOP.iter().find(|(_, published, _)| *published == stem) {
-            return Some(format!("{name}.{kind}"));
+        if let Some(names) = TOP.iter().find(|names| names.published[0].sources == [stem]) {
+            return Some(format!("{}.{kind}", names.gguf[0].sources[0]));
         }
         let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
-        let (.., name) = PARTS.iter().find(|(_, published, _)| *published == part)?;
-        Some(format!("blk.{layer}.{name}.{kind}"))
+        let names = PARTS.iter().find(|names| names.published[0].sources == [part])?;
+        Some(format!("blk.{layer}.{}.{kind}", names.gguf[0].sources[0]))
     };
     translated().unwrap_or_else(|| published.to_owned())
 }
@@ -147,6 +243,7 @@ mod tests {
         }
         assert_eq!(Part::from_name("ffn_down"), Some(Part::Down));
         assert_eq!(Part::from_name("mlp.down_proj"), Some(Part::Down));
+        assert_eq!(Part::from_name("self_attn.k_proj"), Some(Part::Qkv));
     }
 
     #[test]

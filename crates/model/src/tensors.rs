@@ -1,10 +1,9 @@
 //! The tensors of all weight files, by their published names.
 
 use crate::shard::{Entry, Shard};
-use crate::table::gguf_name;
+use crate::table::{Form, Order, Slot, TensorSpec, gguf_name};
 use crate::{Error, Result};
-use phi3_tensor::{Bytes, DType, Weight};
-use std::borrow::Cow;
+use phi3_tensor::{Bytes, DType, Heads, Role, Rounding, RowOrder, Weight};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -23,6 +22,8 @@ pub(crate) struct Tensors {
     /// Name to file and entry.
     places: HashMap<String, (usize, usize)>,
     names: Names,
+    /// Whether the two dimensions of a rotated pair stand side by side in separate queries and keys.
+    pub(crate) rotated_pairs: bool,
 }
 
 /// Components that wrappers of modules put into names: `torch.compile`, data parallel training, sharding, PEFT.
@@ -89,18 +90,18 @@ impl Tensors {
             }
         }
         notes.extend(renamed);
-        Ok(Self { files, places, names })
+        Ok(Self { files, places, names, rotated_pairs: false })
     }
 
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.places.contains_key(self.name(name).as_ref())
+        self.places.contains_key(name)
     }
 
     /// Lets `name` stand for the tensor `of` too.
     pub(crate) fn alias(&mut self, name: &str, of: &str) {
-        if let Some(&place) = self.places.get(self.name(of).as_ref()) {
-            self.places.insert(self.name(name).into_owned(), place);
+        if let Some(&place) = self.places.get(of) {
+            self.places.insert(name.to_owned(), place);
         }
     }
 
@@ -108,7 +109,7 @@ impl Tensors {
     pub(crate) fn same(&self, [a, b]: [&str; 2], rows: usize, cols: usize) -> Result<bool> {
         let (a, b) = (self.matrix(a, rows, cols)?, self.matrix(b, rows, cols)?);
         if a.dtype == b.dtype {
-            return Ok(a.bytes() == b.bytes());
+            return Ok((0..rows).all(|row| a.row(row) == b.row(row)));
         }
         let mut values = [vec![0.0; cols], vec![0.0; cols]];
         Ok((0..rows).all(|row| {
@@ -118,14 +119,83 @@ impl Tensors {
         }))
     }
 
-    fn name<'a>(&self, published: &'a str) -> Cow<'a, str> {
-        match self.names {
-            Names::Published => Cow::Borrowed(published),
-            Names::Gguf => Cow::Owned(gguf_name(published)),
-        }
+    /// The names, without kind, of the tensors that hold one of the model's, and how their rows stand: those of the first form
+    /// that is here whole; where none is, those of the first that is here in part, or of the form that is usual.
+    fn sources(&self, slot: Slot) -> (Vec<String>, Order) {
+        let gguf = self.names == Names::Gguf;
+        let prefix = slot.prefix(gguf);
+        let full = |form: &Form| form.sources.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+        let here = |name: &String| self.places.contains_key(&format!("{name}.weight"));
+        let forms = slot.forms(gguf);
+        // of two that are here, the one of more tensors: its last is the only one of the other
+        let whole = forms.iter().filter(|form| full(form).iter().all(here)).max_by_key(|form| form.sources.len());
+        let some = || forms.iter().find(|form| full(form).iter().any(here));
+        let form = whole.or_else(some).unwrap_or(&forms[0]);
+        (full(form), form.order)
     }
 
-    /// A matrix `[rows, cols]`.
+    /// A matrix of the model, with its bias. Of queries, keys and values the rows come in several parts where the file's tensors
+    /// are of several types.
+    pub(crate) fn matrices(&self, tensor: &TensorSpec, heads: Heads) -> Result<Vec<Weight>> {
+        let (names, order) = self.sources(tensor.slot);
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        let counts = match (names.len(), tensor.role) {
+            (3, _) => vec![heads.q_dim(), heads.kv_dim(), heads.kv_dim()],
+            (2, _) => vec![rows / 2, rows / 2],
+            _ => vec![rows],
+        };
+        let mut bias = Vec::new();
+        let mut parts: Vec<Vec<Weight>> = Vec::new();
+        for (name, rows) in names.iter().zip(counts) {
+            let weight = self.matrix(&format!("{name}.weight"), rows, cols)?;
+            if tensor.bias {
+                bias.extend(self.vector(&format!("{name}.bias"), rows)?);
+            }
+            match parts.last_mut() {
+                Some(part) if part[0].dtype == weight.dtype => part.push(weight),
+                _ => parts.push(vec![weight]),
+            }
+        }
+        if parts.len() > 1 && !matches!(tensor.role, Role::Qkv(_)) {
+            let widened = parts.iter().flatten().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            parts = vec![widened.collect::<std::result::Result<_, _>>()?];
+        }
+        let mut first = 0;
+        let mut matrices = Vec::new();
+        for part in parts {
+            let weight = if part.len() == 1 { part[0].clone() } else { Weight::stacked(&tensor.name, &part)? };
+            let rows = weight.rows;
+            let order = match order {
+                Order::AsStored => RowOrder::AsStored,
+                Order::Alternating => RowOrder::GateUpAlternating,
+                Order::ByGroup => RowOrder::QkvByGroup(heads),
+            };
+            let order = match tensor.role {
+                Role::Qkv(_) if self.rotated_pairs => {
+                    let rows = (heads.q_dim() + heads.kv_dim()).saturating_sub(first).min(rows);
+                    RowOrder::RotatedPairs { head_dim: heads.head_dim, rows }
+                }
+                _ => order,
+            };
+            let mut weight = weight.ordered(order)?;
+            if tensor.bias {
+                let bias = &bias[first..first + rows];
+                weight = weight.with_bias((0..rows).map(|row| bias[order.stored(row, rows)]).collect())?;
+            }
+            matrices.push(weight);
+            first += rows;
+        }
+        Ok(matrices)
+    }
+
+    /// A norm of the model: weight, and bias where it has one.
+    pub(crate) fn norm(&self, tensor: &TensorSpec) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let (names, _) = self.sources(tensor.slot);
+        let of = |kind: &str| self.vector(&format!("{}.{kind}", names[0]), tensor.shape[0]);
+        Ok((of("weight")?, if tensor.bias { Some(of("bias")?) } else { None }))
+    }
+
+    /// A matrix `[rows, cols]` by its name in the file.
     pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let (file, entry, dtype) = self.find(name, &[rows, cols])?;
         let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
@@ -133,7 +203,7 @@ impl Tensors {
         Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
     }
 
-    /// A vector, widened to f32.
+    /// A vector by its name in the file, widened to f32.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let (file, entry, dtype) = self.find(name, &[len])?;
         let mut values = vec![0.0; len];
@@ -141,13 +211,18 @@ impl Tensors {
         Ok(values)
     }
 
+    /// An error about one of the model's tensors.
+    pub(crate) fn wrong_of(&self, slot: Slot, message: String) -> Error {
+        let (names, _) = self.sources(slot);
+        self.wrong(&format!("{}.weight", names[0]), message)
+    }
+
     /// An error about a tensor.
     pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
-        let name = self.name(name);
-        let file = self.places.get(name.as_ref()).map_or(0, |&(file, _)| file);
+        let file = self.places.get(name).map_or(0, |&(file, _)| file);
         match self.files.get(file) {
-            Some(file) => self.wrong_in(file, &name, message),
-            None => Error::Tensor { path: PathBuf::new(), tensor: name.into_owned(), message, hint: "no weights" },
+            Some(file) => self.wrong_in(file, name, message),
+            None => Error::Tensor { path: PathBuf::new(), tensor: name.to_owned(), message, hint: "no weights" },
         }
     }
 
@@ -159,13 +234,12 @@ impl Tensors {
         Error::Tensor { path: file.path.clone(), tensor: name.to_owned(), message, hint }
     }
 
-    fn find(&self, published: &str, shape: &[usize]) -> Result<(&Shard, &Entry, DType)> {
-        let name = self.name(published);
-        let Some(&(file, entry)) = self.places.get(name.as_ref()) else { return Err(self.missing(&name, shape)) };
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Shard, &Entry, DType)> {
+        let Some(&(file, entry)) = self.places.get(name) else { return Err(self.missing(name, shape)) };
         let file = &self.files[file];
         let entry = &file.entries[entry];
         if entry.shape != shape {
-            return Err(self.wrong_in(file, &name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
+            return Err(self.wrong_in(file, name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
         }
         match dtype(entry.dtype) {
             Some(dtype) => Ok((file, entry, dtype)),

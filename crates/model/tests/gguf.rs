@@ -136,7 +136,7 @@ fn the_metadata_makes_the_configuration() {
     assert!(config.tie_word_embeddings);
     let scaling = config.rope.scaling().unwrap();
     assert_eq!(scaling.original_max_position_embeddings, 32);
-    assert_eq!(scaling.attention_factor, 2f32.sqrt());
+    assert_eq!(scaling.short_mscale, 2f32.sqrt());
     // <|endoftext|> and <|end|>, though only the first is the file's eos_token_id
     assert_eq!(config.eos_token_id, [383, 404]);
     assert_eq!(GenerationConfig::of(config).eos_token_id, [383, 404]);

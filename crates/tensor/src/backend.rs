@@ -1,6 +1,6 @@
 //! The border between the decoder and a machine.
 
-use crate::{Batch, Choice, Clock, DType, Error, Limits, Result, Weight};
+use crate::{Batch, Choice, Clock, DType, Epilogue, Error, Limits, Mask, Result, Weight};
 use std::fmt;
 
 /// What kind of machine a backend runs on.
@@ -122,20 +122,31 @@ pub enum Role {
     Plain,
     /// An embedding, which nothing is multiplied with.
     Embedding,
-    /// Gate rows, then as many up rows: for [`Finish::SiluGate`].
+    /// Gate rows, then as many up rows: for a [gated](crate::Activation::is_gated) activation.
     GateUp,
     /// Query, key and value rows: for [`Backend::project_qkv`].
     Qkv(Heads),
+    /// Some of these, from a row on that begins a head: where not all are of one type.
+    QkvPart(Heads, usize),
 }
 
 impl Role {
+    /// Heads of queries, keys and values, and the first row that a matrix has of them.
+    pub(crate) fn qkv(self) -> Option<(Heads, usize)> {
+        match self {
+            Role::Qkv(heads) => Some((heads, 0)),
+            Role::QkvPart(heads, first) => Some((heads, first)),
+            Role::Plain | Role::Embedding | Role::GateUp => None,
+        }
+    }
+
     /// Name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Role::Plain => "plain",
             Role::Embedding => "embedding",
             Role::GateUp => "gate and up",
-            Role::Qkv(_) => "queries, keys and values",
+            Role::Qkv(_) | Role::QkvPart(..) => "queries, keys and values",
         }
     }
 }
@@ -149,23 +160,35 @@ pub struct Footprint {
     pub in_place: bool,
 }
 
-/// What becomes of a projection's result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Finish {
-    /// `out = y`.
-    Replace,
-    /// `out += y`: the residual.
-    Add,
-    /// `out = silu(gate) * up`, where y is gate, then up; `out` is half as wide as y.
-    SiluGate,
+/// A norm of rows x, in front of a projection or by itself; weight and bias are as wide as x.
+pub enum Norm<'a, B: Backend> {
+    /// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): `x * weight / sqrt(mean(x²) + eps)`.
+    Rms {
+        /// Factor of each dimension.
+        weight: &'a B::Vector,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// LayerNorm (Ba et al. 2016, arXiv 1607.06450): `(x - mean(x)) * weight / sqrt(var(x) + eps) + bias`.
+    Layer {
+        /// Factor of each dimension.
+        weight: &'a B::Vector,
+        /// Added to each dimension.
+        bias: &'a B::Vector,
+        /// Added to the variance.
+        eps: f32,
+    },
 }
 
-/// A norm in front of a projection: RMSNorm, `x * w / sqrt(mean(x²) + eps)`.
-pub struct Norm<'a, B: Backend> {
-    /// Weight, as wide as the input.
-    pub weight: &'a B::Vector,
-    /// Added to the mean square.
-    pub eps: f32,
+impl<'a, B: Backend> Norm<'a, B> {
+    /// Its vectors.
+    pub(crate) fn vectors(self) -> impl Iterator<Item = &'a B::Vector> {
+        let (weight, bias) = match self {
+            Norm::Rms { weight, .. } => (weight, None),
+            Norm::Layer { weight, bias, .. } => (weight, Some(bias)),
+        };
+        [Some(weight), bias].into_iter().flatten()
+    }
 }
 
 impl<B: Backend> Clone for Norm<'_, B> {
@@ -175,15 +198,6 @@ impl<B: Backend> Clone for Norm<'_, B> {
 }
 
 impl<B: Backend> Copy for Norm<'_, B> {}
-
-/// How attention looks back.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Mask {
-    /// A row at position i sees positions j with `i - window < j <= i`; all up to i where there is none.
-    pub window: Option<usize>,
-    /// Factor of the scores before softmax, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-}
 
 /// A machine: it owns memory and computes passes of decoder-sized operations.
 ///
@@ -204,7 +218,7 @@ pub trait Backend: Sized + Send + 'static {
     /// What this is.
     fn info(&self) -> &DeviceInfo;
 
-    /// Brings a matrix to the device, in the type that it has.
+    /// Brings a matrix and its bias to the device, in the type that it has.
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix>;
 
     /// What a matrix will take, before it is there.
@@ -240,36 +254,38 @@ pub trait Backend: Sized + Send + 'static {
     /// Begins a pass over `batch`.
     fn begin(&mut self, batch: &Batch) -> Result<()>;
 
-    /// `out[r] = table[tokens[r]]`.
-    fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Rows) -> Result<()>;
+    /// `out[r] = scale * table[tokens[r]]`; a bias of the table counts for projections only.
+    fn embed(&mut self, table: &Self::Matrix, scale: f32, out: &mut Self::Rows) -> Result<()>;
 
     /// `out = norm(x)`.
     fn norm(&mut self, x: &Self::Rows, norm: Norm<'_, Self>, out: &mut Self::Rows) -> Result<()>;
 
-    /// `y = norm(x) wᵀ`, then `finish`; without a norm x is taken as it is.
+    /// `y = norm(x) wᵀ + bias`, then the epilogue; without a norm x is taken as it is.
     fn project(
         &mut self,
         x: &Self::Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Self::Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut Self::Rows,
     ) -> Result<()>;
 
-    /// Projects to queries, keys and values, rotates queries and keys by [`Batch::rope`], appends keys and values to
+    /// Projects `norm(x)` to queries, keys and values, by one matrix of role [`Role::Qkv`] or by several of role
+    /// [`Role::QkvPart`] that follow each other, rotates queries and keys by [`Batch::rope`], appends keys and values to
     /// `layer` of the cache at the rows' positions, and leaves the queries in `q`, whose order only
     /// [`attention`](Backend::attention) of the same backend knows.
     fn project_qkv(
         &mut self,
         x: &Self::Rows,
-        norm: Norm<'_, Self>,
-        weight: &Self::Matrix,
+        norm: Option<Norm<'_, Self>>,
+        weights: &[&Self::Matrix],
         q: &mut Self::Rows,
         cache: &mut Self::Cache,
         layer: usize,
     ) -> Result<()>;
 
-    /// `out[r] = softmax(scale * q kᵀ) v` over the positions that row r sees, per head; kv head `h * kv_heads / heads`
+    /// `out[r] = softmax(scale * q kᵀ) v` over the positions that row r sees by `mask`, per head; `scale` is usually
+    /// `1 / sqrt(head_dim)`; kv head `h * kv_heads / heads`
     /// serves query head h.
     fn attention(
         &mut self,
@@ -277,6 +293,7 @@ pub trait Backend: Sized + Send + 'static {
         cache: &Self::Cache,
         layer: usize,
         mask: Mask,
+        scale: f32,
         out: &mut Self::Rows,
     ) -> Result<()>;
 

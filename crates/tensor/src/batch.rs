@@ -217,7 +217,7 @@ impl Batch {
     /// Positions that a row sees, at most.
     #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only a GPU shares them out"))]
     pub(crate) fn longest(&self, mask: Mask) -> usize {
-        self.bounds.positions.min(mask.window.unwrap_or(usize::MAX))
+        self.bounds.positions.min(mask.window().unwrap_or(usize::MAX))
     }
 
     /// Empties the batch and keeps its memory.
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(batch.segments()[1], Segment { rows: 3..4, position: 33, pages: 2..5, gone: 1 });
         assert_eq!([0, 2, 3, 4].map(|row| batch.position(row)), [Some(15), Some(17), Some(33), None]);
         assert_eq!((batch.token_bound(), batch.chosen_bound(), batch.page_bound()), (9, 3, 8));
-        assert_eq!(batch.longest(Mask { window: None, scale: 1.0 }), 34);
+        assert_eq!(batch.longest(Mask::Causal), 34);
         let mut copy = Batch::of(&[1], 0, &[0]).unwrap();
         copy.clone_from(&batch);
         assert_eq!((copy.outputs(), copy.segments()), (batch.outputs(), batch.segments()));

@@ -1,7 +1,7 @@
 //! The arguments of every operation, checked in one place for all backends.
 
 use crate::error::{Expected, Result};
-use crate::{Batch, Error, Finish, Heads, Mask, PAGE, Role, Weight};
+use crate::{Batch, Epilogue, Error, Heads, Mask, PAGE, Role, Weight};
 
 /// Shape of a matrix or of activations.
 #[derive(Clone, Copy)]
@@ -47,9 +47,10 @@ impl ActivePass {
         self.room(OP, out)
     }
 
-    pub(crate) fn norm(&self, x: Shape, norm: usize, out: Shape) -> Result<()> {
+    /// `norm` has the widths of the norm's vectors, here as below.
+    pub(crate) fn norm(&self, x: Shape, norm: impl IntoIterator<Item = usize>, out: Shape) -> Result<()> {
         const OP: &str = "norm";
-        same(OP, "norm width", x.cols, norm)?;
+        norm.into_iter().try_for_each(|width| same(OP, "norm width", x.cols, width))?;
         same(OP, "output width", x.cols, out.cols)?;
         self.room(OP, x)?;
         self.room(OP, out)
@@ -59,17 +60,15 @@ impl ActivePass {
     pub(crate) fn project(
         &self,
         x: Shape,
-        norm: Option<usize>,
+        norm: impl IntoIterator<Item = usize>,
         weight: Shape,
         role: Role,
-        finish: Finish,
+        epilogue: Epilogue,
         out: Shape,
     ) -> Result<usize> {
         const OP: &str = "project";
-        let (wanted, width) = match finish {
-            Finish::Replace | Finish::Add => (Role::Plain, weight.rows),
-            Finish::SiluGate => (Role::GateUp, weight.rows / 2),
-        };
+        let wanted = if epilogue.activation.is_gated() { Role::GateUp } else { Role::Plain };
+        let width = epilogue.width(weight.rows);
         if role != wanted {
             return Err(Error::Role { op: OP, expected: wanted.name(), found: role.name() });
         }
@@ -82,25 +81,30 @@ impl ActivePass {
     pub(crate) fn project_qkv(
         &self,
         x: Shape,
-        norm: usize,
-        weight: Shape,
-        role: Role,
+        norm: impl IntoIterator<Item = usize>,
+        weights: impl IntoIterator<Item = (Shape, Role)>,
         q: Shape,
         (cache, layer): (CacheShape, usize),
     ) -> Result<()> {
         const OP: &str = "project_qkv";
         let heads = cache.heads;
-        match role {
-            Role::Qkv(of) if of == heads => {}
-            Role::Qkv(_) => {
-                let found = "queries, keys and values of other heads";
-                return Err(Error::Role { op: OP, expected: "those of the cache's heads", found });
+        let mut rows = 0;
+        for (weight, role) in weights {
+            match role.qkv() {
+                Some((of, first)) if of == heads => same(OP, "first row of a part", rows, first)?,
+                Some(_) => {
+                    let found = "queries, keys and values of other heads";
+                    return Err(Error::Role { op: OP, expected: "those of the cache's heads", found });
+                }
+                None => return Err(Error::Role { op: OP, expected: Role::Qkv(heads).name(), found: role.name() }),
             }
-            _ => return Err(Error::Role { op: OP, expected: Role::Qkv(heads).name(), found: role.name() }),
+            rows += weight.rows;
+            self.input(OP, x, [], weight)?;
         }
+        same(OP, "rows of all parts", heads.qkv_dim(), rows)?;
+        norm.into_iter().try_for_each(|width| same(OP, "norm width", x.cols, width))?;
         same(OP, "query width", heads.q_dim(), q.cols)?;
         self.room(OP, q)?;
-        self.input(OP, x, Some(norm), weight)?;
         same(OP, "rotations", self.batch.rows() * heads.rotary_dim, self.batch.rope().len())?;
         self.cache(OP, cache, layer)
     }
@@ -118,7 +122,7 @@ impl ActivePass {
         self.room(OP, q)?;
         self.room(OP, out)?;
         self.cache(OP, cache, layer)?;
-        let Some(window) = mask.window else {
+        let Some(window) = mask.window() else {
             let gone = self.batch.segments().iter().map(|segment| segment.gone).max();
             return at_most(OP, "missing pages without a window", 0, gone.unwrap_or(0));
         };
@@ -141,9 +145,9 @@ impl ActivePass {
         Ok(())
     }
 
-    fn input(&self, op: &'static str, x: Shape, norm: Option<usize>, weight: Shape) -> Result<()> {
+    fn input(&self, op: &'static str, x: Shape, norm: impl IntoIterator<Item = usize>, weight: Shape) -> Result<()> {
         same(op, "input width", weight.cols, x.cols)?;
-        same(op, "norm width", x.cols, norm.unwrap_or(x.cols))?;
+        norm.into_iter().try_for_each(|width| same(op, "norm width", x.cols, width))?;
         self.room(op, x)
     }
 
@@ -183,6 +187,12 @@ pub(crate) fn matrix(weight: &Weight, role: Role) -> Result<()> {
         Role::Qkv(of) => {
             heads("matrix", of)?;
             of.qkv_dim()
+        }
+        Role::QkvPart(of, first) => {
+            heads("matrix", of)?;
+            Expected::MultipleOf(of.head_dim).check("matrix", "first row of a part", first)?;
+            at_most("matrix", "first row of a part", of.qkv_dim() - of.head_dim, first)?;
+            weight.rows.max(1).next_multiple_of(of.head_dim).min(of.qkv_dim() - first)
         }
     };
     let (expected, found) = (vec![rows, weight.cols.max(1)], vec![weight.rows, weight.cols]);

@@ -49,6 +49,17 @@ pub enum Error {
         block: usize,
     },
 
+    /// Matrices that do not fit below each other.
+    #[error("tensor {name}: a part is {found}, expected {expected}; hint: take a file whose parts are of one type")]
+    Stacked {
+        /// Name of the whole.
+        name: String,
+        /// Type and width of the first part.
+        expected: String,
+        /// Those of another part.
+        found: String,
+    },
+
     /// An operation was called with arguments that do not fit each other.
     #[error(
         "{op}: {what} is {found}, expected {expected}; hint: batches, buffers and caches of one model do not fit another"

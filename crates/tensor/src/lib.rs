@@ -10,9 +10,11 @@ mod checks;
 mod choice;
 pub mod cpu;
 mod dtype;
+mod epilogue;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod mask;
 mod measure;
 #[cfg(any(test, feature = "reference"))]
 pub mod parity;
@@ -23,12 +25,14 @@ mod requantise;
 mod timed;
 mod weight;
 
-pub use backend::{Backend, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Mask, Norm, Role};
+pub use backend::{Backend, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Norm, Role};
 pub use batch::{Batch, PAGE, Segment};
 pub use choice::Choice;
 pub use dtype::DType;
+pub use epilogue::{Activation, Epilogue, Store};
 pub use error::{Error, Expected, Result};
+pub use mask::Mask;
 pub use measure::{Clock, Limits};
 pub use requantise::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};
-pub use weight::{Bytes, Memory, Weight};
+pub use weight::{Bytes, Memory, RowOrder, Weight};

@@ -4,7 +4,10 @@
 //! multiple of any vector, tile or page.
 
 use crate::reference::Reference;
-use crate::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight, quant};
+use crate::{
+    Activation, Backend, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Store, Weight,
+    quant,
+};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -122,7 +125,15 @@ fn flat(tokens: &[u32], outputs: &[u32]) -> Result<Batch> {
     Ok(batch)
 }
 
-/// embed, norm, project and select, over types, shapes and finishes.
+/// Norms of a projection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Normed {
+    No,
+    Rms,
+    Layer,
+}
+
+/// embed, norm, project and select, over types, shapes and epilogues.
 fn projections<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outcome>) -> Result<()> {
     // (rows, inputs, outputs): decode, a few rows, a tile and a bit, larger than a tile each way
     let shapes =
@@ -130,23 +141,37 @@ fn projections<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Out
     for (rows, inputs, outputs) in shapes {
         // a quantised row is whole blocks
         let inputs = inputs.next_multiple_of(dtype.block().0);
-        for finish in [Finish::Replace, Finish::Add, Finish::SiluGate] {
-            for with_norm in [true, false] {
+        let mut plans = Vec::new();
+        for epilogue in [Epilogue::OVERWRITE, Epilogue::ACCUMULATE, Epilogue::of(Activation::SwiGlu)] {
+            for norm in [Normed::Rms, Normed::No] {
                 // what does not depend on the type is tested with the plain ones; quantised weights take long to make
-                if dtype.is_quantised() && (rows % 4 != 1 || with_norm == (finish == Finish::Add)) {
+                if dtype.is_quantised()
+                    && (rows % 4 != 1 || (norm == Normed::Rms) == (epilogue == Epilogue::ACCUMULATE))
+                {
                     continue;
                 }
-                let case =
-                    format!("project {dtype} [{rows}, {inputs}] x [{outputs}, {inputs}] {finish:?} norm {with_norm}");
-                let plan = Projection { dtype, rows, inputs, outputs, finish, with_norm };
-                let want = plan.run(&mut Reference::default())?;
-                let got = plan.run(machine)?;
-                for (part, want, got) in [("y", &want.0, &got.0), ("embed", &want.1, &got.1), ("norm", &want.2, &got.2)]
-                {
-                    let allowed = allowed(inputs, magnitude(want));
-                    let difference = largest(want, got);
-                    outcomes.push(Outcome { case: format!("{case}: {part}"), difference, allowed });
-                }
+                plans.push((epilogue, norm, false));
+            }
+        }
+        if dtype == DType::F32 {
+            let epilogues = Activation::ALL.map(|activation| Epilogue { scale: 0.75, ..Epilogue::of(activation) });
+            plans.extend(epilogues.map(|epilogue| (epilogue, Normed::Layer, true)));
+            let gated = Epilogue { store: Store::Accumulate, ..Epilogue::of(Activation::SwiGlu) };
+            plans.push((gated, Normed::Rms, true));
+        } else if rows % 4 == 1 {
+            plans.push((Epilogue::of(Activation::SwiGlu), Normed::Rms, true));
+            plans.push((Epilogue::ACCUMULATE, Normed::Layer, true));
+        }
+        for (epilogue, norm, bias) in plans {
+            let case =
+                format!("project {dtype} [{rows}, {inputs}] x [{outputs}, {inputs}] {epilogue:?} {norm:?} bias {bias}");
+            let plan = Projection { dtype, rows, inputs, outputs, epilogue, norm, bias };
+            let want = plan.run(&mut Reference::default())?;
+            let got = plan.run(machine)?;
+            for (part, want, got) in [("y", &want.0, &got.0), ("embed", &want.1, &got.1), ("norm", &want.2, &got.2)] {
+                let allowed = allowed(inputs, magnitude(want));
+                let difference = largest(want, got);
+                outcomes.push(Outcome { case: format!("{case}: {part}"), difference, allowed });
             }
         }
     }
@@ -158,21 +183,28 @@ struct Projection {
     rows: usize,
     inputs: usize,
     outputs: usize,
-    finish: Finish,
-    with_norm: bool,
+    epilogue: Epilogue,
+    norm: Normed,
+    bias: bool,
 }
 
 impl Projection {
     fn run<B: Backend>(&self, b: &mut B) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
-        let Self { dtype, rows, inputs, outputs, finish, with_norm } = *self;
+        let Self { dtype, rows, inputs, outputs, epilogue, norm, bias } = *self;
         let mut random = Random(inputs as u64 * 1000 + outputs as u64);
         let vocab = rows + 7;
         let table = b.matrix(&random.weight("table", dtype, vocab, inputs, 2.0), Role::Plain)?;
-        let norm = b.vector("norm", &random.vector(inputs, 1.5))?;
+        let gain = b.vector("norm", &random.vector(inputs, 1.5))?;
+        let shift = b.vector("norm", &random.vector(inputs, 0.7))?;
         let first = b.matrix(&random.weight("first", dtype, outputs, inputs, 1.0), Role::Plain)?;
-        let role = if finish == Finish::SiluGate { Role::GateUp } else { Role::Plain };
-        let rows_of_second = if finish == Finish::SiluGate { 2 * outputs } else { outputs };
-        let second = b.matrix(&random.weight("second", dtype, rows_of_second, inputs, 0.2), role)?;
+        let gated = epilogue.activation.is_gated();
+        let role = if gated { Role::GateUp } else { Role::Plain };
+        let rows_of_second = if gated { 2 * outputs } else { outputs };
+        let mut second = random.weight("second", dtype, rows_of_second, inputs, 0.2);
+        if bias {
+            second = second.with_bias(random.vector(rows_of_second, 2.0))?;
+        }
+        let second = b.matrix(&second, role)?;
         let width = outputs;
         let capacity = rows + 3;
         let mut x = b.rows("x", capacity, inputs)?;
@@ -183,11 +215,16 @@ impl Projection {
         let outputs: Vec<u32> = (0..rows as u32).filter(|r| r % 3 != 1).collect();
         let tokens: Vec<u32> = (0..rows).map(|_| (random.bits() % vocab as u64) as u32).collect();
         b.begin(&flat(&tokens, &outputs)?)?;
-        b.embed(&table, &mut x)?;
-        let norm = Norm { weight: &norm, eps: 3e-3 };
-        b.norm(&x, norm, &mut normed)?;
-        b.project(&x, Some(norm), &first, Finish::Replace, &mut y)?;
-        b.project(&x, with_norm.then_some(norm), &second, finish, &mut y)?;
+        b.embed(&table, 0.5, &mut x)?;
+        let rms = Norm::Rms { weight: &gain, eps: 3e-3 };
+        let norm = match norm {
+            Normed::No => None,
+            Normed::Rms => Some(rms),
+            Normed::Layer => Some(Norm::Layer { weight: &gain, bias: &shift, eps: 3e-3 }),
+        };
+        b.norm(&x, norm.unwrap_or(rms), &mut normed)?;
+        b.project(&x, Some(rms), &first, Epilogue::OVERWRITE, &mut y)?;
+        b.project(&x, norm, &second, epilogue, &mut y)?;
         let mut hidden = vec![0.0; rows * inputs];
         b.read(&x, &mut hidden)?;
         let mut after = vec![0.0; rows * inputs];
@@ -270,9 +307,13 @@ impl Attention {
         let (hidden, layers, vocab) = (52usize.next_multiple_of(dtype.block().0), 2, 61);
         let table = b.matrix(&random.weight("table", dtype, vocab, hidden, 2.0), Role::Plain)?;
         let norm = b.vector("norm", &random.vector(hidden, 1.5))?;
-        let weights = (0..layers)
-            .map(|_| b.matrix(&random.weight("qkv", dtype, heads.qkv_dim(), hidden, 0.3), Role::Qkv(heads)))
-            .collect::<Result<Vec<_>>>()?;
+        // the second layer has a bias, no norm, and values of another type
+        let values_at = heads.q_dim() + heads.kv_dim();
+        let whole = b.matrix(&random.weight("qkv", dtype, heads.qkv_dim(), hidden, 0.3), Role::Qkv(heads))?;
+        let part = random.weight("qk", dtype, values_at, hidden, 0.3).with_bias(random.vector(values_at, 0.5))?;
+        let queries_and_keys = b.matrix(&part, Role::QkvPart(heads, 0))?;
+        let part = random.weight("v", DType::F16, heads.kv_dim(), hidden, 0.3);
+        let values = b.matrix(&part.with_bias(random.vector(heads.kv_dim(), 0.5))?, Role::QkvPart(heads, values_at))?;
         let lengths = [3usize, 45, 77];
         let total: usize = lengths.iter().sum();
         let mut x = b.rows("x", total, hidden)?;
@@ -310,12 +351,13 @@ impl Attention {
             }
             b.reserve(&mut cache, 23)?;
             b.begin(&batch)?;
-            b.embed(&table, &mut x)?;
-            let norm = Norm { weight: &norm, eps: 1e-3 };
-            let mask = Mask { window, scale: 0.7 / (heads.head_dim as f32).sqrt() };
-            for (layer, weight) in weights.iter().enumerate() {
-                b.project_qkv(&x, norm, weight, &mut q, &mut cache, layer)?;
-                b.attention(&q, &cache, layer, mask, &mut out)?;
+            b.embed(&table, 1.0, &mut x)?;
+            let norm = Norm::Rms { weight: &norm, eps: 1e-3 };
+            let scale = 0.7 / (heads.head_dim as f32).sqrt();
+            let weights: [&[&B::Matrix]; 2] = [&[&whole], &[&queries_and_keys, &values]];
+            for (layer, weights) in weights.into_iter().enumerate() {
+                b.project_qkv(&x, (layer == 0).then_some(norm), weights, &mut q, &mut cache, layer)?;
+                b.attention(&q, &cache, layer, Mask::windowed(window), scale, &mut out)?;
                 let at = all.len();
                 all.resize(at + batch.rows() * heads.q_dim(), 0.0);
                 b.read(&out, &mut all[at..])?;

@@ -2,7 +2,8 @@
 
 use crate::checks::{self, ActivePass, CacheShape, Shape};
 use crate::{
-    Backend, Batch, Choice, DeviceInfo, DeviceKind, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight,
+    Backend, Batch, Choice, DeviceInfo, DeviceKind, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Store,
+    Weight,
 };
 
 /// The reference machine.
@@ -16,6 +17,7 @@ pub struct Matrix {
     rows: usize,
     cols: usize,
     values: Vec<f32>,
+    bias: Option<Vec<f32>>,
     role: Role,
 }
 
@@ -60,10 +62,21 @@ impl Default for Reference {
     }
 }
 
-fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
-    let mean = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / x.len() as f64;
-    let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(weight).map(|(&v, &w)| f64::from(v) * inverse * f64::from(w)).collect()
+fn normed(x: &[f32], norm: Norm<'_, Reference>) -> Vec<f64> {
+    let mean_of = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / x.len() as f64;
+    let x = || x.iter().map(|&v| f64::from(v));
+    match norm {
+        Norm::Rms { weight, eps } => {
+            let inverse = 1.0 / (mean_of(&mut x().map(|v| v * v)) + f64::from(eps)).sqrt();
+            x().zip(weight).map(|(v, &w)| v * inverse * f64::from(w)).collect()
+        }
+        Norm::Layer { weight, bias, eps } => {
+            let mean = mean_of(&mut x());
+            let inverse = 1.0 / (mean_of(&mut x().map(|v| (v - mean).powi(2))) + f64::from(eps)).sqrt();
+            let scaled = x().zip(weight).map(|(v, &w)| (v - mean) * inverse * f64::from(w));
+            scaled.zip(bias).map(|(v, &b)| v + f64::from(b)).collect()
+        }
+    }
 }
 
 /// What a cache gives back for the keys or values of a head; `block` tells which of them share a scale.
@@ -90,11 +103,12 @@ impl Reference {
         let mut y = Vec::with_capacity(self.pass.rows * weight.rows);
         for row in x.values.chunks_exact(x.dim).take(self.pass.rows) {
             let row: Vec<f64> = match norm {
-                Some(norm) => rms_norm(row, norm.weight, norm.eps),
+                Some(norm) => normed(row, norm),
                 None => row.iter().map(|&v| f64::from(v)).collect(),
             };
-            for w in weight.values.chunks_exact(weight.cols) {
-                y.push(w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum());
+            for (i, w) in weight.values.chunks_exact(weight.cols).enumerate() {
+                let bias = weight.bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]));
+                y.push(bias + w.iter().zip(&row).map(|(&w, x)| f64::from(w) * x).sum::<f64>());
             }
         }
         y
@@ -113,7 +127,13 @@ impl Backend for Reference {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         checks::matrix(weight, role)?;
-        Ok(Matrix { rows: weight.rows, cols: weight.cols, values: weight.to_f32(), role })
+        Ok(Matrix {
+            rows: weight.rows,
+            cols: weight.cols,
+            values: weight.to_f32(),
+            bias: weight.bias().map(<[f32]>::to_vec),
+            role,
+        })
     }
 
     fn vector(&mut self, _name: &str, values: &[f32]) -> Result<Vec<f32>> {
@@ -149,18 +169,19 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+    fn embed(&mut self, table: &Matrix, scale: f32, out: &mut Rows) -> Result<()> {
         self.pass.embed(table.shape(), table.role, 0, out.shape())?;
         for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(self.pass.batch.tokens()) {
-            out.copy_from_slice(&table.values[token as usize * table.cols..][..table.cols]);
+            let row = &table.values[token as usize * table.cols..][..table.cols];
+            out.iter_mut().zip(row).for_each(|(out, v)| *out = scale * v);
         }
         Ok(())
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        self.pass.norm(x.shape(), norm.weight.len(), out.shape())?;
+        self.pass.norm(x.shape(), norm.vectors().map(Vec::len), out.shape())?;
         for (x, out) in x.values.chunks_exact(x.dim).zip(out.values.chunks_exact_mut(x.dim)).take(self.pass.rows) {
-            let y = rms_norm(x, norm.weight, norm.eps);
+            let y = normed(x, norm);
             out.iter_mut().zip(y).for_each(|(o, v)| *o = v as f32);
         }
         Ok(())
@@ -171,19 +192,20 @@ impl Backend for Reference {
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<()> {
-        let norms = norm.map(|norm| norm.weight.len());
-        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
+        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
         let y = self.product(x, norm, weight);
         for (y, out) in y.chunks_exact(weight.rows).zip(out.values.chunks_exact_mut(width)) {
             for (i, out) in out.iter_mut().enumerate() {
-                match finish {
-                    Finish::Replace => *out = y[i] as f32,
-                    Finish::Add => *out = (f64::from(*out) + y[i]) as f32,
-                    Finish::SiluGate => *out = (y[i] / (1.0 + (-y[i]).exp()) * y[width + i]) as f32,
-                }
+                let up = if epilogue.activation.is_gated() { y[width + i] } else { 0.0 };
+                let result = f64::from(epilogue.scale) * epilogue.activation.reference(y[i], up);
+                *out = match epilogue.store {
+                    Store::Overwrite => result as f32,
+                    Store::Accumulate => (f64::from(*out) + result) as f32,
+                };
             }
         }
         Ok(())
@@ -192,18 +214,26 @@ impl Backend for Reference {
     fn project_qkv(
         &mut self,
         x: &Rows,
-        norm: Norm<'_, Self>,
-        weight: &Matrix,
+        norm: Option<Norm<'_, Self>>,
+        weights: &[&Matrix],
         q: &mut Rows,
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
         let target = (cache.shape(), layer);
-        self.pass.project_qkv(x.shape(), norm.weight.len(), weight.shape(), weight.role, q.shape(), target)?;
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
+        self.pass.project_qkv(x.shape(), norms, weights.iter().map(|w| (w.shape(), w.role)), q.shape(), target)?;
         let heads = cache.heads;
-        let mut y = self.product(x, Some(norm), weight);
+        let parts: Vec<Vec<f64>> = weights.iter().map(|weight| self.product(x, norm, weight)).collect();
         let half = heads.rotary_dim / 2;
-        for (r, y) in y.chunks_exact_mut(weight.rows).enumerate() {
+        let width = heads.qkv_dim();
+        let mut y = Vec::with_capacity(self.pass.rows * width);
+        for r in 0..self.pass.rows {
+            for (part, weight) in parts.iter().zip(weights) {
+                y.extend_from_slice(&part[r * weight.rows..][..weight.rows]);
+            }
+        }
+        for (r, y) in y.chunks_exact_mut(width).enumerate() {
             let turn = &self.pass.batch.rope()[r * half * 2..][..half * 2];
             for head in y[..heads.q_dim() + heads.kv_dim()].chunks_exact_mut(heads.head_dim) {
                 for i in 0..half {
@@ -218,7 +248,7 @@ impl Backend for Reference {
         for segment in self.pass.batch.segments() {
             let pages = &self.pass.batch.pages()[segment.pages.clone()];
             for (i, r) in segment.rows.clone().enumerate() {
-                let mut y: Vec<f32> = y[r * weight.rows..][..weight.rows].iter().map(|&v| v as f32).collect();
+                let mut y: Vec<f32> = y[r * width..][..width].iter().map(|&v| v as f32).collect();
                 let (keys, values) = y[q_dim..].split_at_mut(kv_dim);
                 keys.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| heads.key_block(i)));
                 values.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| i / KvType::BLOCK));
@@ -232,7 +262,15 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+    fn attention(
+        &mut self,
+        q: &Rows,
+        cache: &Cache,
+        layer: usize,
+        mask: Mask,
+        scale: f32,
+        out: &mut Rows,
+    ) -> Result<()> {
         self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads;
         let (d, kv_dim) = (heads.head_dim, heads.kv_dim());
@@ -241,20 +279,19 @@ impl Backend for Reference {
             let at = |position: usize| (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;
             for (i, r) in segment.rows.clone().enumerate() {
                 let last = segment.position + i;
-                let first = mask.window.map_or(0, |window| (last + 1).saturating_sub(window));
                 for h in 0..heads.heads {
                     let kv = h * heads.kv_heads / heads.heads * d;
                     let q = &q.values[r * heads.q_dim() + h * d..][..d];
                     let dot = |k: &[f32]| q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
-                    let scores: Vec<f64> = (first..=last)
-                        .map(|p| f64::from(mask.scale) * dot(&cache.keys[layer][at(p) + kv..][..d]))
-                        .collect();
+                    let seen: Vec<usize> = (0..=last).filter(|&p| mask.sees(h, last, p)).collect();
+                    let scores: Vec<f64> =
+                        seen.iter().map(|&p| f64::from(scale) * dot(&cache.keys[layer][at(p) + kv..][..d])).collect();
                     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
                     let sum: f64 = weights.iter().sum();
                     for j in 0..d {
                         let v = |p: usize| f64::from(cache.values[layer][at(p) + kv + j]);
-                        let y: f64 = weights.iter().zip(first..).map(|(w, p)| w * v(p)).sum();
+                        let y: f64 = weights.iter().zip(&seen).map(|(w, &p)| w * v(p)).sum();
                         out.values[r * heads.q_dim() + h * d + j] = (y / sum) as f32;
                     }
                 }

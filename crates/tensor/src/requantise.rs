@@ -55,7 +55,8 @@ impl Weight {
             Some(pool) => pool.install(work),
             None => work(),
         }
-        Weight::new(self.name.clone(), dtype, self.rows, self.cols, Bytes::from(bytes))
+        let weight = Weight::new(self.name.clone(), dtype, self.rows, self.cols, Bytes::from(bytes))?;
+        self.bias().map_or(Ok(weight.clone()), |bias| weight.with_bias(bias.to_vec()))
     }
 }
 
@@ -70,7 +71,7 @@ mod tests {
         for dtype in [DType::Q4K, DType::Q8_0, DType::Bf16] {
             let one = weight.requantised(dtype, Rounding::Fitted, Some(1)).unwrap();
             for threads in [Some(0), Some(3), None] {
-                assert_eq!(weight.requantised(dtype, Rounding::Fitted, threads).unwrap().bytes(), one.bytes());
+                assert_eq!(weight.requantised(dtype, Rounding::Fitted, threads).unwrap().to_bytes(), one.to_bytes());
             }
         }
     }

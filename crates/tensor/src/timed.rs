@@ -1,7 +1,7 @@
 //! Any machine, with a stopwatch at every operation.
 
 use crate::{
-    Backend, Batch, Clock, DType, DeviceInfo, Error, Expected, Finish, Footprint, Heads, KvType, Limits, Mask, Norm,
+    Backend, Batch, Clock, DType, DeviceInfo, Epilogue, Error, Expected, Footprint, Heads, KvType, Limits, Mask, Norm,
     Result, Role, Weight,
 };
 use std::collections::HashMap;
@@ -128,7 +128,7 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix> {
         let (op, layer) = named(&weight.name);
-        let (bytes, values) = (weight.bytes().len() as u64, weight.rows as u64 * weight.cols as u64);
+        let (bytes, values) = (weight.size() as u64, weight.rows as u64 * weight.cols as u64);
         let label = self.label(Label { op, layer, bytes, values });
         Ok(Labelled { inner: self.inner.matrix(weight, role)?, label })
     }
@@ -169,8 +169,8 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.mark()
     }
 
-    fn embed(&mut self, table: &Self::Matrix, out: &mut B::Rows) -> Result<()> {
-        self.inner.embed(&table.inner, out)?;
+    fn embed(&mut self, table: &Self::Matrix, scale: f32, out: &mut B::Rows) -> Result<()> {
+        self.inner.embed(&table.inner, scale, out)?;
         let label = self.plain("embed", None);
         self.lap(label)
     }
@@ -186,28 +186,38 @@ impl<B: Backend> Backend for Timed<B> {
         x: &B::Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Self::Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut B::Rows,
     ) -> Result<()> {
-        self.inner.project(x, norm.map(plain), &weight.inner, finish, out)?;
+        self.inner.project(x, norm.map(plain), &weight.inner, epilogue, out)?;
         self.lap(weight.label)
     }
 
     fn project_qkv(
         &mut self,
         x: &B::Rows,
-        norm: Norm<'_, Self>,
-        weight: &Self::Matrix,
+        norm: Option<Norm<'_, Self>>,
+        weights: &[&Self::Matrix],
         q: &mut B::Rows,
         cache: &mut B::Cache,
         layer: usize,
     ) -> Result<()> {
-        self.inner.project_qkv(x, plain(norm), &weight.inner, q, cache, layer)?;
-        self.lap(weight.label)
+        let inner: Vec<&B::Matrix> = weights.iter().map(|weight| &weight.inner).collect();
+        self.inner.project_qkv(x, norm.map(plain), &inner, q, cache, layer)?;
+        // parts have one label
+        weights.first().map_or(Ok(()), |weight| self.lap(weight.label))
     }
 
-    fn attention(&mut self, q: &B::Rows, cache: &B::Cache, layer: usize, mask: Mask, out: &mut B::Rows) -> Result<()> {
-        self.inner.attention(q, cache, layer, mask, out)?;
+    fn attention(
+        &mut self,
+        q: &B::Rows,
+        cache: &B::Cache,
+        layer: usize,
+        mask: Mask,
+        scale: f32,
+        out: &mut B::Rows,
+    ) -> Result<()> {
+        self.inner.attention(q, cache, layer, mask, scale, out)?;
         let label = self.plain("attention", Some(layer));
         self.lap(label)
     }
@@ -240,7 +250,10 @@ impl<B: Backend> Backend for Timed<B> {
 }
 
 fn plain<B: Backend>(norm: Norm<'_, Timed<B>>) -> Norm<'_, B> {
-    Norm { weight: norm.weight, eps: norm.eps }
+    match norm {
+        Norm::Rms { weight, eps } => Norm::Rms { weight, eps },
+        Norm::Layer { weight, bias, eps } => Norm::Layer { weight, bias, eps },
+    }
 }
 
 fn locked(trace: &Mutex<Trace>) -> MutexGuard<'_, Trace> {

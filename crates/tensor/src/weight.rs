@@ -1,6 +1,6 @@
 //! Weights as a checkpoint holds them.
 
-use crate::{DType, Error, Result};
+use crate::{DType, Error, Heads, Result, checks};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -56,7 +56,72 @@ impl Deref for Bytes {
     }
 }
 
-/// A matrix `[rows, cols]`, row-major, in the file's own type: row r holds the weights of output r.
+/// How the rows of a matrix stand in its file.
+///
+/// The order that operations speak of: gates before ups; queries, keys, values; the two halves of a rotated head one after the
+/// other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RowOrder {
+    /// In the order of operations.
+    #[default]
+    AsStored,
+    /// Gate 0, up 0, gate 1, up 1, ... (Phi-3-small's `up_proj`).
+    GateUpAlternating,
+    /// For every key head its query heads, its key, its value (Phi-3-small's `query_key_value`).
+    QkvByGroup(Heads),
+    /// The two dimensions of a rotated pair of a head side by side, in the first rows (llama.cpp's `attn_q` and `attn_k` of
+    /// architecture llama).
+    RotatedPairs {
+        /// Width of a head.
+        head_dim: usize,
+        /// Leading rows that are ordered so; the others are as operations want them.
+        rows: usize,
+    },
+}
+
+impl RowOrder {
+    /// The file's row that is row `row` of `rows` for operations.
+    pub fn stored(self, row: usize, rows: usize) -> usize {
+        match self {
+            RowOrder::AsStored => row,
+            RowOrder::GateUpAlternating => {
+                let half = rows / 2;
+                if row < half { 2 * row } else { 2 * (row - half) + 1 }
+            }
+            RowOrder::QkvByGroup(heads) => {
+                let (q_dim, kv_dim, width) = (heads.q_dim(), heads.kv_dim(), heads.head_dim);
+                let group = heads.heads / heads.kv_heads.max(1);
+                let at = |kv: usize, place: usize, i: usize| (kv * (group + 2) + place) * width + i;
+                if row < q_dim {
+                    let head = row / width;
+                    return at(head / group.max(1), head % group.max(1), row % width);
+                }
+                let row = row - q_dim;
+                let (place, row) = if row < kv_dim { (group, row) } else { (group + 1, row - kv_dim) };
+                at(row / width, place, row % width)
+            }
+            RowOrder::RotatedPairs { head_dim, rows } => {
+                let (i, half) = (row % head_dim.max(1), head_dim / 2);
+                match row {
+                    row if row >= rows => row,
+                    row if i < half => row - i + 2 * i,
+                    row => row - i + 2 * (i - half) + 1,
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a matrix that lie one after another.
+#[derive(Clone)]
+struct Piece {
+    /// In the file's order.
+    rows: Range<usize>,
+    bytes: Bytes,
+}
+
+/// A matrix `[rows, cols]` in the file's own type, from one tensor or several: row r holds the weights of output r. With it
+/// the bias that is added to the outputs, where there is one.
 #[derive(Clone)]
 pub struct Weight {
     /// Name as published, for messages.
@@ -67,50 +132,150 @@ pub struct Weight {
     pub rows: usize,
     /// Inputs of the projection, or the embedding's width.
     pub cols: usize,
-    bytes: Bytes,
+    row_bytes: usize,
+    pieces: Vec<Piece>,
+    order: RowOrder,
+    bias: Option<Vec<f32>>,
 }
 
 impl Weight {
     /// A matrix over `bytes`, which must hold exactly `rows` rows of `cols` elements of `dtype`; each row is a whole number
     /// of blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blocks`], [`Error::Bytes`].
     pub fn new(name: impl Into<String>, dtype: DType, rows: usize, cols: usize, bytes: Bytes) -> Result<Self> {
         let name = name.into();
         let block = dtype.block().0;
         if !cols.is_multiple_of(block) {
             return Err(Error::Blocks { name, cols, dtype, block });
         }
-        let expected = dtype.bytes(cols).and_then(|row| row.checked_mul(rows)).unwrap_or(usize::MAX);
+        let row_bytes = dtype.bytes(cols).unwrap_or(usize::MAX);
+        let expected = row_bytes.saturating_mul(rows);
         if bytes.len() != expected {
             return Err(Error::Bytes { name, shape: vec![rows, cols], dtype, expected, found: bytes.len() });
         }
-        Ok(Self { name, dtype, rows, cols, bytes })
+        let pieces = vec![Piece { rows: 0..rows, bytes }];
+        Ok(Self { name, dtype, rows, cols, row_bytes, pieces, order: RowOrder::AsStored, bias: None })
     }
 
-    /// All bytes, little-endian; nothing is promised about their alignment.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The rows of several matrices, one below the other. Their biases are left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stacked`] where there is none, or two differ in their type or width.
+    pub fn stacked(name: impl Into<String>, parts: &[Weight]) -> Result<Self> {
+        let name = name.into();
+        let Some(first) = parts.first() else {
+            return Err(Error::Stacked { name, expected: "a part".into(), found: "none".into() });
+        };
+        let kind = |part: &Weight| format!("{} of {} elements a row", part.dtype, part.cols);
+        let (mut rows, mut pieces) = (0usize, Vec::new());
+        for part in parts {
+            if (part.dtype, part.cols, part.order) != (first.dtype, first.cols, RowOrder::AsStored) {
+                return Err(Error::Stacked { name, expected: kind(first), found: kind(part) });
+            }
+            for piece in &part.pieces {
+                let end = rows.saturating_add(piece.rows.len());
+                pieces.push(Piece { rows: rows..end, bytes: piece.bytes.clone() });
+                rows = end;
+            }
+        }
+        let (dtype, cols, row_bytes) = (first.dtype, first.cols, first.row_bytes);
+        Ok(Self { name, dtype, rows, cols, row_bytes, pieces, order: RowOrder::AsStored, bias: None })
     }
 
-    /// Tells the owner of the bytes that nobody needs them for now.
+    /// The same matrix, whose rows stand in the file in another order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where it has not as many rows as that order is of.
+    pub fn ordered(mut self, order: RowOrder) -> Result<Self> {
+        let rows = match order {
+            RowOrder::AsStored => self.rows,
+            RowOrder::GateUpAlternating => self.rows.next_multiple_of(2),
+            RowOrder::QkvByGroup(heads) => {
+                checks::heads("matrix", heads)?;
+                heads.qkv_dim()
+            }
+            RowOrder::RotatedPairs { head_dim, rows } => {
+                let heads =
+                    if head_dim >= 2 && head_dim % 2 == 0 { rows.next_multiple_of(head_dim) } else { usize::MAX };
+                if heads == rows && rows <= self.rows { self.rows } else { heads }
+            }
+        };
+        if rows != self.rows {
+            let (expected, found) = (vec![rows, self.cols], vec![self.rows, self.cols]);
+            return Err(Error::Shape { name: self.name, expected, found });
+        }
+        self.order = order;
+        Ok(self)
+    }
+
+    /// The same matrix with a bias: a number for each row, in the order of operations.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where there are not as many numbers as rows.
+    pub fn with_bias(mut self, bias: Vec<f32>) -> Result<Self> {
+        if bias.len() != self.rows {
+            let (expected, found) = (vec![self.rows], vec![bias.len()]);
+            return Err(Error::Shape { name: format!("bias of {}", self.name), expected, found });
+        }
+        self.bias = Some(bias);
+        Ok(self)
+    }
+
+    /// What is added to the outputs, `[rows]`.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// Bytes of all rows.
+    pub fn size(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// The bytes of all rows, in the order of operations; nothing is promised about their alignment.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self.pieces.as_slice() {
+            [piece] if self.order == RowOrder::AsStored => piece.bytes.to_vec(),
+            _ => (0..self.rows).flat_map(|row| self.row(row).iter().copied()).collect(),
+        }
+    }
+
+    /// Tells the owners of the bytes that nobody needs them for now.
     pub fn release(&self) {
-        self.bytes.release();
+        self.pieces.iter().for_each(|piece| piece.bytes.release());
     }
 
     /// Bytes of one row.
     pub fn row_bytes(&self) -> usize {
-        self.bytes.len() / self.rows.max(1)
+        self.row_bytes
     }
 
-    /// The bytes of row `row`.
+    /// The bytes of row `row`, in the order of operations.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such row.
     pub fn row(&self, row: usize) -> &[u8] {
-        let len = self.row_bytes();
-        &self.bytes[row * len..][..len]
+        let stored = self.order.stored(row, self.rows);
+        for piece in &self.pieces {
+            if piece.rows.contains(&stored) {
+                return &piece.bytes[(stored - piece.rows.start) * self.row_bytes..][..self.row_bytes];
+            }
+        }
+        panic!("row {row} of {self:?}")
     }
 
     /// The whole matrix as f32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
-        self.dtype.widen(&self.bytes, &mut out);
+        for (row, out) in out.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            self.dtype.widen(self.row(row), out);
+        }
         out
     }
 }
@@ -118,5 +283,64 @@ impl Weight {
 impl fmt::Debug for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}[{}, {}]", self.name, self.dtype, self.rows, self.cols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix of one column whose rows are numbered from `first` on.
+    fn numbered(rows: usize, first: usize) -> Weight {
+        let bytes: Vec<u8> = (first..first + rows).flat_map(|row| (row as f32).to_le_bytes()).collect();
+        Weight::new("w", DType::F32, rows, 1, Bytes::from(bytes)).unwrap()
+    }
+
+    fn rows(weight: &Weight) -> Vec<f32> {
+        weight.to_f32()
+    }
+
+    #[test]
+    fn rows_come_in_the_order_of_operations() {
+        let gates = numbered(6, 0).ordered(RowOrder::GateUpAlternating).unwrap();
+        assert_eq!(rows(&gates), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim: 2, rotary_dim: 2 };
+        let qkv = numbered(16, 0).ordered(RowOrder::QkvByGroup(heads)).unwrap();
+        let want = [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15].map(|row| row as f32);
+        assert_eq!(rows(&qkv), want);
+        let pairs = numbered(10, 0).ordered(RowOrder::RotatedPairs { head_dim: 4, rows: 8 }).unwrap();
+        assert_eq!(rows(&pairs), [0, 2, 1, 3, 4, 6, 5, 7, 8, 9].map(|row| row as f32));
+    }
+
+    #[test]
+    fn rows_of_several_tensors_follow_each_other() {
+        let parts = [numbered(2, 10), numbered(1, 30), numbered(3, 20)];
+        let stacked = Weight::stacked("s", &parts).unwrap();
+        assert_eq!(rows(&stacked), [10.0, 11.0, 30.0, 20.0, 21.0, 22.0]);
+        assert_eq!((stacked.rows, stacked.size(), stacked.to_bytes().len()), (6, 24, 24));
+        let twice = Weight::stacked("t", &[stacked.clone(), numbered(1, 5)]).unwrap();
+        assert_eq!(rows(&twice)[6], 5.0);
+        let alternating = stacked.ordered(RowOrder::GateUpAlternating).unwrap();
+        assert_eq!(rows(&alternating), [10.0, 30.0, 21.0, 11.0, 20.0, 22.0]);
+        assert!(Weight::stacked("none", &[]).is_err());
+        let wide = Weight::new("w", DType::F32, 1, 2, Bytes::from(vec![0; 8])).unwrap();
+        assert!(matches!(Weight::stacked("s", &[numbered(1, 0), wide]), Err(Error::Stacked { .. })));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim: 2, rotary_dim: 2 };
+        for order in [
+            RowOrder::GateUpAlternating,
+            RowOrder::QkvByGroup(heads),
+            RowOrder::QkvByGroup(Heads { kv_heads: 0, ..heads }),
+            RowOrder::RotatedPairs { head_dim: 0, rows: 4 },
+            RowOrder::RotatedPairs { head_dim: 4, rows: 8 },
+            RowOrder::RotatedPairs { head_dim: 4, rows: 3 },
+        ] {
+            assert!(numbered(5, 0).ordered(order).is_err(), "{order:?}");
+        }
+        assert!(numbered(5, 0).with_bias(vec![0.0; 4]).is_err());
+        assert_eq!(numbered(1, 0).with_bias(vec![2.0]).unwrap().bias(), Some(&[2.0][..]));
     }
 }

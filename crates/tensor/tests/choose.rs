@@ -6,7 +6,7 @@
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use phi3_tensor::parity::Random;
 use phi3_tensor::reference::choose;
-use phi3_tensor::{Backend, Batch, Bytes, Choice, DType, Error, Finish, Role, Weight};
+use phi3_tensor::{Backend, Batch, Bytes, Choice, DType, Epilogue, Error, Role, Weight};
 
 fn open() -> Option<Gpu> {
     let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
@@ -41,7 +41,7 @@ fn chosen(gpu: &mut Gpu, logits: &[Vec<f32>], choices: &[Choice]) -> Vec<u32> {
     let table = matrix(gpu, &logits.concat(), vocab);
     let mut x = gpu.rows("logits", logits.len(), vocab).unwrap();
     gpu.begin(&batch(&(0..logits.len() as u32).collect::<Vec<_>>())).unwrap();
-    gpu.embed(&table, &mut x).unwrap();
+    gpu.embed(&table, 1.0, &mut x).unwrap();
     gpu.choose(&mut x, choices).unwrap();
     let mut tokens = vec![0; logits.len()];
     gpu.chosen(&mut tokens).unwrap();
@@ -196,8 +196,8 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
     let mut steady = gpu.counters();
     let mut launch = |gpu: &mut Gpu, tokens: &[u32]| {
         gpu.begin(&batch(tokens)).unwrap();
-        gpu.embed(&table, &mut x).unwrap();
-        gpu.project(&x, None, &head, Finish::Replace, &mut logits).unwrap();
+        gpu.embed(&table, 1.0, &mut x).unwrap();
+        gpu.project(&x, None, &head, Epilogue::OVERWRITE, &mut logits).unwrap();
         gpu.choose(&mut logits, &[Choice::Likeliest; 2])
     };
     launch(&mut gpu, &[5, 11]).unwrap();
@@ -234,7 +234,7 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
     gpu.begin(&batch(&[Batch::CHOSEN + 2])).unwrap();
     let mut out = gpu.rows("x", 1, vocab).unwrap();
     let table = matrix(&mut gpu, &vec![0.0; vocab * vocab], vocab);
-    assert!(matches!(gpu.embed(&table, &mut out), Err(Error::Mismatch { op: "embed", .. })));
+    assert!(matches!(gpu.embed(&table, 1.0, &mut out), Err(Error::Mismatch { op: "embed", .. })));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Backend, Batch, Bytes, DType, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
+use phi3_tensor::{Activation, Backend, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
 /// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Level> {
@@ -108,7 +108,8 @@ struct Case {
     rows: usize,
     inputs: usize,
     outputs: usize,
-    finish: Finish,
+    epilogue: Epilogue,
+    bias: bool,
 }
 
 impl Case {
@@ -117,15 +118,18 @@ impl Case {
     fn all() -> Vec<Case> {
         let mut all = Vec::new();
         for dtype in DType::ALL {
-            for finish in [Finish::Replace, Finish::Add, Finish::SiluGate] {
+            let gated = Epilogue::of(Activation::SwiGlu);
+            for (epilogue, bias) in
+                [(Epilogue::OVERWRITE, false), (Epilogue::ACCUMULATE, true), (gated, false), (gated, true)]
+            {
                 let inputs = 96usize.next_multiple_of(dtype.block().0) + dtype.block().0;
-                let of = |(rows, outputs)| Case { dtype, rows, inputs, outputs, finish };
+                let of = |(rows, outputs)| Case { dtype, rows, inputs, outputs, epilogue, bias };
                 all.extend(Self::SHAPES.map(of));
             }
         }
         // more elements than become tiles at once, and more outputs than a task takes
         for (dtype, inputs) in [(DType::Q4K, 2304), (DType::Bf16, 2081)] {
-            all.push(Case { dtype, rows: 24, inputs, outputs: 330, finish: Finish::Replace });
+            all.push(Case { dtype, rows: 24, inputs, outputs: 330, epilogue: Epilogue::OVERWRITE, bias: false });
         }
         all
     }
@@ -133,19 +137,23 @@ impl Case {
     fn weights(&self) -> (phi3_tensor::Weight, phi3_tensor::Weight) {
         let mut random = Random(self.inputs as u64 + self.outputs as u64);
         let table = random.weight("table", DType::F32, self.rows, self.inputs, 2.0);
-        let rows = if self.finish == Finish::SiluGate { 2 * self.outputs } else { self.outputs };
-        (table, Random(5).weight("w", self.dtype, rows, self.inputs, 0.2))
+        let rows = if self.epilogue.activation.is_gated() { 2 * self.outputs } else { self.outputs };
+        let weight = Random(5).weight("w", self.dtype, rows, self.inputs, 0.2);
+        match self.bias {
+            true => (table, weight.with_bias(random.vector(rows, 1.0)).unwrap()),
+            false => (table, weight),
+        }
     }
 
     fn run(&self, cpu: &mut Cpu) -> Vec<f32> {
         let (table, weight) = self.weights();
-        let role = if self.finish == Finish::SiluGate { Role::GateUp } else { Role::Plain };
+        let role = if self.epilogue.activation.is_gated() { Role::GateUp } else { Role::Plain };
         let (table, weight) = (cpu.matrix(&table, Role::Plain).unwrap(), cpu.matrix(&weight, role).unwrap());
         let mut x = cpu.rows("x", self.rows, self.inputs).unwrap();
         let mut y = cpu.rows("y", self.rows, self.outputs).unwrap();
         cpu.begin(&rows((0..self.rows as u32).collect())).unwrap();
-        cpu.embed(&table, &mut x).unwrap();
-        cpu.project(&x, None, &weight, self.finish, &mut y).unwrap();
+        cpu.embed(&table, 1.0, &mut x).unwrap();
+        cpu.project(&x, None, &weight, self.epilogue, &mut y).unwrap();
         let mut out = vec![0.0; self.rows * self.outputs];
         cpu.read(&y, &mut out).unwrap();
         out
@@ -166,13 +174,14 @@ impl Case {
                 let (sum, size, most) = terms.fold((0.0, 0.0, 0.0f64), |(sum, size, most), term| {
                     (sum + term, size + term.abs(), most.max(term.abs()))
                 });
-                (sum, size, rounding.flip() * most)
+                let bias = weight.bias().map_or(0.0, |bias| f64::from(bias[row]));
+                (sum + bias, size + bias.abs(), rounding.flip() * most)
             };
             for i in 0..self.outputs {
                 let (sum, size, flip) = product(i);
-                out.push(match self.finish {
-                    Finish::Replace | Finish::Add => (sum, 2e-6 * size, flip),
-                    Finish::SiluGate => {
+                out.push(match self.epilogue.activation {
+                    Activation::Identity => (sum, 2e-6 * size, flip),
+                    _ => {
                         let (up, up_size, up_flip) = product(self.outputs + i);
                         let silu = sum / (1.0 + (-sum).exp());
                         let of = |gate: f64, up_part: f64| 2.0 * (gate * up.abs() + silu.abs() * up_part);
@@ -226,7 +235,8 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
                 .into_iter()
                 .filter(|dtype| dtype.is_quantised())
                 .map(move |dtype| {
-                    let case = Case { dtype, rows: 0, inputs: 512, outputs: 600, finish: Finish::Replace };
+                    let case =
+                        Case { dtype, rows: 0, inputs: 512, outputs: 600, epilogue: Epilogue::OVERWRITE, bias: false };
                     // the table's rows are the same numbers however many there are
                     Case { rows, ..case }.run(&mut cpu)
                 })
@@ -276,9 +286,10 @@ fn what_a_row_does_not_see_may_be_no_numbers() {
                     let mut batch = Batch::of(tokens, 0, &[1, 0]).unwrap();
                     batch.rope_mut().extend((0..count * heads.rotary_dim / 2).flat_map(|_| [1.0, 0.0]));
                     cpu.begin(&batch).unwrap();
-                    cpu.embed(&table, &mut x).unwrap();
-                    cpu.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
-                    cpu.attention(&q, &cache, 0, Mask { window: None, scale: 0.2 }, &mut y).unwrap();
+                    cpu.embed(&table, 1.0, &mut x).unwrap();
+                    cpu.project_qkv(&x, Some(Norm::Rms { weight: &gain, eps: 1e-5 }), &[&qkv], &mut q, &mut cache, 0)
+                        .unwrap();
+                    cpu.attention(&q, &cache, 0, Mask::Causal, 0.2, &mut y).unwrap();
                     out = vec![0.0; count * heads.q_dim()];
                     cpu.read(&y, &mut out).unwrap();
                 }
@@ -298,7 +309,7 @@ fn an_embedding_in_panels_gives_its_rows() {
         let table = cpu.matrix(&weight, Role::Plain).unwrap();
         let mut x = cpu.rows("x", 21, 256).unwrap();
         cpu.begin(&rows((0..21).rev().collect())).unwrap();
-        cpu.embed(&table, &mut x).unwrap();
+        cpu.embed(&table, 1.0, &mut x).unwrap();
         let mut out = vec![0.0; 21 * 256];
         cpu.read(&x, &mut out).unwrap();
         for (found, expected) in out.chunks_exact(256).rev().zip(weight.to_f32().chunks_exact(256)) {

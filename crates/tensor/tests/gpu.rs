@@ -7,7 +7,9 @@ use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant};
+use phi3_tensor::{
+    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -98,8 +100,8 @@ fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
         let mut x = gpu.rows("x", rows, inputs).unwrap();
         let mut y = gpu.rows("y", rows, outputs).unwrap();
         gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
-        gpu.embed(&embedding, &mut x).unwrap();
-        gpu.project(&x, None, &weight, Finish::Replace, &mut y).unwrap();
+        gpu.embed(&embedding, 1.0, &mut x).unwrap();
+        gpu.project(&x, None, &weight, Epilogue::OVERWRITE, &mut y).unwrap();
         let mut got = vec![0.0; rows * outputs];
         gpu.read(&y, &mut got).unwrap();
         let mut worst = 0.0f64;
@@ -140,7 +142,7 @@ fn every_block_means_what_it_means_on_the_cpu_bit_for_bit() {
             let table = gpu.matrix(&weight, Role::Plain).unwrap();
             let mut x = gpu.rows("x", rows, cols).unwrap();
             gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
-            gpu.embed(&table, &mut x).unwrap();
+            gpu.embed(&table, 1.0, &mut x).unwrap();
             let mut got = vec![0.0; rows * cols];
             gpu.read(&x, &mut got).unwrap();
             for (i, (got, want)) in got.iter().zip(weight.to_f32()).enumerate() {
@@ -227,10 +229,10 @@ fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) 
         }
         b.reserve(&mut cache, pages.len() + 1).unwrap();
         b.begin(&batch).unwrap();
-        b.embed(&table, &mut x).unwrap();
-        b.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
-        let mask = Mask { window, scale: 2.0 / (heads.head_dim as f32).sqrt() };
-        b.attention(&q, &cache, 0, mask, &mut out).unwrap();
+        b.embed(&table, 1.0, &mut x).unwrap();
+        b.project_qkv(&x, Some(Norm::Rms { weight: &gain, eps: 1e-5 }), &[&qkv], &mut q, &mut cache, 0).unwrap();
+        let scale = 2.0 / (heads.head_dim as f32).sqrt();
+        b.attention(&q, &cache, 0, Mask::windowed(window), scale, &mut out).unwrap();
         let at = all.len();
         all.resize(at + batch.rows() * heads.q_dim(), 0.0);
         b.read(&out, &mut all[at..]).unwrap();
@@ -304,10 +306,11 @@ fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvTyp
             batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
         }
         b.begin(&batch).unwrap();
-        b.embed(&table, &mut x).unwrap();
-        b.project_qkv(&x, Norm { weight: &gain, eps: 0.0 }, &qkv, &mut q, &mut cache, 0).unwrap();
+        b.embed(&table, 1.0, &mut x).unwrap();
+        b.project_qkv(&x, Some(Norm::Rms { weight: &gain, eps: 0.0 }), &[&qkv], &mut q, &mut cache, 0).unwrap();
         if batch.segments()[0].position > 0 {
-            b.attention(&q, &cache, 0, mask, &mut out).unwrap();
+            let scale = 2.0 / (heads.head_dim as f32).sqrt();
+            b.attention(&q, &cache, 0, mask, scale, &mut out).unwrap();
             got.resize(batch.rows() * heads.q_dim(), 0.0);
             b.read(&out, &mut got).unwrap();
         }
@@ -328,13 +331,13 @@ fn attention_of_many_rows_is_as_exact_as_halves() {
             (20, 70, Some(30), &[KvType::F32]),
         ] {
             let heads = Heads { heads: 6, kv_heads: 2, head_dim, rotary_dim: head_dim / 4 * 2 };
-            let mask = Mask { window, scale: 2.0 / (head_dim as f32).sqrt() };
+            let mask = Mask::windowed(window);
             for kv in kvs {
                 let (want, [product, value]) = many(&mut Reference::default(), heads, start, mask, *kv);
                 let (got, _) = many(&mut gpu, heads, start, mask, *kv);
                 let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 let root = (head_dim as f32).sqrt();
-                let allowed = (mask.scale * product / root / 512.0 + 1e-3 + parity::kv_step(*kv) as f32) * value / root;
+                let allowed = (2.0 / root * product / root / 512.0 + 1e-3 + parity::kv_step(*kv) as f32) * value / root;
                 let case = format!("{} {head_dim} from {start} on, window {window:?}, {kv}", gpu.tier().name());
                 println!("{case}: {difference:.1e}, allowed {allowed:.1e}");
                 assert!(want.len() == got.len() && difference < allowed, "{case}: {difference}");
@@ -374,7 +377,7 @@ fn a_row_of_a_long_text_is_split() {
     for (position, window, dispatches) in [(510, None, 1), (511, None, 2), (1000, Some(511), 1), (1000, Some(512), 2)] {
         let before = gpu.counters().dispatches;
         gpu.begin(&decode(&[0], &[position], 0)).unwrap();
-        gpu.attention(&q, &cache, 0, Mask { window, scale: 1.0 }, &mut out).unwrap();
+        gpu.attention(&q, &cache, 0, Mask::windowed(window), 1.0, &mut out).unwrap();
         assert_eq!(gpu.counters().dispatches - before, dispatches, "position {position}, window {window:?}");
     }
 }
@@ -413,8 +416,7 @@ fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
         })
         .collect();
     let gain = gpu.vector("gain", &vec![1.0; hidden]).unwrap();
-    let norm = Norm { weight: &gain, eps: 1e-5 };
-    let mask = Mask { window: None, scale: 0.25 };
+    let norm = Norm::Rms { weight: &gain, eps: 1e-5 };
     let mut x = gpu.rows("x", 1, hidden).unwrap();
     let mut q = gpu.rows("q", 1, heads.q_dim()).unwrap();
     let mut attended = gpu.rows("attended", 1, heads.q_dim()).unwrap();
@@ -428,16 +430,16 @@ fn a_decoded_token_is_one_submission_and_five_dispatches_a_layer() {
     for position in 0..40u32 {
         let before = gpu.counters();
         gpu.begin(&decode(&[position % vocab as u32], &[position], heads.rotary_dim)).unwrap();
-        gpu.embed(&table, &mut x).unwrap();
+        gpu.embed(&table, 1.0, &mut x).unwrap();
         for (layer, [qkv, o, gate_up, down]) in weights.iter().enumerate() {
-            gpu.project_qkv(&x, norm, qkv, &mut q, &mut cache, layer).unwrap();
-            gpu.attention(&q, &cache, layer, mask, &mut attended).unwrap();
-            gpu.project(&attended, None, o, Finish::Add, &mut x).unwrap();
-            gpu.project(&x, Some(norm), gate_up, Finish::SiluGate, &mut gated).unwrap();
-            gpu.project(&gated, None, down, Finish::Add, &mut x).unwrap();
+            gpu.project_qkv(&x, Some(norm), &[qkv], &mut q, &mut cache, layer).unwrap();
+            gpu.attention(&q, &cache, layer, Mask::Causal, 0.25, &mut attended).unwrap();
+            gpu.project(&attended, None, o, Epilogue::ACCUMULATE, &mut x).unwrap();
+            gpu.project(&x, Some(norm), gate_up, Epilogue::of(Activation::SwiGlu), &mut gated).unwrap();
+            gpu.project(&gated, None, down, Epilogue::ACCUMULATE, &mut x).unwrap();
         }
         gpu.select(&x, 0, 1, &mut last).unwrap();
-        gpu.project(&last, Some(norm), &table, Finish::Replace, &mut logits).unwrap();
+        gpu.project(&last, Some(norm), &table, Epilogue::OVERWRITE, &mut logits).unwrap();
         let mut out = vec![0.0; vocab];
         gpu.read(&logits, &mut out).unwrap();
         assert!(out.iter().all(|value| value.is_finite() && *value != 0.0));
@@ -469,7 +471,7 @@ fn passes_that_wait_for_nothing_run_in_order() {
     let mut rows: Vec<_> = (0..8).map(|_| gpu.rows("x", 1, 24).unwrap()).collect();
     for (token, row) in rows.iter_mut().enumerate() {
         gpu.begin(&decode(&[token as u32], &[0], 0)).unwrap();
-        gpu.embed(&table, row).unwrap();
+        gpu.embed(&table, 1.0, row).unwrap();
         if token % 2 == 0 {
             gpu.finish().unwrap();
         }
@@ -491,9 +493,9 @@ fn a_pass_with_more_parameters_than_fit_is_submitted_in_parts() {
     let mut normed: Vec<_> = (0..1200).map(|_| gpu.rows("normed", 1, 8).unwrap()).collect();
     let before = gpu.counters().submits;
     gpu.begin(&decode(&[5], &[0], 0)).unwrap();
-    gpu.embed(&table, &mut x).unwrap();
+    gpu.embed(&table, 1.0, &mut x).unwrap();
     for (i, out) in normed.iter_mut().enumerate() {
-        gpu.norm(&x, Norm { weight: &gain, eps: i as f32 }, out).unwrap();
+        gpu.norm(&x, Norm::Rms { weight: &gain, eps: i as f32 }, out).unwrap();
     }
     gpu.finish().unwrap();
     assert_eq!(gpu.counters().submits - before, 3);
@@ -518,8 +520,8 @@ fn vocabularies_fold_into_the_grid() {
     let mut x = gpu.rows("x", 1, 8).unwrap();
     let mut y = gpu.rows("y", 1, 300_001).unwrap();
     gpu.begin(&decode(&[299_999], &[0], 0)).unwrap();
-    gpu.embed(&head, &mut x).unwrap();
-    gpu.project(&x, None, &head, Finish::Replace, &mut y).unwrap();
+    gpu.embed(&head, 1.0, &mut x).unwrap();
+    gpu.project(&x, None, &head, Epilogue::OVERWRITE, &mut y).unwrap();
     let mut out = vec![0.0; 300_001];
     gpu.read(&y, &mut out).unwrap();
     let values = weight.to_f32();

@@ -4,14 +4,16 @@
 use phi3_tensor::cpu::Cpu;
 use phi3_tensor::parity::Random;
 use phi3_tensor::reference::Reference;
-use phi3_tensor::{Backend, Batch, Bytes, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight};
+use phi3_tensor::{
+    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight,
+};
 
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 8, rotary_dim: 8 };
 const WIDTH: usize = 24;
 const VOCAB: usize = 12;
 const LAYERS: usize = 2;
 const PAGES: usize = 3;
-const MASK: Mask = Mask { window: None, scale: 0.3 };
+const MASK: Mask = Mask::Causal;
 
 /// One message for a mistake, whatever the backend.
 fn refused<T>(op: &str, words: &str, result: Result<T>) {
@@ -67,7 +69,7 @@ fn misuse<B: Backend>(b: &mut B) {
     let other = matrix(other_heads.qkv_dim(), Role::Qkv(other_heads));
     let gain = b.vector("gain", &[1.0; WIDTH]).unwrap();
     let short_gain = b.vector("gain", &[1.0; WIDTH - 1]).unwrap();
-    let (norm, short_norm) = (Norm { weight: &gain, eps: 1e-5 }, Norm { weight: &short_gain, eps: 1e-5 });
+    let (norm, short_norm) = (Norm::Rms { weight: &gain, eps: 1e-5 }, Norm::Rms { weight: &short_gain, eps: 1e-5 });
     let mut rows = |rows, dim| b.rows("rows", rows, dim).unwrap();
     let (mut x, mut normed) = (rows(4, WIDTH), rows(4, WIDTH));
     let (mut one, mut narrow) = (rows(1, WIDTH), rows(4, WIDTH - 1));
@@ -82,31 +84,35 @@ fn misuse<B: Backend>(b: &mut B) {
     batch.push_output(1).unwrap();
     for token in [VOCAB as u32, Batch::CHOSEN - 1, Batch::CHOSEN, Batch::CHOSEN + 7, Batch::NO_TOKEN] {
         b.begin(&Batch::of(&[3, token], 0, &[0]).unwrap()).unwrap();
-        refused("embed", "token", b.embed(&plain, &mut x));
+        refused("embed", "token", b.embed(&plain, 1.0, &mut x));
     }
     b.begin(&batch).unwrap();
-    refused("embed", "output width", b.embed(&plain, &mut narrow));
-    refused("embed", "rows is 2, expected at most 1", b.embed(&plain, &mut one));
-    refused("embed", "gate and up, expected plain or embedding", b.embed(&gates, &mut x));
-    b.embed(&embedding, &mut x).unwrap();
+    refused("embed", "output width", b.embed(&plain, 1.0, &mut narrow));
+    refused("embed", "rows is 2, expected at most 1", b.embed(&plain, 1.0, &mut one));
+    refused("embed", "gate and up, expected plain or embedding", b.embed(&gates, 1.0, &mut x));
+    b.embed(&embedding, 1.0, &mut x).unwrap();
 
     // norms and products
     refused("norm", "norm width", b.norm(&x, short_norm, &mut normed));
     refused("norm", "output width", b.norm(&x, norm, &mut narrow));
     refused("norm", "rows", b.norm(&x, norm, &mut one));
     refused("norm", "rows", b.norm(&one, norm, &mut normed));
-    refused("project", "input width", b.project(&narrow, None, &plain, Finish::Replace, &mut y));
-    refused("project", "norm width", b.project(&x, Some(short_norm), &plain, Finish::Replace, &mut y));
-    refused("project", "output width", b.project(&x, None, &plain, Finish::Add, &mut half));
-    refused("project", "output width", b.project(&x, None, &gates, Finish::SiluGate, &mut y));
-    refused("project", "rows", b.project(&x, None, &plain, Finish::Replace, &mut y1));
-    refused("project", "rows", b.project(&one, None, &plain, Finish::Replace, &mut y));
-    refused("project", "gate and up, expected plain", b.project(&x, None, &gates, Finish::Replace, &mut y));
-    refused("project", "plain, expected gate and up", b.project(&x, None, &plain, Finish::SiluGate, &mut half));
-    refused("project", "embedding", b.project(&x, None, &embedding, Finish::Replace, &mut y));
-    refused("project", "queries", b.project(&x, None, &qkv, Finish::Replace, &mut y));
+    refused("project", "input width", b.project(&narrow, None, &plain, Epilogue::OVERWRITE, &mut y));
+    refused("project", "norm width", b.project(&x, Some(short_norm), &plain, Epilogue::OVERWRITE, &mut y));
+    refused("project", "output width", b.project(&x, None, &plain, Epilogue::ACCUMULATE, &mut half));
+    refused("project", "output width", b.project(&x, None, &gates, Epilogue::of(Activation::SwiGlu), &mut y));
+    refused("project", "rows", b.project(&x, None, &plain, Epilogue::OVERWRITE, &mut y1));
+    refused("project", "rows", b.project(&one, None, &plain, Epilogue::OVERWRITE, &mut y));
+    refused("project", "gate and up, expected plain", b.project(&x, None, &gates, Epilogue::OVERWRITE, &mut y));
+    refused(
+        "project",
+        "plain, expected gate and up",
+        b.project(&x, None, &plain, Epilogue::of(Activation::SwiGlu), &mut half),
+    );
+    refused("project", "embedding", b.project(&x, None, &embedding, Epilogue::OVERWRITE, &mut y));
+    refused("project", "queries", b.project(&x, None, &qkv, Epilogue::OVERWRITE, &mut y));
     let mut project_qkv = |x: &B::Rows, norm, weight: &B::Matrix, q: &mut B::Rows, layer, words| {
-        refused("project_qkv", words, b.project_qkv(x, norm, weight, q, &mut cache, layer));
+        refused("project_qkv", words, b.project_qkv(x, Some(norm), &[weight], q, &mut cache, layer));
     };
     project_qkv(&narrow, norm, &qkv, &mut q, 0, "input width");
     project_qkv(&one, norm, &qkv, &mut q, 0, "rows");
@@ -117,16 +123,16 @@ fn misuse<B: Backend>(b: &mut B) {
     project_qkv(&x, norm, &qkv, &mut y, 0, "query width");
     project_qkv(&x, norm, &qkv, &mut q, LAYERS, "layer is 2, expected less than 2");
     project_qkv(&x, norm, &qkv, &mut q, usize::MAX, "layer");
-    b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 1).unwrap();
+    b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 1).unwrap();
 
     // attention
-    refused("attention", "query width", b.attention(&y, &cache, 1, MASK, &mut out));
-    refused("attention", "output width", b.attention(&q, &cache, 1, MASK, &mut y));
-    refused("attention", "rows", b.attention(&q1, &cache, 1, MASK, &mut out));
-    refused("attention", "rows", b.attention(&q, &cache, 1, MASK, &mut out1));
-    refused("attention", "layer", b.attention(&q, &cache, LAYERS, MASK, &mut out));
-    refused("attention", "window", b.attention(&q, &cache, 1, Mask { window: Some(0), ..MASK }, &mut out));
-    b.attention(&q, &cache, 1, MASK, &mut out).unwrap();
+    refused("attention", "query width", b.attention(&y, &cache, 1, MASK, 0.3, &mut out));
+    refused("attention", "output width", b.attention(&q, &cache, 1, MASK, 0.3, &mut y));
+    refused("attention", "rows", b.attention(&q1, &cache, 1, MASK, 0.3, &mut out));
+    refused("attention", "rows", b.attention(&q, &cache, 1, MASK, 0.3, &mut out1));
+    refused("attention", "layer", b.attention(&q, &cache, LAYERS, MASK, 0.3, &mut out));
+    refused("attention", "window", b.attention(&q, &cache, 1, Mask::Window(0), 0.3, &mut out));
+    b.attention(&q, &cache, 1, MASK, 0.3, &mut out).unwrap();
 
     // outputs, and what comes back
     for (first, count) in [(0, 2), (1, 1), (2, 0), (1, usize::MAX), (usize::MAX, usize::MAX)] {
@@ -140,42 +146,42 @@ fn misuse<B: Backend>(b: &mut B) {
     refused("read", "rows", b.read(&x, &mut [0.0; 5 * WIDTH]));
     b.select(&x, 0, 1, &mut normed).unwrap();
     // what looks at tokens or positions has no meaning for rows that were selected
-    refused("embed", "rows", b.embed(&plain, &mut x));
-    refused("project_qkv", "rows", b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0));
-    refused("attention", "rows", b.attention(&q, &cache, 0, MASK, &mut out));
+    refused("embed", "rows", b.embed(&plain, 1.0, &mut x));
+    refused("project_qkv", "rows", b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0));
+    refused("attention", "rows", b.attention(&q, &cache, 0, MASK, 0.3, &mut out));
 
     // rotations and pages
     for rotations in [0, HEADS.rotary_dim, 2 * HEADS.rotary_dim - 1, 3 * HEADS.rotary_dim] {
         let mut batch = Batch::of(&[3, 4], 0, &[0]).unwrap();
         batch.rope_mut().resize(rotations, 0.5);
         b.begin(&batch).unwrap();
-        refused("project_qkv", "rotations", b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0));
+        refused("project_qkv", "rotations", b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0));
     }
     for page in [99, 1 << 28, Batch::NO_PAGE - 1] {
         b.begin(&with_rope(Batch::of(&[3], 16, &[0, page]).unwrap())).unwrap();
-        refused("project_qkv", "pages", b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0));
-        refused("attention", "pages", b.attention(&q, &cache, 0, MASK, &mut out));
+        refused("project_qkv", "pages", b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0));
+        refused("attention", "pages", b.attention(&q, &cache, 0, MASK, 0.3, &mut out));
     }
     let windowed = Batch::of(&[3], 2 * PAGE + 3, &[Batch::NO_PAGE, 1, 2]).unwrap();
     b.begin(&with_rope(windowed)).unwrap();
-    b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0).unwrap();
-    refused("attention", "missing pages", b.attention(&q, &cache, 0, MASK, &mut out));
-    refused("attention", "missing pages", b.attention(&q, &cache, 0, Mask { window: Some(21), ..MASK }, &mut out));
-    b.attention(&q, &cache, 0, Mask { window: Some(20), ..MASK }, &mut out).unwrap();
+    b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0).unwrap();
+    refused("attention", "missing pages", b.attention(&q, &cache, 0, MASK, 0.3, &mut out));
+    refused("attention", "missing pages", b.attention(&q, &cache, 0, Mask::Window(21), 0.3, &mut out));
+    b.attention(&q, &cache, 0, Mask::Window(20), 0.3, &mut out).unwrap();
 
     // a batch that was refused leaves one of no rows, of which everything is done
     let mut refused = Batch::of(&[1], 0, &[0]).unwrap();
     assert!(refused.push(&[1], 0, &[0]).is_err());
     b.begin(&refused).unwrap();
-    b.embed(&plain, &mut x).unwrap();
-    b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0).unwrap();
-    b.attention(&q, &cache, 0, MASK, &mut out).unwrap();
+    b.embed(&plain, 1.0, &mut x).unwrap();
+    b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0).unwrap();
+    b.attention(&q, &cache, 0, MASK, 0.3, &mut out).unwrap();
     b.read(&x, &mut []).unwrap();
 
     // after all of it a pass gives what it gives on a fresh backend
     b.begin(&with_rope(Batch::of(&[3, 11], 0, &[2]).unwrap())).unwrap();
-    b.embed(&plain, &mut x).unwrap();
-    b.project(&x, Some(norm), &plain, Finish::Replace, &mut y).unwrap();
+    b.embed(&plain, 1.0, &mut x).unwrap();
+    b.project(&x, Some(norm), &plain, Epilogue::OVERWRITE, &mut y).unwrap();
     let mut values = [0.0; 2 * VOCAB];
     b.read(&y, &mut values).unwrap();
     assert!(values.iter().all(|value| value.is_finite() && *value != 0.0), "{values:?}");

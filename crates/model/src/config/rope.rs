@@ -25,12 +25,31 @@ const KNOWN: [&str; 10] = [
 
 const ORIGINAL: &str = "original_max_position_embeddings";
 
+const SHORT_MSCALE: &str = "short_mscale";
+const LONG_MSCALE: &str = "long_mscale";
+
 /// Its default in `Phi3Config`.
 const DEFAULT_ORIGINAL: usize = 4096;
+
+/// What a class has where a field is missing, and where its fields count.
+pub(super) struct Rules {
+    theta: f64,
+    partial_rotary_factor: f64,
+    /// Whether `original_max_position_embeddings` inside the object holds against that at the top.
+    inner_original: bool,
+    /// Whether `short_mscale` and `long_mscale` are followed.
+    mscales: bool,
+}
+
+pub(super) const PHI3: Rules =
+    Rules { theta: 10_000.0, partial_rotary_factor: 1.0, inner_original: false, mscales: false };
+
+pub(super) const PHI: Rules = Rules { partial_rotary_factor: 0.5, ..PHI3 };
 
 /// Rotary embedding and the number of rotated dimensions.
 pub(super) fn read(
     json: &Object,
+    rules: &Rules,
     head_dim: usize,
     max_positions: usize,
     notes: &mut Vec<String>,
@@ -50,13 +69,13 @@ pub(super) fn read(
         }
     };
     let share = number("partial_rotary_factor")?;
-    let (factor, owner) = share.unwrap_or((1.0, json));
+    let (factor, owner) = share.unwrap_or((rules.partial_rotary_factor, json));
     let rotary_dim = (head_dim as f64 * factor) as usize;
     if factor > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
         let expected = format!("a share of the head ({head_dim}) that leaves an even number of dimensions");
         return Err(owner.bad("partial_rotary_factor", expected, "dimensions of a head are rotated in pairs"));
     }
-    let theta = number("rope_theta")?.map_or(10000.0, |(theta, _)| theta) as f32;
+    let theta = number("rope_theta")?.map_or(rules.theta, |(theta, _)| theta) as f32;
     for field in ["rope_theta", "partial_rotary_factor"] {
         let outside = json.positive(field)?;
         if let (Some((used, owner)), Some(outside)) = (number(field)?, outside)
@@ -66,7 +85,7 @@ pub(super) fn read(
         }
     }
     let long = match &inner {
-        Some(inner) => long_rope(json, inner, rotary_dim, max_positions, notes)?,
+        Some(inner) => long_rope(json, inner, rules, rotary_dim, max_positions, notes)?,
         None => None,
     };
     Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
@@ -75,6 +94,7 @@ pub(super) fn read(
 fn long_rope(
     json: &Object,
     inner: &Object,
+    rules: &Rules,
     rotary_dim: usize,
     max_positions: usize,
     notes: &mut Vec<String>,
@@ -88,7 +108,8 @@ fn long_rope(
             return Err(inner.bad(field, "\"longrope\", \"su\" or \"default\"", "other kinds are not implemented"));
         }
     };
-    let unread: Vec<&str> = inner.names().filter(|name| !KNOWN.contains(name) && inner.get(name).is_some()).collect();
+    let known = |name: &str| KNOWN.contains(&name) || rules.mscales && [SHORT_MSCALE, LONG_MSCALE].contains(&name);
+    let unread: Vec<&str> = inner.names().filter(|name| !known(name) && inner.get(name).is_some()).collect();
     if let Some(first) = unread.first() {
         notes.push(inner.note(first, "is not read, as in transformers"));
     }
@@ -99,8 +120,12 @@ fn long_rope(
         }
         return Ok(None);
     }
-    let original = json.integer(ORIGINAL, 1..=limits::POSITIONS)?.unwrap_or(DEFAULT_ORIGINAL);
-    if let Some(inside) = inner.integer(ORIGINAL, 1..=limits::POSITIONS)?.filter(|&inside| inside != original) {
+    let [outside, inside] = [json, inner].map(|object| object.integer(ORIGINAL, 1..=limits::POSITIONS));
+    let held = if rules.inner_original { inside?.or(outside?) } else { outside? };
+    let original = held.unwrap_or(DEFAULT_ORIGINAL);
+    if !rules.inner_original
+        && let Some(inside) = inner.integer(ORIGINAL, 1..=limits::POSITIONS)?.filter(|&inside| inside != original)
+    {
         let whose =
             if json.get(ORIGINAL).is_some() { "stands at the top" } else { "is the default of the field at the top" };
         notes.push(inner.note(ORIGINAL, &format!("{inside} is not taken: {original} {whose}, as in transformers")));
@@ -109,11 +134,16 @@ fn long_rope(
         Some(factor) => factor,
         None => attention_factor(json, inner, original, max_positions)?,
     };
+    let mscale = |field| -> Result<f64> {
+        let own = if rules.mscales { inner.positive(field)? } else { None };
+        Ok(own.unwrap_or(attention_factor))
+    };
     Ok(Some(LongRope {
         short_factor: inner.factors("short_factor", rotary_dim / 2)?,
         long_factor: inner.factors("long_factor", rotary_dim / 2)?,
         original_max_position_embeddings: original,
-        attention_factor: attention_factor as f32,
+        short_mscale: mscale(SHORT_MSCALE)? as f32,
+        long_mscale: mscale(LONG_MSCALE)? as f32,
     }))
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
-use crate::{Error, NormSpec, Result, Sequence};
-use phi3_tensor::{Backend, Batch, Choice, Finish, Norm};
+use crate::{Error, Result, Sequence};
+use phi3_tensor::{Backend, Batch, Choice, Epilogue};
 
 /// A launched pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,8 @@ impl<B: Backend> Decoder<B> {
         self.layers(None)?;
         let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let NormSpec::Rms { eps } = spec.norm;
-        let norm = Norm { weight: &self.norm, eps };
-        backend.project(&a.x, Some(norm), head, Finish::Replace, &mut a.logits)?;
+        let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
+        backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
         Ok(backend.choose(&mut a.logits, &[choice])?)
     }
 

@@ -2,10 +2,10 @@
 
 use super::{Metadata, Vocabulary};
 use crate::rope::{LongRope, Rope};
-use crate::spec::{LayerSpec, Mlp, ModelSpec, NormSpec, limits};
+use crate::spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use crate::tensors::Tensors;
 use crate::{Error, Result};
-use phi3_tensor::Heads;
+use phi3_tensor::{Activation, Heads, Mask};
 
 /// Tensors of LongRoPE's factors, `[rotary_dim / 2]`.
 pub(crate) const LONG: &str = "rope_factors_long.weight";
@@ -28,14 +28,23 @@ pub(crate) fn config(
     let layers = metadata.required(&key("block_count"), 1..=limits::LAYERS)?;
     let inner = metadata.required(&key("feed_forward_length"), 1..=limits::WIDTH)?;
     let window = window(metadata, layers, max_position_embeddings, notes)?;
-    let layer = LayerSpec { window, mlp: Mlp::Dense { inner } };
+    let layer = LayerSpec {
+        block: Block::Sequential,
+        mask: Mask::windowed(window),
+        attention_bias: false,
+        mlp: Mlp::Dense { inner, activation: Activation::SwiGlu, bias: false },
+    };
     Ok(ModelSpec {
         hidden_size,
         layers: vec![layer; layers],
         heads,
         vocab_size: vocabulary.tokens.len(),
         max_position_embeddings,
+        embedding_scale: 1.0,
         norm: NormSpec::Rms { eps },
+        attention_scale: 1.0 / (heads.head_dim as f32).sqrt(),
+        head_bias: false,
+        logit_scale: 1.0,
         rope: rope(metadata, heads, max_position_embeddings, tensors)?,
         tie_word_embeddings: !tensors.has("output.weight"),
         bos_token_id: vocabulary.bos,
@@ -134,6 +143,7 @@ fn rope(metadata: &Metadata, heads: Heads, max_positions: usize, tensors: &Tenso
             None => Ok(values),
         }
     };
+    let mscale = metadata.positive("phi3.rope.scaling.attn_factor")?.unwrap_or(1.0);
     let original = "phi3.rope.scaling.original_context_length";
     Ok(Rope::new(
         heads.rotary_dim,
@@ -144,7 +154,8 @@ fn rope(metadata: &Metadata, heads: Heads, max_positions: usize, tensors: &Tenso
             original_max_position_embeddings: metadata
                 .integer(original, 1..=limits::POSITIONS)?
                 .unwrap_or(max_positions),
-            attention_factor: metadata.positive("phi3.rope.scaling.attn_factor")?.unwrap_or(1.0),
+            short_mscale: mscale,
+            long_mscale: mscale,
         }),
     ))
 }

@@ -4,8 +4,8 @@ use super::Effort;
 use super::work::{Op, Subject};
 use crate::{Result, memory};
 use phi3_tensor::{
-    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Error, Expected, Finish, Heads, Mask, Norm, PAGE,
-    Role, Weight, quant,
+    Activation, Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Mask,
+    Norm, PAGE, Role, Weight, quant,
 };
 use std::time::{Duration, Instant};
 
@@ -145,10 +145,10 @@ impl<B: Backend> Stage<B> {
         let positions = self.subject.positions(rows);
         for first in (0..positions).step_by(CHUNK) {
             b.begin(&batch(heads, FILLING, first, CHUNK.min(positions - first))?)?;
-            b.embed(&table, &mut x)?;
+            b.embed(&table, 1.0, &mut x)?;
             for layer in 0..self.layers {
-                let norm = Norm { weight: &gain, eps: 1e-5 };
-                b.project_qkv(&x, norm, &narrow, &mut q, &mut cache, layer)?;
+                let norm = Norm::Rms { weight: &gain, eps: 1e-5 };
+                b.project_qkv(&x, Some(norm), &[&narrow], &mut q, &mut cache, layer)?;
             }
             b.finish()?;
         }
@@ -167,7 +167,7 @@ impl<B: Backend> Stage<B> {
         let first = self.subject.positions(rows) - rows;
         let of = |vocab| batch(self.subject.spec.heads, vocab, first, rows);
         b.begin(&of(FILLING)?)?;
-        b.embed(&table, &mut x)?;
+        b.embed(&table, 1.0, &mut x)?;
         b.finish()?;
         let batch = of(if self.op == Op::Embed { self.subject.spec.vocab_size } else { FILLING })?;
         Ok(Activations { batch, x, out, table })
@@ -178,20 +178,20 @@ impl<B: Backend> Stage<B> {
         let turn = self.turn;
         self.turn = (turn + 1) % self.copies();
         let Self { subject, op, weights, gain, cache, layers, .. } = self;
-        let norm = Norm { weight: gain, eps: 1e-5 };
+        let norm = Norm::Rms { weight: gain, eps: 1e-5 };
         let Activations { x, out, .. } = a;
         match (*op, weights.get(turn), cache) {
-            (Op::Embed, Some(weight), _) => b.embed(weight, out)?,
+            (Op::Embed, Some(weight), _) => b.embed(weight, 1.0, out)?,
             (Op::Norm, ..) => b.norm(x, norm, out)?,
-            (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, norm, weight, out, cache, 0)?,
+            (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, Some(norm), &[weight], out, cache, 0)?,
             (Op::Attention, _, Some(cache)) => {
                 let (window, head_dim) = (subject.spec.window(), subject.spec.heads.head_dim);
-                let mask = Mask { window, scale: 1.0 / (head_dim as f32).sqrt() };
-                b.attention(x, cache, turn % *layers, mask, out)?;
+                let (mask, scale) = (Mask::windowed(window), 1.0 / (head_dim as f32).sqrt());
+                b.attention(x, cache, turn % *layers, mask, scale, out)?;
             }
-            (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Finish::Add, out)?,
-            (Op::GateUp, Some(weight), _) => b.project(x, Some(norm), weight, Finish::SiluGate, out)?,
-            (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Finish::Replace, out)?,
+            (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Epilogue::ACCUMULATE, out)?,
+            (Op::GateUp, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::of(Activation::SwiGlu), out)?,
+            (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
             (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
             (Op::Sample, ..) => b.choose(out, &[SAMPLE])?,
             (op, ..) => {
@@ -206,7 +206,7 @@ impl<B: Backend> Stage<B> {
     fn sample(&mut self, b: &mut B, a: &mut Activations<B>, runs: usize) -> Result<f64> {
         b.begin(&a.batch)?;
         if self.op.chooses() {
-            b.embed(&a.table, &mut a.out)?;
+            b.embed(&a.table, 1.0, &mut a.out)?;
         }
         b.mark()?;
         for _ in 0..runs {

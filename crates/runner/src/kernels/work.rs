@@ -55,7 +55,7 @@ impl Op {
             Op::Embed => Some(Slot::Embedding),
             Op::Qkv => Some(Slot::Layer(layer, Part::Qkv)),
             Op::O => Some(Slot::Layer(layer, Part::AttentionOut)),
-            Op::GateUp => Some(Slot::Layer(layer, Part::GateUp)),
+            Op::GateUp => Some(Slot::Layer(layer, Part::Up)),
             Op::Down => Some(Slot::Layer(layer, Part::Down)),
             Op::Head => Some(Slot::Head),
             Op::Norm | Op::Attention | Op::Likeliest | Op::Sample => None,

@@ -292,7 +292,7 @@ mod tests {
             };
             rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
             let mut panel = vec![0; PANEL * size];
-            panel::pack(dtype, &rows, size, &mut panel);
+            panel::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
             for level in Level::ALL.into_iter().filter(|level| level.available()) {
                 for count in [1, 4, 8, 16] {
                     let per_row = units_of(elements);

@@ -10,7 +10,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Level, Portable, Simd};
 use super::units::{self, Unit, Wants};
-use crate::Finish;
+use crate::{Activation, Epilogue, Store};
 use std::ops::Range;
 
 /// Compiles a generic function for every instruction set and picks at run time.
@@ -131,10 +131,74 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
+/// What becomes of sums on the processor.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// Added first: one for each row of the weight.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) epilogue: Epilogue,
+}
+
+impl Finish<'_> {
+    pub(super) fn is_gated(&self) -> bool {
+        self.epilogue.activation.is_gated()
+    }
+
+    /// Puts the sum of output `column` where it belongs; `up` counts for a gate only.
+    #[inline(always)]
+    pub(super) fn put<S: Simd>(&self, out: &mut f32, column: usize, sum: f32, up: f32) {
+        let (mut y, mut up) = (sum, up);
+        if let Some(bias) = self.bias {
+            y += bias[column];
+            if self.is_gated() {
+                up += bias[bias.len() / 2 + column];
+            }
+        }
+        let y = self.epilogue.scale * activated::<S>(self.epilogue.activation, y, up);
+        match self.epilogue.store {
+            Store::Overwrite => *out = y,
+            Store::Accumulate => *out += y,
+        }
+    }
+}
+
+#[inline(always)]
+fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
+    match activation {
+        Activation::Identity => y,
+        // y / 2 * (1 + tanh z) is y * sigmoid(2z)
+        Activation::GeluTanh => y / (1.0 + exp::<S>(-1.595_769_2 * (y + 0.044_715 * y * y * y))),
+        Activation::GeluErf => gelu_erf::<S>(y),
+        Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
+        Activation::SwiGlu => silu::<S>(y) * up,
+        Activation::GeGlu { limit } => {
+            // comparisons, because NaN and what is infinite must stay
+            let gate = if y > limit && y < f32::INFINITY { limit } else { y };
+            let up = if up > limit && up < f32::INFINITY { limit } else { up };
+            let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
+            gate / (1.0 + exp::<S>(-1.702 * gate)) * (up + 1.0)
+        }
+    }
+}
+
+/// GELU by erf, which is taken to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+#[inline(always)]
+fn gelu_erf<S: Simd>(y: f32) -> f32 {
+    let x = y.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let mut sum = 1.061_405_4;
+    for factor in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+        sum = fma::<S>(sum, t, factor);
+    }
+    let tail = sum * t * exp::<S>(-x * x);
+    // of a negative y the complement itself, which keeps its accuracy
+    0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
+}
+
 /// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
 pub(super) fn finish(
     level: Level,
-    finish: Finish,
+    finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
     first: usize,
@@ -146,7 +210,7 @@ pub(super) fn finish(
 }
 
 dispatch!(finish_rows = finish_generic(
-    finish: Finish,
+    finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
     first: usize,
@@ -156,28 +220,87 @@ dispatch!(finish_rows = finish_generic(
 
 #[inline(always)]
 unsafe fn finish_generic<S: Simd>(
-    finish: Finish,
+    finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
     first: usize,
     cells: Range<usize>,
     out: Output<'_>,
 ) {
+    let Finish { bias, epilogue: Epilogue { activation, scale, store } } = finish;
+    let gated = finish.is_gated();
+    let part = |from: usize| {
+        let mut part = [0.0; PANEL];
+        if let Some(bias) = bias {
+            let part = &mut part[..cells.len()];
+            part.copy_from_slice(&bias[from + cells.start..][..part.len()]);
+        }
+        part
+    };
+    let (biases, up_biases) = (part(0), part(if gated { bias.map_or(0, <[f32]>::len) / 2 } else { 0 }));
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
         // SAFETY: cells of this task only.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        match finish {
-            Finish::Replace => out.copy_from_slice(&sums[..out.len()]),
-            Finish::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-            Finish::SiluGate => {
-                // a loop, because a closure may be compiled without the level's instructions
-                let mut gated = [0.0; PANEL];
-                for i in 0..PANEL {
-                    gated[i] = silu::<S>(sums[i]) * ups[i];
-                }
-                out.copy_from_slice(&gated[..out.len()]);
+        // loops, because a closure may be compiled without the level's instructions
+        let mut results = *sums;
+        let mut ups = *ups;
+        if bias.is_some() {
+            for i in 0..PANEL {
+                results[i] += biases[i];
+                ups[i] += up_biases[i];
             }
         }
+        if activation != Activation::Identity {
+            for i in 0..PANEL {
+                results[i] = activated::<S>(activation, results[i], ups[i]);
+            }
+        }
+        if scale != 1.0 {
+            for result in &mut results {
+                *result *= scale;
+            }
+        }
+        match store {
+            Store::Overwrite => out.copy_from_slice(&results[..out.len()]),
+            Store::Accumulate => out.iter_mut().zip(&results).for_each(|(out, result)| *out += result),
+        }
+    }
+}
+
+/// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
+pub(super) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
+    // SAFETY: the level is available; the lengths were checked.
+    unsafe { layer_norm_row(level, x, weight, bias, eps, out) }
+}
+
+dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
+
+#[inline(always)]
+unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let mut lanes = [0f32; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for i in 0..16 {
+            lanes[i] += chunk[i];
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane += v;
+    }
+    let mean = lanes.iter().sum::<f32>() / x.len() as f32;
+    let mut lanes = [0f32; 16];
+    for chunk in chunks {
+        for i in 0..16 {
+            lanes[i] += (chunk[i] - mean) * (chunk[i] - mean);
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane += (v - mean) * (v - mean);
+    }
+    let inverse = 1.0 / (lanes.iter().sum::<f32>() / x.len() as f32 + eps).sqrt();
+    for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * inverse * w + b;
     }
 }
 

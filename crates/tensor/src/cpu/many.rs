@@ -1,9 +1,9 @@
 //! Products of many rows, where the processor has something faster for them than for few.
 
 use super::Cpu;
-use super::kernels::{Input, Output};
+use super::kernels::{Finish, Input, Output};
 use super::matrix::Matrix;
-use crate::{Finish, Result};
+use crate::Result;
 
 /// Activations as such products take them, kept from one to the next.
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +16,7 @@ pub(super) struct Room {
 #[cfg(not(target_arch = "x86_64"))]
 impl Cpu {
     /// Whether it has computed the product.
-    pub(super) fn many(&mut self, _: Input<'_>, _: &Matrix, _: Finish, _: usize, _: Output<'_>) -> Result<bool> {
+    pub(super) fn many(&mut self, _: Input<'_>, _: &Matrix, _: Finish<'_>, _: usize, _: Output<'_>) -> Result<bool> {
         Ok(false)
     }
 }
@@ -36,7 +36,7 @@ mod x86 {
             &mut self,
             x: Input<'_>,
             w: &Matrix,
-            finish: Finish,
+            finish: Finish<'_>,
             width: usize,
             out: Output<'_>,
         ) -> Result<bool> {
@@ -46,14 +46,14 @@ mod x86 {
             match &w.store {
                 _ if tiles::suits(self.level, w.dtype, x.rows) => self.tiles(x, w, finish, width, out)?,
                 Store::Rows(rows) if words::suits(self.level, w.dtype, x.rows) => {
-                    self.words(x, Weights::of(rows), finish, width, out)?;
+                    self.words(x, Weights(rows), finish, width, out)?;
                 }
                 _ => return Ok(false),
             }
             Ok(true)
         }
 
-        fn tiles(&mut self, x: Input<'_>, w: &Matrix, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
+        fn tiles(&mut self, x: Input<'_>, w: &Matrix, finish: Finish<'_>, width: usize, out: Output<'_>) -> Result<()> {
             let len = tiles::lines(x.rows, x.dim);
             if self.room.tiles.len() < len {
                 self.room.tiles = zeros(&self.info.name, "activations in tiles", len)?;
@@ -75,7 +75,14 @@ mod x86 {
             Ok(())
         }
 
-        fn words(&mut self, x: Input<'_>, w: Weights<'_>, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
+        fn words(
+            &mut self,
+            x: Input<'_>,
+            w: Weights<'_>,
+            finish: Finish<'_>,
+            width: usize,
+            out: Output<'_>,
+        ) -> Result<()> {
             let count = x.dim.div_ceil(words::UNIT);
             let len = x.rows.next_multiple_of(words::TILE) * count;
             if self.room.words.len() < len {
@@ -93,7 +100,7 @@ mod x86 {
             let words = words::Words { units: &units[..len], count, rows: x.rows };
             let columns = width.div_ceil(PANEL);
             let task = columns.div_ceil(self.pool.threads() * 8).max(1);
-            self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
+            self.parallel(x.rows * w.0.rows * w.0.cols, columns.div_ceil(task), |i| {
                 let columns = i * task..((i + 1) * task).min(columns);
                 words::project(self.level, words, w, finish, columns, out, width);
             });

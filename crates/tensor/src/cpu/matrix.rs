@@ -22,6 +22,7 @@ pub struct Matrix {
     /// Rows of the matrix, and elements of a row.
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) bias: Option<Vec<f32>>,
     pub(super) order: Order,
     pub(super) store: Store,
 }
@@ -30,7 +31,8 @@ impl Matrix {
     pub(super) fn new(weight: &Weight, role: Role) -> Self {
         let order = Order { rows: weight.rows, gated: role == Role::GateUp };
         let store = Store::Rows(weight.clone());
-        Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, order, store }
+        let bias = weight.bias().map(<[f32]>::to_vec);
+        Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, bias, order, store }
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -52,7 +54,7 @@ impl Matrix {
             // a lock of its own for every task: it only hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
-                panel::pack(weight.dtype, &weight.bytes()[range.start * row..range.end * row], row, panel);
+                panel::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
             }
         });
         drop(targets);
@@ -72,7 +74,7 @@ impl Matrix {
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
                 room.resize(PANEL * row, 0);
-                panel::pack(self.dtype, &weight.bytes()[range.start * row..range.end * row], row, room);
+                panel::pack(self.dtype, |i| weight.row(i), range, room);
                 room
             }
         }

@@ -39,7 +39,7 @@ use units::Unit;
 use crate::checks::{self, ActivePass, Shape};
 use crate::measure::{self, Limits};
 use crate::{
-    Backend, Batch, DType, DeviceInfo, DeviceKind, Error, Finish, Footprint, Heads, KvType, Mask, Norm, Result, Role,
+    Backend, Batch, DType, DeviceInfo, DeviceKind, Epilogue, Error, Footprint, Heads, KvType, Mask, Norm, Result, Role,
     Weight,
 };
 use std::time::Instant;
@@ -199,12 +199,15 @@ impl Cpu {
     }
 
     fn norm_rows(&self, x: &Rows, norm: Norm<'_, Self>, out: &mut [f32]) {
-        let Norm { weight, eps } = norm;
         let out = Output::new(out, x.dim);
         self.parallel(self.pass.rows * x.dim * 8, self.pass.rows, |row| {
             // SAFETY: a task takes its own row.
             let out = unsafe { out.slice(row, 0..x.dim) };
-            kernels::rms_norm(self.level, &x.values[row * x.dim..][..x.dim], weight, eps, out);
+            let x = &x.values[row * x.dim..][..x.dim];
+            match norm {
+                Norm::Rms { weight, eps } => kernels::rms_norm(self.level, x, weight, eps, out),
+                Norm::Layer { weight, bias, eps } => kernels::layer_norm(self.level, x, weight, bias, eps, out),
+            }
         });
     }
 
@@ -275,16 +278,19 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+    fn embed(&mut self, table: &Matrix, scale: f32, out: &mut Rows) -> Result<()> {
         self.pass.embed(table.shape(), table.role, 0, out.shape())?;
         for (out, &token) in out.values.chunks_exact_mut(table.cols).zip(self.pass.batch.tokens()) {
             table.widen(token as usize, &mut self.row, out)?;
+            if scale != 1.0 {
+                out.iter_mut().for_each(|v| *v *= scale);
+            }
         }
         Ok(())
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        self.pass.norm(x.shape(), norm.weight.len(), out.shape())?;
+        self.pass.norm(x.shape(), norm.vectors().map(Vec::len), out.shape())?;
         self.norm_rows(x, norm, &mut out.values);
         Ok(())
     }
@@ -294,39 +300,53 @@ impl Backend for Cpu {
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<()> {
-        let norms = norm.map(|norm| norm.weight.len());
-        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
-        self.product(x, norm, weight, finish, width, &mut out.values)
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
+        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
+        self.product(x, norm, weight, epilogue, width, Output::new(&mut out.values, width))
     }
 
     fn project_qkv(
         &mut self,
         x: &Rows,
-        norm: Norm<'_, Self>,
-        weight: &Matrix,
+        norm: Option<Norm<'_, Self>>,
+        weights: &[&Matrix],
         q: &mut Rows,
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
         let target = (cache.shape(), layer);
-        self.pass.project_qkv(x.shape(), norm.weight.len(), weight.shape(), weight.role, q.shape(), target)?;
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
+        self.pass.project_qkv(x.shape(), norms, weights.iter().map(|w| (w.shape(), w.role)), q.shape(), target)?;
         let heads = cache.heads();
         let width = heads.qkv_dim();
         let mut projected = std::mem::take(&mut self.projected);
         if projected.len() < self.pass.rows * width {
             projected = zeros(&self.info.name, "queries, keys and values", self.pass.rows * width)?;
         }
-        self.product(x, Some(norm), weight, Finish::Replace, width, &mut projected)?;
+        let mut first = 0;
+        for weight in weights {
+            let out = Output::new(&mut projected[first..], width);
+            self.product(x, norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
+            first += weight.rows;
+        }
         self.projected = projected;
         self.rotate(heads, q);
         cache.append(self.level, layer, &self.targets, &self.projected, &self.pool);
         Ok(())
     }
 
-    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+    fn attention(
+        &mut self,
+        q: &Rows,
+        cache: &Cache,
+        layer: usize,
+        mask: Mask,
+        scale: f32,
+        out: &mut Rows,
+    ) -> Result<()> {
         self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads();
         let group = heads.heads / heads.kv_heads;
@@ -354,8 +374,8 @@ impl Backend for Cpu {
                     heads: kv * group..(kv + 1) * group,
                     head_dim: heads.head_dim,
                     panels: &|page| cache.panels(layer, pages[page], kv),
-                    window: mask.window,
-                    scale: mask.scale,
+                    window: mask.window(),
+                    scale,
                 };
                 return attention::attend(self.level, &task, output);
             }

@@ -93,10 +93,12 @@ fn gather(bytes: u32) -> u32 {
     (0..32).fold(0, |out, k| out | (bytes >> (8 * (k % 4) + k / 4) & 1) << k)
 }
 
-/// Interleaves rows, each `row` bytes, `rows` of them one after another and zeros for the missing, into `panel`.
-pub(super) fn pack(dtype: DType, rows: &[u8], row: usize, panel: &mut [u8]) {
+/// Interleaves rows `range` of a weight, and zeros for the missing, into `panel`.
+pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Range<usize>, panel: &mut [u8]) {
     let (block, fields) = (dtype.block().1, fields(dtype));
-    let count = rows.len().checked_div(row).unwrap_or(0).min(PANEL);
+    let count = range.len().min(PANEL);
+    let mut rows: [&[u8]; PANEL] = [&[]; PANEL];
+    rows.iter_mut().zip(range).for_each(|(to, i)| *to = row(i));
     if count < PANEL {
         panel.fill(0);
     }
@@ -105,7 +107,7 @@ pub(super) fn pack(dtype: DType, rows: &[u8], row: usize, panel: &mut [u8]) {
         for &field in fields {
             let (part, after) = rest.split_at_mut(PANEL * field.len());
             rest = after;
-            let of = |r: usize, at: usize, len: usize| &rows[r * row + b * block + at..][..len];
+            let of = |r: usize, at: usize, len: usize| &rows[r][b * block + at..][..len];
             match field {
                 Field::Half(at) => {
                     for (r, to) in part.chunks_exact_mut(2).enumerate().take(count) {
@@ -300,7 +302,7 @@ mod tests {
                 let order = Order { rows, gated };
                 let mut panels = Panels::new(dtype, order, row, "test").expect("memory");
                 for (range, panel) in panels.panels_mut() {
-                    pack(dtype, &bytes[range.start * row..range.end * row], row, panel);
+                    pack(dtype, |i| &bytes[i * row..][..row], range, panel);
                 }
                 let mut seen = 0;
                 for (i, expected) in bytes.chunks_exact(row).enumerate() {

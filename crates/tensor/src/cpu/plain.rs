@@ -1,49 +1,46 @@
 //! Projections of activations in f32.
 
-use super::kernels::{Input, Output, dispatch, silu};
+use super::kernels::{Finish, Input, Output, dispatch};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
 use crate::quant::{self, Block};
-use crate::{DType, Finish, Weight};
+use crate::{DType, Weight};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Weights as a kernel reads them: `rows` rows of `cols` elements, of any alignment.
+/// Weights as a kernel reads them: rows of any alignment.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) dtype: DType,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-}
+pub(super) struct Weights<'a>(pub(super) &'a Weight);
 
 impl<'a> Weights<'a> {
-    pub(super) fn of(weight: &'a Weight) -> Self {
-        Self { bytes: weight.bytes(), dtype: weight.dtype, rows: weight.rows, cols: weight.cols }
-    }
-
     /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
     /// stand the up rows of a gated output; places without an output repeat the last.
     #[inline(always)]
-    fn row(&self, i: usize, step: usize, column: usize, outputs: usize) -> usize {
+    fn row(self, i: usize, step: usize, column: usize, outputs: usize) -> &'a [u8] {
         let output = column + (i % step).min(outputs - 1);
-        if i >= step { self.rows / 2 + output } else { output }
+        self.0.row(if i >= step { self.0.rows / 2 + output } else { output })
     }
 }
 
 /// Columns `task` of `out`: `x wᵀ`, finished.
 ///
 /// The caller has checked that the shapes fit, and gives each task other columns.
-pub(super) fn project(level: Level, x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>) {
-    let bytes = w.dtype.bytes(w.cols).and_then(|row| row.checked_mul(w.rows));
-    assert!(bytes == Some(w.bytes.len()) && x.dim == w.cols && x.values.len() >= x.rows * x.dim);
+pub(super) fn project(
+    level: Level,
+    x: Input<'_>,
+    w: Weights<'_>,
+    finish: Finish<'_>,
+    task: Range<usize>,
+    out: Output<'_>,
+) {
+    assert!(x.dim == w.0.cols && x.values.len() >= x.rows * x.dim);
     // SAFETY: the level is available (checked when the backend was made); the kernel reads whole rows inside the
     // slices just checked, and writes the task's own columns.
     unsafe {
-        match w.dtype {
+        match w.0.dtype {
             DType::F32 => project_f32(level, x, w, finish, task, out),
             DType::F16 => project_f16(level, x, w, finish, task, out),
             DType::Bf16 => project_bf16(level, x, w, finish, task, out),
@@ -52,10 +49,10 @@ pub(super) fn project(level: Level, x: Input<'_>, w: Weights<'_>, finish: Finish
     }
 }
 
-dispatch!(project_f32 = columns[F32](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
-dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
-dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
-dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish, task: Range<usize>, out: Output<'_>));
+dispatch!(project_f32 = columns[F32](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
+dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
+dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
+dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 
 /// Decodes whole blocks of a quantised row, in the instruction set of the level.
 type Decode = unsafe fn(Level, &[u8], &mut [f32]);
@@ -121,44 +118,44 @@ struct Group {
 /// What a task computes.
 struct Task<'a> {
     x: Input<'a>,
-    finish: Finish,
+    finish: Finish<'a>,
     out: Output<'a>,
 }
 
 /// Outputs of a group: a gated one takes two rows of the weight.
-fn step(finish: Finish) -> usize {
-    if finish == Finish::SiluGate { GROUP / 2 } else { GROUP }
+fn step(finish: Finish<'_>) -> usize {
+    if finish.is_gated() { GROUP / 2 } else { GROUP }
 }
 
 #[inline(always)]
 unsafe fn columns<S: Simd, F: Format>(
     x: Input<'_>,
     w: Weights<'_>,
-    finish: Finish,
+    finish: Finish<'_>,
     columns: Range<usize>,
     out: Output<'_>,
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
     let groups = columns.len().div_ceil(step);
-    let chunk = if x.rows > S::ROWS { CHUNK } else { w.cols };
+    let chunk = if x.rows > S::ROWS { CHUNK } else { w.0.cols };
     let (mut sums, decoded) = ROOM.take();
-    let kept = if chunk < w.cols { groups * ROUND.min(x.rows) * GROUP * S::LANES } else { 0 };
+    let kept = if chunk < w.0.cols { groups * ROUND.min(x.rows) * GROUP * S::LANES } else { 0 };
     sums.resize(sums.len().max(kept), 0.0);
     for first in (0..x.rows).step_by(ROUND) {
         let rows = first..(first + ROUND).min(x.rows);
         let mut from = 0;
         // a row without elements still has outputs
-        while from == 0 || from < w.cols {
-            let part = from..(from + chunk.max(1)).min(w.cols);
+        while from == 0 || from < w.0.cols {
+            let part = from..(from + chunk.max(1)).min(w.0.cols);
             let mut m = rows.start;
             while m < rows.end {
                 let mut taken = 0;
                 for g in 0..groups {
                     let column = columns.start + g * step;
                     let outputs = step.min(columns.end - column);
-                    let mut group = Group { rows: [w.bytes.as_ptr(); GROUP], column, outputs };
+                    let mut group = Group { rows: [std::ptr::null(); GROUP], column, outputs };
                     for (i, row) in group.rows.iter_mut().enumerate() {
-                        *row = w.bytes[w.row(i, step, column, outputs) * w.cols * F::BYTES..].as_ptr();
+                        *row = w.row(i, step, column, outputs).as_ptr();
                     }
                     let kept = (g * rows.len() + m - rows.start) * GROUP * S::LANES;
                     let sums = sums.as_mut_ptr().wrapping_add(kept);
@@ -178,23 +175,22 @@ unsafe fn columns<S: Simd, F: Format>(
 unsafe fn decoded_columns<S: Simd>(
     x: Input<'_>,
     w: Weights<'_>,
-    finish: Finish,
+    finish: Finish<'_>,
     columns: Range<usize>,
     out: Output<'_>,
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
-    let decode = decoder(w.dtype);
-    let row_bytes = w.bytes.len() / w.rows.max(1);
+    let decode = decoder(w.0.dtype);
     // taken out, because a closure would not be compiled for the level's instructions
     let (sums, mut room) = ROOM.take();
-    room.resize(room.len().max(GROUP * w.cols), 0.0);
-    let decoded = &mut room[..GROUP * w.cols];
+    room.resize(room.len().max(GROUP * w.0.cols), 0.0);
+    let decoded = &mut room[..GROUP * w.0.cols];
     for column in columns.clone().step_by(step) {
         let outputs = step.min(columns.end - column);
         let mut group = Group { rows: [std::ptr::null(); GROUP], column, outputs };
         for (i, row) in group.rows.iter_mut().enumerate() {
-            let bytes = &w.bytes[w.row(i, step, column, outputs) * row_bytes..][..row_bytes];
-            let decoded = &mut decoded[i * w.cols..][..w.cols];
+            let bytes = w.row(i, step, column, outputs);
+            let decoded = &mut decoded[i * w.0.cols..][..w.0.cols];
             // SAFETY: the level that this function was compiled for is available.
             unsafe { decode(S::LEVEL, bytes, decoded) }
             *row = decoded.as_ptr().cast();
@@ -202,7 +198,7 @@ unsafe fn decoded_columns<S: Simd>(
         let mut m = 0;
         while m < x.rows {
             // SAFETY: `rows` point at whole decoded rows; nothing is kept of a whole row.
-            m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.cols, std::ptr::null_mut()) };
+            m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.0.cols, std::ptr::null_mut()) };
         }
     }
     ROOM.set((sums, room));
@@ -298,12 +294,9 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
                 y[r] = S::sum(acc[r][j]);
             }
             for o in 0..group.outputs {
-                let cell = task.out.cell(m + j, group.column + o);
-                match task.finish {
-                    Finish::Replace => *cell = y[o],
-                    Finish::Add => *cell += y[o],
-                    Finish::SiluGate => *cell = silu::<S>(y[o]) * y[GROUP / 2 + o],
-                }
+                let column = group.column + o;
+                let up = if task.finish.is_gated() { y[GROUP / 2 + o] } else { 0.0 };
+                task.finish.put::<S>(task.out.cell(m + j, column), column, y[o], up);
             }
         }
     }

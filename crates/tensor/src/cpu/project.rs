@@ -1,12 +1,12 @@
 //! Projections: which kernel, and how the work is shared out.
 
-use super::kernels::{self, Input, Output};
+use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::panel::PANEL;
 use super::plain::{self, Weights};
 use super::units::Unit;
 use super::{Activations, Cpu, Rows, integer, zeros};
-use crate::{Error, Finish, Norm, Result};
+use crate::{Epilogue, Error, Norm, Result};
 use std::cell::Cell;
 
 /// Rows of activations that the kernel takes at once.
@@ -19,15 +19,15 @@ const ROWS: usize = 8 * TILE;
 const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
-    /// `out = finish(norm(x) wᵀ)` for the active rows.
+    /// The epilogue of `norm(x) wᵀ + bias` for the active rows.
     pub(super) fn product(
         &mut self,
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         width: usize,
-        out: &mut [f32],
+        out: Output<'_>,
     ) -> Result<()> {
         let rows = self.pass.rows;
         let mut normed = std::mem::take(&mut self.normed);
@@ -42,11 +42,11 @@ impl Cpu {
             None => &x.values,
         };
         let x = Input { values, rows, dim: x.dim };
-        let out = Output::new(out, width);
+        let finish = Finish { bias: weight.bias.as_deref(), epilogue };
         match &weight.store {
             _ if self.many(x, weight, finish, width, out)? => {}
             Store::Rows(rows) if !weight.dtype.is_quantised() || self.activations == Activations::F32 => {
-                self.plain(x, Weights::of(rows), finish, width, out);
+                self.plain(x, Weights(rows), finish, width, out);
             }
             _ => self.integers(x, weight, finish, width, out)?,
         }
@@ -55,9 +55,9 @@ impl Cpu {
     }
 
     /// Activations as they are.
-    fn plain(&self, x: Input<'_>, w: Weights<'_>, finish: Finish, width: usize, out: Output<'_>) {
-        let (task, tasks) = self.split(width, w.cols, x.rows);
-        self.parallel(x.rows * w.rows * w.cols, tasks, |i| {
+    fn plain(&self, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, width: usize, out: Output<'_>) {
+        let (task, tasks) = self.split(width, w.0.cols, x.rows);
+        self.parallel(x.rows * w.0.rows * w.0.cols, tasks, |i| {
             let columns = i * task..((i + 1) * task).min(width);
             plain::project(self.level, x, w, finish, columns, out);
         });
@@ -73,7 +73,7 @@ impl Cpu {
     }
 
     /// Activations in eight bits, weights in panels.
-    fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish, width: usize, out: Output<'_>) -> Result<()> {
+    fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish<'_>, width: usize, out: Output<'_>) -> Result<()> {
         let count = integer::units_of(x.dim);
         if self.units.len() < x.rows * count {
             let what = "activations in eight bits";
@@ -155,7 +155,7 @@ fn panels(
     count: usize,
     rows: usize,
     w: &Matrix,
-    finish: Finish,
+    finish: Finish<'_>,
     columns: std::ops::Range<usize>,
     width: usize,
     out: Output<'_>,
@@ -166,7 +166,7 @@ fn panels(
     for first in (0..rows).step_by(resident) {
         let taken = resident.min(rows - first);
         for column in columns.clone() {
-            let sides = if finish == Finish::SiluGate { 2 } else { 1 };
+            let sides = if finish.is_gated() { 2 } else { 1 };
             for (side, sums) in sums.iter_mut().enumerate().take(sides) {
                 let panel = w.panel(column * sides + side, &mut room);
                 for (tile, sums) in sums[..taken].chunks_mut(TILE).enumerate() {

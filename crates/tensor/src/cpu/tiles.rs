@@ -6,7 +6,7 @@
 use super::amx::{self, Tiles};
 use super::codes::{self, Codes};
 use super::integer::units_of;
-use super::kernels::{self, Input, Output};
+use super::kernels::{self, Finish, Input, Output};
 use super::lanes::{Lanes, Vnni};
 use super::matrix::{Matrix, Store};
 use super::panel::PANEL;
@@ -14,7 +14,7 @@ use super::plain::Weights;
 use super::simd::Level;
 use super::transpose::rows_of_half;
 use super::units::UNIT;
-use crate::{DType, Finish};
+use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -112,7 +112,7 @@ pub(super) struct Task<'a> {
     pub(super) rows: usize,
     pub(super) weight: &'a Matrix,
     pub(super) plan: Plan,
-    pub(super) finish: Finish,
+    pub(super) finish: Finish<'a>,
     /// Outputs of a row.
     pub(super) width: usize,
 }
@@ -174,7 +174,7 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
             kernels::finish(Level::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     };
-    if task.finish == Finish::SiluGate {
+    if task.finish.is_gated() {
         put(left, right, pair);
     } else {
         put(left, left, 2 * pair);
@@ -191,8 +191,7 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, ou
         return;
     }
     if let (false, Store::Rows(weight)) = (w.dtype.is_quantised(), &w.store) {
-        let (rows, cols) = (weight.rows, weight.cols);
-        let weights = Weights { bytes: weight.bytes(), dtype: w.dtype, rows, cols };
+        let weights = Weights(weight);
         for (unit, tile) in units.zip(&mut tiles) {
             // SAFETY: AVX-512 is there; the rows are the weight's.
             unsafe {

@@ -16,11 +16,11 @@ const LINE: usize = 64;
 /// AVX-512 F and BW are there; the weight has these rows, of two bytes an element.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) -> [__m512i; 16] {
-    let bytes = w.cols * 2;
+    let bytes = w.0.cols * 2;
     let (from, count) = (k * 2, rows.len().min(PANEL));
     let mut lines = [_mm512_setzero_si512(); PANEL];
     for (line, row) in lines.iter_mut().zip(rows.take(count)) {
-        let row = &w.bytes[row * bytes..][..bytes];
+        let row = w.0.row(row);
         // SAFETY: the mask leaves out what is past the row.
         *line = unsafe {
             let present = (bytes - from.min(bytes)).min(LINE) / 2;
@@ -66,7 +66,7 @@ fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DType;
+    use crate::{Bytes, DType, Weight};
 
     #[test]
     fn elements_stand_where_they_should() {
@@ -76,7 +76,8 @@ mod tests {
         }
         let (rows, cols) = (21, 43);
         let bytes: Vec<u8> = (0..rows * cols).flat_map(|i| (i as u16).to_le_bytes()).collect();
-        let w = Weights { bytes: &bytes, dtype: DType::Bf16, rows, cols };
+        let weight = Weight::new("w", DType::Bf16, rows, cols, Bytes::from(bytes)).unwrap();
+        let w = Weights(&weight);
         for (taken, k) in [(0..16, 0), (16..21, 32), (3..19, 32), (5..6, 0)] {
             // SAFETY: AVX-512 is there, and the rows are the weight's.
             let pairs = unsafe { rows_of_half(w, taken.clone(), k) };

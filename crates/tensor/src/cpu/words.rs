@@ -5,7 +5,7 @@
 //! exactly, then scaled and added in f32. What is rounded off is at most 1/11584 of the largest of a unit: about as much as
 //! half precision rounds off, and a 45th of what eight bits do.
 
-use super::kernels::{self, Output, dispatch};
+use super::kernels::{self, Finish, Output, dispatch};
 use super::panel::{Order, PANEL};
 use super::plain::Weights;
 #[cfg(target_arch = "aarch64")]
@@ -15,7 +15,7 @@ use super::simd::{Avx2, Avx512};
 use super::simd::{Level, Portable, Simd};
 use super::transpose::rows_of_half;
 use super::units;
-use crate::{DType, Finish};
+use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -101,15 +101,15 @@ pub(super) fn project(
     level: Level,
     x: Words<'_>,
     w: Weights<'_>,
-    finish: Finish,
+    finish: Finish<'_>,
     columns: Range<usize>,
     out: Output<'_>,
     width: usize,
 ) {
-    let order = Order { rows: w.rows, gated: finish == Finish::SiluGate };
+    let order = Order { rows: w.0.rows, gated: finish.is_gated() };
     let sides = if order.gated { 2 } else { 1 };
-    assert!(x.units.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.cols.div_ceil(UNIT));
-    assert!(suits(level, w.dtype, x.rows));
+    assert!(x.units.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.0.cols.div_ceil(UNIT));
+    assert!(suits(level, w.0.dtype, x.rows));
     let mut room = ROOM.take();
     let mut sums = [[[0.0; PANEL]; TILE]; 2];
     for column in columns {
@@ -147,7 +147,7 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
                 most = _mm512_max_epu16(most, _mm512_and_si512(pair, _mm512_set1_epi32(0x7fff_7fff)));
             }
             let most = _mm512_max_epu32(_mm512_and_si512(most, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(most, 16));
-            let widen = |low| match w.dtype {
+            let widen = |low| match w.0.dtype {
                 DType::Bf16 => _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)),
                 _ => _mm512_cvtph_ps(_mm512_cvtepi32_epi16(low)),
             };
@@ -156,7 +156,7 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
             let some = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(most, _mm512_set1_ps(1e-32));
             let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(LARGEST), most);
             for (to, pair) in block.pairs.iter_mut().zip(pairs.as_flattened().iter().copied()) {
-                let high = match w.dtype {
+                let high = match w.0.dtype {
                     DType::Bf16 => _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(-65536))),
                     _ => widen(_mm512_srli_epi32(pair, 16)),
                 };

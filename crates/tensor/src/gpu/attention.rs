@@ -14,7 +14,15 @@ const LEAST: usize = 256;
 const TILE: usize = 128;
 
 impl Gpu {
-    pub(super) fn attend(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+    pub(super) fn attend(
+        &mut self,
+        q: &Rows,
+        cache: &Cache,
+        layer: usize,
+        mask: Mask,
+        scale: f32,
+        out: &mut Rows,
+    ) -> Result<()> {
         let heads = cache.heads;
         let layer = &cache.layers[layer];
         let how = self.attention_for(heads.head_dim);
@@ -37,8 +45,8 @@ impl Gpu {
             strides.slot,
             q.stride as u32,
             out.stride as u32,
-            mask.window.map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
-            mask.scale.to_bits(),
+            mask.window().map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
+            scale.to_bits(),
             strides.head,
             splits as u32,
             share as u32,

@@ -3,7 +3,7 @@
 use super::choose::AHEAD;
 use super::{Gpu, Matrix, Options, Rows, Select};
 use crate::parity::Random;
-use crate::{Backend, Batch, Choice, Clock, DType, Error, Finish, Heads, KvType, Result, Role};
+use crate::{Backend, Batch, Choice, Clock, DType, Epilogue, Error, Heads, KvType, Result, Role};
 use std::time::{Duration, Instant};
 
 const WIDTH: usize = 24;
@@ -37,8 +37,8 @@ impl Fixture {
 
     fn record(&mut self, token: u32) -> Result<()> {
         self.gpu.begin(&Batch::of(&[token], 0, &[0])?)?;
-        self.gpu.embed(&self.table, &mut self.x)?;
-        self.gpu.project(&self.x, None, &self.table, Finish::Replace, &mut self.logits)
+        self.gpu.embed(&self.table, 1.0, &mut self.x)?;
+        self.gpu.project(&self.x, None, &self.table, Epilogue::OVERWRITE, &mut self.logits)
     }
 
     fn read(&mut self) -> Result<Vec<f32>> {
@@ -196,8 +196,8 @@ fn a_device_that_hangs_is_given_up_once() {
     let big = fixture.gpu.matrix(&Random(3).weight("big", DType::F32, 2048, 2048, 1.0), Role::Plain).unwrap();
     let (mut x, mut y) = (fixture.gpu.rows("x", 64, 2048).unwrap(), fixture.gpu.rows("y", 64, 2048).unwrap());
     fixture.gpu.begin(&Batch::of(&[1; 64], 0, &[0, 1, 2, 3]).unwrap()).unwrap();
-    fixture.gpu.embed(&big, &mut x).unwrap();
-    (0..16).for_each(|_| fixture.gpu.project(&x, None, &big, Finish::Replace, &mut y).unwrap());
+    fixture.gpu.embed(&big, 1.0, &mut x).unwrap();
+    (0..16).for_each(|_| fixture.gpu.project(&x, None, &big, Epilogue::OVERWRITE, &mut y).unwrap());
     (0..AHEAD).for_each(|_| assert!(fixture.chosen().is_ok()));
     fixture.gpu.device.patience = Duration::ZERO;
     let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });

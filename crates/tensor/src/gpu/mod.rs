@@ -30,16 +30,16 @@ pub use upload::Matrix;
 
 use crate::checks::{self, ActivePass, Shape};
 use crate::{
-    Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Finish, Footprint, Heads, KvType, Limits, Mask, Norm,
-    Result, Role, Weight,
+    Activation, Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Epilogue, Footprint, Heads, KvType,
+    Limits, Mask, Norm, Result, Role, Store, Weight,
 };
 use choose::Flights;
 use device::{Buffer, Device, STORAGE, Submission};
 use marks::Marks;
 use memory::Memory;
-use phi3_shaders::{Kv, Op, binding};
+use phi3_shaders::{Kv, Op, Sink, binding};
 use pipelines::Slots;
-use project::{Halves, Target};
+use project::{Halves, Target, normalise};
 use recorder::{Recorder, folded};
 use table::Table;
 use upload::GROUP;
@@ -57,6 +57,8 @@ pub struct Gpu {
     /// What parts of attention leave for their merging.
     parts: Option<Buffer>,
     halves: Halves,
+    /// Activations behind a norm that no projection computes itself.
+    normed: Option<Buffer>,
     /// Whether products are as exact as single precision.
     exact: bool,
     /// Workgroups of a large tile for matrix units that the device wants; for less there is a smaller tile.
@@ -169,6 +171,7 @@ impl Gpu {
             flights,
             parts: None,
             halves: Halves::default(),
+            normed: None,
             exact: options.exact,
             enough: project::ENOUGH,
             read_bytes: 0,
@@ -289,7 +292,7 @@ impl Backend for Gpu {
         Ok(())
     }
 
-    fn embed(&mut self, table: &Matrix, out: &mut Rows) -> Result<()> {
+    fn embed(&mut self, table: &Matrix, scale: f32, out: &mut Rows) -> Result<()> {
         self.pass.embed(table.shape(), table.role, self.flights.rows, out.shape())?;
         let mut slots = Slots::default();
         slots[binding::OUTPUT as usize] = Some(&out.buffer);
@@ -299,7 +302,16 @@ impl Backend for Gpu {
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
             let (first, count) = (piece.rows.start as u32, piece.rows.len() as u32);
-            let params = [self.pass.rows as u32, table.groups() as u32, first, count, (out.stride / 4) as u32, 0, 0, 0];
+            let params = [
+                self.pass.rows as u32,
+                table.groups() as u32,
+                first,
+                count,
+                (out.stride / 4) as u32,
+                scale.to_bits(),
+                0,
+                0,
+            ];
             let op = Op::Embed(table.format);
             self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.pass.rows))?;
         }
@@ -307,13 +319,9 @@ impl Backend for Gpu {
     }
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
-        self.pass.norm(x.shape(), norm.weight.len, out.shape())?;
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&x.buffer);
-        slots[binding::GAIN as usize] = Some(&norm.weight.buffer);
-        slots[binding::OUTPUT as usize] = Some(&out.buffer);
-        let params = [self.pass.rows as u32, x.dim as u32, (x.stride / 4) as u32, norm.eps.to_bits()];
-        self.recorder.dispatch(&mut self.device, Op::RmsNorm, &slots, &params, folded(self.pass.rows))
+        self.pass.norm(x.shape(), norm.vectors().map(|vector| vector.len), out.shape())?;
+        let (recorder, device) = (&mut self.recorder, &mut self.device);
+        normalise(recorder, device, self.pass.rows, x, norm, &out.buffer)
     }
 
     fn project(
@@ -321,32 +329,43 @@ impl Backend for Gpu {
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut Rows,
     ) -> Result<()> {
-        let norms = norm.map(|norm| norm.weight.len);
-        self.pass.project(x.shape(), norms, weight.shape(), weight.role, finish, out.shape())?;
-        let (finish, stride) = match finish {
-            Finish::Replace => (phi3_shaders::Finish::Replace, out.stride / 4),
-            Finish::Add => (phi3_shaders::Finish::Add, out.stride / 4),
-            Finish::SiluGate => (phi3_shaders::Finish::SiluGate, out.stride / 2),
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(|vector| vector.len);
+        self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
+        let (activation, limit) = match epilogue.activation {
+            Activation::Identity => (phi3_shaders::Activation::Identity, 0.0),
+            Activation::GeluTanh => (phi3_shaders::Activation::GeluTanh, 0.0),
+            Activation::GeluErf => (phi3_shaders::Activation::GeluErf, 0.0),
+            Activation::QuickGelu => (phi3_shaders::Activation::QuickGelu, 0.0),
+            Activation::SwiGlu => (phi3_shaders::Activation::SwiGlu, 0.0),
+            // WGSL has no infinity
+            Activation::GeGlu { limit } => (phi3_shaders::Activation::GeGlu, limit.min(f32::MAX)),
         };
-        let params = [stride as u32, 0, 0, 0, 0, 0, 0, 0];
-        let target = Target { finish, params, output: &out.buffer, keys: None, values: None };
+        let store = match epilogue.store {
+            Store::Overwrite => phi3_shaders::Store::Overwrite,
+            Store::Accumulate => phi3_shaders::Store::Accumulate,
+        };
+        let stride = if epilogue.activation.is_gated() { out.stride / 2 } else { out.stride / 4 };
+        let params = [stride as u32, epilogue.scale.to_bits(), limit.to_bits(), 0, 0, 0, 0, 0];
+        let sink = Sink::Rows(activation, store);
+        let target = Target { sink, params, output: &out.buffer, keys: None, values: None };
         self.product(x, norm, weight, &target)
     }
 
     fn project_qkv(
         &mut self,
         x: &Rows,
-        norm: Norm<'_, Self>,
-        weight: &Matrix,
+        norm: Option<Norm<'_, Self>>,
+        weights: &[&Matrix],
         q: &mut Rows,
         cache: &mut Cache,
         layer: usize,
     ) -> Result<()> {
         let cached = (cache.shape(), layer);
-        self.pass.project_qkv(x.shape(), norm.weight.len, weight.shape(), weight.role, q.shape(), cached)?;
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(|vector| vector.len);
+        self.pass.project_qkv(x.shape(), norms, weights.iter().map(|w| (w.shape(), w.role)), q.shape(), cached)?;
         let heads = cache.heads;
         let strides = cache.stored();
         let params = [
@@ -366,15 +385,25 @@ impl Backend for Gpu {
             Kv::F32 | Kv::F16 => (cache.layers[layer].keys.as_ref(), cache.layers[layer].values.as_ref()),
             Kv::Q8_0 => (cache.staged.as_ref(), None),
         };
-        let finish = phi3_shaders::Finish::Qkv(cache.kv);
-        let target = Target { finish, params, output: &q.buffer, keys, values };
-        self.product(x, Some(norm), weight, &target)?;
+        let sink = Sink::Qkv(cache.kv);
+        let target = Target { sink, params, output: &q.buffer, keys, values };
+        for weight in weights {
+            self.product(x, norm, weight, &target)?;
+        }
         if cache.kv == Kv::Q8_0 { self.quantise(cache, layer) } else { Ok(()) }
     }
 
-    fn attention(&mut self, q: &Rows, cache: &Cache, layer: usize, mask: Mask, out: &mut Rows) -> Result<()> {
+    fn attention(
+        &mut self,
+        q: &Rows,
+        cache: &Cache,
+        layer: usize,
+        mask: Mask,
+        scale: f32,
+        out: &mut Rows,
+    ) -> Result<()> {
         self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
-        self.attend(q, cache, layer, mask, out)
+        self.attend(q, cache, layer, mask, scale, out)
     }
 
     fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
@@ -475,7 +504,7 @@ mod tests {
             let batch = Batch::of(&(0..rows).collect::<Vec<_>>(), 0, &[0]).unwrap();
             for _ in 0..6 {
                 gpu.begin(&batch).unwrap();
-                gpu.embed(&table, &mut x).unwrap();
+                gpu.embed(&table, 1.0, &mut x).unwrap();
                 gpu.finish().unwrap();
             }
             assert_eq!(gpu.device.waits, waits, "{rows} rows");
@@ -494,7 +523,7 @@ mod tests {
         for _ in 0..3 {
             let table = gpu.matrix(&Random(3).weight("table", DType::F16, 8, 24, 1.0), Role::Plain).unwrap();
             gpu.begin(&batch).unwrap();
-            gpu.embed(&table, &mut x).unwrap();
+            gpu.embed(&table, 1.0, &mut x).unwrap();
             gpu.finish().unwrap();
             assert_eq!(gpu.recorder.pipelines.kept(), 1);
         }

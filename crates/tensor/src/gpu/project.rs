@@ -1,13 +1,13 @@
 //! Projections: which kernel, and its parameters.
 
-use super::device::{Buffer, STORAGE};
+use super::device::{Buffer, Device, STORAGE};
 use super::pipelines::Slots;
-use super::recorder::folded;
+use super::recorder::{Recorder, folded};
 use super::upload::Matrix;
-use super::{Gpu, Rows};
+use super::{Gpu, Rows, Vector};
 use crate::{Norm, Result};
 use bytemuck::{Pod, Zeroable};
-use phi3_shaders::{Finish, Input, Op, Precision, Product, Tier, binding};
+use phi3_shaders::{Epilogue, Input, Op, Precision, Product, Sink, Tier, binding};
 
 /// Rows up to which a weight is better read once per four rows than tiled.
 const FEW_ROWS: usize = 8;
@@ -30,19 +30,49 @@ struct Params {
     first: u32,
     eps: u32,
     pad: u32,
-    finish: FinishParams,
+    epilogue: EpilogueParams,
 }
 
-/// `Finish` of the texts in finish/: those but qkv.wgsl have only a stride, and three words of padding.
-pub(super) type FinishParams = [u32; 8];
+/// `Epilogue` of the texts in epilogue/.
+pub(super) type EpilogueParams = [u32; 8];
 
 /// What becomes of a projection's result, and where it goes.
 pub(super) struct Target<'a> {
-    pub(super) finish: Finish,
-    pub(super) params: FinishParams,
+    pub(super) sink: Sink,
+    pub(super) params: EpilogueParams,
     pub(super) output: &'a Buffer,
     pub(super) keys: Option<&'a Buffer>,
     pub(super) values: Option<&'a Buffer>,
+}
+
+/// What a product takes: `[rows, dim]` f32, `stride` of them a row.
+#[derive(Clone, Copy)]
+struct Activations<'a> {
+    buffer: &'a Buffer,
+    dim: usize,
+    stride: usize,
+}
+
+/// Records a norm of so many rows by itself.
+pub(super) fn normalise(
+    recorder: &mut Recorder,
+    device: &mut Device,
+    rows: usize,
+    x: &Rows,
+    norm: Norm<'_, Gpu>,
+    out: &Buffer,
+) -> Result<()> {
+    let (op, weight, bias, eps) = match norm {
+        Norm::Rms { weight, eps } => (Op::RmsNorm, weight, None, eps),
+        Norm::Layer { weight, bias, eps } => (Op::LayerNorm, weight, Some(&bias.buffer), eps),
+    };
+    let mut slots = Slots::default();
+    slots[binding::INPUT as usize] = Some(&x.buffer);
+    slots[binding::GAIN as usize] = Some(&weight.buffer);
+    slots[binding::NORM_BIAS as usize] = bias;
+    slots[binding::OUTPUT as usize] = Some(out);
+    let params = [rows as u32, x.dim as u32, (x.stride / 4) as u32, eps.to_bits()];
+    recorder.dispatch(device, op, &slots, &params, folded(rows))
 }
 
 /// Activations in half precision, and what their rows were divided by.
@@ -79,17 +109,59 @@ impl Gpu {
         weight: &Matrix,
         target: &Target<'_>,
     ) -> Result<()> {
-        let product = self.product_for(weight.rows);
+        let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
+        let product = self.product_for(weight, epilogue);
+        // a kernel has room for the gain of RMSNorm, in the place of a bias
+        let gain = match norm {
+            Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
+            _ => None,
+        };
+        let normed = self.normed.take();
+        match norm.filter(|_| gain.is_none()) {
+            Some(norm) => self.normed_first(x, norm, normed).and_then(|normed| {
+                let x = Activations { buffer: &normed, dim: x.dim, stride: x.stride };
+                let result = self.multiply(x, None, weight, target, product, epilogue);
+                self.normed = Some(normed);
+                result
+            }),
+            None => {
+                self.normed = normed;
+                let x = Activations { buffer: &x.buffer, dim: x.dim, stride: x.stride };
+                self.multiply(x, gain, weight, target, product, epilogue)
+            }
+        }
+    }
+
+    /// Rows behind a norm, in a buffer of their own: `normed`, where it is large enough.
+    fn normed_first(&mut self, x: &Rows, norm: Norm<'_, Self>, normed: Option<Buffer>) -> Result<Buffer> {
+        let bytes = (self.pass.rows * x.stride * size_of::<f32>()) as u64;
+        let buffer = match normed.filter(|buffer| buffer.size >= bytes) {
+            Some(buffer) => buffer,
+            None => self.device.buffer("normed activations", bytes, STORAGE)?,
+        };
+        normalise(&mut self.recorder, &mut self.device, self.pass.rows, x, norm, &buffer)?;
+        Ok(buffer)
+    }
+
+    fn multiply(
+        &mut self,
+        x: Activations<'_>,
+        gain: Option<(&Vector, f32)>,
+        weight: &Matrix,
+        target: &Target<'_>,
+        product: Product,
+        epilogue: Epilogue,
+    ) -> Result<()> {
         let layout = Layout::of(x.dim, self.pass.rows, product);
         let halved = match product.halves() {
             Some(precision) => {
-                self.halve(x, norm, precision, &layout)?;
+                self.halve(x, gain, precision, &layout)?;
                 true
             }
             None => false,
         };
-        let input = if norm.is_some() && !halved { Input::Normed } else { Input::Plain };
-        let kernel = Op::Project { product, format: weight.format, input, finish: target.finish };
+        let input = if gain.is_some() && !halved { Input::Normed } else { Input::Plain };
+        let kernel = Op::Project { product, format: weight.format, input, epilogue };
         for piece in &weight.pieces {
             let params = Params {
                 rows: self.pass.rows as u32,
@@ -97,18 +169,21 @@ impl Gpu {
                 k8: weight.groups() as u32,
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
                 outputs: piece.padded() as u32,
-                first: piece.rows.start as u32,
+                first: (weight.first + piece.rows.start) as u32,
                 // matmul_units.wgsl has `low` there
-                eps: if halved { layout.low as u32 } else { norm.map_or(0, |norm| norm.eps.to_bits()) },
+                eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
                 pad: 0,
-                finish: target.params,
+                epilogue: target.params,
             };
             let mut slots = Slots::default();
-            slots[binding::INPUT as usize] = if halved { self.halves.values.as_ref() } else { Some(&x.buffer) };
+            slots[binding::INPUT as usize] = if halved { self.halves.values.as_ref() } else { Some(x.buffer) };
             slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
             slots[binding::WEIGHT as usize] = Some(&piece.weight);
             slots[binding::SCALES as usize] = piece.scales.as_ref();
-            slots[binding::GAIN as usize] = norm.map(|norm| &norm.weight.buffer);
+            slots[binding::GAIN as usize] = match &weight.bias {
+                Some(bias) => Some(bias),
+                None => gain.map(|(gain, _)| &gain.buffer),
+            };
             slots[binding::OUTPUT as usize] = Some(target.output);
             slots[binding::KEYS as usize] = target.keys;
             slots[binding::VALUES as usize] = target.values;
@@ -121,8 +196,13 @@ impl Gpu {
         Ok(())
     }
 
-    /// How a product with so many outputs is best computed.
-    fn product_for(&self, outputs: usize) -> Product {
+    /// How a product is best computed.
+    fn product_for(&self, weight: &Matrix, epilogue: Epilogue) -> Product {
+        let best = self.best_for(weight.rows);
+        if epilogue.fits(best, weight.format) { best } else { Product::Matmul }
+    }
+
+    fn best_for(&self, outputs: usize) -> Product {
         let tier = self.tier();
         match (self.pass.rows, self.adapter.units) {
             (1, _) => Product::Matvec,
@@ -139,7 +219,13 @@ impl Gpu {
         }
     }
 
-    fn halve(&mut self, x: &Rows, norm: Option<Norm<'_, Self>>, precision: Precision, layout: &Layout) -> Result<()> {
+    fn halve(
+        &mut self,
+        x: Activations<'_>,
+        gain: Option<(&Vector, f32)>,
+        precision: Precision,
+        layout: &Layout,
+    ) -> Result<()> {
         self.device.grow(&mut self.halves.values, "activations in half precision", layout.bytes, STORAGE)?;
         let bytes = (self.pass.rows * size_of::<f32>()) as u64;
         self.device.grow(&mut self.halves.row_scales, "scales of activations", bytes, STORAGE)?;
@@ -149,16 +235,16 @@ impl Gpu {
             (x.stride / 4) as u32,
             (layout.stride / 2) as u32,
             (layout.low / 2) as u32,
-            norm.map_or(0, |norm| norm.eps.to_bits()),
+            gain.map_or(0, |(_, eps)| eps.to_bits()),
             0,
             0,
         ];
         let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&x.buffer);
-        slots[binding::GAIN as usize] = norm.map(|norm| &norm.weight.buffer);
+        slots[binding::INPUT as usize] = Some(x.buffer);
+        slots[binding::GAIN as usize] = gain.map(|(gain, _)| &gain.buffer);
         slots[binding::OUTPUT as usize] = self.halves.values.as_ref();
         slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
-        let op = Op::Halve(if norm.is_some() { Input::Normed } else { Input::Plain }, precision);
+        let op = Op::Halve(if gain.is_some() { Input::Normed } else { Input::Plain }, precision);
         self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.pass.rows))
     }
 }

@@ -188,7 +188,7 @@ pub(super) fn folded(groups: usize) -> [u32; 3] {
 mod tests {
     use crate::gpu::{Gpu, Options, Select};
     use crate::parity::Random;
-    use crate::{Backend, Batch, DType, Finish, Heads, KvType, Mask, Norm, Role};
+    use crate::{Backend, Batch, DType, Epilogue, Heads, KvType, Mask, Norm, Role};
 
     const ROWS: usize = 40;
     const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 16, rotary_dim: 16 };
@@ -217,11 +217,11 @@ mod tests {
         batch.rope_mut().extend(random.vector(ROWS * HEADS.rotary_dim, 1.0));
         let before = gpu.counters().submits;
         gpu.begin(&batch).unwrap();
-        gpu.embed(&table, &mut x).unwrap();
-        gpu.project_qkv(&x, Norm { weight: &gain, eps: 1e-5 }, &qkv, &mut q, &mut cache, 0).unwrap();
-        gpu.attention(&q, &cache, 0, Mask { window: None, scale: 0.25 }, &mut mixed).unwrap();
+        gpu.embed(&table, 1.0, &mut x).unwrap();
+        gpu.project_qkv(&x, Some(Norm::Rms { weight: &gain, eps: 1e-5 }), &[&qkv], &mut q, &mut cache, 0).unwrap();
+        gpu.attention(&q, &cache, 0, Mask::Causal, 0.25, &mut mixed).unwrap();
         for _ in 0..3 {
-            gpu.project(&mixed, None, &square, Finish::Add, &mut x).unwrap();
+            gpu.project(&mixed, None, &square, Epilogue::ACCUMULATE, &mut x).unwrap();
         }
         let mut out = vec![0.0; ROWS * 32];
         gpu.read(&x, &mut out).unwrap();

@@ -7,7 +7,8 @@ use super::memory::Memory;
 use super::{Gpu, adapter};
 use crate::cpu::{self, Cpu};
 use crate::{
-    Backend, Batch, Bytes, Choice, DType, Error, Finish, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight, quant,
+    Activation, Backend, Batch, Bytes, Choice, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role,
+    Weight, quant,
 };
 use phi3_shaders::Tier;
 use std::time::Duration;
@@ -136,7 +137,7 @@ fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
     let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
     let mut logits = gpu.rows("logits", 2, VOCAB)?;
     gpu.begin(&batch(&[5, 11], 0, 0)?)?;
-    gpu.embed(&table, &mut logits)?;
+    gpu.embed(&table, 1.0, &mut logits)?;
     gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
     let mut tokens = [0; 2];
     gpu.chosen(&mut tokens)?;
@@ -153,7 +154,7 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
     let gates = b.matrix(&weight(dtype, 3, 2 * INNER)?, Role::GateUp)?;
     let plain = b.matrix(&weight(dtype, 4, INNER)?, Role::Plain)?;
     let gain = b.vector("gain", &numbers(5, HIDDEN))?;
-    let norm = Norm { weight: &gain, eps: 1e-3 };
+    let norm = Norm::Rms { weight: &gain, eps: 1e-3 };
     let mut cache = b.cache(1, heads, kv)?;
     b.reserve(&mut cache, PAGES)?;
     // first every page is filled
@@ -161,8 +162,8 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
     let mut all = b.rows("all", filling.len(), HIDDEN)?;
     let mut queries = b.rows("queries", filling.len(), heads.q_dim())?;
     b.begin(&batch(&filling, 0, heads.rotary_dim)?)?;
-    b.embed(&table, &mut all)?;
-    b.project_qkv(&all, norm, &qkv, &mut queries, &mut cache, 0)?;
+    b.embed(&table, 1.0, &mut all)?;
+    b.project_qkv(&all, Some(norm), &[&qkv], &mut queries, &mut cache, 0)?;
     b.finish()?;
     let mut results = Vec::new();
     for (tokens, position) in [(20, 0), (3, 20), (20, 60), (1, 23), (1, FAR), (20, FAR)] {
@@ -174,14 +175,14 @@ fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)
         let mut chosen = b.rows("chosen", tokens, INNER)?;
         let ids: Vec<u32> = (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect();
         b.begin(&batch(&ids, position, heads.rotary_dim)?)?;
-        b.embed(&table, &mut x)?;
+        b.embed(&table, 1.0, &mut x)?;
         b.norm(&x, norm, &mut normed)?;
-        b.project_qkv(&x, norm, &qkv, &mut q, &mut cache, 0)?;
+        b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0)?;
         // where large scores choose, their rounding does
-        let mask = Mask { window: None, scale: 0.3 / (heads.head_dim as f32).sqrt() };
-        b.attention(&q, &cache, 0, mask, &mut mixed)?;
-        b.project(&x, Some(norm), &gates, Finish::SiluGate, &mut gated)?;
-        b.project(&normed, None, &plain, Finish::Add, &mut gated)?;
+        let scale = 0.3 / (heads.head_dim as f32).sqrt();
+        b.attention(&q, &cache, 0, Mask::Causal, scale, &mut mixed)?;
+        b.project(&x, Some(norm), &gates, Epilogue::of(Activation::SwiGlu), &mut gated)?;
+        b.project(&normed, None, &plain, Epilogue::ACCUMULATE, &mut gated)?;
         b.select(&gated, 0, 1, &mut chosen)?;
         for (name, rows, dim) in
             [("embed", &x, HIDDEN), ("attention", &mixed, heads.q_dim()), ("project", &gated, INNER)]
@@ -206,8 +207,8 @@ fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>
         let mut x = b.rows("x", tokens.len(), HIDDEN)?;
         let mut y = b.rows("y", tokens.len(), INNER)?;
         b.begin(&batch(tokens, 0, 0)?)?;
-        b.embed(&table, &mut x)?;
-        b.project(&x, None, &plain, Finish::Replace, &mut y)?;
+        b.embed(&table, 1.0, &mut x)?;
+        b.project(&x, None, &plain, Epilogue::OVERWRITE, &mut y)?;
         for (name, rows, dim) in [("embed", &x, HIDDEN), ("project", &y, INNER)] {
             let mut out = vec![0.0; tokens.len() * dim];
             b.read(rows, &mut out)?;

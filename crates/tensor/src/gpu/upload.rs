@@ -32,6 +32,10 @@ pub struct Matrix {
     pub(super) cols: usize,
     pub(super) role: Role,
     pub(super) format: Format,
+    /// Its first output, where it is a part of several.
+    pub(super) first: usize,
+    /// One for each output, in the device's order, behind those of the parts before.
+    pub(super) bias: Option<Buffer>,
     pub(super) pieces: Vec<Piece>,
 }
 
@@ -66,6 +70,7 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     let format = format(weight.dtype);
     checks::matrix(weight, role)?;
     let order = Order { role, rows: weight.rows };
+    let first = role.qkv().map_or(0, |(_, first)| first);
     let layout = Layout::of(weight.dtype, weight.cols);
     let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales))?;
 
@@ -83,7 +88,19 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         fill(device, weight, &order, &piece, &layout, &mut in_flight)?;
         pieces.push(piece);
     }
-    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, pieces })
+    let bias = match weight.bias() {
+        Some(bias) => {
+            let mut values = vec![0.0; first];
+            values.extend((0..order.rows).map(|row| bias[order.source(row)]));
+            values.resize(values.len().next_multiple_of(OUTPUTS), 0.0);
+            let buffer = device.buffer(&weight.name, (values.len() * size_of::<f32>()) as u64, STORAGE)?;
+            device.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&values));
+            device.check()?;
+            Some(buffer)
+        }
+        None => None,
+    };
+    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, pieces })
 }
 
 /// What a matrix will take.
@@ -246,9 +263,9 @@ impl Order {
             // gate 0, up 0, gate 1, up 1, ...
             Role::GateUp => row / 2 + row % 2 * (self.rows / 2),
             // the two dimensions of a rotated pair next to each other
-            Role::Qkv(heads) => {
-                let i = row % heads.head_dim;
-                if row < heads.q_dim() + heads.kv_dim() && i < heads.rotary_dim {
+            Role::Qkv(heads) | Role::QkvPart(heads, _) => {
+                let (first, i) = (self.role.qkv().map_or(0, |(_, first)| first), row % heads.head_dim);
+                if first + row < heads.q_dim() + heads.kv_dim() && i < heads.rotary_dim {
                     row - i + i / 2 + i % 2 * (heads.rotary_dim / 2)
                 } else {
                     row

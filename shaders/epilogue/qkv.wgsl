@@ -5,7 +5,7 @@
 // no pair spans two heads. Queries and keys are reordered alike, which leaves their products as they are. How the cache
 // holds them is the business of the texts in cache/.
 
-struct Finish {
+struct Epilogue {
     q_dim: u32,
     kv_dim: u32,
     head_dim: u32,
@@ -20,29 +20,29 @@ struct Finish {
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
 
 fn rotated(row: u32, i: u32, y: vec2<f32>) -> vec2<f32> {
-    let at = params.finish.rope_at + row * params.finish.rotary_dim + i;
+    let at = params.epilogue.rope_at + row * params.epilogue.rotary_dim + i;
     let c = bitcast<f32>(batch[at]);
     let s = bitcast<f32>(batch[at + 1u]);
     return vec2<f32>(y.x * c - y.y * s, y.y * c + y.x * s);
 }
 
-fn finish_pair(row: u32, n: u32, y: vec2<f32>) {
-    let q_dim = params.finish.q_dim;
-    let kv_dim = params.finish.kv_dim;
+fn epilogue_pair(row: u32, n: u32, y: vec2<f32>) {
+    let q_dim = params.epilogue.q_dim;
+    let kv_dim = params.epilogue.kv_dim;
     if (n >= q_dim + 2u * kv_dim) {
         return;
     }
-    let i = n % params.finish.head_dim;
+    let i = n % params.epilogue.head_dim;
     var v = y;
-    if (n < q_dim + kv_dim && i < params.finish.rotary_dim) {
+    if (n < q_dim + kv_dim && i < params.epilogue.rotary_dim) {
         v = rotated(row, i, y);
     }
     if (n < q_dim) {
-        queries[row * params.finish.q_stride + n / 2u] = v;
+        queries[row * params.epilogue.q_stride + n / 2u] = v;
         return;
     }
     let m = (n - q_dim) % kv_dim;
-    let at = m / params.finish.head_dim * params.finish.head_stride + i / 2u;
+    let at = m / params.epilogue.head_dim * params.epilogue.head_stride + i / 2u;
     if (n < q_dim + kv_dim) {
         store_key(row, at, v);
     } else {
@@ -50,7 +50,8 @@ fn finish_pair(row: u32, n: u32, y: vec2<f32>) {
     }
 }
 
-fn finish(row: u32, n: u32, y: vec4<f32>) {
-    finish_pair(row, n, y.xy);
-    finish_pair(row, n + 2u, y.zw);
+fn epilogue(row: u32, n: u32, y: vec4<f32>) {
+    let v = biased(n, y);
+    epilogue_pair(row, n, v.xy);
+    epilogue_pair(row, n + 2u, v.zw);
 }

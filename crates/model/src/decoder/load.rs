@@ -1,0 +1,115 @@
+//! Weights on their way from a checkpoint to a machine.
+
+use super::{DecoderOptions, Layer};
+use crate::table::{Part, Slot};
+use crate::{Checkpoint, ModelSpec, NormSpec, Result};
+use phi3_tensor::{Backend, Norm, Role, Weight};
+
+/// A norm's vectors.
+pub(super) struct NormWeights<B: Backend> {
+    spec: NormSpec,
+    weight: B::Vector,
+    /// Of a LayerNorm.
+    bias: Option<B::Vector>,
+}
+
+impl<B: Backend> NormWeights<B> {
+    pub(super) fn norm(&self) -> Norm<'_, B> {
+        let Self { spec, weight, bias } = self;
+        match (*spec, bias) {
+            (NormSpec::Layer { eps }, Some(bias)) => Norm::Layer { weight, bias, eps },
+            (NormSpec::Layer { eps } | NormSpec::Rms { eps }, _) => Norm::Rms { weight, eps },
+        }
+    }
+}
+
+/// Looks weights up, brings them over, and counts.
+pub(super) struct Loader<'a, B: Backend> {
+    pub(super) backend: &'a mut B,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) spec: &'a ModelSpec,
+    pub(super) options: DecoderOptions,
+    pub(super) done: u64,
+    pub(super) progress: &'a mut dyn FnMut(u64),
+}
+
+impl<B: Backend> Loader<'_, B> {
+    /// A matrix in one part.
+    pub(super) fn matrix(&mut self, slot: Slot) -> Result<B::Matrix> {
+        let mut parts = self.matrices(slot)?;
+        let found = parts.len();
+        match parts.pop() {
+            Some(matrix) if found == 1 => Ok(matrix),
+            _ => Err(self.checkpoint.wrong(&slot.tensor(self.spec), format!("expected one part, found {found}"))),
+        }
+    }
+
+    /// A matrix in one part or several.
+    fn matrices(&mut self, slot: Slot) -> Result<Vec<B::Matrix>> {
+        let tensor = slot.tensor(self.spec);
+        let mut parts = self.checkpoint.matrices(&tensor)?;
+        if parts.len() > 1
+            && let Some(recipe) = self.options.quant
+        {
+            // parts that come to one type become one
+            for part in parts.iter_mut().filter(|part| !part.dtype.is_quantised()) {
+                *part = recipe.apply(part, &tensor, self.spec, self.options.threads)?;
+            }
+        }
+        let (mut first, several) = (0, parts.len() > 1);
+        let mut matrices = Vec::new();
+        for weight in parts {
+            let rows = weight.rows;
+            let role = match tensor.role {
+                Role::Qkv(heads) if several => Role::QkvPart(heads, first),
+                role => role,
+            };
+            matrices.push(self.bring(weight, &tensor, role)?);
+            first += rows;
+        }
+        Ok(matrices)
+    }
+
+    fn bring(&mut self, weight: Weight, tensor: &crate::TensorSpec, role: Role) -> Result<B::Matrix> {
+        let DecoderOptions { quant, threads, .. } = self.options;
+        let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
+            Some(recipe) => {
+                let weight = recipe.apply(&weight, tensor, self.spec, threads)?;
+                (self.backend.matrix(&weight, role)?, false)
+            }
+            None => {
+                let footprint = self.backend.footprint(&tensor.name, weight.dtype, weight.rows, weight.cols, role)?;
+                (self.backend.matrix(&weight, role)?, footprint.in_place)
+            }
+        };
+        // the device has its own copy now
+        if !in_place {
+            weight.release();
+        }
+        self.done += weight.size() as u64;
+        (self.progress)(self.done);
+        Ok(matrix)
+    }
+
+    pub(super) fn norm(&mut self, slot: Slot) -> Result<NormWeights<B>> {
+        let tensor = slot.tensor(self.spec);
+        let (weight, bias) = self.checkpoint.norm(&tensor)?;
+        let bias = bias.map(|bias| self.backend.vector(&tensor.name, &bias)).transpose()?;
+        Ok(NormWeights { spec: self.spec.norm, weight: self.backend.vector(&tensor.name, &weight)?, bias })
+    }
+
+    pub(super) fn layer(&mut self, i: usize) -> Result<Layer<B>> {
+        let has_norm = self.spec.layers[i].has(Part::MlpNorm);
+        Ok(Layer {
+            input_layernorm: self.norm(Slot::Layer(i, Part::InputNorm))?,
+            qkv_proj: self.matrices(Slot::Layer(i, Part::Qkv))?,
+            o_proj: self.matrix(Slot::Layer(i, Part::AttentionOut))?,
+            post_attention_layernorm: match has_norm {
+                true => Some(self.norm(Slot::Layer(i, Part::MlpNorm))?),
+                false => None,
+            },
+            up_proj: self.matrix(Slot::Layer(i, Part::Up))?,
+            down_proj: self.matrix(Slot::Layer(i, Part::Down))?,
+        })
+    }
+}

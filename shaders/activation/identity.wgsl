@@ -1,0 +1,7 @@
+// y
+
+alias Outputs = vec4<f32>;
+
+fn activated(y: vec4<f32>) -> Outputs {
+    return y;
+}
