@@ -50,8 +50,8 @@ impl Checkpoint {
     fn of_gguf(gguf: gguf::Gguf) -> Result<Self> {
         let gguf::Gguf { metadata, vocabulary, shards } = gguf;
         let mut notes = Vec::new();
-        let tensors = Tensors::new(shards, Names::Gguf, &mut notes)?;
-        let spec = gguf::config(&metadata, &vocabulary, &tensors, &mut notes)?;
+        let mut tensors = Tensors::new(shards, Names::Gguf, &mut notes)?;
+        let spec = gguf::config(&metadata, &vocabulary, &mut tensors, &mut notes)?;
         Ok(Self { spec, tensors, gguf: Some((metadata, vocabulary)), notes })
     }
 

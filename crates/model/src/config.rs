@@ -39,13 +39,15 @@ struct Class {
     read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
 }
 
-const CLASSES: [Class; 2] = [
+const CLASSES: [Class; 5] = [
     Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
+    Class { model_type: "phi4mm", architectures: &["Phi4MMForCausalLM"], read: phi3::read_multimodal },
+    Class { model_type: "llama", architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
+    Class { model_type: "mistral", architectures: &["MistralForCausalLM"], read: phi3::read_mistral },
     Class { model_type: "phi", architectures: &["PhiForCausalLM"], read: phi::read },
 ];
 
-const CLASS_HINT: &str =
-    "this engine runs checkpoints of Phi3ForCausalLM (model_type \"phi3\") and PhiForCausalLM (\"phi\")";
+const CLASS_HINT: &str = "this engine runs the classes of the Phi family, and Phi in Llama's and Mistral's names";
 
 fn class(json: &Object) -> Result<&'static Class> {
     let found = json.string("model_type")?;
@@ -117,9 +119,9 @@ impl Common {
     }
 }
 
-/// A norm's epsilon, 1e-5 where the field is missing.
-fn epsilon(json: &Object, field: &str) -> Result<f32> {
-    let eps = json.positive(field)?.unwrap_or(1e-5) as f32;
+/// A norm's epsilon, `default` where the field is missing.
+fn epsilon(json: &Object, field: &str, default: f32) -> Result<f32> {
+    let eps = json.positive(field)?.map_or(default, |eps| eps as f32);
     if eps.is_normal() {
         return Ok(eps);
     }

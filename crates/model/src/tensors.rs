@@ -29,6 +29,9 @@ pub(crate) struct Tensors {
 /// Components that wrappers of modules put into names: `torch.compile`, data parallel training, sharding, PEFT.
 const WRAPPERS: [&str; 5] = ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"];
 
+/// Parts of the names of Phi-4-multimodal's adapters, which act where there are images or speech only.
+const MODALITIES: [&str; 2] = [".vision.", ".speech."];
+
 /// Parts of the names of an adapter's tensors.
 const ADAPTER: [&str; 4] = [".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector"];
 
@@ -66,7 +69,8 @@ impl Tensors {
                 message,
                 hint,
             };
-            if names == Names::Published && ADAPTER.iter().any(|part| entry.name.contains(part)) {
+            let is_in = |parts: &[&str]| parts.iter().any(|part| entry.name.contains(part));
+            if names == Names::Published && is_in(&ADAPTER) && !is_in(&MODALITIES) {
                 let hint =
                     "merge the adapter into its base model (merge_and_unload in PEFT), save that, and give its folder";
                 return Err(wrong("belongs to a LoRA adapter that is not merged into the weights".into(), hint));

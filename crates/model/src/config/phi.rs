@@ -21,7 +21,7 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
     }
     let common = Common::read(json, 2048)?;
     let rope = rope::read(json, &rope::PHI, common.heads.head_dim, common.max_position_embeddings, notes)?;
-    let norm = NormSpec::Layer { eps: epsilon(json, "layer_norm_eps")? };
+    let norm = NormSpec::Layer { eps: epsilon(json, "layer_norm_eps", 1e-5)? };
     let layer = LayerSpec {
         block: Block::Parallel,
         mask: Mask::Causal,

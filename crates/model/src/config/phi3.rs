@@ -1,4 +1,5 @@
-//! `Phi3ForCausalLM`: Phi-3-mini and -medium, Phi-3.5-mini, phi-4, Phi-4-mini.
+//! `Phi3ForCausalLM`: Phi-3-mini and -medium, Phi-3.5-mini, phi-4, Phi-4-mini. The text part of Phi-4-multimodal is the same
+//! under another name, and so are copies in Llama's and Mistral's names, whose classes have other defaults.
 
 use super::{Common, epsilon, refuse, rope};
 use crate::Result;
@@ -7,6 +8,38 @@ use crate::spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use phi3_tensor::{Activation, Mask};
 
 pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
+    let window = json.integer("sliding_window", 1..=limits::POSITIONS)?;
+    with_defaults(json, notes, window, 4096, 1e-5)
+}
+
+/// `LlamaForCausalLM`, which has no window.
+pub(super) fn read_llama(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
+    if json.get("sliding_window").is_some() {
+        notes.push(json.note("sliding_window", "is not followed: LlamaForCausalLM has no window"));
+    }
+    with_defaults(json, notes, None, 2048, 1e-6)
+}
+
+/// `MistralForCausalLM`, whose window is 4096 where the field is missing, and none where it is null.
+pub(super) fn read_mistral(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
+    let missing = !json.names().any(|name| name == "sliding_window");
+    let window = json.integer("sliding_window", 1..=limits::POSITIONS)?.or(missing.then_some(4096));
+    with_defaults(json, notes, window, 131_072, 1e-6)
+}
+
+/// `Phi4MMForCausalLM`: the text part.
+pub(super) fn read_multimodal(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
+    notes.push(json.note("architectures", "the parts for images and speech are not computed: text only"));
+    read(json, notes)
+}
+
+fn with_defaults(
+    json: &Object,
+    notes: &mut Vec<String>,
+    window: Option<usize>,
+    positions: usize,
+    eps: f32,
+) -> Result<ModelSpec> {
     if !matches!(json.string("hidden_act")?, None | Some("silu" | "swish")) {
         return Err(json.bad("hidden_act", "\"silu\"", "no published Phi-3 checkpoint has another activation"));
     }
@@ -20,12 +53,12 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
     {
         refuse(json, field, neutral)?;
     }
-    let common = Common::read(json, 4096)?;
+    let common = Common::read(json, positions)?;
     let rope = rope::read(json, &rope::PHI3, common.heads.head_dim, common.max_position_embeddings, notes)?;
-    let norm = NormSpec::Rms { eps: epsilon(json, "rms_norm_eps")? };
+    let norm = NormSpec::Rms { eps: epsilon(json, "rms_norm_eps", eps)? };
     let layer = LayerSpec {
         block: Block::Sequential,
-        mask: Mask::windowed(json.integer("sliding_window", 1..=limits::POSITIONS)?),
+        mask: Mask::windowed(window),
         attention_bias: false,
         mlp: Mlp::Dense { inner: common.inner, activation: Activation::SwiGlu, bias: false },
     };

@@ -11,45 +11,138 @@ use phi3_tensor::{Activation, Heads, Mask};
 pub(crate) const LONG: &str = "rope_factors_long.weight";
 pub(crate) const SHORT: &str = "rope_factors_short.weight";
 
+/// An architecture that is read.
+struct Architecture {
+    name: &'static str,
+    read: fn(&Reader<'_>, &mut Vec<String>) -> Result<ModelSpec>,
+    /// Whether separate queries and keys have the two dimensions of a rotated pair side by side.
+    rotated_pairs: bool,
+}
+
+const ARCHITECTURES: [Architecture; 3] = [
+    Architecture { name: "phi3", read: phi3, rotated_pairs: false },
+    Architecture { name: "phi2", read: phi2, rotated_pairs: false },
+    Architecture { name: "llama", read: llama, rotated_pairs: true },
+];
+
+/// What a description is read from.
+struct Reader<'a> {
+    architecture: &'static str,
+    metadata: &'a Metadata,
+    vocabulary: &'a Vocabulary,
+    tensors: &'a Tensors,
+}
+
 /// The decoder's description.
 pub(crate) fn config(
     metadata: &Metadata,
     vocabulary: &Vocabulary,
-    tensors: &Tensors,
+    tensors: &mut Tensors,
     notes: &mut Vec<String>,
 ) -> Result<ModelSpec> {
-    let key = |name: &str| format!("phi3.{name}");
-    let hidden_size = metadata.required(&key("embedding_length"), 1..=limits::WIDTH)?;
-    let heads = heads(metadata, hidden_size)?;
-    let max_position_embeddings = metadata.required(&key("context_length"), 1..=limits::POSITIONS)?;
-    let epsilon = key("attention.layer_norm_rms_epsilon");
-    let eps = metadata.positive(&epsilon)?;
-    let eps = eps.ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", "published models have 1e-05"))?;
-    let layers = metadata.required(&key("block_count"), 1..=limits::LAYERS)?;
-    let inner = metadata.required(&key("feed_forward_length"), 1..=limits::WIDTH)?;
-    let window = window(metadata, layers, max_position_embeddings, notes)?;
+    let architecture = architecture(metadata)?;
+    tensors.rotated_pairs = architecture.rotated_pairs;
+    let reader = Reader { architecture: architecture.name, metadata, vocabulary, tensors };
+    (architecture.read)(&reader, notes)
+}
+
+fn phi3(reader: &Reader<'_>, notes: &mut Vec<String>) -> Result<ModelSpec> {
+    let common = reader.common("attention.layer_norm_rms_epsilon")?;
+    let window = window(reader.metadata, common.layers, common.positions, notes)?;
+    Ok(common.gated(reader, Mask::windowed(window)))
+}
+
+/// Phi in Llama's names.
+fn llama(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
+    const FREQUENCIES: &str = "rope_freqs.weight";
+    if reader.tensors.has(FREQUENCIES) {
+        let message = "is there: no Phi has the rotary embedding of Llama 3".into();
+        return Err(reader.tensors.wrong(FREQUENCIES, message));
+    }
+    if reader.metadata.integer("llama.expert_count", 0..=usize::MAX)?.is_some_and(|count| count > 0) {
+        let hint = "no Phi in Llama's names has experts";
+        return Err(reader.metadata.bad("llama.expert_count", "0", hint));
+    }
+    let common = reader.common("attention.layer_norm_rms_epsilon")?;
+    Ok(common.gated(reader, Mask::Causal))
+}
+
+/// Phi-1, Phi-1.5, Phi-2.
+fn phi2(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
+    let common = reader.common("attention.layer_norm_epsilon")?;
     let layer = LayerSpec {
-        block: Block::Sequential,
-        mask: Mask::windowed(window),
-        attention_bias: false,
-        mlp: Mlp::Dense { inner, activation: Activation::SwiGlu, bias: false },
+        block: Block::Parallel,
+        mask: Mask::Causal,
+        attention_bias: true,
+        mlp: Mlp::Dense { inner: common.inner, activation: Activation::GeluTanh, bias: true },
     };
-    Ok(ModelSpec {
-        hidden_size,
-        layers: vec![layer; layers],
-        heads,
-        vocab_size: vocabulary.tokens.len(),
-        max_position_embeddings,
-        embedding_scale: 1.0,
-        norm: NormSpec::Rms { eps },
-        attention_scale: 1.0 / (heads.head_dim as f32).sqrt(),
-        head_bias: false,
-        logit_scale: 1.0,
-        rope: rope(metadata, heads, max_position_embeddings, tensors)?,
-        tie_word_embeddings: !tensors.has("output.weight"),
-        bos_token_id: vocabulary.bos,
-        eos_token_id: vocabulary.stops.clone(),
-    })
+    let norm = NormSpec::Layer { eps: common.eps };
+    Ok(ModelSpec { norm, head_bias: true, ..common.spec(reader, layer) })
+}
+
+/// What every architecture has.
+struct Common {
+    hidden_size: usize,
+    heads: Heads,
+    positions: usize,
+    layers: usize,
+    inner: usize,
+    eps: f32,
+    rope: Rope,
+}
+
+impl Common {
+    /// Layers with a gated feed-forward and no biases.
+    fn gated(self, reader: &Reader<'_>, mask: Mask) -> ModelSpec {
+        let mlp = Mlp::Dense { inner: self.inner, activation: Activation::SwiGlu, bias: false };
+        let layer = LayerSpec { block: Block::Sequential, mask, attention_bias: false, mlp };
+        self.spec(reader, layer)
+    }
+
+    fn spec(self, reader: &Reader<'_>, layer: LayerSpec) -> ModelSpec {
+        ModelSpec {
+            hidden_size: self.hidden_size,
+            layers: vec![layer; self.layers],
+            heads: self.heads,
+            vocab_size: reader.vocabulary.tokens.len(),
+            max_position_embeddings: self.positions,
+            embedding_scale: 1.0,
+            norm: NormSpec::Rms { eps: self.eps },
+            attention_scale: 1.0 / (self.heads.head_dim as f32).sqrt(),
+            head_bias: false,
+            logit_scale: 1.0,
+            rope: self.rope,
+            tie_word_embeddings: !reader.tensors.has("output.weight"),
+            bos_token_id: reader.vocabulary.bos,
+            eos_token_id: reader.vocabulary.stops.clone(),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// A key of the architecture.
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn common(&self, epsilon: &str) -> Result<Common> {
+        let metadata = self.metadata;
+        let hidden_size = metadata.required(&self.key("embedding_length"), 1..=limits::WIDTH)?;
+        let heads = self.heads(hidden_size)?;
+        let positions = metadata.required(&self.key("context_length"), 1..=limits::POSITIONS)?;
+        let epsilon = self.key(epsilon);
+        let eps = metadata.positive(&epsilon)?;
+        let hint = "published models have 1e-05";
+        Ok(Common {
+            hidden_size,
+            heads,
+            positions,
+            layers: metadata.required(&self.key("block_count"), 1..=limits::LAYERS)?,
+            inner: metadata.required(&self.key("feed_forward_length"), 1..=limits::WIDTH)?,
+            eps: eps.ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", hint))?,
+            rope: self.rope(heads, positions)?,
+        })
+    }
 }
 
 /// The sliding window; 0 in the file means none.
@@ -69,8 +162,12 @@ fn window(metadata: &Metadata, layers: usize, context: usize, notes: &mut Vec<St
     }
 }
 
-/// An error unless the file holds a model of the Phi-3 architecture.
-pub(super) fn architecture(metadata: &Metadata) -> Result<()> {
+/// An error unless the file holds a model of an architecture that is read.
+pub(super) fn check_architecture(metadata: &Metadata) -> Result<()> {
+    architecture(metadata).map(drop)
+}
+
+fn architecture(metadata: &Metadata) -> Result<&'static Architecture> {
     let key = "general.type";
     let found = match metadata.string(key).unwrap_or_default().as_deref() {
         Some("adapter") => Some(("a LoRA adapter", "merge the adapter into its base model and convert that")),
@@ -84,78 +181,83 @@ pub(super) fn architecture(metadata: &Metadata) -> Result<()> {
         return Err(Error::Foreign { path, expected, found: format!("{found} (general.type)"), hint });
     }
     let key = "general.architecture";
-    match metadata.string(key)?.as_deref() {
-        Some("phi3") => Ok(()),
-        Some("phi2" | "phimoe") => {
-            let hint =
-                "the architecture is known, but its decoder is not supported yet; take the safetensors checkpoint";
-            Err(metadata.bad(key, "\"phi3\"", hint))
+    let found = metadata.string(key)?;
+    let known = || ARCHITECTURES.map(|known| format!("\"{}\"", known.name)).join(" or ");
+    let architecture = ARCHITECTURES.iter().find(|known| found.as_deref() == Some(known.name));
+    architecture.ok_or_else(|| match found.as_deref() {
+        Some("phimoe") => {
+            let hint = "the architecture is known, but its decoder is not supported yet";
+            metadata.bad(key, known(), hint)
         }
-        _ => Err(metadata.bad(key, "\"phi3\" (type string)", "other architectures are not supported")),
-    }
+        _ => metadata.bad(key, known() + " (type string)", "other architectures are not supported"),
+    })
 }
 
-fn heads(metadata: &Metadata, hidden_size: usize) -> Result<Heads> {
-    let (count, kv_count) = ("phi3.attention.head_count", "phi3.attention.head_count_kv");
-    let heads = metadata.required(count, 1..=limits::HEADS)?;
-    let kv_heads = metadata.integer(kv_count, 1..=limits::HEADS)?.unwrap_or(heads);
-    if kv_heads > heads || !heads.is_multiple_of(kv_heads) {
-        let expected = format!("a divisor of head_count ({heads})");
-        return Err(metadata.bad(kv_count, expected, "query heads share key heads in equal groups"));
-    }
-    if !hidden_size.is_multiple_of(heads) {
-        let expected = format!("a divisor of embedding_length ({hidden_size})");
-        return Err(metadata.bad(count, expected, "heads share the width in equal parts"));
-    }
-    let head_dim = hidden_size / heads;
-    for key in ["phi3.attention.key_length", "phi3.attention.value_length"] {
-        if metadata.integer(key, 0..=usize::MAX)?.is_some_and(|length| length != head_dim) {
-            return Err(metadata.bad(
-                key,
-                format!("{head_dim}: embedding_length / head_count"),
-                "no Phi-3 has other heads",
-            ));
+impl Reader<'_> {
+    fn heads(&self, hidden_size: usize) -> Result<Heads> {
+        let metadata = self.metadata;
+        let (count, kv_count) = (&self.key("attention.head_count"), &self.key("attention.head_count_kv"));
+        let heads = metadata.required(count, 1..=limits::HEADS)?;
+        let kv_heads = metadata.integer(kv_count, 1..=limits::HEADS)?.unwrap_or(heads);
+        if kv_heads > heads || !heads.is_multiple_of(kv_heads) {
+            let expected = format!("a divisor of head_count ({heads})");
+            return Err(metadata.bad(kv_count, expected, "query heads share key heads in equal groups"));
         }
+        if !hidden_size.is_multiple_of(heads) {
+            let expected = format!("a divisor of embedding_length ({hidden_size})");
+            return Err(metadata.bad(count, expected, "heads share the width in equal parts"));
+        }
+        let head_dim = hidden_size / heads;
+        for key in ["attention.key_length", "attention.value_length"].map(|name| self.key(name)) {
+            if metadata.integer(&key, 0..=usize::MAX)?.is_some_and(|length| length != head_dim) {
+                return Err(metadata.bad(
+                    &key,
+                    format!("{head_dim}: embedding_length / head_count"),
+                    "no Phi-3 has other heads",
+                ));
+            }
+        }
+        let key = &self.key("rope.dimension_count");
+        let rotary_dim = metadata.integer(key, 0..=usize::MAX)?.unwrap_or(head_dim);
+        if !(2..=head_dim).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
+            let expected = format!("an even number from 2 to the head size, {head_dim}");
+            return Err(metadata.bad(key, expected, "dimensions of a head are rotated in pairs"));
+        }
+        Ok(Heads { heads, kv_heads, head_dim, rotary_dim })
     }
-    let key = "phi3.rope.dimension_count";
-    let rotary_dim = metadata.integer(key, 0..=usize::MAX)?.unwrap_or(head_dim);
-    if !(2..=head_dim).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
-        let expected = format!("an even number from 2 to the head size, {head_dim}");
-        return Err(metadata.bad(key, expected, "dimensions of a head are rotated in pairs"));
-    }
-    Ok(Heads { heads, kv_heads, head_dim, rotary_dim })
-}
 
-fn rope(metadata: &Metadata, heads: Heads, max_positions: usize, tensors: &Tensors) -> Result<Rope> {
-    let kind = "phi3.rope.scaling.type";
-    if !matches!(metadata.string(kind)?.as_deref(), None | Some("none" | "longrope" | "su")) {
-        return Err(metadata.bad(kind, "\"none\" or \"longrope\"", "other kinds are not implemented"));
-    }
-    let theta = metadata.positive("phi3.rope.freq_base")?.unwrap_or(10000.0);
-    // nothing in the metadata says so: LongRoPE is there when its factors are
-    if !tensors.has(LONG) && !tensors.has(SHORT) {
-        return Ok(Rope::new(heads.rotary_dim, theta, None));
-    }
-    let factors = |name: &str| {
-        let values = tensors.vector(name, heads.rotary_dim / 2)?;
-        match values.iter().find(|v| !v.is_finite() || **v <= 0.0) {
-            Some(v) => Err(tensors.wrong(name, format!("expected numbers greater than 0, found {v}"))),
-            None => Ok(values),
+    fn rope(&self, heads: Heads, max_positions: usize) -> Result<Rope> {
+        let (metadata, tensors) = (self.metadata, self.tensors);
+        let kind = &self.key("rope.scaling.type");
+        if !matches!(metadata.string(kind)?.as_deref(), None | Some("none" | "longrope" | "su")) {
+            return Err(metadata.bad(kind, "\"none\" or \"longrope\"", "other kinds are not implemented"));
         }
-    };
-    let mscale = metadata.positive("phi3.rope.scaling.attn_factor")?.unwrap_or(1.0);
-    let original = "phi3.rope.scaling.original_context_length";
-    Ok(Rope::new(
-        heads.rotary_dim,
-        theta,
-        Some(LongRope {
-            short_factor: factors(SHORT)?,
-            long_factor: factors(LONG)?,
-            original_max_position_embeddings: metadata
-                .integer(original, 1..=limits::POSITIONS)?
-                .unwrap_or(max_positions),
-            short_mscale: mscale,
-            long_mscale: mscale,
-        }),
-    ))
+        let theta = metadata.positive(&self.key("rope.freq_base"))?.unwrap_or(10000.0);
+        // nothing in the metadata says so: LongRoPE is there when its factors are
+        if !tensors.has(LONG) && !tensors.has(SHORT) {
+            return Ok(Rope::new(heads.rotary_dim, theta, None));
+        }
+        let factors = |name: &str| {
+            let values = tensors.vector(name, heads.rotary_dim / 2)?;
+            match values.iter().find(|v| !v.is_finite() || **v <= 0.0) {
+                Some(v) => Err(tensors.wrong(name, format!("expected numbers greater than 0, found {v}"))),
+                None => Ok(values),
+            }
+        };
+        let mscale = metadata.positive(&self.key("rope.scaling.attn_factor"))?.unwrap_or(1.0);
+        let original = &self.key("rope.scaling.original_context_length");
+        Ok(Rope::new(
+            heads.rotary_dim,
+            theta,
+            Some(LongRope {
+                short_factor: factors(SHORT)?,
+                long_factor: factors(LONG)?,
+                original_max_position_embeddings: metadata
+                    .integer(original, 1..=limits::POSITIONS)?
+                    .unwrap_or(max_positions),
+                short_mscale: mscale,
+                long_mscale: mscale,
+            }),
+        ))
+    }
 }

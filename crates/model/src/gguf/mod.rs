@@ -45,7 +45,7 @@ pub(crate) fn from_memory(name: &Path, bytes: Shared) -> Result<Gguf> {
 }
 
 fn described(metadata: Metadata, shards: Vec<Shard>) -> Result<Gguf> {
-    config::architecture(&metadata)?;
+    config::check_architecture(&metadata)?;
     let vocabulary = Vocabulary::read(&metadata)?;
     Ok(Gguf { metadata, vocabulary, shards })
 }
