@@ -1,7 +1,7 @@
 // y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then the epilogue
 //
 // For many rows: a workgroup computes TILE_ROWS = 32 rows by TILE_OUTPUTS = 64 outputs over tiles of 32 k in workgroup
-// memory; a thread holds 4 rows by 4 outputs in registers.
+// memory; a thread holds 4 rows by 4 outputs in registers. Which rows a tile has is the business of the texts in rows/.
 //
 // Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
 // Grid: (outputs / 64, rows / 32).
@@ -14,7 +14,7 @@ struct Params {
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     eps: f32,
-    pad0: u32,
+    routes_at: u32,
     epilogue: Epilogue,
 }
 
@@ -43,7 +43,10 @@ fn scale(row: u32) -> f32 {
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let n0 = group.x * TILE_OUTPUTS;
-    let row0 = group.y * TILE_ROWS;
+    if (!has_work(group.y)) {
+        return;
+    }
+    let first = weight_row(group.y) + n0;
     let column = t % 16u;
     let line = t / 16u * 4u;
 
@@ -55,11 +58,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var k8 = 0u; k8 < params.k8; k8 += DEPTH / 2u) {
         for (var j = 0u; j < 2u; j++) {
             let i = t + j * THREADS;
-            let row = row0 + i / DEPTH;
             let k = 2u * k8 + i % DEPTH;
             var v = vec4<f32>();
-            if (row < params.rows && k < 2u * params.k8) {
-                v = x[row * params.stride + k];
+            if (has_row(group.y, i / DEPTH) && k < 2u * params.k8) {
+                v = x[row_from(group.y, i / DEPTH) * params.stride + k];
                 powers[j] += dot(v, v);
                 v = gained(v, k);
             }
@@ -71,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let k = k8 + i % 4u;
             var w = Eight();
             if (n0 + n < params.outputs && k < params.k8) {
-                w = weights((n0 + n) * params.k8 + k);
+                w = weights((first + n) * params.k8 + k);
             }
             let at = (n % 4u * 16u + n / 4u) * PITCH + i % 4u * 2u;
             ws[at] = w.a;
@@ -104,17 +106,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (n >= params.outputs) {
         return;
     }
-    let row = row0 + line;
-    if (row < params.rows) {
-        epilogue(row, params.first + n, y0 * scale(line));
+    if (has_row(group.y, line)) {
+        epilogue(row_to(group.y, line), first_output() + n, y0 * scale(line));
     }
-    if (row + 1u < params.rows) {
-        epilogue(row + 1u, params.first + n, y1 * scale(line + 1u));
+    if (has_row(group.y, line + 1u)) {
+        epilogue(row_to(group.y, line + 1u), first_output() + n, y1 * scale(line + 1u));
     }
-    if (row + 2u < params.rows) {
-        epilogue(row + 2u, params.first + n, y2 * scale(line + 2u));
+    if (has_row(group.y, line + 2u)) {
+        epilogue(row_to(group.y, line + 2u), first_output() + n, y2 * scale(line + 2u));
     }
-    if (row + 3u < params.rows) {
-        epilogue(row + 3u, params.first + n, y3 * scale(line + 3u));
+    if (has_row(group.y, line + 3u)) {
+        epilogue(row_to(group.y, line + 3u), first_output() + n, y3 * scale(line + 3u));
     }
 }

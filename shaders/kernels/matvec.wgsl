@@ -3,7 +3,7 @@
 // For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
 // so that every weight is read once per TILE_ROWS rows.
 //
-// How the threads' sums are added is the business of the texts in reduce/.
+// How the threads' sums are added is the business of the texts in reduce/, which rows a tile has of those in rows/.
 //
 // Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
 // Grid: (outputs / 4, folded into x and y; rows / TILE_ROWS in z).
@@ -16,7 +16,7 @@ struct Params {
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     eps: f32,
-    pad0: u32,
+    routes_at: u32,
     epilogue: Epilogue,
 }
 
@@ -29,20 +29,20 @@ const THREADS: u32 = 64u;
 fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let t = thread.t;
     let n = folded(group) * TILE_OUTPUTS;
-    let row0 = group.z * TILE_ROWS;
-    if (n >= params.outputs) {
+    if (n >= params.outputs || !has_work(group.z)) {
         return;
     }
 
+    let first = weight_row(group.z) + n;
     var sums: array<vec4<f32>, TILE_ROWS>;
     var powers: array<f32, TILE_ROWS>;
     for (var k = t; k < params.k8; k += THREADS) {
-        let w0 = weights(n * params.k8 + k);
-        let w1 = weights((n + 1u) * params.k8 + k);
-        let w2 = weights((n + 2u) * params.k8 + k);
-        let w3 = weights((n + 3u) * params.k8 + k);
+        let w0 = weights(first * params.k8 + k);
+        let w1 = weights((first + 1u) * params.k8 + k);
+        let w2 = weights((first + 2u) * params.k8 + k);
+        let w3 = weights((first + 3u) * params.k8 + k);
         for (var r = 0u; r < TILE_ROWS; r++) {
-            let at = min(row0 + r, params.rows - 1u) * params.stride + 2u * k;
+            let at = row_from(group.z, r) * params.stride + 2u * k;
             let xa = x[at];
             let xb = x[at + 1u];
             powers[r] += dot(xa, xa) + dot(xb, xb);
@@ -58,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     }
 
     let sum = row_sums(thread, sums, powers);
-    if (t < TILE_ROWS && row0 + t < params.rows) {
-        epilogue(row0 + t, params.first + n, sum.y * inverse_rms(sum.squares));
+    if (t < TILE_ROWS && has_row(group.z, t)) {
+        epilogue(row_to(group.z, t), first_output() + n, sum.y * inverse_rms(sum.squares));
     }
 }

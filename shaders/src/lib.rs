@@ -32,8 +32,10 @@ pub mod binding {
     pub const ROW_SCALES: u32 = 10;
     /// Bias of a norm.
     pub const NORM_BIAS: u32 = 11;
+    /// Routes of a pass to experts.
+    pub const ROUTES: u32 = 12;
     /// How many numbers there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 }
 
 mod attention;
@@ -51,7 +53,7 @@ pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};
 pub use op::Op;
-pub use product::{CHAINS, Precision, Product, Units};
+pub use product::{CHAINS, Precision, Product, RowMap, Units};
 pub use tier::Tier;
 
 /// Changes with every text of this crate, the composing one included: what was found out of kernels holds for one revision.
@@ -74,6 +76,12 @@ pub const CHOSEN: u32 = 1 << 31;
 
 /// What is chosen where a logit is not finite.
 pub const NO_TOKEN: u32 = u32::MAX;
+
+/// Experts that a row goes to.
+pub const TOP_EXPERTS: u32 = 2;
+
+/// Stands for a route that is not there.
+pub const NO_ROUTE: u32 = u32::MAX;
 
 /// Bytes of the parameters' binding: no `Params` is larger.
 pub const PARAMS_SIZE: u64 = 64;

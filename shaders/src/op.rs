@@ -1,7 +1,10 @@
 //! The operations, and the composition of each from its texts.
 
 use crate::kernel::Kernel;
-use crate::{Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, NO_TOKEN, Precision, Product, Tier, Units};
+use crate::{
+    Activation, Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, NO_ROUTE, NO_TOKEN, Precision, Product, RowMap,
+    Sink, Store, TOP_EXPERTS, Tier, Units,
+};
 
 /// Name and text of a kernel that chooses tokens.
 macro_rules! choice {
@@ -34,7 +37,13 @@ pub enum Op {
         input: Input,
         /// What becomes of the result.
         epilogue: Epilogue,
+        /// Which rows.
+        rows: RowMap,
     },
+    /// Experts for each row, and the routes to each expert in tiles.
+    Route,
+    /// What experts give, summed by row.
+    Combine,
     /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
     Quantise,
     /// Softmax attention over the cache.
@@ -66,7 +75,7 @@ impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
         let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
-        all.extend([Op::Copy, Op::Multiply]);
+        all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
         }
@@ -86,13 +95,29 @@ impl Op {
                     }
                     let epilogues = Epilogue::all(format, input).into_iter();
                     let fitting = epilogues.filter(|epilogue| epilogue.fits(product, format));
-                    all.extend(fitting.map(|epilogue| Op::Project { product, format, input, epilogue }));
+                    let rows = RowMap::Direct;
+                    all.extend(fitting.map(|epilogue| Op::Project { product, format, input, epilogue, rows }));
                 }
+                all.extend(Self::of_experts(product, format));
             }
         }
         all.sort_by_key(|op| format!("{op:?}"));
         all.dedup();
         all
+    }
+
+    /// Products of experts: up, of which a row goes to several, and down, whose rows are routes.
+    fn of_experts(product: Product, format: Format) -> Vec<Op> {
+        if !matches!(product, Product::Matvec | Product::Matmul) {
+            return Vec::new();
+        }
+        let up = (Activation::SwiGlu, RowMap::Routed { share: TOP_EXPERTS });
+        let down = (Activation::Identity, RowMap::Routed { share: 1 });
+        let of = |(activation, rows)| {
+            let epilogue = Epilogue { bias: false, sink: Sink::Rows(activation, Store::Overwrite) };
+            Op::Project { product, format, input: Input::Plain, epilogue, rows }
+        };
+        [up, down].map(of).to_vec()
     }
 
     /// The kernel of this operation for devices of `tier`.
@@ -111,21 +136,30 @@ impl Op {
                 let kernel = Kernel::compose(&[halves, input.part(), tier.all()], &precision.constants());
                 kernel.named(&format!("{precision:?}").to_lowercase())
             }
-            Op::Project { product, format, input, epilogue } => {
+            Op::Project { product, format, input, epilogue, rows } => {
                 let mut parts = vec![product.part(), format.part(), input.part()];
                 parts.extend(epilogue.parts());
                 match product {
-                    Product::Matvec | Product::Matvec4 => parts.push(tier.rows()),
-                    Product::Matmul => {}
+                    Product::Matvec | Product::Matvec4 => parts.extend([tier.rows(), rows.part()]),
+                    Product::Matmul => parts.push(rows.part()),
                     Product::MatmulHalves | Product::MatmulUnits { .. } => parts.retain(|part| *part != input.part()),
                 }
-                let kernel = Kernel::compose(&parts, &product.constants());
+                let constants = [product.constants(), rows.constants()].concat();
+                let kernel = Kernel::compose(&parts, &constants);
                 match product {
                     Product::MatmulUnits { units: Units { side, lanes }, high, precision } => {
                         kernel.named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase())
                     }
                     _ => kernel,
                 }
+            }
+            Op::Route => {
+                let constants = [("TOP", TOP_EXPERTS), ("NO_ROUTE", NO_ROUTE)];
+                Kernel::compose(&[("route", include_str!("../kernels/route.wgsl"))], &constants)
+            }
+            Op::Combine => {
+                let combine = ("combine", include_str!("../kernels/combine.wgsl"));
+                Kernel::compose(&[combine], &[("TOP", TOP_EXPERTS)])
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
             Op::Attention { kv, how, part } => {

@@ -1,6 +1,6 @@
 //! How products of activations and weights are computed.
 
-use crate::{Part, Tier};
+use crate::{NO_ROUTE, Part, Tier};
 
 /// Matrix units of a device: products of square matrices of halves, summed in single precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +67,36 @@ pub enum Product {
         /// How exact.
         precision: Precision,
     },
+}
+
+/// Which rows a product takes, and which weights for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowMap {
+    /// All, with the whole weight.
+    Direct,
+    /// Those of each expert with its part of the weight, as [`Op::Route`](crate::Op::Route) lists them.
+    Routed {
+        /// Routes that have one row of the activations.
+        share: u32,
+    },
+}
+
+impl RowMap {
+    /// Name and text; that of [`RowMap::Direct`] has no name.
+    pub(crate) fn part(self) -> Part {
+        match self {
+            RowMap::Direct => ("", include_str!("../rows/direct.wgsl")),
+            RowMap::Routed { share: 1 } => ("routed", include_str!("../rows/routed.wgsl")),
+            RowMap::Routed { .. } => ("routed_shared", include_str!("../rows/routed.wgsl")),
+        }
+    }
+
+    pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
+        match self {
+            RowMap::Direct => Vec::new(),
+            RowMap::Routed { share } => vec![("SHARE", share), ("NO_ROUTE", NO_ROUTE)],
+        }
+    }
 }
 
 /// Sums that depend on nothing but themselves, in the kernels that measure arithmetic.

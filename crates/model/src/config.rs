@@ -2,6 +2,7 @@
 
 mod phi;
 mod phi3;
+mod phimoe;
 mod rope;
 
 use crate::Result;
@@ -39,9 +40,10 @@ struct Class {
     read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
 }
 
-const CLASSES: [Class; 5] = [
+const CLASSES: [Class; 6] = [
     Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
     Class { model_type: "phi4mm", architectures: &["Phi4MMForCausalLM"], read: phi3::read_multimodal },
+    Class { model_type: "phimoe", architectures: &["PhiMoEForCausalLM", "PhimoeForCausalLM"], read: phimoe::read },
     Class { model_type: "llama", architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
     Class { model_type: "mistral", architectures: &["MistralForCausalLM"], read: phi3::read_mistral },
     Class { model_type: "phi", architectures: &["PhiForCausalLM"], read: phi::read },

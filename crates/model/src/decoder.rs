@@ -5,10 +5,10 @@ mod load;
 
 use crate::sequence::{PagePool, Sequence};
 use crate::table::Slot;
-use crate::{Block, Checkpoint, Error, Mlp, ModelSpec, Recipe, Result};
+use crate::{Block, Checkpoint, Error, ModelSpec, Recipe, Result};
 use ahead::Launch;
 use load::{Loader, NormWeights};
-use phi3_tensor::{Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE};
+use phi3_tensor::{Activation, Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
 use std::collections::VecDeque;
 
 /// One layer's weights, under the names that Phi-3 has for them.
@@ -19,22 +19,31 @@ struct Layer<B: Backend> {
     o_proj: B::Matrix,
     /// Absent in a parallel block.
     post_attention_layernorm: Option<NormWeights<B>>,
-    up_proj: B::Matrix,
-    down_proj: B::Matrix,
+    mlp: MlpWeights<B>,
+}
+
+/// A feed-forward's weights.
+enum MlpWeights<B: Backend> {
+    Dense { activation: Activation, up: B::Matrix, down: B::Matrix },
+    Experts { choice: Router, activation: Activation, router: B::Matrix, up: B::Matrix, down: B::Matrix },
 }
 
 /// A pass's activations, `[rows, …]`, made once.
 struct Activations<B: Backend> {
     /// The residual stream, `[rows, hidden_size]`.
     x: B::Rows,
-    /// What both branches of a parallel block take, `[rows, hidden_size]`; of no rows where there is no such block.
+    /// What both branches of a parallel block take, and what router and experts take, `[rows, hidden_size]`; of no rows where a
+    /// model has neither.
     normed: B::Rows,
     /// Queries, `[rows, heads * head_dim]`.
     q: B::Rows,
     /// What the heads return, `[rows, heads * head_dim]`.
     mixed: B::Rows,
-    /// What the activation gives, `[rows, intermediate_size]`.
+    /// What the activation gives, `[rows, intermediate_size]`; of experts, a row for each route.
     activated: B::Rows,
+    /// Scores of experts, `[rows, experts]`, and the routes; of no rows where there are none.
+    scores: B::Rows,
+    routes: B::Routes,
     /// Rows whose logits are wanted, `[rows, hidden_size]`.
     chosen: B::Rows,
     /// `[output rows, vocab_size]`
@@ -199,13 +208,17 @@ impl<B: Backend> Decoder<B> {
         };
         let rows = options.rows(&spec);
         let max_outputs = max_outputs(&spec, rows);
-        let parallel = spec.layers.iter().any(|layer| layer.block == Block::Parallel);
+        let experts = spec.most_experts();
+        let normed = experts > 0 || spec.layers.iter().any(|layer| layer.block == Block::Parallel);
+        let (routed, routes) = if experts > 0 { (rows, TOP_EXPERTS * rows) } else { (0, rows) };
         let activations = Activations {
             x: backend.rows("x", rows, spec.hidden_size)?,
-            normed: backend.rows("normed", if parallel { rows } else { 0 }, spec.hidden_size)?,
+            normed: backend.rows("normed", if normed { rows } else { 0 }, spec.hidden_size)?,
             q: backend.rows("q", rows, spec.heads.q_dim())?,
             mixed: backend.rows("mixed", rows, spec.heads.q_dim())?,
-            activated: backend.rows("activated", rows, spec.widest_mlp())?,
+            activated: backend.rows("activated", routes, spec.widest_mlp())?,
+            scores: backend.rows("scores", routed, experts.max(1))?,
+            routes: backend.routes(routed, experts)?,
             chosen: backend.rows("chosen", rows, spec.hidden_size)?,
             logits: backend.rows("logits", max_outputs, spec.vocab_size)?,
         };
@@ -316,13 +329,24 @@ impl<B: Backend> Decoder<B> {
             backend.project_qkv(input, norm, &qkv, &mut a.q, cache, i)?;
             backend.attention(&a.q, cache, i, spec_of.mask, spec.attention_scale, &mut a.mixed)?;
             backend.project(&a.mixed, None, &layer.o_proj, Epilogue::ACCUMULATE, &mut a.x)?;
-            let (input, norm) = match spec_of.block {
-                Block::Sequential => (&a.x, layer.post_attention_layernorm.as_ref().map(NormWeights::norm)),
-                Block::Parallel => (&a.normed, None),
-            };
-            let Mlp::Dense { activation, .. } = spec_of.mlp;
-            backend.project(input, norm, &layer.up_proj, Epilogue::of(activation), &mut a.activated)?;
-            backend.project(&a.activated, None, &layer.down_proj, Epilogue::ACCUMULATE, &mut a.x)?;
+            // absent in a parallel block, whose branches take what was normed above
+            let norm = layer.post_attention_layernorm.as_ref().map(NormWeights::norm);
+            match &layer.mlp {
+                MlpWeights::Dense { activation, up, down } => {
+                    let input = if norm.is_some() { &a.x } else { &a.normed };
+                    backend.project(input, norm, up, Epilogue::of(*activation), &mut a.activated)?;
+                    backend.project(&a.activated, None, down, Epilogue::ACCUMULATE, &mut a.x)?;
+                }
+                MlpWeights::Experts { choice, activation, router, up, down } => {
+                    if let Some(norm) = norm {
+                        backend.norm(&a.x, norm, &mut a.normed)?;
+                    }
+                    backend.project(&a.normed, None, router, Epilogue::OVERWRITE, &mut a.scores)?;
+                    backend.route(&a.scores, *choice, &mut a.routes)?;
+                    backend.project_experts(&a.normed, up, *activation, &a.routes, &mut a.activated)?;
+                    backend.combine_experts(&a.activated, down, &a.routes, &mut a.x)?;
+                }
+            }
         }
         show(backend, layers.len(), &a.x)?;
         if probe.is_some() {

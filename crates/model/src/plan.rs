@@ -3,7 +3,7 @@
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::table::tensors;
 use crate::{Checkpoint, ModelSpec, Result};
-use phi3_tensor::{Backend, PAGE};
+use phi3_tensor::{Backend, PAGE, TOP_EXPERTS};
 
 /// Bytes of a model on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,11 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;
     let (rows, hidden, heads) = (options.rows(spec), spec.hidden_size, spec.heads);
     // x, chosen and normed; q, mixed; the fused projection; the gated feed-forward
-    let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + spec.widest_mlp();
+    let experts = spec.most_experts();
+    let routes = if experts > 0 { TOP_EXPERTS } else { 1 };
+    // what experts take and give is gathered
+    let gathered = if experts > 0 { (1 + routes) * hidden + experts } else { 0 };
+    let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + routes * spec.widest_mlp() + gathered;
     plan.scratch = 4 * (rows * row + max_outputs(spec, rows) * spec.vocab_size) as u64;
     Ok(plan)
 }

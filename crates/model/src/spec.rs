@@ -3,7 +3,7 @@
 
 use crate::Part;
 use crate::rope::Rope;
-use phi3_tensor::{Activation, Heads, Mask};
+use phi3_tensor::{Activation, Heads, Mask, Router};
 
 /// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
 pub(crate) mod limits {
@@ -11,6 +11,7 @@ pub(crate) mod limits {
     pub(crate) const VOCABULARY: usize = 1 << 24;
     pub(crate) const LAYERS: usize = 1 << 12;
     pub(crate) const HEADS: usize = 1 << 14;
+    pub(crate) const EXPERTS: usize = 1 << 10;
     pub(crate) const POSITIONS: usize = 1 << 30;
 }
 
@@ -103,6 +104,17 @@ pub enum Mlp {
         /// Whether the projections have biases.
         bias: bool,
     },
+    /// The same by experts, of which each row goes to the two that `router` chooses by `router(x)`.
+    Experts {
+        /// Width between the projections of one.
+        inner: usize,
+        /// How many there are.
+        count: usize,
+        /// How they are chosen.
+        router: Router,
+        /// Function between the projections.
+        activation: Activation,
+    },
 }
 
 impl LayerSpec {
@@ -110,7 +122,9 @@ impl LayerSpec {
     pub fn has(&self, part: Part) -> bool {
         match part {
             Part::MlpNorm => self.block == Block::Sequential,
-            Part::InputNorm | Part::Qkv | Part::AttentionOut | Part::Up | Part::Down => true,
+            Part::InputNorm | Part::Qkv | Part::AttentionOut => true,
+            Part::Up | Part::Down => self.mlp.experts() == 0,
+            Part::Router | Part::ExpertsUp | Part::ExpertsDown => self.mlp.experts() > 0,
         }
     }
 }
@@ -118,8 +132,16 @@ impl LayerSpec {
 impl Mlp {
     /// Width between the projections.
     pub fn inner(self) -> usize {
-        let Mlp::Dense { inner, .. } = self;
+        let (Mlp::Dense { inner, .. } | Mlp::Experts { inner, .. }) = self;
         inner
+    }
+
+    /// Experts; none of a dense one.
+    pub fn experts(self) -> usize {
+        match self {
+            Mlp::Dense { .. } => 0,
+            Mlp::Experts { count, .. } => count,
+        }
     }
 }
 
@@ -129,7 +151,12 @@ impl ModelSpec {
         self.layers.iter().try_fold(0, |widest, layer| Some(layer.mask.window()?.max(widest)))
     }
 
-    /// Width of the widest feed-forward.
+    /// The largest number of experts of a layer; 0 where none has any.
+    pub fn most_experts(&self) -> usize {
+        self.layers.iter().map(|layer| layer.mlp.experts()).max().unwrap_or(0)
+    }
+
+    /// Width of the widest feed-forward, of one expert.
     pub fn widest_mlp(&self) -> usize {
         self.layers.iter().map(|layer| layer.mlp.inner()).max().unwrap_or(0)
     }

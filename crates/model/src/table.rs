@@ -32,9 +32,16 @@ pub enum Part {
     Up,
     /// Down projection.
     Down,
+    /// What gives the experts' scores.
+    Router,
+    /// Up projections of all experts, one below the other.
+    ExpertsUp,
+    /// Down projections of all experts.
+    ExpertsDown,
 }
 
-/// Tensors of a file that hold one of the model's, one below the other.
+/// Tensors of a file that hold one of the model's, one below the other. Of experts, those of one: in a published checkpoint with
+/// their number in place of `#`, in a GGUF file those of all in one tensor of three dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     /// Names, without layer and `.weight`.
@@ -69,7 +76,7 @@ struct Names<T: 'static> {
 }
 
 /// Parts of a layer in the order of llama.cpp's files.
-const PARTS: [Names<Part>; 6] = [
+const PARTS: [Names<Part>; 9] = [
     Names { of: Part::InputNorm, published: &[form(&["input_layernorm"])], gguf: &[form(&["attn_norm"])] },
     Names {
         of: Part::Qkv,
@@ -97,6 +104,17 @@ const PARTS: [Names<Part>; 6] = [
         gguf: &[form(&["ffn_up"]), form(&["ffn_gate", "ffn_up"])],
     },
     Names { of: Part::Down, published: &[form(&["mlp.down_proj"]), form(&["mlp.fc2"])], gguf: &[form(&["ffn_down"])] },
+    Names { of: Part::Router, published: &[form(&["block_sparse_moe.gate"])], gguf: &[form(&["ffn_gate_inp"])] },
+    Names {
+        of: Part::ExpertsUp,
+        published: &[form(&["block_sparse_moe.experts.#.w1", "block_sparse_moe.experts.#.w3"])],
+        gguf: &[form(&["ffn_gate_exps", "ffn_up_exps"])],
+    },
+    Names {
+        of: Part::ExpertsDown,
+        published: &[form(&["block_sparse_moe.experts.#.w2"])],
+        gguf: &[form(&["ffn_down_exps"])],
+    },
 ];
 
 /// The other tensors.
@@ -175,12 +193,26 @@ impl Slot {
             Self::Layer(i, part @ (Part::Up | Part::Down)) => {
                 let (inner, gated, bias) = match layer(i).map(|layer| layer.mlp) {
                     Some(Mlp::Dense { inner, activation, bias }) => (inner, activation.is_gated(), bias),
-                    None => (0, false, false),
+                    Some(Mlp::Experts { .. }) | None => (0, false, false),
                 };
                 match part {
                     Part::Up if gated => (vec![2 * inner, hidden], Role::GateUp, bias),
                     Part::Up => (vec![inner, hidden], Role::Plain, bias),
                     _ => (vec![hidden, inner], Role::Plain, bias),
+                }
+            }
+            Self::Layer(i, part @ (Part::Router | Part::ExpertsUp | Part::ExpertsDown)) => {
+                let (inner, count, gated) = match layer(i).map(|layer| layer.mlp) {
+                    Some(Mlp::Experts { inner, count, activation, .. }) => (inner, count, activation.is_gated()),
+                    Some(Mlp::Dense { .. }) | None => (0, 0, false),
+                };
+                match part {
+                    Part::Router => (vec![count, hidden], Role::Plain, false),
+                    Part::ExpertsUp => {
+                        let rows = count * inner * if gated { 2 } else { 1 };
+                        (vec![rows, hidden], Role::Experts { count, gated }, false)
+                    }
+                    _ => (vec![count * hidden, inner], Role::Experts { count, gated: false }, false),
                 }
             }
         };

@@ -129,7 +129,7 @@ impl Tensors {
         let gguf = self.names == Names::Gguf;
         let prefix = slot.prefix(gguf);
         let full = |form: &Form| form.sources.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
-        let here = |name: &String| self.places.contains_key(&format!("{name}.weight"));
+        let here = |name: &String| self.places.contains_key(&format!("{}.weight", name.replace('#', "0")));
         let forms = slot.forms(gguf);
         // of two that are here, the one of more tensors: its last is the only one of the other
         let whole = forms.iter().filter(|form| full(form).iter().all(here)).max_by_key(|form| form.sources.len());
@@ -141,6 +141,9 @@ impl Tensors {
     /// A matrix of the model, with its bias. Of queries, keys and values the rows come in several parts where the file's tensors
     /// are of several types.
     pub(crate) fn matrices(&self, tensor: &TensorSpec, heads: Heads) -> Result<Vec<Weight>> {
+        if let Role::Experts { count, .. } = tensor.role {
+            return Ok(vec![self.experts(tensor, count)?]);
+        }
         let (names, order) = self.sources(tensor.slot);
         let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
         let counts = match (names.len(), tensor.role) {
@@ -192,6 +195,35 @@ impl Tensors {
         Ok(matrices)
     }
 
+    /// The matrices of all experts, one below the other.
+    fn experts(&self, tensor: &TensorSpec, count: usize) -> Result<Weight> {
+        let (names, _) = self.sources(tensor.slot);
+        let (rows, cols) = (tensor.shape[0] / count / names.len(), tensor.shape[1]);
+        let mut of_all = Vec::new();
+        if self.names == Names::Gguf {
+            for name in &names {
+                of_all.push(self.matrix_of(&format!("{name}.weight"), &[count, rows, cols])?);
+            }
+        }
+        let mut parts = Vec::new();
+        for expert in 0..count {
+            match self.names {
+                Names::Gguf => {
+                    for weight in &of_all {
+                        parts.push(weight.slice(expert * rows..(expert + 1) * rows)?);
+                    }
+                }
+                Names::Published => {
+                    for name in &names {
+                        let name = name.replace('#', &expert.to_string());
+                        parts.push(self.matrix(&format!("{name}.weight"), rows, cols)?);
+                    }
+                }
+            }
+        }
+        Ok(Weight::stacked(&tensor.name, &parts)?)
+    }
+
     /// A norm of the model: weight, and bias where it has one.
     pub(crate) fn norm(&self, tensor: &TensorSpec) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         let (names, _) = self.sources(tensor.slot);
@@ -201,7 +233,13 @@ impl Tensors {
 
     /// A matrix `[rows, cols]` by its name in the file.
     pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let (file, entry, dtype) = self.find(name, &[rows, cols])?;
+        self.matrix_of(name, &[rows, cols])
+    }
+
+    /// A matrix, of which all dimensions but the last count rows.
+    fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<Weight> {
+        let (file, entry, dtype) = self.find(name, shape)?;
+        let (cols, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
         let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
             .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
         Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)

@@ -1,6 +1,6 @@
 //! The border between the decoder and a machine.
 
-use crate::{Batch, Choice, Clock, DType, Epilogue, Error, Limits, Mask, Result, Weight};
+use crate::{Activation, Batch, Choice, Clock, DType, Epilogue, Error, Limits, Mask, Result, Router, Weight};
 use std::fmt;
 
 /// What kind of machine a backend runs on.
@@ -124,6 +124,14 @@ pub enum Role {
     Embedding,
     /// Gate rows, then as many up rows: for a [gated](crate::Activation::is_gated) activation.
     GateUp,
+    /// Matrices of so many experts, one below the other, for [`Backend::project_experts`] and [`Backend::combine_experts`]; of
+    /// each the rows of [`Role::GateUp`] where it is gated.
+    Experts {
+        /// How many.
+        count: usize,
+        /// Whether each has gate rows, then as many up rows.
+        gated: bool,
+    },
     /// Query, key and value rows: for [`Backend::project_qkv`].
     Qkv(Heads),
     /// Some of these, from a row on that begins a head: where not all are of one type.
@@ -136,7 +144,7 @@ impl Role {
         match self {
             Role::Qkv(heads) => Some((heads, 0)),
             Role::QkvPart(heads, first) => Some((heads, first)),
-            Role::Plain | Role::Embedding | Role::GateUp => None,
+            Role::Plain | Role::Embedding | Role::GateUp | Role::Experts { .. } => None,
         }
     }
 
@@ -146,6 +154,8 @@ impl Role {
             Role::Plain => "plain",
             Role::Embedding => "embedding",
             Role::GateUp => "gate and up",
+            Role::Experts { gated: true, .. } => "experts' gate and up",
+            Role::Experts { gated: false, .. } => "experts",
             Role::Qkv(_) | Role::QkvPart(..) => "queries, keys and values",
         }
     }
@@ -212,6 +222,8 @@ pub trait Backend: Sized + Send + 'static {
     type Vector: Send;
     /// Activations.
     type Rows: Send;
+    /// Which experts the rows of a pass go to.
+    type Routes: Send;
     /// Keys and values of every layer, in pages of [`PAGE`](crate::PAGE) positions.
     type Cache: Send;
 
@@ -236,6 +248,9 @@ pub trait Backend: Sized + Send + 'static {
 
     /// Room for `rows` rows of activations.
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Self::Rows>;
+
+    /// Room for the routes of `rows` rows to `experts` experts.
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Self::Routes>;
 
     /// An empty cache of `layers` layers.
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Self::Cache>;
@@ -267,6 +282,31 @@ pub trait Backend: Sized + Send + 'static {
         norm: Option<Norm<'_, Self>>,
         weight: &Self::Matrix,
         epilogue: Epilogue,
+        out: &mut Self::Rows,
+    ) -> Result<()>;
+
+    /// Chooses the experts of each row by its scores, `[rows, experts]`.
+    fn route(&mut self, scores: &Self::Rows, router: Router, routes: &mut Self::Routes) -> Result<()>;
+
+    /// `activation(x wᵀ)` of each row by each of its experts, by a matrix of role [`Role::Experts`]. `out` has a row for each
+    /// route, [`TOP_EXPERTS`](crate::TOP_EXPERTS) times as many as x, whose order only
+    /// [`combine_experts`](Backend::combine_experts) of the same backend knows.
+    fn project_experts(
+        &mut self,
+        x: &Self::Rows,
+        weight: &Self::Matrix,
+        activation: Activation,
+        routes: &Self::Routes,
+        out: &mut Self::Rows,
+    ) -> Result<()>;
+
+    /// `out[r] += weight * (x wᵀ)` over the routes of each row, of which x holds what
+    /// [`project_experts`](Backend::project_experts) gave.
+    fn combine_experts(
+        &mut self,
+        x: &Self::Rows,
+        weight: &Self::Matrix,
+        routes: &Self::Routes,
         out: &mut Self::Rows,
     ) -> Result<()>;
 

@@ -1,7 +1,7 @@
 //! The arguments of every operation, checked in one place for all backends.
 
 use crate::error::{Expected, Result};
-use crate::{Batch, Epilogue, Error, Heads, Mask, PAGE, Role, Weight};
+use crate::{Activation, Batch, Epilogue, Error, Heads, Mask, PAGE, Role, TOP_EXPERTS, Weight};
 
 /// Shape of a matrix or of activations.
 #[derive(Clone, Copy)]
@@ -76,6 +76,70 @@ impl ActivePass {
         self.room(OP, out)?;
         self.input(OP, x, norm, weight)?;
         Ok(width)
+    }
+
+    /// `routes` has the rows that there is room for, and the experts.
+    pub(crate) fn route(&self, scores: Shape, routes: (usize, usize)) -> Result<()> {
+        const OP: &str = "route";
+        same(OP, "scores of a row", routes.1, scores.cols)?;
+        self.room(OP, scores)?;
+        at_most(OP, "rows", routes.0, self.rows)
+    }
+
+    /// The width of the output. `routed` says for how many rows there are routes.
+    pub(crate) fn project_experts(
+        &self,
+        x: Shape,
+        weight: (Shape, Role),
+        activation: Activation,
+        routes: (usize, usize),
+        out: Shape,
+    ) -> Result<usize> {
+        const OP: &str = "project_experts";
+        let rows = self.experts(OP, weight, activation.is_gated(), routes)?;
+        let width = Epilogue::of(activation).width(rows);
+        same(OP, "input width", weight.0.cols, x.cols)?;
+        same(OP, "output width", width, out.cols)?;
+        self.room(OP, x)?;
+        at_most(OP, "rows", out.rows, self.rows.saturating_mul(TOP_EXPERTS))?;
+        Ok(width)
+    }
+
+    /// The width of the output.
+    pub(crate) fn combine_experts(
+        &self,
+        x: Shape,
+        weight: (Shape, Role),
+        routes: (usize, usize),
+        out: Shape,
+    ) -> Result<usize> {
+        const OP: &str = "combine_experts";
+        let width = self.experts(OP, weight, false, routes)?;
+        same(OP, "input width", weight.0.cols, x.cols)?;
+        same(OP, "output width", width, out.cols)?;
+        at_most(OP, "rows", x.rows, self.rows.saturating_mul(TOP_EXPERTS))?;
+        self.room(OP, out)?;
+        Ok(width)
+    }
+
+    /// Rows of an expert's matrix.
+    fn experts(
+        &self,
+        op: &'static str,
+        (weight, role): (Shape, Role),
+        gated: bool,
+        (rows, experts): (usize, usize),
+    ) -> Result<usize> {
+        let Role::Experts { count, .. } = role else {
+            return Err(Error::Role { op, expected: Role::Experts { count: 0, gated }.name(), found: role.name() });
+        };
+        let wanted = Role::Experts { count, gated };
+        if role != wanted {
+            return Err(Error::Role { op, expected: wanted.name(), found: role.name() });
+        }
+        same(op, "experts", experts, count)?;
+        at_most(op, "rows", rows, self.rows)?;
+        Ok(weight.rows / count.max(1))
     }
 
     pub(crate) fn project_qkv(
@@ -184,6 +248,11 @@ pub(crate) fn matrix(weight: &Weight, role: Role) -> Result<()> {
     let rows = match role {
         Role::Plain | Role::Embedding => weight.rows.max(1),
         Role::GateUp => weight.rows.max(1).next_multiple_of(2),
+        Role::Experts { count, gated } => {
+            Expected::AtLeast(1).check("matrix", "experts", count)?;
+            let unit = count.saturating_mul(if gated { 2 } else { 1 });
+            weight.rows.max(1).checked_next_multiple_of(unit).unwrap_or(usize::MAX)
+        }
         Role::Qkv(of) => {
             heads("matrix", of)?;
             of.qkv_dim()

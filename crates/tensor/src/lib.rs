@@ -12,6 +12,7 @@ pub mod cpu;
 mod dtype;
 mod epilogue;
 mod error;
+mod experts;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod mask;
@@ -31,6 +32,7 @@ pub use choice::Choice;
 pub use dtype::DType;
 pub use epilogue::{Activation, Epilogue, Store};
 pub use error::{Error, Expected, Result};
+pub use experts::{Route, Router, TOP_EXPERTS};
 pub use mask::Mask;
 pub use measure::{Clock, Limits};
 pub use requantise::Rounding;

@@ -1,9 +1,10 @@
 //! The specification of every operation: plain loops, sums in f64, one thread. For tests and diagnosis only.
 
 use crate::checks::{self, ActivePass, CacheShape, Shape};
+use crate::experts::Routes;
 use crate::{
-    Backend, Batch, Choice, DeviceInfo, DeviceKind, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Store,
-    Weight,
+    Activation, Backend, Batch, Choice, DeviceInfo, DeviceKind, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result,
+    Role, Route, Router, Store, Weight,
 };
 
 /// The reference machine.
@@ -115,10 +116,18 @@ impl Reference {
     }
 }
 
+/// What an expert's matrix gives for a row.
+fn expert(weight: &Matrix, routes: &Routes, route: Route, x: &[f32]) -> Vec<f64> {
+    let rows = weight.rows / routes.experts;
+    let of = weight.values[route.expert * rows * weight.cols..][..rows * weight.cols].chunks_exact(weight.cols);
+    of.map(|w| w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum()).collect()
+}
+
 impl Backend for Reference {
     type Matrix = Matrix;
     type Vector = Vec<f32>;
     type Rows = Rows;
+    type Routes = Routes;
     type Cache = Cache;
 
     fn info(&self) -> &DeviceInfo {
@@ -143,6 +152,10 @@ impl Backend for Reference {
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
         checks::rows(dim)?;
         Ok(Rows { dim, values: crate::cpu::zeros(&self.info.name, name, rows.saturating_mul(dim))? })
+    }
+
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Routes> {
+        Ok(Routes::new(rows, experts))
     }
 
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
@@ -206,6 +219,43 @@ impl Backend for Reference {
                     Store::Overwrite => result as f32,
                     Store::Accumulate => (f64::from(*out) + result) as f32,
                 };
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
+        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        routes.route(&scores.values[..self.pass.rows * scores.dim], router);
+        Ok(())
+    }
+
+    fn project_experts(
+        &mut self,
+        x: &Rows,
+        weight: &Matrix,
+        activation: Activation,
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let width = self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
+        for (&(row, route), out) in routes.pairs.iter().zip(out.values.chunks_exact_mut(width)) {
+            let y = expert(weight, routes, route, &x.values[row * x.dim..][..x.dim]);
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = activation.reference(y[i], if activation.is_gated() { y[width + i] } else { 0.0 }) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let width = self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
+        for (&(row, route), x) in routes.pairs.iter().zip(x.values.chunks_exact(x.dim)) {
+            let y = expert(weight, routes, route, x);
+            for (out, y) in out.values[row * width..][..width].iter_mut().zip(y) {
+                *out = (f64::from(*out) + f64::from(route.weight) * y) as f32;
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Any machine, with a stopwatch at every operation.
 
 use crate::{
-    Backend, Batch, Clock, DType, DeviceInfo, Epilogue, Error, Expected, Footprint, Heads, KvType, Limits, Mask, Norm,
-    Result, Role, Weight,
+    Activation, Backend, Batch, Clock, DType, DeviceInfo, Epilogue, Error, Expected, Footprint, Heads, KvType, Limits,
+    Mask, Norm, Result, Role, Router, TOP_EXPERTS, Weight,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +120,7 @@ impl<B: Backend> Backend for Timed<B> {
     type Matrix = Labelled<B::Matrix>;
     type Vector = B::Vector;
     type Rows = B::Rows;
+    type Routes = B::Routes;
     type Cache = B::Cache;
 
     fn info(&self) -> &DeviceInfo {
@@ -128,7 +129,12 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix> {
         let (op, layer) = named(&weight.name);
-        let (bytes, values) = (weight.size() as u64, weight.rows as u64 * weight.cols as u64);
+        // of experts, those that one row goes to
+        let (part, whole) = match role {
+            Role::Experts { count, .. } => (TOP_EXPERTS.min(count) as u64, count.max(1) as u64),
+            _ => (1, 1),
+        };
+        let (bytes, values) = (weight.size() as u64 * part / whole, (weight.rows * weight.cols) as u64 * part / whole);
         let label = self.label(Label { op, layer, bytes, values });
         Ok(Labelled { inner: self.inner.matrix(weight, role)?, label })
     }
@@ -190,6 +196,39 @@ impl<B: Backend> Backend for Timed<B> {
         out: &mut B::Rows,
     ) -> Result<()> {
         self.inner.project(x, norm.map(plain), &weight.inner, epilogue, out)?;
+        self.lap(weight.label)
+    }
+
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<B::Routes> {
+        self.inner.routes(rows, experts)
+    }
+
+    fn route(&mut self, scores: &B::Rows, router: Router, routes: &mut B::Routes) -> Result<()> {
+        self.inner.route(scores, router, routes)?;
+        let label = self.plain("route", None);
+        self.lap(label)
+    }
+
+    fn project_experts(
+        &mut self,
+        x: &B::Rows,
+        weight: &Self::Matrix,
+        activation: Activation,
+        routes: &B::Routes,
+        out: &mut B::Rows,
+    ) -> Result<()> {
+        self.inner.project_experts(x, &weight.inner, activation, routes, out)?;
+        self.lap(weight.label)
+    }
+
+    fn combine_experts(
+        &mut self,
+        x: &B::Rows,
+        weight: &Self::Matrix,
+        routes: &B::Routes,
+        out: &mut B::Rows,
+    ) -> Result<()> {
+        self.inner.combine_experts(x, &weight.inner, routes, out)?;
         self.lap(weight.label)
     }
 

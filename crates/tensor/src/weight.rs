@@ -35,6 +35,13 @@ impl Bytes {
         Some(Self { owner, range })
     }
 
+    /// A part of these bytes; `range` lies within them.
+    fn part(&self, range: Range<usize>) -> Self {
+        let range = self.range.start + range.start..self.range.start + range.end;
+        debug_assert!(range.end <= self.range.end);
+        Self { owner: self.owner.clone(), range }
+    }
+
     /// Tells the owner that nobody needs these bytes for now.
     pub fn release(&self) {
         self.owner.release(self.range.clone());
@@ -186,6 +193,31 @@ impl Weight {
         Ok(Self { name, dtype, rows, cols, row_bytes, pieces, order: RowOrder::AsStored, bias: None })
     }
 
+    /// Rows `rows` of the matrix, and of its bias.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where there are no such rows, or they do not stand in the order of operations.
+    pub fn slice(&self, rows: Range<usize>) -> Result<Self> {
+        if rows.start > rows.end || rows.end > self.rows || self.order != RowOrder::AsStored {
+            let (expected, found) = (vec![rows.end, self.cols], vec![self.rows, self.cols]);
+            return Err(Error::Shape { name: self.name.clone(), expected, found });
+        }
+        let mut pieces = Vec::new();
+        for piece in &self.pieces {
+            let (start, end) = (piece.rows.start.max(rows.start), piece.rows.end.min(rows.end));
+            if start < end {
+                let at = |row: usize| (row - piece.rows.start) * self.row_bytes;
+                pieces.push(Piece {
+                    rows: start - rows.start..end - rows.start,
+                    bytes: piece.bytes.part(at(start)..at(end)),
+                });
+            }
+        }
+        let bias = self.bias.as_ref().map(|bias| bias[rows.clone()].to_vec());
+        Ok(Self { rows: rows.len(), pieces, bias, ..self.clone() })
+    }
+
     /// The same matrix, whose rows stand in the file in another order.
     ///
     /// # Errors
@@ -320,6 +352,8 @@ mod tests {
         assert_eq!((stacked.rows, stacked.size(), stacked.to_bytes().len()), (6, 24, 24));
         let twice = Weight::stacked("t", &[stacked.clone(), numbered(1, 5)]).unwrap();
         assert_eq!(rows(&twice)[6], 5.0);
+        assert_eq!(rows(&stacked.slice(1..4).unwrap()), [11.0, 30.0, 20.0]);
+        assert!(stacked.slice(4..7).is_err());
         let alternating = stacked.ordered(RowOrder::GateUpAlternating).unwrap();
         assert_eq!(rows(&alternating), [10.0, 30.0, 21.0, 11.0, 20.0, 22.0]);
         assert!(Weight::stacked("none", &[]).is_err());

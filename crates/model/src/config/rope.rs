@@ -44,6 +44,8 @@ pub(super) struct Rules {
 pub(super) const PHI3: Rules =
     Rules { theta: 10_000.0, partial_rotary_factor: 1.0, inner_original: false, mscales: false };
 
+pub(super) const PHIMOE: Rules = Rules { theta: 1_000_000.0, inner_original: true, mscales: true, ..PHI3 };
+
 pub(super) const PHI: Rules = Rules { partial_rotary_factor: 0.5, ..PHI3 };
 
 /// Rotary embedding and the number of rotated dimensions.

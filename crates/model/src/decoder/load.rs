@@ -1,8 +1,8 @@
 //! Weights on their way from a checkpoint to a machine.
 
-use super::{DecoderOptions, Layer};
+use super::{DecoderOptions, Layer, MlpWeights};
 use crate::table::{Part, Slot};
-use crate::{Checkpoint, ModelSpec, NormSpec, Result};
+use crate::{Checkpoint, Mlp, ModelSpec, NormSpec, Result};
 use phi3_tensor::{Backend, Norm, Role, Weight};
 
 /// A norm's vectors.
@@ -108,8 +108,24 @@ impl<B: Backend> Loader<'_, B> {
                 true => Some(self.norm(Slot::Layer(i, Part::MlpNorm))?),
                 false => None,
             },
-            up_proj: self.matrix(Slot::Layer(i, Part::Up))?,
-            down_proj: self.matrix(Slot::Layer(i, Part::Down))?,
+            mlp: self.mlp(i)?,
+        })
+    }
+
+    fn mlp(&mut self, i: usize) -> Result<MlpWeights<B>> {
+        let mlp = self.spec.layers[i].mlp;
+        let mut matrix = |part| self.matrix(Slot::Layer(i, part));
+        Ok(match mlp {
+            Mlp::Dense { activation, .. } => {
+                MlpWeights::Dense { activation, up: matrix(Part::Up)?, down: matrix(Part::Down)? }
+            }
+            Mlp::Experts { router, activation, .. } => MlpWeights::Experts {
+                choice: router,
+                activation,
+                router: matrix(Part::Router)?,
+                up: matrix(Part::ExpertsUp)?,
+                down: matrix(Part::ExpertsDown)?,
+            },
         })
     }
 }

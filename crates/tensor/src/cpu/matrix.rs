@@ -13,6 +13,8 @@ pub(super) enum Store {
     Rows(Weight),
     /// In panels of their own.
     Panels(Panels),
+    /// A matrix for each expert.
+    Experts(Vec<Matrix>),
 }
 
 /// A weight matrix of the CPU.
@@ -28,7 +30,17 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    pub(super) fn new(weight: &Weight, role: Role) -> Self {
+    /// A matrix whose rows stay where they lie.
+    pub(super) fn new(weight: &Weight, role: Role) -> Result<Self> {
+        let Role::Experts { count, gated } = role else { return Ok(Self::of(weight, role)) };
+        let of_one = if gated { Role::GateUp } else { Role::Plain };
+        let rows = weight.rows / count;
+        let experts = (0..count).map(|i| Ok(Self::of(&weight.slice(i * rows..(i + 1) * rows)?, of_one)));
+        let store = Store::Experts(experts.collect::<Result<_>>()?);
+        Ok(Self { store, ..Self::of(weight, role) })
+    }
+
+    fn of(weight: &Weight, role: Role) -> Self {
         let order = Order { rows: weight.rows, gated: role == Role::GateUp };
         let store = Store::Rows(weight.clone());
         let bias = weight.bias().map(<[f32]>::to_vec);
@@ -41,12 +53,24 @@ impl Matrix {
 
     /// Rows of a matrix in panels, those that only fill up included.
     pub(super) fn panel_rows(rows: usize, role: Role) -> usize {
-        PANEL * Order { rows, gated: role == Role::GateUp }.panels()
+        let (count, gated) = match role {
+            Role::Experts { count, gated } => (count.max(1), gated),
+            role => (1, role == Role::GateUp),
+        };
+        count * PANEL * Order { rows: rows / count, gated }.panels()
     }
 
     /// Interleaves the rows, on all threads.
     pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
-        let Store::Rows(weight) = &self.store else { return Ok(self) };
+        let weight = match self.store {
+            Store::Panels(_) => return Ok(self),
+            Store::Experts(experts) => {
+                let packed = experts.into_iter().map(|expert| expert.packed(pool));
+                self.store = Store::Experts(packed.collect::<Result<_>>()?);
+                return Ok(self);
+            }
+            Store::Rows(ref weight) => weight,
+        };
         let row = weight.row_bytes();
         let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
         let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
@@ -71,6 +95,8 @@ impl Matrix {
     pub(super) fn panel<'a>(&'a self, i: usize, room: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
+            // each of them has panels of its own
+            Store::Experts(_) => &[],
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
                 room.resize(PANEL * row, 0);
@@ -84,6 +110,8 @@ impl Matrix {
     pub(super) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
+            // no embedding has experts
+            Store::Experts(_) => {}
             Store::Panels(panels) => {
                 if room.len() < self.row_bytes() {
                     *room = zeros("CPU", "a row of the embedding", self.row_bytes())?;

@@ -7,6 +7,7 @@ mod cache;
 mod codes;
 #[cfg(all(feature = "reference", target_os = "linux", target_arch = "x86_64"))]
 mod emulated;
+mod experts;
 mod integer;
 mod kernels;
 mod lanes;
@@ -29,7 +30,7 @@ mod words;
 use attention::Attend;
 pub use cache::Cache;
 use cache::Target;
-use kernels::Output;
+use kernels::{Input, Output};
 pub use matrix::Matrix;
 use pool::Pool;
 use project::Shares;
@@ -37,10 +38,11 @@ pub use simd::Level;
 use units::Unit;
 
 use crate::checks::{self, ActivePass, Shape};
+use crate::experts::Routes;
 use crate::measure::{self, Limits};
 use crate::{
-    Backend, Batch, DType, DeviceInfo, DeviceKind, Epilogue, Error, Footprint, Heads, KvType, Mask, Norm, Result, Role,
-    Weight,
+    Activation, Backend, Batch, DType, DeviceInfo, DeviceKind, Epilogue, Error, Footprint, Heads, KvType, Mask, Norm,
+    Result, Role, Router, Weight,
 };
 use std::time::Instant;
 
@@ -117,6 +119,8 @@ pub struct Cpu {
     targets: Vec<Target>,
     normed: Vec<f32>,
     projected: Vec<f32>,
+    /// Rows of an expert, and what it gives for them.
+    gathered: [Vec<f32>; 2],
     units: Vec<Unit>,
     #[cfg(target_arch = "x86_64")]
     room: many::Room,
@@ -132,6 +136,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// The first rows.
+    fn input(&self, rows: usize) -> Input<'_> {
+        Input { values: &self.values, rows, dim: self.dim }
+    }
+
     fn shape(&self) -> Shape {
         Shape { rows: self.values.len() / self.dim, cols: self.dim }
     }
@@ -177,6 +186,7 @@ impl Cpu {
             targets: Vec::new(),
             normed: Vec::new(),
             projected: Vec::new(),
+            gathered: Default::default(),
             units: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             room: many::Room::default(),
@@ -198,9 +208,9 @@ impl Cpu {
         if work < SERIAL { (0..tasks).for_each(task) } else { self.pool.run(tasks, &task) }
     }
 
-    fn norm_rows(&self, x: &Rows, norm: Norm<'_, Self>, out: &mut [f32]) {
+    fn norm_rows(&self, x: Input<'_>, norm: Norm<'_, Self>, out: &mut [f32]) {
         let out = Output::new(out, x.dim);
-        self.parallel(self.pass.rows * x.dim * 8, self.pass.rows, |row| {
+        self.parallel(x.rows * x.dim * 8, x.rows, |row| {
             // SAFETY: a task takes its own row.
             let out = unsafe { out.slice(row, 0..x.dim) };
             let x = &x.values[row * x.dim..][..x.dim];
@@ -231,6 +241,7 @@ impl Backend for Cpu {
     type Matrix = Matrix;
     type Vector = Vec<f32>;
     type Rows = Rows;
+    type Routes = Routes;
     type Cache = Cache;
 
     fn info(&self) -> &DeviceInfo {
@@ -239,7 +250,7 @@ impl Backend for Cpu {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         checks::matrix(weight, role)?;
-        let matrix = Matrix::new(weight, role);
+        let matrix = Matrix::new(weight, role)?;
         if self.packs(weight.dtype, role) { matrix.packed(&self.pool) } else { Ok(matrix) }
     }
 
@@ -257,6 +268,10 @@ impl Backend for Cpu {
     fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
         checks::rows(dim)?;
         Ok(Rows { dim, values: zeros(&self.info.name, name, rows.saturating_mul(dim))? })
+    }
+
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Routes> {
+        Ok(Routes::new(rows, experts))
     }
 
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
@@ -291,7 +306,7 @@ impl Backend for Cpu {
 
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
         self.pass.norm(x.shape(), norm.vectors().map(Vec::len), out.shape())?;
-        self.norm_rows(x, norm, &mut out.values);
+        self.norm_rows(x.input(self.pass.rows), norm, &mut out.values);
         Ok(())
     }
 
@@ -305,7 +320,32 @@ impl Backend for Cpu {
     ) -> Result<()> {
         let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
         let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
-        self.product(x, norm, weight, epilogue, width, Output::new(&mut out.values, width))
+        self.product(x.input(self.pass.rows), norm, weight, epilogue, width, Output::new(&mut out.values, width))
+    }
+
+    fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
+        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        routes.route(&scores.values[..self.pass.rows * scores.dim], router);
+        Ok(())
+    }
+
+    fn project_experts(
+        &mut self,
+        x: &Rows,
+        weight: &Matrix,
+        activation: Activation,
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let width = self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
+        self.up_experts(x, weight, activation, routes, width, &mut out.values)
+    }
+
+    fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let width = self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
+        self.down_experts(x, weight, routes, width, &mut out.values)
     }
 
     fn project_qkv(
@@ -329,7 +369,7 @@ impl Backend for Cpu {
         let mut first = 0;
         for weight in weights {
             let out = Output::new(&mut projected[first..], width);
-            self.product(x, norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
+            self.product(x.input(self.pass.rows), norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
             first += weight.rows;
         }
         self.projected = projected;

@@ -5,7 +5,7 @@ use super::matrix::{Matrix, Store};
 use super::panel::PANEL;
 use super::plain::{self, Weights};
 use super::units::Unit;
-use super::{Activations, Cpu, Rows, integer, zeros};
+use super::{Activations, Cpu, integer, zeros};
 use crate::{Epilogue, Error, Norm, Result};
 use std::cell::Cell;
 
@@ -19,29 +19,28 @@ const ROWS: usize = 8 * TILE;
 const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
-    /// The epilogue of `norm(x) wᵀ + bias` for the active rows.
+    /// The epilogue of `norm(x) wᵀ + bias`.
     pub(super) fn product(
         &mut self,
-        x: &Rows,
+        x: Input<'_>,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
         epilogue: Epilogue,
         width: usize,
         out: Output<'_>,
     ) -> Result<()> {
-        let rows = self.pass.rows;
         let mut normed = std::mem::take(&mut self.normed);
         let values = match norm {
             Some(norm) => {
-                if normed.len() < rows * x.dim {
-                    normed = zeros(&self.info.name, "normed activations", rows * x.dim)?;
+                if normed.len() < x.rows * x.dim {
+                    normed = zeros(&self.info.name, "normed activations", x.rows * x.dim)?;
                 }
                 self.norm_rows(x, norm, &mut normed);
-                &normed
+                &normed[..]
             }
-            None => &x.values,
+            None => x.values,
         };
-        let x = Input { values, rows, dim: x.dim };
+        let x = Input { values, ..x };
         let finish = Finish { bias: weight.bias.as_deref(), epilogue };
         match &weight.store {
             _ if self.many(x, weight, finish, width, out)? => {}

@@ -10,6 +10,7 @@ mod cache;
 mod cached;
 mod choose;
 mod device;
+mod experts;
 #[cfg(test)]
 mod faults;
 mod limits;
@@ -25,13 +26,14 @@ mod upload;
 
 pub use adapter::{AdapterInfo, AdapterKind, Options, Select, adapters};
 pub use cache::Cache;
+pub use experts::Routes;
 pub use phi3_shaders::Tier;
 pub use upload::Matrix;
 
 use crate::checks::{self, ActivePass, Shape};
 use crate::{
     Activation, Backend, Batch, Choice, Clock, DType, DeviceInfo, DeviceKind, Epilogue, Footprint, Heads, KvType,
-    Limits, Mask, Norm, Result, Role, Store, Weight,
+    Limits, Mask, Norm, Result, Role, Router, Store, Weight,
 };
 use choose::Flights;
 use device::{Buffer, Device, STORAGE, Submission};
@@ -39,7 +41,7 @@ use marks::Marks;
 use memory::Memory;
 use phi3_shaders::{Kv, Op, Sink, binding};
 use pipelines::Slots;
-use project::{Halves, Target, normalise};
+use project::{EpilogueParams, Halves, Target, normalise};
 use recorder::{Recorder, folded};
 use table::Table;
 use upload::GROUP;
@@ -59,6 +61,8 @@ pub struct Gpu {
     halves: Halves,
     /// Activations behind a norm that no projection computes itself.
     normed: Option<Buffer>,
+    /// What experts give for their rows.
+    given: Option<Buffer>,
     /// Whether products are as exact as single precision.
     exact: bool,
     /// Workgroups of a large tile for matrix units that the device wants; for less there is a smaller tile.
@@ -172,6 +176,7 @@ impl Gpu {
             parts: None,
             halves: Halves::default(),
             normed: None,
+            given: None,
             exact: options.exact,
             enough: project::ENOUGH,
             read_bytes: 0,
@@ -234,10 +239,31 @@ impl Gpu {
     }
 }
 
+/// The text of an epilogue, and its parameters; `stride` counts floats of a row of the output.
+fn epilogue_of(epilogue: Epilogue, stride: usize) -> (Sink, EpilogueParams) {
+    let (activation, limit) = match epilogue.activation {
+        Activation::Identity => (phi3_shaders::Activation::Identity, 0.0),
+        Activation::GeluTanh => (phi3_shaders::Activation::GeluTanh, 0.0),
+        Activation::GeluErf => (phi3_shaders::Activation::GeluErf, 0.0),
+        Activation::QuickGelu => (phi3_shaders::Activation::QuickGelu, 0.0),
+        Activation::SwiGlu => (phi3_shaders::Activation::SwiGlu, 0.0),
+        // WGSL has no infinity
+        Activation::GeGlu { limit } => (phi3_shaders::Activation::GeGlu, limit.min(f32::MAX)),
+    };
+    let store = match epilogue.store {
+        Store::Overwrite => phi3_shaders::Store::Overwrite,
+        Store::Accumulate => phi3_shaders::Store::Accumulate,
+    };
+    let stride = if epilogue.activation.is_gated() { stride / 2 } else { stride / 4 };
+    let params = [stride as u32, epilogue.scale.to_bits(), limit.to_bits(), 0, 0, 0, 0, 0];
+    (Sink::Rows(activation, store), params)
+}
+
 impl Backend for Gpu {
     type Matrix = Matrix;
     type Vector = Vector;
     type Rows = Rows;
+    type Routes = Routes;
     type Cache = Cache;
 
     fn info(&self) -> &DeviceInfo {
@@ -248,8 +274,8 @@ impl Backend for Gpu {
         upload::matrix(&mut self.device, weight, role)
     }
 
-    fn footprint(&self, name: &str, dtype: DType, rows: usize, cols: usize, _role: Role) -> Result<Footprint> {
-        upload::footprint(&self.device, name, dtype, rows, cols)
+    fn footprint(&self, name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
+        upload::footprint(&self.device, name, dtype, rows, cols, role)
     }
 
     fn vector(&mut self, name: &str, values: &[f32]) -> Result<Vector> {
@@ -266,6 +292,10 @@ impl Backend for Gpu {
         let stride = dim.checked_next_multiple_of(GROUP).unwrap_or(usize::MAX);
         let size = (rows as u64).saturating_mul(stride as u64).saturating_mul(size_of::<f32>() as u64);
         Ok(Rows { capacity: rows, dim, stride, buffer: self.device.buffer(name, size, STORAGE)? })
+    }
+
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Routes> {
+        self.new_routes(rows, experts)
     }
 
     fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
@@ -334,24 +364,33 @@ impl Backend for Gpu {
     ) -> Result<()> {
         let norms = norm.into_iter().flat_map(Norm::vectors).map(|vector| vector.len);
         self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
-        let (activation, limit) = match epilogue.activation {
-            Activation::Identity => (phi3_shaders::Activation::Identity, 0.0),
-            Activation::GeluTanh => (phi3_shaders::Activation::GeluTanh, 0.0),
-            Activation::GeluErf => (phi3_shaders::Activation::GeluErf, 0.0),
-            Activation::QuickGelu => (phi3_shaders::Activation::QuickGelu, 0.0),
-            Activation::SwiGlu => (phi3_shaders::Activation::SwiGlu, 0.0),
-            // WGSL has no infinity
-            Activation::GeGlu { limit } => (phi3_shaders::Activation::GeGlu, limit.min(f32::MAX)),
-        };
-        let store = match epilogue.store {
-            Store::Overwrite => phi3_shaders::Store::Overwrite,
-            Store::Accumulate => phi3_shaders::Store::Accumulate,
-        };
-        let stride = if epilogue.activation.is_gated() { out.stride / 2 } else { out.stride / 4 };
-        let params = [stride as u32, epilogue.scale.to_bits(), limit.to_bits(), 0, 0, 0, 0, 0];
-        let sink = Sink::Rows(activation, store);
+        let (sink, params) = epilogue_of(epilogue, out.stride);
         let target = Target { sink, params, output: &out.buffer, keys: None, values: None };
         self.product(x, norm, weight, &target)
+    }
+
+    fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
+        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        self.record_route(scores, router, routes)
+    }
+
+    fn project_experts(
+        &mut self,
+        x: &Rows,
+        weight: &Matrix,
+        activation: Activation,
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
+        self.up_experts(x, weight, activation, routes, out)
+    }
+
+    fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
+        self.down_experts(x, weight, routes, out)
     }
 
     fn project_qkv(

@@ -7,7 +7,7 @@ use super::upload::Matrix;
 use super::{Gpu, Rows, Vector};
 use crate::{Norm, Result};
 use bytemuck::{Pod, Zeroable};
-use phi3_shaders::{Epilogue, Input, Op, Precision, Product, Sink, Tier, binding};
+use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
 /// Rows up to which a weight is better read once per four rows than tiled.
 const FEW_ROWS: usize = 8;
@@ -21,16 +21,16 @@ const HALVES: usize = 32;
 /// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_units.wgsl.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Params {
-    rows: u32,
-    cols: u32,
-    k8: u32,
-    stride: u32,
-    outputs: u32,
-    first: u32,
-    eps: u32,
-    pad: u32,
-    epilogue: EpilogueParams,
+pub(super) struct Params {
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+    pub(super) k8: u32,
+    pub(super) stride: u32,
+    pub(super) outputs: u32,
+    pub(super) first: u32,
+    pub(super) eps: u32,
+    pub(super) routes_at: u32,
+    pub(super) epilogue: EpilogueParams,
 }
 
 /// `Epilogue` of the texts in epilogue/.
@@ -161,7 +161,7 @@ impl Gpu {
             None => false,
         };
         let input = if gain.is_some() && !halved { Input::Normed } else { Input::Plain };
-        let kernel = Op::Project { product, format: weight.format, input, epilogue };
+        let kernel = Op::Project { product, format: weight.format, input, epilogue, rows: RowMap::Direct };
         for piece in &weight.pieces {
             let params = Params {
                 rows: self.pass.rows as u32,
@@ -172,7 +172,7 @@ impl Gpu {
                 first: (weight.first + piece.rows.start) as u32,
                 // matmul_units.wgsl has `low` there
                 eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
-                pad: 0,
+                routes_at: 0,
                 epilogue: target.params,
             };
             let mut slots = Slots::default();
@@ -249,7 +249,12 @@ impl Gpu {
     }
 }
 
-fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
+/// Whether a weight is better read for each few of so many rows than tiled.
+pub(super) fn is_few(rows: usize) -> bool {
+    rows <= FEW_ROWS
+}
+
+pub(super) fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
     let (tile_rows, tile_outputs) = product.tile();
     let rows = (rows as u32).div_ceil(tile_rows);
     let outputs = (outputs as u32).div_ceil(tile_outputs);

@@ -36,12 +36,16 @@ pub struct Matrix {
     pub(super) first: usize,
     /// One for each output, in the device's order, behind those of the parts before.
     pub(super) bias: Option<Buffer>,
+    /// Rows of an expert on the device, those that only fill up included; 0 where there are no experts.
+    pub(super) expert_rows: usize,
     pub(super) pieces: Vec<Piece>,
 }
 
 /// Rows of a matrix, in the device's order, in a buffer of their own.
 pub(super) struct Piece {
     pub(super) rows: Range<usize>,
+    /// Experts whose rows these are; none where the matrix has none.
+    pub(super) experts: Range<usize>,
     pub(super) weight: Buffer,
     /// The plane of scales of a quantised type.
     pub(super) scales: Option<Buffer>,
@@ -69,10 +73,11 @@ impl Matrix {
 pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
     let format = format(weight.dtype);
     checks::matrix(weight, role)?;
-    let order = Order { role, rows: weight.rows };
+    let order = Order::new(role, weight.rows);
     let first = role.qkv().map_or(0, |(_, first)| first);
     let layout = Layout::of(weight.dtype, weight.cols);
-    let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales))?;
+    let unit = order.expert.map_or(1, |expert| expert.padded);
+    let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales), unit)?;
 
     let mut pieces = Vec::new();
     let mut in_flight = Vec::new();
@@ -84,14 +89,16 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
             bytes => Some(device.buffer(&weight.name, (bytes * padded) as u64, STORAGE)?),
         };
         let buffer = device.buffer(&weight.name, (layout.bytes * padded) as u64, STORAGE)?;
-        let piece = Piece { rows, weight: buffer, scales };
+        let experts = order.expert.map_or(0..0, |expert| rows.start / expert.padded..rows.end / expert.padded);
+        let piece = Piece { rows, experts, weight: buffer, scales };
         fill(device, weight, &order, &piece, &layout, &mut in_flight)?;
         pieces.push(piece);
     }
+    let expert_rows = order.expert.map_or(0, |expert| expert.padded);
     let bias = match weight.bias() {
         Some(bias) => {
             let mut values = vec![0.0; first];
-            values.extend((0..order.rows).map(|row| bias[order.source(row)]));
+            values.extend((0..order.rows).map(|row| order.source(row).map_or(0.0, |row| bias[row])));
             values.resize(values.len().next_multiple_of(OUTPUTS), 0.0);
             let buffer = device.buffer(&weight.name, (values.len() * size_of::<f32>()) as u64, STORAGE)?;
             device.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&values));
@@ -100,14 +107,23 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         }
         None => None,
     };
-    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, pieces })
+    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, expert_rows, pieces })
 }
 
 /// What a matrix will take.
-pub(super) fn footprint(device: &Device, name: &str, dtype: DType, rows: usize, cols: usize) -> Result<Footprint> {
+pub(super) fn footprint(
+    device: &Device,
+    name: &str,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    role: Role,
+) -> Result<Footprint> {
     let layout = Layout::of(dtype, cols);
-    rows_per_piece(device, name, layout.bytes.max(layout.scales))?;
-    let bytes = (layout.bytes + layout.scales) as u64 * rows.next_multiple_of(OUTPUTS) as u64;
+    let order = Order::new(role, rows);
+    let unit = order.expert.map_or(1, |expert| expert.padded);
+    rows_per_piece(device, name, layout.bytes.max(layout.scales), unit)?;
+    let bytes = (layout.bytes + layout.scales) as u64 * order.rows.next_multiple_of(OUTPUTS) as u64;
     Ok(Footprint { bytes, in_place: false })
 }
 
@@ -157,8 +173,14 @@ impl Layout {
     }
 }
 
-fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {
+/// Rows of a piece: a whole number of `unit`.
+fn rows_per_piece(device: &Device, name: &str, row_bytes: usize, unit: usize) -> Result<usize> {
     let rows = (device.max_piece / (row_bytes as u64).max(1)) as usize;
+    if unit > 1 {
+        let detail = format!("; a piece of a weight may have {}", device.max_piece);
+        let error = || device.out_of_memory(name, (row_bytes * unit) as u64, detail);
+        return if rows < unit { Err(error()) } else { Ok(rows / unit * unit) };
+    }
     match rows / TILE * TILE {
         0 if rows < OUTPUTS => {
             let detail = format!("; a piece of a weight may have {}", device.max_piece);
@@ -180,7 +202,7 @@ fn fill(
 ) -> Result<()> {
     // none for the rows past the last
     let source = |row: usize| match piece.rows.start + row {
-        row if row < order.rows => weight.row(order.source(row)),
+        row if row < order.rows => order.source(row).map_or(&[][..], |row| weight.row(row)),
         _ => &[],
     };
     let mut packed = (vec![0; OUTPUTS * layout.bytes], vec![0; OUTPUTS * layout.scales]);
@@ -252,16 +274,46 @@ fn pack<'a>(
 /// The order of a matrix's rows on the device.
 struct Order {
     role: Role,
+    /// Rows on the device.
     rows: usize,
+    expert: Option<Expert>,
+}
+
+/// Rows of each expert.
+#[derive(Clone, Copy)]
+struct Expert {
+    rows: usize,
+    /// On the device, where a whole number of outputs are computed at once.
+    padded: usize,
 }
 
 impl Order {
-    /// The file's row that stands in row `row` of the device.
-    fn source(&self, row: usize) -> usize {
-        match self.role {
+    fn new(role: Role, rows: usize) -> Self {
+        match role {
+            Role::Experts { count, .. } => {
+                let rows = rows / count.max(1);
+                let padded = rows.next_multiple_of(OUTPUTS);
+                Self { role, rows: count * padded, expert: Some(Expert { rows, padded }) }
+            }
+            _ => Self { role, rows, expert: None },
+        }
+    }
+
+    /// The weight's row that stands in row `row` of the device, if any.
+    fn source(&self, row: usize) -> Option<usize> {
+        // gate 0, up 0, gate 1, up 1, ...
+        let alternating = |row: usize, rows: usize| row / 2 + row % 2 * (rows / 2);
+        Some(match self.role {
             Role::Plain | Role::Embedding => row,
-            // gate 0, up 0, gate 1, up 1, ...
-            Role::GateUp => row / 2 + row % 2 * (self.rows / 2),
+            Role::GateUp => alternating(row, self.rows),
+            Role::Experts { gated, .. } => {
+                let Expert { rows, padded } = self.expert?;
+                let (expert, row) = (row / padded, row % padded);
+                if row >= rows {
+                    return None;
+                }
+                expert * rows + if gated { alternating(row, rows) } else { row }
+            }
             // the two dimensions of a rotated pair next to each other
             Role::Qkv(heads) | Role::QkvPart(heads, _) => {
                 let (first, i) = (self.role.qkv().map_or(0, |(_, first)| first), row % heads.head_dim);
@@ -271,6 +323,6 @@ impl Order {
                     row
                 }
             }
-        }
+        })
     }
 }

@@ -1,0 +1,33 @@
+// Rows by expert: route.wgsl lists, for each tile of rows, the expert and the routes. A weight holds one matrix for each expert, and
+// a piece of it whole ones: `first` is the first expert, `rows` their number, `outputs` the rows of one. SHARE routes have one row of x.
+
+@group(0) @binding(12) var<storage, read> routes: array<u32>;
+
+fn tile_at(tile: u32) -> u32 {
+    return params.routes_at + tile * (TILE_ROWS + 1u);
+}
+
+// A tile without an expert is beyond every piece.
+fn has_work(tile: u32) -> bool {
+    return routes[tile_at(tile)] >= params.first && routes[tile_at(tile)] - params.first < params.rows;
+}
+
+fn weight_row(tile: u32) -> u32 {
+    return (routes[tile_at(tile)] - params.first) * params.outputs;
+}
+
+fn first_output() -> u32 {
+    return 0u;
+}
+
+fn has_row(tile: u32, i: u32) -> bool {
+    return routes[tile_at(tile) + 1u + i] != NO_ROUTE;
+}
+
+fn row_from(tile: u32, i: u32) -> u32 {
+    return select(0u, routes[tile_at(tile) + 1u + i] / SHARE, has_row(tile, i));
+}
+
+fn row_to(tile: u32, i: u32) -> u32 {
+    return routes[tile_at(tile) + 1u + i];
+}
