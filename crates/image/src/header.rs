@@ -64,12 +64,43 @@ fn png(bytes: &[u8]) -> Result<Header> {
     Ok(Header { width, height, cost: (channels * sample + 3).max(6), used: bytes.len() })
 }
 
-/// GIF89a, 18: the logical screen.
+/// GIF89a, 18 to 24: the logical screen, and blocks up to the end of the first frame.
 fn gif(bytes: &[u8]) -> Result<Header> {
-    let [w0, w1, h0, h1] = array(bytes, 6, Format::Gif, "the logical screen")?;
+    let format = Format::Gif;
+    let [w0, w1, h0, h1, flags] = array(bytes, 6, format, "the logical screen")?;
     let (width, height) = (u16::from_le_bytes([w0, w1]).into(), u16::from_le_bytes([h0, h1]).into());
+    let mut at = 13 + palette(flags);
+    let used = loop {
+        match array(bytes, at, format, "a frame")? {
+            [0x21] => at = after_blocks(bytes, at + 2)?,
+            [0x2c] => {
+                let [flags] = array(bytes, at + 9, format, "a frame's flags")?;
+                break after_blocks(bytes, at + 11 + palette(flags))?;
+            }
+            [other] => {
+                let found = format!("the byte {other:#04x} at byte {at}");
+                return Err(Error::Damaged { format, expected: "a frame or an extension", found });
+            }
+        }
+    };
     // RGBA screen and RGBA frame, then the RGB picture
-    Ok(Header { width, height, cost: 11, used: bytes.len() })
+    Ok(Header { width, height, cost: 11, used })
+}
+
+/// Bytes of the palette that a GIF's flags announce.
+fn palette(flags: u8) -> usize {
+    if flags & 0x80 == 0 { 0 } else { 6 << (flags & 7) }
+}
+
+/// The place behind GIF's blocks of data, the last of which is empty.
+fn after_blocks(bytes: &[u8], mut at: usize) -> Result<usize> {
+    loop {
+        let [length] = array(bytes, at, Format::Gif, "a block of data")?;
+        at += 1 + usize::from(length);
+        if length == 0 {
+            return Ok(at);
+        }
+    }
 }
 
 /// ITU T.81, annex B: markers up to EOI.
