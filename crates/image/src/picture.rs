@@ -8,6 +8,9 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 /// Longest side of a picture in pixels.
 pub const MAX_SIDE: u32 = 1 << 20;
 
+/// Pixels along a side of the tiles in which a picture is turned: their rows and columns fit into a cache.
+const TILE: usize = 64;
+
 /// A picture of 8-bit RGB, rows from the top, pixels from the left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -74,12 +77,18 @@ impl Picture {
         let (pixels, _) = self.rgb.as_chunks::<3>();
         let mut rgb = zeroed(self.rgb.len())?;
         let (turned, _) = rgb.as_chunks_mut::<3>();
-        for (y, row) in turned.chunks_exact_mut(width as usize).enumerate() {
-            for (x, pixel) in row.iter_mut().enumerate() {
-                let (from_x, from_y) = if transpose { (y, x) } else { (x, y) };
-                let from_x = if flip_x { from_width - 1 - from_x } else { from_x };
-                let from_y = if flip_y { from_height - 1 - from_y } else { from_y };
-                *pixel = pixels[from_y * from_width + from_x];
+        let (to_width, to_height) = (width as usize, height as usize);
+        for top in (0..to_height).step_by(TILE) {
+            for left in (0..to_width).step_by(TILE) {
+                for y in top..to_height.min(top + TILE) {
+                    let row = &mut turned[y * to_width..(y + 1) * to_width];
+                    for (x, pixel) in row.iter_mut().enumerate().skip(left).take(TILE) {
+                        let (from_x, from_y) = if transpose { (y, x) } else { (x, y) };
+                        let from_x = if flip_x { from_width - 1 - from_x } else { from_x };
+                        let from_y = if flip_y { from_height - 1 - from_y } else { from_y };
+                        *pixel = pixels[from_y * from_width + from_x];
+                    }
+                }
             }
         }
         Ok(Self { width, height, rgb })
@@ -138,6 +147,17 @@ mod tests {
                 (width, 6, &expected[..]),
                 "{orientation}"
             );
+        }
+    }
+
+    #[test]
+    fn turning_beyond_a_tile() {
+        let rgb: Vec<u8> = (0..150 * 131 * 3u32).map(|at| (at * at % 255) as u8).collect();
+        let picture = Picture::new(150, 131, rgb).unwrap();
+        for (orientation, back) in [(2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)] {
+            let turned = picture.clone().turned(orientation).unwrap();
+            assert_ne!(turned, picture);
+            assert_eq!(turned.turned(back).unwrap(), picture, "{orientation}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Two passes, each from u8 to u8. A weight is a fixed-point number with 22 bits behind the point; a sum begins at one half and
 //! is shifted and clamped. Reductions widen the filter (antialiasing).
 
+use std::borrow::Cow;
 use std::f64::consts::PI;
 
 use crate::picture::{check_size, zeroed};
@@ -82,8 +83,14 @@ pub(crate) fn resize_in_order(
 ) -> Result<Picture> {
     check_size(width, height)?;
     match order {
-        Order::WidthFirst => resize_height(&resize_width(picture, width, filter)?, height, filter),
-        Order::HeightFirst => resize_width(&resize_height(picture, height, filter)?, width, filter),
+        Order::WidthFirst => {
+            let between = resize_width(picture, width, filter)?;
+            Ok(resize_height(&between, height, filter)?.into_owned())
+        }
+        Order::HeightFirst => {
+            let between = resize_height(picture, height, filter)?;
+            Ok(resize_width(&between, width, filter)?.into_owned())
+        }
     }
 }
 
@@ -146,9 +153,9 @@ fn sample(sum: i32) -> u8 {
 }
 
 /// The pass along rows.
-fn resize_width(picture: &Picture, width: u32, filter: Filter) -> Result<Picture> {
+fn resize_width(picture: &Picture, width: u32, filter: Filter) -> Result<Cow<'_, Picture>> {
     if width == picture.width() {
-        return Ok(picture.clone());
+        return Ok(Cow::Borrowed(picture));
     }
     let height = picture.height();
     let mut rgb = zeroed(check_size(width, height)? * 3)?;
@@ -165,13 +172,13 @@ fn resize_width(picture: &Picture, width: u32, filter: Filter) -> Result<Picture
             *pixel = sums.map(sample);
         }
     }
-    Picture::new(width, height, rgb)
+    Picture::new(width, height, rgb).map(Cow::Owned)
 }
 
 /// The pass along columns: whole rows are weighted and added, many samples at a time.
-fn resize_height(picture: &Picture, height: u32, filter: Filter) -> Result<Picture> {
+fn resize_height(picture: &Picture, height: u32, filter: Filter) -> Result<Cow<'_, Picture>> {
     if height == picture.height() {
-        return Ok(picture.clone());
+        return Ok(Cow::Borrowed(picture));
     }
     let width = picture.width();
     let mut rgb = zeroed(check_size(width, height)? * 3)?;
@@ -189,7 +196,7 @@ fn resize_height(picture: &Picture, height: u32, filter: Filter) -> Result<Pictu
             *to = sample(sum);
         }
     }
-    Picture::new(width, height, rgb)
+    Picture::new(width, height, rgb).map(Cow::Owned)
 }
 
 #[cfg(test)]
