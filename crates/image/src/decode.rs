@@ -7,11 +7,11 @@ use std::io::{Cursor, ErrorKind};
 use image::codecs::gif::GifDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
-use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageResult, Limits};
 
 use crate::header;
 use crate::picture::{check_size, zeroed};
+use crate::webp::WebP;
 use crate::{Error, Picture, Result};
 
 /// A format that is read.
@@ -77,7 +77,11 @@ pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<Picture> {
     match format {
         Format::Jpeg => source.read(JpegDecoder::new(reader())),
         Format::Png => source.read(PngDecoder::with_limits(reader(), limits())),
-        Format::WebP => source.read(WebPDecoder::new(reader())),
+        Format::WebP => {
+            let webp = WebP::read(bytes)?;
+            let turn = if orientation == Orientation::Apply { webp.orientation() } else { 1 };
+            Picture::new(header.width, header.height, webp.rgb(|error| source.error(error))?)?.turned(turn)
+        }
         Format::Gif => source.read(GifDecoder::new(reader()).and_then(|mut decoder| {
             decoder.set_limits(limits())?;
             Ok(decoder)

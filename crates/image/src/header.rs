@@ -4,6 +4,7 @@
 //! they would take more memory than [`MAX_MEMORY`].
 
 use crate::picture::check_size;
+use crate::webp::WebP;
 use crate::{Error, Format, Result};
 
 /// Most memory that a file and its decoding may take, in bytes: one gigabyte.
@@ -28,7 +29,7 @@ pub(crate) fn read(bytes: &[u8], format: Format) -> Result<Header> {
     let header = match format {
         Format::Jpeg => jpeg(bytes)?,
         Format::Png => png(bytes)?,
-        Format::WebP => webp(bytes)?,
+        Format::WebP => WebP::read(bytes)?.header(),
         Format::Gif => gif(bytes)?,
     };
     let (width, height) = (header.width, header.height);
@@ -42,7 +43,12 @@ pub(crate) fn read(bytes: &[u8], format: Format) -> Result<Header> {
 }
 
 /// `N` bytes at `at`, or the error that the file ends there.
-fn array<const N: usize>(bytes: &[u8], at: usize, format: Format, expected: &'static str) -> Result<[u8; N]> {
+pub(crate) fn array<const N: usize>(
+    bytes: &[u8],
+    at: usize,
+    format: Format,
+    expected: &'static str,
+) -> Result<[u8; N]> {
     let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied();
     found.ok_or(Error::Truncated { format, expected, found: bytes.len() })
 }
@@ -159,82 +165,6 @@ fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
         at += 1;
         if marker != 0 {
             return Some((marker, at));
-        }
-    }
-}
-
-/// RFC 9649: RIFF, the first chunk, and every length against the bytes that are there.
-fn webp(bytes: &[u8]) -> Result<Header> {
-    let format = Format::WebP;
-    let riff = u32::from_le_bytes(array(bytes, 4, format, "the RIFF header")?) as usize;
-    let used = riff.saturating_add(8);
-    let Some(file) = bytes.get(..used).filter(|file| file.len() >= 12) else {
-        return Err(Error::Truncated { format, expected: "as many bytes as the RIFF header says", found: bytes.len() });
-    };
-    let chunks = riff_chunks(file, 12)?;
-    let (first, rest) = chunks.split_first().ok_or(Error::Truncated { format, expected: "a chunk", found: used })?;
-    let (width, height) = webp_size(first)?;
-    let animated = first.kind == *b"VP8X" && first.data.first().is_some_and(|flags| flags & 2 != 0);
-    for chunk in rest {
-        let frame = if chunk.kind == *b"ANMF" { riff_chunks(chunk.data, 16)? } else { vec![*chunk] };
-        for part in frame.iter().filter(|part| [*b"VP8 ", *b"VP8L"].contains(&part.kind)) {
-            let (part_width, part_height) = webp_size(part)?;
-            if part_width > width || part_height > height {
-                let found = format!("{part_width} x {part_height} pixels on {width} x {height}");
-                return Err(Error::Damaged { format, expected: "frames within the canvas", found });
-            }
-        }
-    }
-    // canvas, frame, alpha plane and its decoder's buffer, 4:2:0 planes and result, then the RGB picture
-    let cost = if animated { 19 } else { 11 };
-    Ok(Header { width, height, cost, used })
-}
-
-/// A chunk of RIFF.
-#[derive(Clone, Copy)]
-struct Chunk<'a> {
-    kind: [u8; 4],
-    data: &'a [u8],
-}
-
-/// The chunks of `data` from `at`; all of them lie within it.
-fn riff_chunks(data: &[u8], mut at: usize) -> Result<Vec<Chunk<'_>>> {
-    let mut chunks = Vec::new();
-    while at.saturating_add(8) <= data.len() {
-        let [k0, k1, k2, k3, s0, s1, s2, s3] = array(data, at, Format::WebP, "a chunk")?;
-        let size = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
-        let end = at.saturating_add(8).saturating_add(size);
-        let Some(inside) = data.get(at + 8..end) else {
-            let found = format!("{size} where {} are left", data.len() - at - 8);
-            return Err(Error::Damaged { format: Format::WebP, expected: "a chunk's bytes within the file", found });
-        };
-        chunks.push(Chunk { kind: [k0, k1, k2, k3], data: inside });
-        at = end + size % 2;
-    }
-    Ok(chunks)
-}
-
-/// Width and height that a VP8, VP8L or VP8X chunk states.
-fn webp_size(chunk: &Chunk<'_>) -> Result<(u32, u32)> {
-    let format = Format::WebP;
-    let expected = "the size of the picture";
-    match &chunk.kind {
-        b"VP8 " => {
-            let [w0, w1, h0, h1] = array(chunk.data, 6, format, expected)?;
-            let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-            Ok((side(w0, w1), side(h0, h1)))
-        }
-        b"VP8L" => {
-            let bits = u32::from_le_bytes(array(chunk.data, 1, format, expected)?);
-            Ok(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
-        }
-        b"VP8X" => {
-            let [w0, w1, w2, h0, h1, h2] = array(chunk.data, 4, format, expected)?;
-            Ok((u32::from_le_bytes([w0, w1, w2, 0]) + 1, u32::from_le_bytes([h0, h1, h2, 0]) + 1))
-        }
-        kind => {
-            let found = format!("{:?}", String::from_utf8_lossy(kind));
-            Err(Error::Damaged { format, expected: "VP8, VP8L or VP8X as the first chunk", found })
         }
     }
 }

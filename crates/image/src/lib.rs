@@ -31,6 +31,8 @@ mod header;
 mod picture;
 mod pixels;
 mod resize;
+mod vp8l;
+mod webp;
 
 pub use decode::{Format, Orientation, decode};
 pub use error::{Error, Result};

@@ -75,6 +75,14 @@ fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
     [&[flags, 0, 0, 0], &width[..3], &height[..3]].concat()
 }
 
+/// The data of ANMF: a frame of one pixel in column 2 · `x` of a canvas.
+fn webp_frame(x: u8, chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let mut data = vec![0; 16];
+    data[0] = x;
+    data.extend(&webp(chunks)[12..]);
+    data
+}
+
 /// The data of VP8L without its pixels.
 fn vp8l(width: u32, height: u32) -> Vec<u8> {
     [&[0x2f][..], &((width - 1) | (height - 1) << 14).to_le_bytes()].concat()
@@ -97,7 +105,7 @@ fn bombs_are_refused_by_their_header() {
         gif(65535, 65535),
         gif(10000, 10000),
         webp(&[(b"VP8X", vp8x(0, 1 << 24, 1 << 24)), (b"VP8L", vp8l(1, 1))]),
-        webp(&[(b"VP8X", vp8x(2, 8000, 8000)), (b"ANIM", vec![0; 6])]),
+        webp(&[(b"VP8X", vp8x(2, 11500, 11500)), (b"ANMF", webp_frame(0, &[(b"VP8L", vp8l(1, 1))]))]),
         webp(&[(b"VP8L", vp8l(16384, 16384))]),
         webp(&[(b"VP8 ", vp8(0x3fff, 0x3fff))]),
     ];
