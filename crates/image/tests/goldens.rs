@@ -98,6 +98,22 @@ fn every_file() {
     assert!(expected.as_object().unwrap().len() >= 43);
 }
 
+/// Files by libwebp (tests/data/image/lossless) and the same pictures as PNG.
+#[test]
+fn lossless_webp() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/image/lossless");
+    let mut compared = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "webp") {
+            let read = |path: &PathBuf| decode(&fs::read(path).unwrap(), Orientation::Apply).unwrap();
+            assert!(read(&path) == read(&path.with_extension("").with_extension("png")), "{}", path.display());
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 16);
+}
+
 #[test]
 fn orientation_is_ignored_where_asked() {
     let bytes = read("images/expected.safetensors");

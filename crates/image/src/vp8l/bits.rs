@@ -1,6 +1,7 @@
 //! Bits of a VP8L stream, the lowest of a byte first.
 
-use crate::{Error, Format, Result};
+use super::damaged;
+use crate::Result;
 
 /// A reader of bits.
 pub(super) struct Bits<'a> {
@@ -43,11 +44,8 @@ impl<'a> Bits<'a> {
 
     /// Reads `count` bits, at most 15, that were peeked at.
     pub(super) fn skip(&mut self, count: u32) -> Result<()> {
-        self.count = self.count.checked_sub(count).ok_or(Error::Truncated {
-            format: Format::WebP,
-            expected: "the rest of the picture",
-            found: self.length,
-        })?;
+        let ended = || damaged("the rest of the picture", format!("the end of its chunk after {} bytes", self.length));
+        self.count = self.count.checked_sub(count).ok_or_else(ended)?;
         self.ahead >>= count;
         Ok(())
     }

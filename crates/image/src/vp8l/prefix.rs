@@ -212,4 +212,12 @@ mod tests {
         }
         assert_eq!(Code::new(&[0, 0, 9]).unwrap().symbol(&mut Bits::new(&[])).unwrap(), 2);
     }
+
+    #[test]
+    fn more_codes_than_there_is_memory_for() {
+        // twice a code of the symbols 0 and 1, twelve bits each
+        let bytes = [0x13, 0x30, 0x01].repeat(1 << 20);
+        assert_eq!(read_groups(&mut Bits::new(&bytes), 1000, 0).unwrap().len(), 1000);
+        assert!(matches!(read_groups(&mut Bits::new(&bytes), 400_000, 0), Err(Error::Unsupported { .. })));
+    }
 }
