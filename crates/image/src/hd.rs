@@ -128,9 +128,7 @@ impl Hd {
         let mut rgb = vec![255; layout.padded.width as usize * layout.padded.height as usize * 3];
         let rows = rgb.chunks_exact_mut(layout.padded.width as usize * 3).skip(top);
         for (to, from) in rows.zip(resized.rows()) {
-            for (to, from) in to.iter_mut().skip(left).zip(from) {
-                *to = *from;
-            }
+            to[left..left + from.len()].copy_from_slice(from);
         }
         Picture::new(layout.padded.width, layout.padded.height, rgb)
     }

@@ -7,8 +7,8 @@ use crate::picture::check_size;
 use crate::webp::WebP;
 use crate::{Error, Format, Result};
 
-/// Most memory that a file and its decoding may take, in bytes: one gigabyte.
-pub const MAX_MEMORY: u64 = 1_000_000_000;
+/// Most memory that a file and its decoding may take, in bytes; a process that does nothing else stays below one gigabyte.
+pub const MAX_MEMORY: u64 = 960_000_000;
 
 /// Most scans of a JPEG file. Encoders write up to 11; each scan visits every block of a component at no cost in bytes.
 const MAX_SCANS: usize = 100;
