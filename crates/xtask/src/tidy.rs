@@ -81,7 +81,9 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
 
 /// Code that other programs use too.
 fn is_library(name: &str) -> bool {
-    ["tensor", "model", "runner", "hub"].iter().any(|library| name.starts_with(&format!("crates/{library}/src/")))
+    ["tensor", "model", "runner", "hub", "image"]
+        .iter()
+        .any(|library| name.starts_with(&format!("crates/{library}/src/")))
 }
 
 /// An option such as those of the command line, outside a comment.

@@ -1,0 +1,43 @@
+//! Pictures for Phi-3-vision: from the bytes of a file to what the vision tower takes.
+//!
+//! [`decode`] reads JPEG, PNG, WebP and GIF. [`Hd`] does what the published processor does: the HD transform resizes a picture
+//! (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalises it and adds a global view.
+//!
+//! ```
+//! use phi3_image::{Hd, Orientation, Picture, decode};
+//!
+//! let gradient = (0..48 * 32 * 3).map(|at| (at % 251) as u8).collect();
+//! let hd = Hd { max_crops: 4, ..Hd::default() }; // as Phi-3.5-vision
+//! let picture = Picture::new(48, 32, gradient)?;
+//! let pixels = hd.pixels(&picture)?;
+//! assert_eq!((pixels.grid, pixels.size, pixels.tokens), ((2, 2), [672, 672], 757));
+//! assert_eq!(pixels.values.len(), (1 + 4) * 3 * 336 * 336);
+//!
+//! let png = hd.explain(&picture)?; // the padded picture and its grid, for people
+//! assert_eq!(decode(&png, Orientation::Apply)?.width(), 672);
+//! # Ok::<(), phi3_image::Error>(())
+//! ```
+//!
+//! A file may be hostile: sizes are read and bounded before memory is taken, and every fault is an [`Error`] that says what was
+//! expected and what was found.
+
+#![forbid(unsafe_code)]
+
+mod decode;
+mod error;
+mod explain;
+mod hd;
+mod header;
+mod picture;
+mod pixels;
+mod resize;
+mod vp8l;
+mod webp;
+
+pub use decode::{Format, Orientation, decode};
+pub use error::{Error, Result};
+pub use hd::{Hd, Layout, Size};
+pub use header::MAX_MEMORY;
+pub use picture::{MAX_PIXELS, MAX_SIDE, Picture};
+pub use pixels::{Pixels, global_view};
+pub use resize::{Filter, resize};
