@@ -102,6 +102,12 @@ impl Tensors {
         self.places.contains_key(name)
     }
 
+    /// The shape of a matrix, where there is one of this name.
+    pub(crate) fn shape(&self, name: &str) -> Option<[usize; 2]> {
+        let &(file, entry) = self.places.get(name)?;
+        <[usize; 2]>::try_from(self.files[file].entries[entry].shape.as_slice()).ok()
+    }
+
     /// Lets `name` stand for the tensor `of` too.
     pub(crate) fn alias(&mut self, name: &str, of: &str) {
         if let Some(&place) = self.places.get(of) {

@@ -5,7 +5,7 @@ use crate::rope::{LongRope, Rope};
 use crate::spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use crate::tensors::Tensors;
 use crate::{Error, Result};
-use phi3_tensor::{Activation, Heads, Mask};
+use phi3_tensor::{Activation, Heads, Mask, Router, TOP_EXPERTS};
 
 /// Tensors of LongRoPE's factors, `[rotary_dim / 2]`.
 pub(crate) const LONG: &str = "rope_factors_long.weight";
@@ -19,9 +19,12 @@ struct Architecture {
     rotated_pairs: bool,
 }
 
-const ARCHITECTURES: [Architecture; 3] = [
+const PHIMOE: &str = "phimoe";
+
+const ARCHITECTURES: [Architecture; 4] = [
     Architecture { name: "phi3", read: phi3, rotated_pairs: false },
     Architecture { name: "phi2", read: phi2, rotated_pairs: false },
+    Architecture { name: PHIMOE, read: phimoe, rotated_pairs: false },
     Architecture { name: "llama", read: llama, rotated_pairs: true },
 ];
 
@@ -78,6 +81,33 @@ fn phi2(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     };
     let norm = NormSpec::Layer { eps: common.eps };
     Ok(ModelSpec { norm, head_bias: true, ..common.spec(reader, layer) })
+}
+
+/// Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE: what the model computes, of which llama.cpp computes norms and routes otherwise.
+fn phimoe(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
+    let common = reader.common("attention.layer_norm_rms_epsilon")?;
+    let (metadata, has) = (reader.metadata, |name: &str| reader.tensors.has(name));
+    let used = reader.key("expert_used_count");
+    if metadata.integer(&used, 0..=usize::MAX)?.is_some_and(|used| used != TOP_EXPERTS) {
+        return Err(metadata.bad(&used, "2", "sparsemixer routes each row to two experts"));
+    }
+    let window = metadata.integer(&reader.key("attention.sliding_window"), 0..=u32::MAX as usize)?;
+    let layer = LayerSpec {
+        block: Block::Sequential,
+        mask: Mask::windowed(window.filter(|&window| window > 0)),
+        attention_bias: has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias"),
+        mlp: Mlp::Experts {
+            inner: common.inner,
+            count: metadata.required(&reader.key("expert_count"), 1..=limits::EXPERTS)?,
+            // no key says it; published models have this
+            router: Router::SparseMixer { jitter: 0.01 },
+            activation: Activation::SwiGlu,
+        },
+    };
+    let eps = common.eps;
+    let norm = if has("output_norm.bias") { NormSpec::Layer { eps } } else { NormSpec::Rms { eps } };
+    let head_bias = has("output.bias");
+    Ok(ModelSpec { norm, head_bias, ..common.spec(reader, layer) })
 }
 
 /// What every architecture has.
@@ -184,13 +214,7 @@ fn architecture(metadata: &Metadata) -> Result<&'static Architecture> {
     let found = metadata.string(key)?;
     let known = || ARCHITECTURES.map(|known| format!("\"{}\"", known.name)).join(" or ");
     let architecture = ARCHITECTURES.iter().find(|known| found.as_deref() == Some(known.name));
-    architecture.ok_or_else(|| match found.as_deref() {
-        Some("phimoe") => {
-            let hint = "the architecture is known, but its decoder is not supported yet";
-            metadata.bad(key, known(), hint)
-        }
-        _ => metadata.bad(key, known() + " (type string)", "other architectures are not supported"),
-    })
+    architecture.ok_or_else(|| metadata.bad(key, known() + " (type string)", "other architectures are not supported"))
 }
 
 impl Reader<'_> {
@@ -203,27 +227,45 @@ impl Reader<'_> {
             let expected = format!("a divisor of head_count ({heads})");
             return Err(metadata.bad(kv_count, expected, "query heads share key heads in equal groups"));
         }
-        if !hidden_size.is_multiple_of(heads) {
-            let expected = format!("a divisor of embedding_length ({hidden_size})");
-            return Err(metadata.bad(count, expected, "heads share the width in equal parts"));
-        }
-        let head_dim = hidden_size / heads;
-        for key in ["attention.key_length", "attention.value_length"].map(|name| self.key(name)) {
-            if metadata.integer(&key, 0..=usize::MAX)?.is_some_and(|length| length != head_dim) {
-                return Err(metadata.bad(
-                    &key,
-                    format!("{head_dim}: embedding_length / head_count"),
-                    "no Phi-3 has other heads",
-                ));
-            }
-        }
+        let head_dim = self.head_dim(heads, hidden_size)?;
         let key = &self.key("rope.dimension_count");
-        let rotary_dim = metadata.integer(key, 0..=usize::MAX)?.unwrap_or(head_dim);
+        let mut rotary_dim = metadata.integer(key, 0..=usize::MAX)?.unwrap_or(head_dim);
+        if self.architecture == PHIMOE {
+            // llama.cpp's converter writes the width by the heads, whatever the head size
+            rotary_dim = rotary_dim.min(head_dim);
+        }
         if !(2..=head_dim).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
             let expected = format!("an even number from 2 to the head size, {head_dim}");
             return Err(metadata.bad(key, expected, "dimensions of a head are rotated in pairs"));
         }
         Ok(Heads { heads, kv_heads, head_dim, rotary_dim })
+    }
+
+    /// The head size: a key, or for experts the rows of the queries, or the width by the heads.
+    fn head_dim(&self, heads: usize, hidden_size: usize) -> Result<usize> {
+        let metadata = self.metadata;
+        let (key, value) = (self.key("attention.key_length"), self.key("attention.value_length"));
+        let length = metadata.integer(&key, 1..=limits::WIDTH)?;
+        if let (Some(length), Some(other)) = (length, metadata.integer(&value, 1..=limits::WIDTH)?)
+            && length != other
+        {
+            return Err(metadata.bad(&value, format!("{length}, as key_length"), "keys and values have one size"));
+        }
+        if let Some(length) = length {
+            return Ok(length);
+        }
+        if self.architecture == PHIMOE
+            && let Some([rows, _]) = self.tensors.shape("blk.0.attn_q.weight")
+            && rows.is_multiple_of(heads)
+        {
+            return Ok(rows / heads);
+        }
+        if !hidden_size.is_multiple_of(heads) {
+            let expected = format!("a divisor of embedding_length ({hidden_size})");
+            let count = self.key("attention.head_count");
+            return Err(metadata.bad(&count, expected, "heads share the width in equal parts"));
+        }
+        Ok(hidden_size / heads)
     }
 
     fn rope(&self, heads: Heads, max_positions: usize) -> Result<Rope> {
