@@ -3,7 +3,7 @@
 //
 // Shapes: q [rows, q_stride], keys and values [slots, slot_stride], out [rows, out_stride]. A head of the cache is 4 * head4
 // numbers, which are zero from head_dim on; head_dim is at most 256. How the cache holds them is the business of the texts
-// in cache/, whose own elements the strides count.
+// in cache/, whose own elements the strides count; which positions a row sees is that of the texts in mask/.
 // Grid: (heads, rows).
 
 struct Params {
@@ -14,11 +14,15 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees; all where it is 0
+    window: u32,      // positions that a row sees, all where it is 0; or those of a block
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
     share: u32,       // positions of a split
+    tiles_at: u32,
+    local_blocks: u32,
+    block_stride: u32,
+    head_step: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -43,11 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let row = group.y;
     let position = batch[4u * row + 1u];
     let pages_at = batch[4u * row + 3u];
-    var first = 0u;
-    if (params.window != 0u && position >= params.window) {
-        first = position + 1u - params.window;
-    }
-    first += group.z * params.share;
+    var first = first_seen(position) + group.z * params.share;
     let end = min(position + 1u, first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
@@ -71,8 +71,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     var sum = vec4<f32>();
     for (var start = first; start < end; start += THREADS) {
         let count = min(THREADS, end - start);
+        if (!any_seen(head, position, start, start + count - 1u)) {
+            continue;
+        }
+        let seen = t < count && sees(head, position, start + t);
         var score = LOWEST;
-        if (t < count) {
+        if (seen) {
             let at = slot(pages_at, start + t) * params.slot_stride + kv;
             var product = 0.0;
             for (var i = 0u; i < params.head4; i++) {
@@ -83,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
         let next = max(most, all_max(thread, score));
         let shrink = exp(most - next);
         var chance = 0.0;
-        if (t < count) {
+        if (seen) {
             chance = exp(score - next);
         }
         chances[t] = chance;
@@ -93,6 +97,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
         workgroupBarrier();
         if (share < shares) {
             for (var i = share; i < count; i += shares) {
+                if (HOLES && chances[i] == 0.0) {
+                    continue;
+                }
                 sum += chances[i] * value(slot(pages_at, start + i) * params.slot_stride + kv, lane);
             }
         }

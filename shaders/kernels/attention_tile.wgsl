@@ -15,15 +15,15 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees; all where it is 0
+    window: u32,      // positions that a row sees, all where it is 0; or those of a block
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
     share: u32,       // positions of a split
     tiles_at: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    local_blocks: u32,
+    block_stride: u32,
+    head_step: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -52,11 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = 0u;
-    if (params.window != 0u && position0 >= params.window) {
-        first = position0 + 1u - params.window;
-    }
-    first += group.z * params.share;
+    var first = first_seen(position0) + group.z * params.share;
     let end = min(position0 + count, first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
@@ -82,6 +78,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum$(r) = vec4<f32>();
     // end
     for (var start = first; start < end; start += WIDTH) {
+        if (!any_seen(head, position0, start, min(start + WIDTH, end) - 1u)) {
+            continue;
+        }
         let position = start + lane;
         // for r in ROWS_EACH
         var score$(r) = 0.0;
@@ -98,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // for r in ROWS_EACH
         {
             let own = position0 + line + $(r)u;
-            let seen = position < end && position <= own && (params.window == 0u || position + params.window > own);
+            let seen = position < end && sees(head, own, position);
             scores[(line + $(r)u) * PITCH + lane] = select(LOWEST, params.scale * score$(r), seen);
         }
         // end

@@ -20,15 +20,15 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees; all where it is 0
+    window: u32,      // positions that a row sees, all where it is 0; or those of a block
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
     share: u32,       // positions of a split
     tiles_at: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    local_blocks: u32,
+    block_stride: u32,
+    head_step: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -83,11 +83,7 @@ fn main(
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = 0u;
-    if (params.window != 0u && position0 >= params.window) {
-        first = position0 + 1u - params.window;
-    }
-    first += group.z * params.share;
+    var first = first_seen(position0) + group.z * params.share;
     let end = min(position0 + count, first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
@@ -162,7 +158,7 @@ fn main(
         var next = LOWEST;
         for (var i = 0u; i < WIDTH; i++) {
             let position = start + i;
-            let seen = position < end && position <= own && (params.window == 0u || position + params.window > own);
+            let seen = position < end && sees(head, own, position);
             next = max(next, select(LOWEST, scores[mine * SCORES + i], seen));
         }
         let grew = next > most + MARGIN;
@@ -176,7 +172,7 @@ fn main(
         }
         for (var i = t % EACH; i < WIDTH; i += EACH) {
             let position = start + i;
-            let seen = position < end && position <= own && (params.window == 0u || position + params.window > own);
+            let seen = position < end && sees(head, own, position);
             let chance = select(0.0, exp(scores[mine * SCORES + i] - most), seen);
             chances[mine * CHANCES + i] = f16(chance);
             total += chance;

@@ -2,6 +2,28 @@
 
 use crate::{Kernel, Kv, MAX_HEAD_DIM, Part, Tier, Units};
 
+/// Which positions rows see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mask {
+    /// All up to their own, or the last of them.
+    Window,
+    /// Some blocks of them.
+    Blocks,
+}
+
+impl Mask {
+    /// Every mask, for tests that walk them.
+    pub const ALL: [Mask; 2] = [Mask::Window, Mask::Blocks];
+
+    /// Name and text; that of [`Mask::Window`] has no name.
+    fn part(self) -> Part {
+        match self {
+            Mask::Window => ("", include_str!("../mask/window.wgsl")),
+            Mask::Blocks => ("blocks", include_str!("../mask/blocks.wgsl")),
+        }
+    }
+}
+
 /// How many rows of attention are computed at once, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attention {
@@ -58,24 +80,32 @@ impl Attention {
         }
     }
 
-    pub(crate) fn kernel(self, kv: Kv, ending: Part, tier: Tier) -> Kernel {
+    /// Whether there is a kernel with this mask.
+    pub fn takes(self, mask: Mask) -> bool {
+        mask == Mask::Window || !matches!(self, Attention::Units { .. })
+    }
+
+    pub(crate) fn kernel(self, kv: Kv, mask: Mask, ending: Part, tier: Tier) -> Kernel {
         let rows = self.rows();
         match self {
             Attention::Row => {
                 let text = ("attention", include_str!("../kernels/attention.wgsl"));
-                Kernel::compose(&[text, kv.load(), ending, tier.all()], &[])
+                Kernel::compose(&[text, kv.load(), mask.part(), ending, tier.all()], &[])
             }
             Attention::Tile => {
                 let text = ("attention_tile", include_str!("../kernels/attention_tile.wgsl"));
                 // four groups of threads share the rows
-                Kernel::compose(&[text, kv.load(), ending], &[("TILE_ROWS", rows), ("ROWS_EACH", rows / 4)])
+                Kernel::compose(
+                    &[text, kv.load(), mask.part(), ending],
+                    &[("TILE_ROWS", rows), ("ROWS_EACH", rows / 4)],
+                )
             }
             Attention::Units { units: Units { side, lanes }, dim } => {
                 let text = ("attention_units", include_str!("../kernels/attention_units.wgsl"));
                 // matrices of a subgroup: half of the rows, and half of a head
                 let matrices = [("HIGH", rows / 2 / side), ("WIDE", dim / 2 / side)];
                 let constants = [("ROWS", rows), ("DIM", dim), ("SIDE", side), ("THREADS", 4 * lanes)];
-                Kernel::compose(&[text, kv.load(), ending], &[&constants[..], &matrices].concat())
+                Kernel::compose(&[text, kv.load(), mask.part(), ending], &[&constants[..], &matrices].concat())
                     .named(&format!("{side}x{side}.{lanes}.{dim}"))
             }
         }

@@ -3,7 +3,7 @@
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
 //! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front), a bias text (`bias/`: whether one
 //! is added), an activation text (`activation/`) and an epilogue text (`epilogue/`: where the result goes). What writes or reads keys and values also has a cache text (`cache/`: how they
-//! are held); attention has an ending text (`ending/`: whether a part is computed or the whole). How the threads of a workgroup
+//! are held); attention has a mask text (`mask/`: which positions are seen) and an ending text (`ending/`: whether a part is computed or the whole). How the threads of a workgroup
 //! add up what they have is the business of the texts in `reduce/`, which differ between tiers. Bindings have one number each in every text, see [`binding`].
 
 /// Numbers of the bindings.
@@ -48,7 +48,7 @@ mod tier;
 
 use std::collections::HashSet;
 
-pub use attention::Attention;
+pub use attention::{Attention, Mask};
 pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};

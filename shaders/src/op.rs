@@ -2,8 +2,8 @@
 
 use crate::kernel::Kernel;
 use crate::{
-    Activation, Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, NO_ROUTE, NO_TOKEN, Precision, Product, RowMap,
-    Sink, Store, TOP_EXPERTS, Tier, Units,
+    Activation, Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision, Product,
+    RowMap, Sink, Store, TOP_EXPERTS, Tier, Units,
 };
 
 /// Name and text of a kernel that chooses tokens.
@@ -52,6 +52,8 @@ pub enum Op {
         kv: Kv,
         /// How.
         how: Attention,
+        /// Which positions are seen.
+        mask: Mask,
         /// Whether it takes some of the positions, for [`Op::Merge`].
         part: bool,
     },
@@ -80,7 +82,10 @@ impl Op {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
         }
         for how in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Attention::all) {
-            all.extend(Kv::ALL.into_iter().flat_map(|kv| [false, true].map(|part| Op::Attention { kv, how, part })));
+            for mask in Mask::ALL.into_iter().filter(|mask| how.takes(*mask)) {
+                let of = |kv| [false, true].map(|part| Op::Attention { kv, how, mask, part });
+                all.extend(Kv::ALL.into_iter().flat_map(of));
+            }
         }
         all.extend(Format::ALL.map(Op::Embed));
         if tier >= Tier::F16 {
@@ -162,12 +167,12 @@ impl Op {
                 Kernel::compose(&[combine], &[("TOP", TOP_EXPERTS)])
             }
             Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
-            Op::Attention { kv, how, part } => {
+            Op::Attention { kv, how, mask, part } => {
                 let ending = match part {
                     true => ("part", include_str!("../ending/part.wgsl")),
                     false => ("whole", include_str!("../ending/whole.wgsl")),
                 };
-                how.kernel(kv, ending, tier)
+                how.kernel(kv, mask, ending, tier)
             }
             Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),

@@ -325,8 +325,10 @@ impl<B: Backend> Decoder<B> {
                 Block::Sequential => (&a.x, Some(layer.input_layernorm.norm())),
                 Block::Parallel => (&a.normed, None),
             };
-            let qkv: Vec<&B::Matrix> = layer.qkv_proj.iter().collect();
-            backend.project_qkv(input, norm, &qkv, &mut a.q, cache, i)?;
+            // queries, keys and values are three parts at most
+            let count = layer.qkv_proj.len();
+            let qkv: [&B::Matrix; 3] = std::array::from_fn(|part| &layer.qkv_proj[part.min(count - 1)]);
+            backend.project_qkv(input, norm, &qkv[..count], &mut a.q, cache, i)?;
             backend.attention(&a.q, cache, i, spec_of.mask, spec.attention_scale, &mut a.mixed)?;
             backend.project(&a.mixed, None, &layer.o_proj, Epilogue::ACCUMULATE, &mut a.x)?;
             // absent in a parallel block, whose branches take what was normed above
@@ -431,7 +433,9 @@ impl<B: Backend> Model for Decoder<B> {
         for feed in feeds.iter_mut() {
             feed.sequence.append(feed.tokens, self.spec.window());
         }
-        self.check_finite(logits)
+        self.check_finite(logits)?;
+        self.suppress(logits);
+        Ok(())
     }
 
     fn ahead(&self) -> usize {
@@ -460,6 +464,17 @@ impl<B: Backend> Decoder<B> {
     fn abandon(&mut self) {
         self.batch.clear();
         let _ = self.backend.begin(&self.batch);
+    }
+
+    /// Sets the logits of tokens that no text has to the lowest number.
+    fn suppress(&self, logits: &mut [f32]) {
+        for logits in logits.chunks_exact_mut(self.spec.vocab_size) {
+            for token in &self.spec.suppressed {
+                if let Some(logit) = logits.get_mut(*token as usize) {
+                    *logit = f32::MIN;
+                }
+            }
+        }
     }
 
     fn check_finite(&self, logits: &[f32]) -> Result<()> {

@@ -14,6 +14,8 @@ pub struct Rope {
     /// The same, divided by the long factors; empty without LongRoPE.
     long: Vec<f32>,
     scaling: Option<LongRope>,
+    /// Factor of the positions.
+    position_scale: f32,
 }
 
 /// The fields of LongRoPE.
@@ -68,7 +70,12 @@ impl Rope {
         };
         let short = frequencies(scaling.as_ref().map(|s| s.short_factor.as_slice()));
         let long = scaling.as_ref().map_or(Vec::new(), |s| frequencies(Some(&s.long_factor)));
-        Self { theta, short, long, scaling }
+        Self { theta, short, long, scaling, position_scale: 1.0 }
+    }
+
+    /// The same with a factor of the positions.
+    pub(crate) fn with_position_scale(self, position_scale: f32) -> Self {
+        Self { position_scale, ..self }
     }
 
     /// The base of the frequencies.
@@ -103,7 +110,7 @@ impl Rope {
             (_, scaling) => (&self.short, scaling.as_ref().map_or(1.0, |s| s.short_mscale)),
         };
         out.extend(frequencies.iter().flat_map(|&frequency| {
-            let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+            let (sin, cos) = f64::from(position as f32 * self.position_scale * frequency).sin_cos();
             [cos as f32 * scale, sin as f32 * scale]
         }));
     }

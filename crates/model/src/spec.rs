@@ -42,6 +42,8 @@ pub struct ModelSpec {
     pub head_bias: bool,
     /// Factor of the logits.
     pub logit_scale: f32,
+    /// Tokens that no text has: their logits are the lowest number.
+    pub suppressed: Vec<u32>,
     /// First token of a text, where the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.

@@ -1,7 +1,10 @@
 //! The arguments of every operation, checked in one place for all backends.
 
 use crate::error::{Expected, Result};
-use crate::{Activation, Batch, Epilogue, Error, Heads, Mask, PAGE, Role, TOP_EXPERTS, Weight};
+use crate::{Activation, Batch, BlockSparse, Epilogue, Error, Heads, Mask, PAGE, Role, TOP_EXPERTS, Weight};
+
+/// Bound of the numbers of a block-sparse mask, so that nothing made of them overflows.
+const MOST_BLOCKS: usize = 1 << 20;
 
 /// Shape of a matrix or of activations.
 #[derive(Clone, Copy)]
@@ -186,6 +189,14 @@ impl ActivePass {
         self.room(OP, q)?;
         self.room(OP, out)?;
         self.cache(OP, cache, layer)?;
+        if let Mask::Blocks(BlockSparse { block, local, stride, .. }) = mask {
+            for (what, value) in
+                [("positions of a block", block), ("local blocks", local), ("stride of blocks", stride)]
+            {
+                Expected::AtLeast(1).check(OP, what, value)?;
+                at_most(OP, what, MOST_BLOCKS, value)?;
+            }
+        }
         let Some(window) = mask.window() else {
             let gone = self.batch.segments().iter().map(|segment| segment.gone).max();
             return at_most(OP, "missing pages without a window", 0, gone.unwrap_or(0));

@@ -33,7 +33,7 @@ pub use dtype::DType;
 pub use epilogue::{Activation, Epilogue, Store};
 pub use error::{Error, Expected, Result};
 pub use experts::{Route, Router, TOP_EXPERTS};
-pub use mask::Mask;
+pub use mask::{BlockSparse, Mask};
 pub use measure::{Clock, Limits};
 pub use requantise::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};

@@ -8,6 +8,29 @@ pub enum Mask {
     Causal,
     /// So many, its own included: at position i, positions j with `i - window < j <= i`.
     Window(usize),
+    /// Some blocks of them, by head.
+    Blocks(BlockSparse),
+}
+
+/// A pattern of blocks (Phi-3-small): of blocks b of positions, query head h at block q sees those with `q - b < local`, and
+/// those with `(b + h * head_step + 1) % stride == 0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockSparse {
+    /// Positions of a block.
+    pub block: usize,
+    /// Blocks that every head sees, its own included.
+    pub local: usize,
+    /// Distance of the others.
+    pub stride: usize,
+    /// How far the pattern of a head is from that of the one before.
+    pub head_step: usize,
+}
+
+impl BlockSparse {
+    /// Whether a head sees block `key` from block `query`, which is no earlier.
+    pub fn sees(self, head: usize, query: usize, key: usize) -> bool {
+        query < key + self.local || (key + head * self.head_step + 1).is_multiple_of(self.stride)
+    }
 }
 
 impl Mask {
@@ -19,14 +42,19 @@ impl Mask {
     /// The largest number of positions that a row sees, its own included, where that is limited.
     pub fn window(self) -> Option<usize> {
         match self {
-            Mask::Causal => None,
+            Mask::Causal | Mask::Blocks(_) => None,
             Mask::Window(window) => Some(window),
         }
     }
 
     /// Whether query head `head` of the row at position `query` sees position `key`.
-    pub fn sees(self, _head: usize, query: usize, key: usize) -> bool {
-        key <= query && self.window().is_none_or(|window| query - key < window)
+    pub fn sees(self, head: usize, query: usize, key: usize) -> bool {
+        match self {
+            _ if key > query => false,
+            Mask::Causal => true,
+            Mask::Window(window) => query - key < window,
+            Mask::Blocks(blocks) => blocks.sees(head, query / blocks.block, key / blocks.block),
+        }
     }
 }
 
@@ -41,5 +69,9 @@ mod tests {
         assert_eq!(seen(Mask::Window(1), 3), [3]);
         assert_eq!(seen(Mask::Window(3), 7), [5, 6, 7]);
         assert_eq!(seen(Mask::Window(30), 2), [0, 1, 2]);
+        let blocks = BlockSparse { block: 2, local: 1, stride: 3, head_step: 1 };
+        // head 0 sees blocks 2, 5, ...; head 1 blocks 1, 4, ...
+        assert_eq!(seen(Mask::Blocks(blocks), 6), [4, 5, 6]);
+        assert_eq!((0..9).filter(|&key| Mask::Blocks(blocks).sees(1, 6, key)).collect::<Vec<_>>(), [2, 3, 6]);
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::reference::Reference;
 use crate::{
-    Activation, Backend, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router, Store,
-    TOP_EXPERTS, Weight, quant,
+    Activation, Backend, Batch, BlockSparse, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role,
+    Router, Store, TOP_EXPERTS, Weight, quant,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -86,6 +86,7 @@ pub fn run<B: Backend>(machine: &mut B, without: &[DType]) -> Result<Vec<Outcome
         experts(machine, dtype, &mut outcomes)?;
     }
     caches(machine, &mut outcomes)?;
+    blocks(machine, &mut outcomes)?;
     Ok(outcomes)
 }
 
@@ -256,13 +257,33 @@ fn attentions<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outc
                 if dtype.is_quantised() && (window, chunk) != (None, 7) {
                     continue;
                 }
-                let plan = Attention { dtype, heads, kv: KvType::F32, window, chunk };
+                let mask = Mask::windowed(window);
+                let plan = Attention { dtype, heads, kv: KvType::F32, mask, chunk };
                 let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
                 let case = format!("attention {dtype} {heads:?} window {window:?} chunk {chunk}");
                 // softmax moves by the scores' rounding, which grows with the head's width
                 let allowed = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
                 outcomes.push(Outcome { case, difference: largest(&want, &got), allowed });
             }
+        }
+    }
+    Ok(())
+}
+
+/// Attention over blocks, of a page, of less and of more, for heads in groups.
+fn blocks<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    let grouped = Heads { heads: 6, kv_heads: 2, head_dim: 20, rotary_dim: 12 };
+    let alone = Heads { heads: 3, kv_heads: 3, head_dim: 34, rotary_dim: 34 };
+    for (heads, block, local, stride, head_step) in
+        [(grouped, 16, 1, 3, 1), (grouped, 8, 2, 4, 1), (alone, 32, 1, 2, 0), (alone, 3, 4, 5, 2)]
+    {
+        let mask = Mask::Blocks(BlockSparse { block, local, stride, head_step });
+        for (kv, chunk) in [(KvType::F32, usize::MAX), (KvType::F32, 7), (KvType::F16, 9)] {
+            let plan = Attention { dtype: DType::F32, heads, kv, mask, chunk };
+            let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
+            let case = format!("attention {kv} {heads:?} {mask:?} chunk {chunk}");
+            let allowed = 4.0 * (allowed(heads.head_dim + 77, magnitude(&want)) + kv_step(kv) * magnitude(&want));
+            outcomes.push(Outcome { case, difference: largest(&want, &got), allowed });
         }
     }
     Ok(())
@@ -332,7 +353,7 @@ fn caches<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()
     for kv in [KvType::F16, KvType::Q8_0] {
         for heads in HEADS.into_iter().chain([narrow]) {
             for (window, chunk) in [(None, 7), (Some(33), usize::MAX)] {
-                let plan = Attention { dtype: DType::F32, heads, kv, window, chunk };
+                let plan = Attention { dtype: DType::F32, heads, kv, mask: Mask::windowed(window), chunk };
                 let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
                 let case = format!("attention {kv} {heads:?} window {window:?} chunk {chunk}");
                 let exact = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
@@ -351,14 +372,14 @@ struct Attention {
     dtype: DType,
     heads: Heads,
     kv: KvType,
-    window: Option<usize>,
+    mask: Mask,
     chunk: usize,
 }
 
 impl Attention {
     /// Three sequences of 3, 45 and 77 tokens, by chunks, then two decoded tokens each; page ids are scattered.
     fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>> {
-        let Self { dtype, heads, kv, window, chunk } = *self;
+        let Self { dtype, heads, kv, mask, chunk } = *self;
         let mut random = Random(heads.head_dim as u64);
         let (hidden, layers, vocab) = (52usize.next_multiple_of(dtype.block().0), 2, 61);
         let table = b.matrix(&random.weight("table", dtype, vocab, hidden, 2.0), Role::Plain)?;
@@ -399,7 +420,7 @@ impl Attention {
                     next_page += 1;
                 }
                 let mut pages = pages[s].clone();
-                if let Some(window) = window {
+                if let Some(window) = mask.window() {
                     // a page before the window of the segment's first row is never looked at
                     pages[..(position + 1).saturating_sub(window) / PAGE].fill(Batch::NO_PAGE);
                 }
@@ -413,7 +434,7 @@ impl Attention {
             let weights: [&[&B::Matrix]; 2] = [&[&whole], &[&queries_and_keys, &values]];
             for (layer, weights) in weights.into_iter().enumerate() {
                 b.project_qkv(&x, (layer == 0).then_some(norm), weights, &mut q, &mut cache, layer)?;
-                b.attention(&q, &cache, layer, Mask::windowed(window), scale, &mut out)?;
+                b.attention(&q, &cache, layer, mask, scale, &mut out)?;
                 let at = all.len();
                 all.resize(at + batch.rows() * heads.q_dim(), 0.0);
                 b.read(&out, &mut all[at..])?;

@@ -93,6 +93,31 @@ pub(super) fn read(
     Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
 }
 
+/// The same of Phi-3-small, whose fields have other names: a factor of the positions without LongRoPE; with it, magnitudes of their
+/// own, 1 up to the border where there is none.
+pub(super) fn read_small(
+    json: &Object,
+    head_dim: usize,
+    max_positions: usize,
+    notes: &mut Vec<String>,
+) -> Result<(Rope, usize)> {
+    let theta = json.positive("rope_embedding_base")?.unwrap_or(10_000.0) as f32;
+    let scale = json.positive("rope_position_scale")?.unwrap_or(1.0) as f32;
+    let Some(inner) = json.object("rope_scaling")?.filter(|object| object.names().next().is_some()) else {
+        return Ok((Rope::new(head_dim, theta, None).with_position_scale(scale), head_dim));
+    };
+    let rules = Rules { inner_original: true, mscales: true, ..PHI3 };
+    let long = long_rope(json, &inner, &rules, head_dim, max_positions, notes)?.map(|long| LongRope {
+        short_mscale: if inner.get(SHORT_MSCALE).is_some() { long.short_mscale } else { 1.0 },
+        ..long
+    });
+    if long.is_some() && scale != 1.0 {
+        notes
+            .push(json.note("rope_position_scale", "is not followed where rope_scaling is there, as in the reference"));
+    }
+    Ok((Rope::new(head_dim, theta, long), head_dim))
+}
+
 fn long_rope(
     json: &Object,
     inner: &Object,

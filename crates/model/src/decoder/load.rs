@@ -5,6 +5,9 @@ use crate::table::{Part, Slot};
 use crate::{Checkpoint, Mlp, ModelSpec, NormSpec, Result};
 use phi3_tensor::{Backend, Norm, Role, Weight};
 
+/// Bias of a token that is never chosen: beyond every logit, and finite.
+const NEVER: f32 = -1e30;
+
 /// A norm's vectors.
 pub(super) struct NormWeights<B: Backend> {
     spec: NormSpec,
@@ -48,6 +51,10 @@ impl<B: Backend> Loader<'_, B> {
     fn matrices(&mut self, slot: Slot) -> Result<Vec<B::Matrix>> {
         let tensor = slot.tensor(self.spec);
         let mut parts = self.checkpoint.matrices(&tensor)?;
+        let is_head = slot == Slot::Head || slot == Slot::Embedding && self.spec.tie_word_embeddings;
+        if is_head && !self.spec.suppressed.is_empty() {
+            parts = parts.into_iter().map(|part| self.suppressed(part)).collect::<Result<_>>()?;
+        }
         if parts.len() > 1
             && let Some(recipe) = self.options.quant
         {
@@ -68,6 +75,17 @@ impl<B: Backend> Loader<'_, B> {
             first += rows;
         }
         Ok(matrices)
+    }
+
+    /// A head whose bias keeps a machine from choosing tokens that no text has.
+    fn suppressed(&self, head: Weight) -> Result<Weight> {
+        let mut bias = head.bias().map_or_else(|| vec![0.0; head.rows], <[f32]>::to_vec);
+        for token in &self.spec.suppressed {
+            if let Some(bias) = bias.get_mut(*token as usize) {
+                *bias = NEVER;
+            }
+        }
+        Ok(head.with_bias(bias)?)
     }
 
     fn bring(&mut self, weight: Weight, tensor: &crate::TensorSpec, role: Role) -> Result<B::Matrix> {

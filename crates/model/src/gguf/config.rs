@@ -141,6 +141,7 @@ impl Common {
             attention_scale: 1.0 / (self.heads.head_dim as f32).sqrt(),
             head_bias: false,
             logit_scale: 1.0,
+            suppressed: Vec::new(),
             rope: self.rope,
             tie_word_embeddings: !reader.tensors.has("output.weight"),
             bos_token_id: reader.vocabulary.bos,

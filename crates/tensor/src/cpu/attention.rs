@@ -6,7 +6,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{F16, F32, Format, Level, Portable, Simd};
-use crate::{Heads, KvType, PAGE};
+use crate::{BlockSparse, Heads, KvType, Mask, PAGE};
 use half::f16;
 use std::cell::Cell;
 use std::ops::Range;
@@ -27,8 +27,8 @@ pub(super) struct Attend<'a> {
     pub(super) head_dim: usize,
     /// Key and value panels of page i of the sequence, for this key/value head.
     pub(super) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
-    /// Window, if there is one.
-    pub(super) window: Option<usize>,
+    /// Which positions are seen.
+    pub(super) mask: Mask,
     /// Factor of the scores.
     pub(super) scale: f32,
 }
@@ -128,6 +128,9 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Outpu
         // groups begin at multiples, so that sums do not depend on the pass
         let pages = page..((page / GROUP + 1) * GROUP).min(last_page + 1);
         page = pages.end;
+        if !task.sees_any(&pages) {
+            continue;
+        }
         // SAFETY: panels have the sizes of the cache.
         unsafe {
             match gather::<S>(task, pages, count, &mut room.widened) {
@@ -159,7 +162,7 @@ impl Attend<'_> {
     /// The first position that one at `position` sees.
     #[inline(always)]
     fn first_seen(&self, position: usize) -> usize {
-        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+        self.mask.window().map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
     /// What query i sees of a group.
@@ -169,7 +172,42 @@ impl Attend<'_> {
         let (first, last) = (group.position, group.position + group.pages * PAGE);
         let low = self.first_seen(position).clamp(first, last);
         let high = (position + 1).clamp(first, last);
-        low - first..high - first
+        match self.mask {
+            Mask::Blocks(blocks) => self.seen_blocks(blocks, i, position, low..high, first),
+            Mask::Causal | Mask::Window(_) => low - first..high - first,
+        }
+    }
+
+    /// Query head of query i.
+    #[inline(always)]
+    fn head(&self, i: usize) -> usize {
+        self.heads.start + i % self.heads.len()
+    }
+
+    /// What lies between the first and the last position of `range` that query i sees, from `first` on.
+    fn seen_blocks(
+        &self,
+        blocks: BlockSparse,
+        i: usize,
+        position: usize,
+        range: Range<usize>,
+        first: usize,
+    ) -> Range<usize> {
+        let sees = |block: &usize| blocks.sees(self.head(i), position / blocks.block, *block);
+        let mut all = range.start / blocks.block..range.end.div_ceil(blocks.block);
+        let Some(low) = all.find(sees) else { return 0..0 };
+        let high = all.rev().find(sees).unwrap_or(low);
+        let low = (low * blocks.block).clamp(range.start, range.end);
+        low - first..((high + 1) * blocks.block).min(range.end) - first
+    }
+
+    /// Whether any query sees any of the pages.
+    fn sees_any(&self, pages: &Range<usize>) -> bool {
+        let Mask::Blocks(blocks) = self.mask else { return true };
+        let query = self.position / blocks.block;
+        let last = (pages.end * PAGE - 1) / blocks.block;
+        let mut keys = pages.start * PAGE / blocks.block..=last;
+        last + blocks.local > query || keys.any(|key| self.heads.clone().any(|head| blocks.sees(head, query, key)))
     }
 }
 
@@ -290,6 +328,11 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
         for page in 0..group.pages {
             scores::<S, F, M>(q, group.keys[page], task.scale, page, &mut weights);
         }
+        if let Mask::Blocks(_) = task.mask {
+            for m in 0..M {
+                hide(task, group, first + m, &seen[m], &mut weights[m]);
+            }
+        }
         for m in (0..M).filter(|&m| !seen[m].is_empty()) {
             softmax::<S>(&mut weights[m][..group.pages], &seen[m], &mut running[m], &mut sums[m * d..][..d]);
         }
@@ -307,6 +350,14 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
         }
     }
     M
+}
+
+/// Takes the positions between those that query i sees out of its scores.
+fn hide(task: &Attend<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
+    let (head, own) = (task.head(i), task.position + i / task.heads.len());
+    for at in seen.clone().filter(|at| !task.mask.sees(head, own, group.position + at)) {
+        scores[at / PAGE][at % PAGE] = f32::NEG_INFINITY;
+    }
 }
 
 /// Scores of the positions of a page, each summed in four chains.

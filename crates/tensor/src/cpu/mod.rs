@@ -414,7 +414,7 @@ impl Backend for Cpu {
                     heads: kv * group..(kv + 1) * group,
                     head_dim: heads.head_dim,
                     panels: &|page| cache.panels(layer, pages[page], kv),
-                    window: mask.window(),
+                    mask,
                     scale,
                 };
                 return attention::attend(self.level, &task, output);

@@ -3,7 +3,7 @@
 use super::device::STORAGE;
 use super::pipelines::Slots;
 use super::{Cache, Gpu, Rows};
-use crate::{Mask, Result};
+use crate::{BlockSparse, Mask, Result};
 use phi3_shaders::{Attention, Op, Tier, binding};
 
 /// Workgroups that a large device wants at once.
@@ -25,7 +25,14 @@ impl Gpu {
     ) -> Result<()> {
         let heads = cache.heads;
         let layer = &cache.layers[layer];
-        let how = self.attention_for(heads.head_dim);
+        let (text, [window, local_blocks, block_stride, head_step]) = match mask {
+            Mask::Causal => (phi3_shaders::Mask::Window, [0; 4]),
+            Mask::Window(window) => (phi3_shaders::Mask::Window, [u32::try_from(window).unwrap_or(u32::MAX), 0, 0, 0]),
+            Mask::Blocks(BlockSparse { block, local, stride, head_step }) => {
+                (phi3_shaders::Mask::Blocks, [block, local, stride, head_step].map(|n| n as u32))
+            }
+        };
+        let how = self.attention_for(heads.head_dim, text);
         let tiles = self.table.tiles(how);
         let groups = tiles.as_ref().map_or(self.pass.rows, |tiles| tiles.count);
         let longest = self.pass.batch.longest(mask);
@@ -45,18 +52,18 @@ impl Gpu {
             strides.slot,
             q.stride as u32,
             out.stride as u32,
-            mask.window().map_or(0, |window| u32::try_from(window).unwrap_or(u32::MAX)),
+            window,
             scale.to_bits(),
             strides.head,
             splits as u32,
             share as u32,
             tiles.map_or(0, |tiles| tiles.at) as u32,
-            0,
-            0,
-            0,
+            local_blocks,
+            block_stride,
+            head_step,
         ];
         let grid = [heads.heads as u32, groups as u32, splits as u32];
-        let op = Op::Attention { kv: cache.kv, how, part: splits > 1 };
+        let op = Op::Attention { kv: cache.kv, how, mask: text, part: splits > 1 };
         let work = 2 * self.pass.rows as u64 * longest as u64 * heads.q_dim() as u64;
         self.recorder.make_room(&mut self.device, work)?;
         if splits == 1 {
@@ -77,12 +84,12 @@ impl Gpu {
     }
 
     /// How the rows of this pass are best computed.
-    fn attention_for(&self, head_dim: usize) -> Attention {
+    fn attention_for(&self, head_dim: usize, mask: phi3_shaders::Mask) -> Attention {
         if !self.table.many_rows {
             return Attention::Row;
         }
         let units = self.adapter.units.filter(|_| self.tier() == Tier::Coop && self.device.units_memory && !self.exact);
-        let by_units = units.and_then(|units| Attention::by_units(units, head_dim));
+        let by_units = units.and_then(|units| Attention::by_units(units, head_dim)).filter(|units| units.takes(mask));
         let tile = Some(Attention::Tile).filter(|tile| head_dim <= tile.head_dim());
         by_units.or(tile).unwrap_or(Attention::Row)
     }
