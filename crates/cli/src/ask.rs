@@ -154,12 +154,13 @@ fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec
                 ids.push(id);
                 text.push_str(&piece);
             }
+            Event::Text { text: piece } => text.push_str(&piece),
             Event::RopeSwitch { set, tokens } if !quiet => output::note(&output::rope_switch(set, tokens)),
             Event::Done(summary) => return Ok((ids, text, summary)),
             _ => {}
         }
     }
-    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+    Err(Error::Unfinished)
 }
 
 /// Ids with spaces between.

@@ -62,7 +62,7 @@ fn utf_16<'a>(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow
         Ok(text) if bytes.len().is_multiple_of(2) => Ok(Cow::Owned(text.into_bytes())),
         _ => Err(Error::Json {
             path: path.to_owned(),
-            message: "it begins as UTF-16, but is not valid in that encoding".into(),
+            source: "it begins as UTF-16, but is not valid in that encoding".into(),
             hint: "save the file as UTF-8",
         }),
     }
@@ -108,15 +108,15 @@ impl Object {
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             let message = format!("the file has {} bytes, at most {MAX_BYTES} expected", bytes.len());
-            return Err(Error::Json { path: path.to_owned(), message, hint: HINT });
+            return Err(Error::Json { path: path.to_owned(), source: message.into(), hint: HINT });
         }
         let bytes = json_text(path, bytes)?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::json(path, &e))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::json(path, e))?;
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), within: String::new(), map }),
             other => Err(Error::Json {
                 path: path.to_owned(),
-                message: format!("expected a JSON object, found {}", shown(&other)),
+                source: format!("expected a JSON object, found {}", shown(&other)).into(),
                 hint: HINT,
             }),
         }
