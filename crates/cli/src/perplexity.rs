@@ -4,7 +4,7 @@ use crate::args::{self, Perplexity};
 use crate::fetch::Need;
 use crate::output::{self, Outcome};
 use phi3_runner::perplexity::{self, Score, Windows};
-use phi3_runner::{Error, Placed, Result, Setup, Source};
+use phi3_runner::{Placed, Result, Setup, Source};
 use serde_json::json;
 
 pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
