@@ -180,7 +180,7 @@ pub(super) struct Ask {
 /// A prompt from a file.
 #[derive(Args)]
 pub(super) struct PromptFile {
-    /// Read the prompt from a file
+    /// Read the prompt from a file; - is standard input
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 }

@@ -61,6 +61,8 @@ impl Lines {
                 let line = String::from_utf8(bytes);
                 let line =
                     line.map_err(|error| fail(format!("not valid UTF-8: {error}").into(), "text must be UTF-8"))?;
+                // a file that is piped in may begin with a mark
+                let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
                 Ok(Typed::Line(line.trim_end_matches(['\n', '\r']).to_owned()))
             }
         }

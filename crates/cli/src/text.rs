@@ -45,14 +45,14 @@ pub(super) fn tokenize(args: &Tokenize) -> Result<Outcome> {
 
 /// `phi3-run render`
 pub(super) fn render(args: &Render) -> Result<Outcome> {
-    let text = match args.messages.as_path() {
-        path if path == Path::new("-") => output::read_stdin()?,
-        path => output::read_text(path)?,
+    let (name, text) = match args.messages.as_path() {
+        path if path == Path::new("-") => (Path::new("standard input"), output::read_stdin()?),
+        path => (path, output::read_text(path)?),
     };
-    let text = phi3_model::json_text(&args.messages, text.as_bytes())?;
+    let text = phi3_model::json_text(name, text.as_bytes())?;
     let messages: Vec<Message> = serde_json::from_slice(&text).map_err(|error| Error::File {
         action: "use",
-        path: args.messages.clone(),
+        path: name.to_owned(),
         source: error.into(),
         hint: "messages are a JSON list of {\"role\": …, \"content\": …}",
     })?;

@@ -200,6 +200,13 @@ pub(crate) fn without_model(root: &Path) -> Error {
     {
         return foreign(root, "folders of ONNX models", ONNX);
     }
+    if let Some(name) = with(&["gguf"]).filter(|name| name.contains("mmproj")) {
+        return foreign(
+            root,
+            format!("the projector of a vision model only ({name})"),
+            "fetch the model's own file too",
+        );
+    }
     let found = match root.join(CONFIG).symlink_metadata() {
         Ok(_) => format!("config.json, but no weights: neither {SINGLE} nor {INDEX}"),
         Err(_) if files.is_empty() => "an empty folder".into(),
@@ -307,6 +314,7 @@ mod tests {
         assert!(told(&["tf_model.h5"]).contains("tf_model.h5"));
         assert!(told(&["inside/config.json"]).contains("inside"));
         assert!(told(&["q4/m.gguf"]).contains("q4"));
+        assert!(told(&["mmproj-f16.gguf"]).contains("projector"));
         assert!(told(&["config.json"]).contains("no weights"));
         assert!(told(&[]).contains("empty"));
         let alone = folder(&["model.safetensors"]);

@@ -408,6 +408,9 @@ impl Engine {
         let text = self.render(messages, true)?;
         self.check_size(&text)?;
         let ids = self.encode_chat(&text)?;
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt { hint: "the chat template prints nothing for these messages" });
+        }
         Generation::start(self, ids, Some(text), options)
     }
 

@@ -1,7 +1,7 @@
 //! Chat templates by name, in folders and in GGUF files, and the time that they print.
 
 use crate::files::{demo, edit, folder};
-use crate::{Ran, run};
+use crate::{Ran, ask, run};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -59,6 +59,16 @@ fn templates_without_a_default_one_are_taken_by_name_only() {
         render(model, "").error(&["default", "tool_use"]);
         assert_eq!(render(model, "tool_use").ok().stdout, "T");
     }
+}
+
+#[test]
+fn templates_in_an_object_have_its_names_and_an_empty_prompt_is_told() {
+    let folder = demo();
+    edit(folder.path().join("tokenizer_config.json"), |config| {
+        config.insert("chat_template".into(), json!({"default": "", "tool_use": "T"}));
+    });
+    assert_eq!(render(folder.path(), "tool_use").ok().stdout, "T");
+    ask(folder.path(), "Hi", &[]).error(&["the chat template prints nothing"]);
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl ChatTemplates {
         Ok(Self { file, sources, tokens: special_tokens_of_gguf(vocabulary) })
     }
 
-    /// The field `chat_template`: a text, or a list of named templates.
+    /// The field `chat_template`: a text, a list of named templates, or an object with a template for each name.
     pub(super) fn of_fields(fields: &Fields, tokens: Vec<(String, String)>) -> Result<Self> {
         let mut sources = BTreeMap::new();
         match fields.get("chat_template") {
@@ -101,7 +101,13 @@ impl ChatTemplates {
                     sources.insert(name.to_owned(), source.to_owned());
                 }
             }
-            Some(other) => return Err(fields.bad("chat_template", "a string or a list", other)),
+            Some(Value::Object(map)) => {
+                for (name, source) in map {
+                    let bad = || fields.bad(&format!("chat_template.{name}"), "a string", source);
+                    sources.insert(name.clone(), source.as_str().ok_or_else(bad)?.to_owned());
+                }
+            }
+            Some(other) => return Err(fields.bad("chat_template", "a string, a list or an object", other)),
         }
         Ok(Self { file: fields.path.display().to_string(), sources, tokens })
     }
