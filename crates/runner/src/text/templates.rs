@@ -1,6 +1,7 @@
 //! The chat templates of a model: where they stand in a folder and in a GGUF file, and their names.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use phi3_model::gguf::{Metadata, MetadataList, MetadataValue, Vocabulary};
@@ -156,10 +157,12 @@ impl ChatTemplates {
         let mut keyed: BTreeMap<String, &str> = BTreeMap::new();
         for (name, source) in self.sources.iter().filter(|(name, _)| *name != DEFAULT) {
             let key: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-            if keyed.contains_key(&key) {
-                notes.push(format!("the chat template {name:?} is left out: the file has another one as {key:?}"));
-            } else {
-                keyed.insert(key, source);
+            match keyed.entry(key) {
+                Entry::Vacant(free) => drop(free.insert(source)),
+                Entry::Occupied(taken) => notes.push(format!(
+                    "the chat template {name:?} is left out: the file has another one as {:?}",
+                    taken.key()
+                )),
             }
         }
         if keyed.is_empty() {
