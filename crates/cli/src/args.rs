@@ -180,7 +180,7 @@ pub(super) struct Ask {
 /// A prompt from a file.
 #[derive(Args)]
 pub(super) struct PromptFile {
-    /// Read the prompt from a file
+    /// Read the prompt from a file; - is standard input
     #[arg(long, short = 'f', value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 }
@@ -208,7 +208,8 @@ pub(super) struct TalkArgs {
 /// The chat template.
 #[derive(Args)]
 pub(super) struct TemplateArgs {
-    /// Jinja file, or JSON file with a chat_template, or phi-3, phi-3.5, phi-4, phi-4-mini, chatml, … [default: the model's]
+    /// Jinja file, or JSON file with a chat_template; one of the model's by its name, such as tool_use; or phi-3, phi-3.5,
+    /// phi-4, phi-4-mini, chatml, … [default: the model's default one]
     #[arg(long, value_name = "FILE|NAME")]
     chat_template: Option<String>,
 }
@@ -217,7 +218,7 @@ impl TemplateArgs {
     /// The template that was asked for, with the special tokens of a model.
     pub(super) fn template(&self, source: &Source) -> Result<Option<ChatTemplate>> {
         let Some(template) = &self.chat_template else { return Ok(None) };
-        Ok(Some(ChatTemplate::from_file_or_name(template, source.special_tokens()?)?))
+        source.template_from(template).map(Some)
     }
 }
 
@@ -278,7 +279,8 @@ pub(super) struct Verify {
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Folder that holds tokenizer.json, or a model's name [default: the demo model]
+    /// Folder that holds a tokenizer (tokenizer.json, vocab.json with merges.txt, or a rank file *.tiktoken), a GGUF file, or a
+    /// model's name [default: the demo model]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     /// Add the special tokens that the tokenizer puts around a text
@@ -297,7 +299,8 @@ pub(super) struct Tokenize {
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// Folder that holds tokenizer_config.json, or a model's name [default: the demo model]
+    /// Folder that holds a chat template (chat_template.jinja, tokenizer_config.json), a GGUF file, or a model's name
+    /// [default: the demo model]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     #[command(flatten)]

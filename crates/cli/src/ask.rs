@@ -6,6 +6,7 @@ use phi3_runner::text::Message;
 use phi3_runner::{Engine, Error, Event, Result, Summary};
 use serde_json::json;
 use std::io::IsTerminal;
+use std::path::Path;
 
 /// `phi3-run "PROMPT"`
 pub(super) fn ask(args: &Ask) -> Result<Outcome> {
@@ -65,8 +66,9 @@ enum Stdin {
 fn prompt(typed: Option<String>, file: &PromptFile, stdin: Stdin) -> Result<String> {
     let given = match (typed, &file.file) {
         (Some(text), _) => Some(text),
-        (None, Some(path)) => Some(without_last_break(output::read_text(path)?)),
-        (None, None) => None,
+        // a minus sign is standard input, as among the words
+        (None, Some(path)) if path != Path::new("-") => Some(without_last_break(output::read_text(path)?)),
+        (None, _) => None,
     };
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal && (given.is_none() || stdin == Stdin::Wanted) {
@@ -154,12 +156,13 @@ fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec
                 ids.push(id);
                 text.push_str(&piece);
             }
+            Event::Text { text: piece } => text.push_str(&piece),
             Event::RopeSwitch { set, tokens } if !quiet => output::note(&output::rope_switch(set, tokens)),
             Event::Done(summary) => return Ok((ids, text, summary)),
             _ => {}
         }
     }
-    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+    Err(Error::Unfinished)
 }
 
 /// Ids with spaces between.

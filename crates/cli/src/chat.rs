@@ -3,7 +3,7 @@
 use crate::args::Chat;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
-use phi3_runner::{Error, FinishReason, Result};
+use phi3_runner::{Cause, Error, FinishReason, Result};
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::Ordering;
@@ -41,7 +41,7 @@ impl Lines {
 
     /// The next line.
     fn next(&mut self) -> Result<Typed> {
-        let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
+        let fail = |source: Cause, hint| Error::Stream { stream: "input", source, hint };
         match self {
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
@@ -50,16 +50,19 @@ impl Lines {
                 }
                 Err(ReadlineError::Interrupted) => Ok(Typed::Cancelled),
                 Err(ReadlineError::Eof) => Ok(Typed::End),
-                Err(error) => Err(fail(error.to_string(), "pipe the questions in instead")),
+                Err(error) => Err(fail(error.into(), "pipe the questions in instead")),
             },
             Self::Plain => {
                 let mut bytes = Vec::new();
                 let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
-                if read.map_err(|error| fail(error.to_string(), "is the input still there?"))? == 0 {
+                if read.map_err(|error| fail(error.into(), "is the input still there?"))? == 0 {
                     return Ok(Typed::End);
                 }
                 let line = String::from_utf8(bytes);
-                let line = line.map_err(|error| fail(format!("not valid UTF-8: {error}"), "text must be UTF-8"))?;
+                let line =
+                    line.map_err(|error| fail(format!("not valid UTF-8: {error}").into(), "text must be UTF-8"))?;
+                // a file that is piped in may begin with a mark
+                let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
                 Ok(Typed::Line(line.trim_end_matches(['\n', '\r']).to_owned()))
             }
         }

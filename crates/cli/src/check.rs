@@ -56,7 +56,7 @@ fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> 
     write().map_err(|error: std::io::Error| Error::File {
         action: "write",
         path: path.to_owned(),
-        message: error.to_string(),
+        source: error.into(),
         hint: "does the folder exist, and is there room?",
     })
 }

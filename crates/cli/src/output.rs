@@ -4,7 +4,7 @@ use crate::advice::advice;
 use crate::args::{ModelArgs, TalkArgs};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
-use phi3_runner::{Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use phi3_runner::{Cause, Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,8 +33,6 @@ impl Outcome {
     }
 }
 
-const CLOSED: &str = "closed pipe";
-
 /// Prints an error on one line, with the options that help against it.
 pub(super) fn complain(error: &Error) {
     let advice = advice(error).map_or(String::new(), |advice| format!(" ({advice})"));
@@ -54,7 +52,8 @@ fn without_controls(message: &str) -> String {
 
 /// Whether the reader of our output has gone away, which is no error.
 pub(super) fn is_closed_pipe(error: &Error) -> bool {
-    matches!(error, Error::Stream { stream: "output", message, .. } if message == CLOSED)
+    let Error::Stream { stream: "output", source, .. } = error else { return false };
+    source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Writes to standard output at once.
@@ -62,7 +61,7 @@ pub(super) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Stream {
         stream: "output",
-        message: if error.kind() == ErrorKind::BrokenPipe { CLOSED.into() } else { error.to_string() },
+        source: error.into(),
         hint: "is the disk full?",
     })
 }
@@ -108,16 +107,16 @@ pub(super) fn read_stdin() -> Result<String> {
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().read_to_end(&mut bytes);
     drop(done);
-    let fail = |message: String, hint| Error::Stream { stream: "input", message, hint };
-    read.map_err(|error| fail(error.to_string(), "give the text as an argument"))?;
-    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
+    let fail = |source: Cause, hint| Error::Stream { stream: "input", source, hint };
+    read.map_err(|error| fail(error.into(), "give the text as an argument"))?;
+    decoded(bytes).map_err(|message| fail(message.into(), NOT_UTF8))
 }
 
 /// All of a file, as text.
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    let fail = |message: String, hint| Error::File { action: "read", path: path.to_owned(), message, hint };
-    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string(), "is the path right?"))?;
-    decoded(bytes).map_err(|message| fail(message, NOT_UTF8))
+    let fail = |source: Cause, hint| Error::File { action: "read", path: path.to_owned(), source, hint };
+    let bytes = std::fs::read(path).map_err(|error| fail(error.into(), "is the path right?"))?;
+    decoded(bytes).map_err(|message| fail(message.into(), NOT_UTF8))
 }
 
 /// A progress bar on standard error, where that is a terminal.
@@ -226,7 +225,7 @@ pub(super) fn stream(generation: Generation<'_>, quiet: bool) -> Result<(String,
     let mut whole = String::new();
     for event in generation {
         match event? {
-            Event::Token { text, .. } => {
+            Event::Token { text, .. } | Event::Text { text } => {
                 if !text.is_empty() {
                     print(&text)?;
                 }
@@ -242,7 +241,7 @@ pub(super) fn stream(generation: Generation<'_>, quiet: bool) -> Result<(String,
             _ => {}
         }
     }
-    Err(Error::Stream { stream: "output", message: "the answer ended early".into(), hint: "try again" })
+    Err(Error::Unfinished)
 }
 
 /// The line for a change of LongRoPE's factors.

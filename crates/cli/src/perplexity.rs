@@ -4,13 +4,13 @@ use crate::args::{self, Perplexity};
 use crate::fetch::Need;
 use crate::output::{self, Outcome};
 use phi3_runner::perplexity::{self, Score, Windows};
-use phi3_runner::{Error, Placed, Result, Setup, Source};
+use phi3_runner::{Placed, Result, Setup, Source};
 use serde_json::json;
 
 pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
     let text = output::read_text(&args.file)?;
     let source = args.model.source()?;
-    let tokenizer = source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })?;
+    let tokenizer = source.tokenizer()?.ok_or_else(|| source.no_tokenizer())?;
     let ids = tokenizer.encode(&text, false)?;
     let windows = Windows { window: args.window, stride: args.stride };
     let mut first = load(&source, args.model.setup(), args.model.quiet)?;

@@ -24,7 +24,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
         std::fs::write(path, profile::flame(&profile)).map_err(|error| Error::File {
             action: "write",
             path: path.clone(),
-            message: error.to_string(),
+            source: error.into(),
             hint: "is the folder there, and may it be written to?",
         })?;
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::Path;
 
 fn tokenizer(source: &Source) -> Result<Tokenizer> {
-    source.tokenizer()?.ok_or_else(|| Error::NoTokenizer { path: source.path().to_owned() })
+    source.tokenizer()?.ok_or_else(|| source.no_tokenizer())
 }
 
 /// `phi3-run tokenize`
@@ -30,7 +30,7 @@ pub(super) fn tokenize(args: &Tokenize) -> Result<Outcome> {
         for (i, line) in text.lines().enumerate() {
             let line: String = serde_json::from_str(line).map_err(|error| Error::Stream {
                 stream: "input",
-                message: format!("line {}: not a JSON string: {error}", i + 1),
+                source: format!("line {}: not a JSON string: {error}", i + 1).into(),
                 hint: "with --jsonl every line is a JSON string",
             })?;
             output::print(&object(&line)?)?;
@@ -45,15 +45,15 @@ pub(super) fn tokenize(args: &Tokenize) -> Result<Outcome> {
 
 /// `phi3-run render`
 pub(super) fn render(args: &Render) -> Result<Outcome> {
-    let text = match args.messages.as_path() {
-        path if path == Path::new("-") => output::read_stdin()?,
-        path => output::read_text(path)?,
+    let (name, text) = match args.messages.as_path() {
+        path if path == Path::new("-") => (Path::new("standard input"), output::read_stdin()?),
+        path => (path, output::read_text(path)?),
     };
-    let text = phi3_model::json_text(&args.messages, text.as_bytes())?;
+    let text = phi3_model::json_text(name, text.as_bytes())?;
     let messages: Vec<Message> = serde_json::from_slice(&text).map_err(|error| Error::File {
         action: "use",
-        path: args.messages.clone(),
-        message: error.to_string(),
+        path: name.to_owned(),
+        source: error.into(),
         hint: "messages are a JSON list of {\"role\": …, \"content\": …}",
     })?;
     let source = args::source(&args.model, Need::Text, false)?;

@@ -52,7 +52,7 @@ impl Checkpoint {
         let mut notes = Vec::new();
         let mut tensors = Tensors::new(shards, Names::Gguf, &mut notes)?;
         let spec = gguf::config(&metadata, &vocabulary, &mut tensors, &mut notes)?;
-        Ok(Self { spec, tensors, gguf: Some((metadata, vocabulary)), notes })
+        Ok(Self { spec, tensors, gguf: Some((metadata, vocabulary)), notes }.with_note_of_layers())
     }
 
     /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
@@ -93,7 +93,25 @@ impl Checkpoint {
             }
             _ => {}
         }
-        Ok(self)
+        Ok(self.with_note_of_layers())
+    }
+
+    /// Notes layers that stand in the file behind those of the model.
+    fn with_note_of_layers(mut self) -> Self {
+        let count = self.spec.layers.len();
+        let beyond = self.tensors().filter_map(|(name, ..)| layer_of(name)).filter(|&layer| layer >= count).max();
+        if let Some(last) = beyond {
+            self.notes.push(format!(
+                "the weights have layers up to {last}, and the model has {count}: those from {count} on are not used; the \
+                 number may be of another model"
+            ));
+        }
+        self
+    }
+
+    /// The weight files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tensors.files.iter().map(|file| file.path.as_path())
     }
 
     /// What the decoder computes.
@@ -171,6 +189,13 @@ impl Checkpoint {
     }
 }
 
+/// The layer of the decoder that a tensor belongs to, by its name in a file.
+fn layer_of(name: &str) -> Option<usize> {
+    let at = |mark: &str| name.find(mark).map(|at| &name[at + mark.len()..]);
+    let rest = at("model.layers.").or_else(|| name.strip_prefix("layers.")).or_else(|| name.strip_prefix("blk."))?;
+    rest.split('.').next()?.parse().ok()
+}
+
 /// The weight files of a folder: the single file where there is one, else the shards of the index, else what else there is.
 fn weight_files(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> {
     let single = folder.join(SINGLE);
@@ -190,6 +215,7 @@ fn weight_files(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> 
     let mut names: Vec<&str> = Vec::new();
     for tensor in map.names() {
         let name = map.string(tensor)?.ok_or_else(|| map.bad(tensor, "a file name", "fetch the index again"))?;
+        let name = name.strip_prefix("./").or_else(|| name.strip_prefix(".\\")).unwrap_or(name);
         let mut parts = Path::new(name).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || name.contains(['/', '\\']) {
             let hint = "a path that leads outside the checkpoint is refused";

@@ -36,12 +36,12 @@ pub enum Error {
     },
 
     /// A file is not the JSON that it should be.
-    #[error("{}: not valid JSON: {message}; hint: {hint}", path.display())]
+    #[error("{}: not valid JSON: {source}; hint: {hint}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What the parser said, with line and column.
-        message: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
         /// What to do about it.
         hint: &'static str,
     },
@@ -150,12 +150,12 @@ impl Error {
         Self::Read { path: path.to_owned(), source, hint }
     }
 
-    pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
+    pub(crate) fn json(path: &Path, error: serde_json::Error) -> Self {
         let hint = match error.is_eof() {
             true => "the file may be incomplete, fetch it again",
             false => "the file may have been edited or damaged: look at that line",
         };
-        Self::Json { path: path.to_owned(), message: error.to_string(), hint }
+        Self::Json { path: path.to_owned(), source: error.into(), hint }
     }
 }
 

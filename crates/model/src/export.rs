@@ -30,6 +30,11 @@ pub fn write_gguf(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
     let out = &destination(out)?;
+    if let Ok(there) = fs::canonicalize(out)
+        && checkpoint.files().any(|file| fs::canonicalize(file).is_ok_and(|file| file == there))
+    {
+        return Err(Error::Occupied { path: out.to_owned(), found: "a weight file of the model that is read" });
+    }
     let (tensors, sources): (Vec<TensorInfo>, Vec<Source>) = plan(checkpoint, recipe)?.into_iter().unzip();
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");

@@ -52,10 +52,10 @@ const NOT_FOLLOWED: [(&str, Neutral); 21] = [
     ("guidance_scale", is_one),
     ("min_length", is_zero),
     ("min_new_tokens", is_zero),
-    ("bad_words_ids", never),
-    ("sequence_bias", never),
-    ("suppress_tokens", never),
-    ("begin_suppress_tokens", never),
+    ("bad_words_ids", is_empty),
+    ("sequence_bias", is_empty),
+    ("suppress_tokens", is_empty),
+    ("begin_suppress_tokens", is_empty),
     ("forced_bos_token_id", never),
     ("forced_eos_token_id", never),
     ("exponential_decay_length_penalty", never),
@@ -80,6 +80,10 @@ fn is_one(value: &Value) -> bool {
 
 fn never(_: &Value) -> bool {
     false
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 impl GenerationConfig {
@@ -167,6 +171,9 @@ impl GenerationConfig {
             if json.get(field).is_some_and(|value| !neutral(value)) {
                 notes.push(json.note(field, "is not followed: it is not implemented"));
             }
+        }
+        if let Some(id) = stops.iter().find(|id| **id as usize >= spec.vocab_size) {
+            notes.push(json.note("eos_token_id", &format!("the model has no token {id}, and no text ends there")));
         }
         let top_p = json.share("top_p")?;
         if top_p == Some(0.0) {

@@ -1,6 +1,6 @@
 //! Fields of a JSON object, each read with a typed error.
 
-use crate::sniff::sniff;
+use crate::sniff::{comment, sniff};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -27,15 +27,18 @@ const MAX_BYTES: usize = 16 << 20;
 
 const HINT: &str = "compare the file with the published one";
 
-/// JSON as people's programs write it, made into JSON as the standard has it: without a byte order mark, in UTF-8 where it is
-/// UTF-16, and with Python's `NaN`, `Infinity` and `-Infinity` as strings, so that they are read past where nothing needs
+/// JSON as people's programs write it, made into JSON as the standard has it: without byte order marks, in UTF-8 where it is
+/// UTF-16 or UTF-32, and with Python's `NaN`, `Infinity` and `-Infinity` as strings, so that they are read past where nothing needs
 /// them, and named where a number is needed.
 ///
 /// # Errors
-/// The bytes are recognised as something else than JSON, such as a Git LFS pointer or a web page.
+/// The bytes are recognised as something else than JSON, such as a Git LFS pointer or a web page, or are no text.
 pub fn json_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
-    let text = match bytes {
-        [0xEF, 0xBB, 0xBF, rest @ ..] => Cow::Borrowed(rest),
+    let mut text = match bytes {
+        [0xFF, 0xFE, 0, 0, rest @ ..] => utf_32(path, rest, u32::from_le_bytes)?,
+        [0, 0, 0xFE, 0xFF, rest @ ..] => utf_32(path, rest, u32::from_be_bytes)?,
+        [b'{' | b'[', 0, 0, 0, ..] => utf_32(path, bytes, u32::from_le_bytes)?,
+        [0, 0, 0, b'{' | b'[', ..] => utf_32(path, bytes, u32::from_be_bytes)?,
         [0xFF, 0xFE, rest @ ..] => utf_16(path, rest, u16::from_le_bytes)?,
         [0xFE, 0xFF, rest @ ..] => utf_16(path, rest, u16::from_be_bytes)?,
         // JSON begins with an ASCII character
@@ -43,12 +46,21 @@ pub fn json_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         [0, first, ..] if *first != 0 => utf_16(path, bytes, u16::from_be_bytes)?,
         _ => Cow::Borrowed(bytes),
     };
+    // programs that copy a text put another mark before it
+    let marks = 3 * text.chunks(3).take_while(|bytes| *bytes == b"\xEF\xBB\xBF").count();
+    text = match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[marks..]),
+        Cow::Owned(text) => Cow::Owned(text[marks..].to_vec()),
+    };
     let begins_as_json = text
         .iter()
         .find(|byte| !byte.is_ascii_whitespace())
         .is_none_or(|&byte| matches!(byte, b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b'n' | b't' | b'f' | b'N' | b'I'));
     if !begins_as_json && let Some(found) = sniff(&text) {
-        return Err(found.error(path, "JSON"));
+        return Err(comment(&text).unwrap_or(found).error(path, "JSON"));
+    }
+    if begins_as_json {
+        check_encoding(path, &text)?;
     }
     Ok(match standard_numbers(&text) {
         Some(rewritten) => Cow::Owned(rewritten),
@@ -62,9 +74,35 @@ fn utf_16<'a>(path: &Path, bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow
         Ok(text) if bytes.len().is_multiple_of(2) => Ok(Cow::Owned(text.into_bytes())),
         _ => Err(Error::Json {
             path: path.to_owned(),
-            message: "it begins as UTF-16, but is not valid in that encoding".into(),
+            source: "it begins as UTF-16, but is not valid in that encoding".into(),
             hint: "save the file as UTF-8",
         }),
+    }
+}
+
+fn utf_32<'a>(path: &Path, bytes: &[u8], unit: fn([u8; 4]) -> u32) -> Result<Cow<'a, [u8]>> {
+    let units = bytes.chunks(4).map(|bytes| char::from_u32(unit(bytes.try_into().ok()?)));
+    match units.collect::<Option<String>>() {
+        Some(text) => Ok(Cow::Owned(text.into_bytes())),
+        None => Err(Error::Json {
+            path: path.to_owned(),
+            source: "it begins as UTF-32, but is not valid in that encoding".into(),
+            hint: "save the file as UTF-8",
+        }),
+    }
+}
+
+/// What no editor shows: bytes that are no UTF-8, and zero bytes behind the text.
+fn check_encoding(path: &Path, text: &[u8]) -> Result<()> {
+    let error = |source, hint| Err(Error::Json { path: path.to_owned(), source, hint });
+    let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
+    if zeros > 0 {
+        let hint = "the file was not written to its end, fetch it again";
+        return error(format!("{zeros} zero bytes stand behind the text").into(), hint);
+    }
+    match std::str::from_utf8(text) {
+        Err(invalid) => error(invalid.into(), "save the file as UTF-8"),
+        Ok(_) => Ok(()),
     }
 }
 
@@ -108,15 +146,16 @@ impl Object {
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MAX_BYTES {
             let message = format!("the file has {} bytes, at most {MAX_BYTES} expected", bytes.len());
-            return Err(Error::Json { path: path.to_owned(), message, hint: HINT });
+            return Err(Error::Json { path: path.to_owned(), source: message.into(), hint: HINT });
         }
         let bytes = json_text(path, bytes)?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::json(path, &e))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::json(path, e))?;
         match value {
             Value::Object(map) => Ok(Self { path: path.to_owned(), within: String::new(), map }),
-            other => Err(Error::Json {
+            other => Err(Error::Foreign {
                 path: path.to_owned(),
-                message: format!("expected a JSON object, found {}", shown(&other)),
+                expected: "a JSON object",
+                found: shown(&other),
                 hint: HINT,
             }),
         }
@@ -277,11 +316,21 @@ mod tests {
             [b"\xFE\xFF", &big[..]].concat(),
             little.clone(),
             big,
+            [b"\xEF\xBB\xBF\xEF\xBB\xBF", json.as_bytes()].concat(),
+            json.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(),
+            "\u{feff}".chars().chain(json.chars()).flat_map(|c| u32::from(c).to_le_bytes()).collect(),
+            "\u{feff}".chars().chain(json.chars()).flat_map(|c| u32::from(c).to_be_bytes()).collect(),
         ] {
             assert_eq!(field(&bytes), Ok(Some(2.5)), "{bytes:?}");
         }
         let cut = field(&[b"\xFF\xFE", &little[..little.len() - 1]].concat()).unwrap_err();
         assert!(cut.contains("UTF-16"), "{cut}");
+        let cut = field(b"{\0\0\0}\0").unwrap_err();
+        assert!(cut.contains("UTF-32"), "{cut}");
+        let latin = field(b"{\"x\": 1, \"\xE9\": 2}").unwrap_err();
+        assert!(latin.contains("utf-8") && latin.contains("index 10"), "{latin}");
+        let zeros = field(b"{\"x\": 1}\0\0").unwrap_err();
+        assert!(zeros.contains("2 zero bytes"), "{zeros}");
     }
 
     #[test]
@@ -302,6 +351,11 @@ mod tests {
         assert!(page.contains("expected JSON, found a web page"), "{page}");
         let pointer = field(b"version https://git-lfs.github.com/spec/v1\nsize 7\n").unwrap_err();
         assert!(pointer.contains("git lfs pull"), "{pointer}");
+        for comment in ["// x", "/* x */", "# x"] {
+            let said = field(format!("{comment}\n{{}}").as_bytes()).unwrap_err();
+            assert!(said.contains("comment"), "{said}");
+        }
+        assert!(field(b"[1]").unwrap_err().contains("expected a JSON object, found [1]"));
         assert!(field(b"{\"x\": 1").unwrap_err().contains("incomplete"));
         assert!(!field(b"{\"x\": 1,,}").unwrap_err().contains("incomplete"));
     }

@@ -200,6 +200,13 @@ pub(crate) fn without_model(root: &Path) -> Error {
     {
         return foreign(root, "folders of ONNX models", ONNX);
     }
+    if let Some(name) = with(&["gguf"]).filter(|name| name.contains("mmproj")) {
+        return foreign(
+            root,
+            format!("the projector of a vision model only ({name})"),
+            "fetch the model's own file too",
+        );
+    }
     let found = match root.join(CONFIG).symlink_metadata() {
         Ok(_) => format!("config.json, but no weights: neither {SINGLE} nor {INDEX}"),
         Err(_) if files.is_empty() => "an empty folder".into(),
@@ -234,45 +241,46 @@ pub(crate) fn unnamed_weights(root: &Path) -> Option<(Vec<PathBuf>, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
-    fn folder(files: &[&str]) -> PathBuf {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("phi3-location-{}-{count}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        fs::create_dir_all(&root).unwrap();
+    fn folder(files: &[&str]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
         for file in files {
             let (name, text) = file.split_once('=').unwrap_or((file, ""));
-            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
-            fs::write(root.join(name), text).unwrap();
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
-        root
+        folder
     }
 
     fn gguf(root: &Path, name: &str) -> Location {
         Location::Gguf(root.join(name))
     }
 
-    fn plain(root: PathBuf) -> Location {
-        Location::Folder { root, weights: None }
+    fn plain(root: impl Into<PathBuf>) -> Location {
+        Location::Folder { root: root.into(), weights: None }
     }
 
     #[test]
     fn what_people_point_at_is_found() {
-        let root = folder(&["config.json", SINGLE, "q4.gguf", "adapter_model.safetensors"]);
-        assert_eq!(Location::find(&root).unwrap(), plain(root.clone()));
-        assert_eq!(Location::find(&root.join("q4.gguf")).unwrap(), gguf(&root, "q4.gguf"));
-        assert_eq!(Location::find(&root.join(SINGLE)).unwrap(), plain(root.clone()));
-        assert_eq!(Location::find(&root.join("config.json")).unwrap(), plain(root.clone()));
+        let kept = folder(&["config.json", SINGLE, "q4.gguf", "adapter_model.safetensors"]);
+        let root = kept.path();
+        assert_eq!(Location::find(root).unwrap(), plain(root));
+        assert_eq!(Location::find(&root.join("q4.gguf")).unwrap(), gguf(root, "q4.gguf"));
+        assert_eq!(Location::find(&root.join(SINGLE)).unwrap(), plain(root));
+        assert_eq!(Location::find(&root.join("config.json")).unwrap(), plain(root));
         fs::write(root.join("tuned.safetensors"), "").unwrap();
         let tuned = root.join("tuned.safetensors");
-        assert_eq!(Location::find(&tuned).unwrap(), Location::Folder { root, weights: Some(tuned) });
+        assert_eq!(Location::find(&tuned).unwrap(), Location::Folder { root: root.into(), weights: Some(tuned) });
 
-        let root =
+        let kept =
             folder(&["README.md", "m-Q4_K_M-00001-of-00002.GGUF", "m-Q4_K_M-00002-of-00002.GGUF", "mmproj-f16.gguf"]);
-        assert_eq!(Location::find(&root).unwrap(), gguf(&root, "m-Q4_K_M-00001-of-00002.GGUF"));
-        let root = folder(&["a.gguf", "b.gguf"]);
-        assert!(Location::find(&root).unwrap_err().to_string().contains("a.gguf, b.gguf"));
+        let root = kept.path();
+        assert_eq!(Location::find(root).unwrap(), gguf(root, "m-Q4_K_M-00001-of-00002.GGUF"));
+        let kept = folder(&["a.gguf", "b.gguf"]);
+        let root = kept.path();
+        assert!(Location::find(root).unwrap_err().to_string().contains("a.gguf, b.gguf"));
 
         let missing = Location::find(&root.join("none")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read"), "{missing}");
@@ -280,22 +288,24 @@ mod tests {
 
     #[test]
     fn the_cache_s_folders_lead_to_a_snapshot() {
-        let root = folder(&["refs/main=bbb\n", "snapshots/aaa/config.json", "snapshots/bbb/config.json"]);
-        assert_eq!(Location::find(&root).unwrap(), plain(root.join("snapshots/bbb")));
+        let kept = folder(&["refs/main=bbb\n", "snapshots/aaa/config.json", "snapshots/bbb/config.json"]);
+        let root = kept.path();
+        assert_eq!(Location::find(root).unwrap(), plain(root.join("snapshots/bbb")));
         assert_eq!(Location::find(&root.join("snapshots")).unwrap(), plain(root.join("snapshots/bbb")));
         assert_eq!(Location::find(&root.join("snapshots/aaa")).unwrap(), plain(root.join("snapshots/aaa")));
         fs::remove_file(root.join("refs/main")).unwrap();
-        let several = Location::find(&root).unwrap_err().to_string();
+        let several = Location::find(root).unwrap_err().to_string();
         assert!(several.contains("aaa, bbb") && several.contains("snapshots"), "{several}");
         fs::remove_dir_all(root.join("snapshots/bbb")).unwrap();
-        assert_eq!(Location::find(&root).unwrap(), plain(root.join("snapshots/aaa")));
-        let root = folder(&["refs/main=aaa", "snapshots/aaa/q4.gguf"]);
-        assert_eq!(Location::find(&root).unwrap(), gguf(&root, "snapshots/aaa/q4.gguf"));
+        assert_eq!(Location::find(root).unwrap(), plain(root.join("snapshots/aaa")));
+        let kept = folder(&["refs/main=aaa", "snapshots/aaa/q4.gguf"]);
+        let root = kept.path();
+        assert_eq!(Location::find(root).unwrap(), gguf(root, "snapshots/aaa/q4.gguf"));
     }
 
     #[test]
     fn folders_without_a_model_are_told_what_they_are() {
-        let told = |files: &[&str]| without_model(&folder(files)).to_string();
+        let told = |files: &[&str]| without_model(folder(files).path()).to_string();
         assert!(told(&["adapter_config.json", "adapter_model.safetensors"]).contains("LoRA adapter"));
         assert!(told(&["config.json", "pytorch_model-00001-of-00002.bin"]).contains("pytorch_model-00001"));
         assert!(told(&["genai_config.json", "model.onnx"]).contains("ONNX"));
@@ -304,20 +314,22 @@ mod tests {
         assert!(told(&["tf_model.h5"]).contains("tf_model.h5"));
         assert!(told(&["inside/config.json"]).contains("inside"));
         assert!(told(&["q4/m.gguf"]).contains("q4"));
+        assert!(told(&["mmproj-f16.gguf"]).contains("projector"));
         assert!(told(&["config.json"]).contains("no weights"));
         assert!(told(&[]).contains("empty"));
         let alone = folder(&["model.safetensors"]);
-        assert!(Location::find(&alone.join(SINGLE)).unwrap_err().to_string().contains("config.json"));
+        assert!(Location::find(&alone.path().join(SINGLE)).unwrap_err().to_string().contains("config.json"));
     }
 
     #[test]
     fn shards_without_their_index_are_a_set_or_nothing() {
-        let root = folder(&["w-00001-of-00002.safetensors", "w-00002-of-00002.safetensors"]);
-        assert_eq!(unnamed_weights(&root).unwrap().0.len(), 2);
+        let kept = folder(&["w-00001-of-00002.safetensors", "w-00002-of-00002.safetensors"]);
+        let root = kept.path();
+        assert_eq!(unnamed_weights(root).unwrap().0.len(), 2);
         fs::remove_file(root.join("w-00001-of-00002.safetensors")).unwrap();
         fs::write(root.join("w-00003-of-00003.safetensors"), "").unwrap();
-        assert!(unnamed_weights(&root).is_none());
-        assert!(unnamed_weights(&folder(&["phi.safetensors"])).is_some());
-        assert!(unnamed_weights(&folder(&["adapter_model.safetensors"])).is_none());
+        assert!(unnamed_weights(root).is_none());
+        assert!(unnamed_weights(folder(&["phi.safetensors"]).path()).is_some());
+        assert!(unnamed_weights(folder(&["adapter_model.safetensors"]).path()).is_none());
     }
 }

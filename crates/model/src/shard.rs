@@ -98,9 +98,9 @@ mod tests {
             let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap().to_owned();
             line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() << 10
         };
-        let path = std::env::temp_dir().join(format!("phi3-release-{}", std::process::id()));
-        std::fs::write(&path, vec![7; LEN]).unwrap();
-        let file = super::map(&path, "").unwrap().unwrap();
+        let scratch = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&scratch, vec![7; LEN]).unwrap();
+        let file = super::map(scratch.path(), "").unwrap().unwrap();
         let sum = || file.bytes().iter().step_by(512).map(|&b| usize::from(b)).sum::<usize>();
         let whole = sum();
         let read = mapped();
@@ -108,6 +108,5 @@ mod tests {
         let released = mapped();
         assert!(read >= released + LEN / 2, "{read} bytes were mapped, {released} still are");
         assert_eq!(sum(), whole);
-        std::fs::remove_file(&path).unwrap();
     }
 }

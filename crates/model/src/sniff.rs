@@ -154,6 +154,16 @@ pub fn check_text(path: &Path, bytes: &[u8]) -> crate::Result<()> {
     }
 }
 
+/// A comment at the start of a text, which JSON does not have.
+pub(crate) fn comment(bytes: &[u8]) -> Option<Found> {
+    let text = bytes.trim_ascii_start();
+    let begins = [&b"//"[..], b"/*", b"#"].iter().any(|mark| text.starts_with(mark));
+    begins.then_some(Found {
+        what: "a text that begins with a comment".into(),
+        hint: "JSON has no comments: take them out",
+    })
+}
+
 /// The start of a text on one line, quoted.
 fn line(text: &str) -> String {
     let start: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHOWN).collect();

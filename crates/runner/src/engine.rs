@@ -3,7 +3,7 @@
 use crate::device::{Device, Setup};
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
-use crate::text::{ChatTemplate, Message, SpecialTokens, Tokenizer};
+use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, Message, SpecialTokens, Tokenizer};
 use crate::{Error, Result};
 use phi3_model::gguf::{Metadata, Vocabulary};
 use phi3_model::{Checkpoint, GenerationConfig, Location, Model, ModelSpec, RopePolicy, Sequence, TURN_ENDS};
@@ -38,9 +38,57 @@ impl Source {
         self.tokenizer_of(&self.files()?)
     }
 
+    /// The error of a source without a tokenizer, by what there is instead.
+    pub fn no_tokenizer(&self) -> Error {
+        let path = self.path().to_owned();
+        let location = Location::find(&path).ok();
+        let root = location.as_ref().and_then(Location::folder).unwrap_or(&path);
+        let has = |name: &str| root.join(name).symlink_metadata().is_ok();
+        let (found, hint) = if has("tokenizer.model") {
+            let hint = "load the folder with transformers' AutoTokenizer and write tokenizer.json with its save_pretrained, or take a folder with tokenizer.json or a GGUF file of this model";
+            ("SentencePiece's tokenizer.model only, which is not read", hint)
+        } else {
+            let found = match (has("vocab.json"), has("merges.txt")) {
+                (true, false) => "vocab.json without merges.txt",
+                (false, true) => "merges.txt without vocab.json",
+                _ => "none",
+            };
+            (found, "put the model's tokenizer files beside its weights, or give token ids")
+        };
+        Error::NoTokenizer { path, found, hint }
+    }
+
     /// The chat template.
     pub fn template(&self) -> Result<ChatTemplate> {
-        self.template_of(&self.files()?)
+        Ok(self.templates()?.main()?)
+    }
+
+    /// All chat templates.
+    pub fn templates(&self) -> Result<ChatTemplates> {
+        self.templates_of(&self.files()?)
+    }
+
+    /// The chat template in a file, else the source's own or the library's of that name.
+    ///
+    /// # Errors
+    /// There is none, or it is no valid one.
+    pub fn template_from(&self, file_or_name: &str) -> Result<ChatTemplate> {
+        let tokens = self.special_tokens()?;
+        if Path::new(file_or_name).is_file() {
+            return Ok(ChatTemplate::from_file(file_or_name, tokens)?);
+        }
+        // what is wrong with the source's own templates is told where they are used
+        let own = self.templates().ok();
+        if let Some(template) = own.as_ref().map(|own| own.named(file_or_name)).transpose()?.flatten() {
+            return Ok(template);
+        }
+        Ok(ChatTemplate::from_file_or_name(file_or_name, tokens).map_err(|error| match (error, own) {
+            (TextError::UnknownTemplate { name, known }, Some(own)) => {
+                let known = own.names().chain([known.as_str()]).collect::<Vec<_>>().join(", ");
+                TextError::UnknownTemplate { name, known }
+            }
+            (error, _) => error,
+        })?)
     }
 
     /// The special tokens that a template other than the source's own can name.
@@ -48,7 +96,7 @@ impl Source {
         Ok(match self.files()? {
             #[cfg(feature = "demo")]
             Files::Demo => SpecialTokens::default(),
-            Files::Gguf(vocabulary) => SpecialTokens::of_gguf(&vocabulary),
+            Files::Gguf(vocabulary, _) => SpecialTokens::of_gguf(&vocabulary),
             Files::Folder(root) => SpecialTokens::of_checkpoint(root)?,
         })
     }
@@ -61,7 +109,7 @@ impl Source {
         let (file, spec) = ("generation_config.json", checkpoint.spec());
         Ok(match self.files()? {
             Files::Folder(root) => GenerationConfig::read(&root.join(file), spec, notes)?,
-            Files::Gguf(_) => GenerationConfig::of(spec),
+            Files::Gguf(..) => GenerationConfig::of(spec),
             #[cfg(feature = "demo")]
             Files::Demo => {
                 let path = Path::new(phi3_demo::NAME).join(file);
@@ -81,9 +129,9 @@ impl Source {
 
     /// The source's files, with those of an opened checkpoint where there is one.
     fn files_of(&self, checkpoint: &Checkpoint) -> Result<Files> {
-        match checkpoint.vocabulary() {
-            Some(vocabulary) => Ok(Files::Gguf(Box::new(vocabulary.clone()))),
-            None => self.files(),
+        match (checkpoint.metadata(), checkpoint.vocabulary()) {
+            (Some(metadata), Some(vocabulary)) => Files::of_gguf(metadata, vocabulary.clone()),
+            _ => self.files(),
         }
     }
 
@@ -93,7 +141,10 @@ impl Source {
             Self::Demo => Ok(Files::Demo),
             Self::Path(path) => Ok(match Location::find(path)? {
                 Location::Folder { root, .. } => Files::Folder(root),
-                Location::Gguf(file) => Files::Gguf(Box::new(Vocabulary::read(&Metadata::open(&file)?)?)),
+                Location::Gguf(file) => {
+                    let metadata = Metadata::open(&file)?;
+                    Files::of_gguf(&metadata, Vocabulary::read(&metadata)?)?
+                }
             }),
         }
     }
@@ -105,30 +156,37 @@ impl Source {
                 format!("{}/tokenizer.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER.as_bytes(),
             )?),
-            Files::Gguf(vocabulary) => Some(Tokenizer::from_gguf(vocabulary)?),
+            Files::Gguf(vocabulary, _) => Some(Tokenizer::from_gguf(vocabulary)?),
             Files::Folder(root) => Tokenizer::from_folder(root)?,
         })
     }
 
-    fn template_of(&self, files: &Files) -> Result<ChatTemplate> {
+    fn templates_of(&self, files: &Files) -> Result<ChatTemplates> {
         Ok(match files {
             #[cfg(feature = "demo")]
-            Files::Demo => ChatTemplate::from_config(
+            Files::Demo => ChatTemplates::of_config(
                 format!("{}/tokenizer_config.json", phi3_demo::NAME),
                 phi3_demo::TOKENIZER_CONFIG,
             )?,
-            Files::Gguf(vocabulary) => ChatTemplate::from_gguf(vocabulary)?,
-            Files::Folder(root) => ChatTemplate::from_checkpoint(root)?,
+            Files::Gguf(_, templates) => templates.clone(),
+            Files::Folder(root) => ChatTemplates::of_checkpoint(root)?,
         })
     }
 }
 
-/// Where the tokenizer and the chat template of a source are.
+/// Where the tokenizer and the chat templates of a source are.
 enum Files {
     #[cfg(feature = "demo")]
     Demo,
     Folder(PathBuf),
-    Gguf(Box<Vocabulary>),
+    Gguf(Box<Vocabulary>, ChatTemplates),
+}
+
+impl Files {
+    fn of_gguf(metadata: &Metadata, vocabulary: Vocabulary) -> Result<Self> {
+        let templates = ChatTemplates::of_gguf(metadata, &vocabulary)?;
+        Ok(Self::Gguf(Box::new(vocabulary), templates))
+    }
 }
 
 /// Sets an [`Engine`] up.
@@ -215,10 +273,10 @@ impl<'a> EngineBuilder<'a> {
         notes.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.notes()).cloned());
         let template = match self.template {
             Some(template) => Ok(template),
-            None => source.template_of(&files),
+            None => source.templates_of(&files).and_then(|templates| Ok(templates.main()?)),
         };
         if self.require_chat && tokenizer.is_none() {
-            return Err(Error::NoTokenizer { path: source.path().to_owned() });
+            return Err(source.no_tokenizer());
         }
         let template = if self.require_chat { Some(template?) } else { template.ok() };
         let placed = self.setup.load(&checkpoint, &mut |done| {
@@ -329,7 +387,7 @@ impl Engine {
     ///
     /// [`Error::NoTokenizer`] where the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { path: self.source.path().to_owned() })
+        self.tokenizer.as_ref().ok_or_else(|| self.source.no_tokenizer())
     }
 
     /// The prompt that the chat template makes of `messages`.
@@ -350,6 +408,9 @@ impl Engine {
         let text = self.render(messages, true)?;
         self.check_size(&text)?;
         let ids = self.encode_chat(&text)?;
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt { hint: "the chat template prints nothing for these messages" });
+        }
         Generation::start(self, ids, Some(text), options)
     }
 

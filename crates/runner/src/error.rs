@@ -3,6 +3,9 @@
 use crate::memory::Smaller;
 use std::path::PathBuf;
 
+/// The error of a lower layer, or its words alone.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// What can go wrong: a transparent error of a lower crate, or one of these.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,10 +34,17 @@ pub enum Error {
     },
 
     /// Text was given or wanted, and the checkpoint has no tokenizer.
-    #[error("{} has no tokenizer.json; hint: put the model's tokenizer files beside its weights, or give token ids", path.display())]
+    #[error(
+        "{}: expected a tokenizer (tokenizer.json; vocab.json with merges.txt; a rank file *.tiktoken; or the one in a GGUF file), found {found}; hint: {hint}",
+        path.display()
+    )]
     NoTokenizer {
         /// The checkpoint.
         path: PathBuf,
+        /// What there is instead.
+        found: &'static str,
+        /// What to do about it.
+        hint: &'static str,
     },
 
     /// A model would not fit into memory.
@@ -56,25 +66,25 @@ pub enum Error {
     },
 
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {message}; hint: {hint}", path.display())]
+    #[error("cannot {action} {}: {source}; hint: {hint}", path.display())]
     File {
         /// What was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system or the parser said.
-        message: String,
+        source: Cause,
         /// What to do about it.
         hint: &'static str,
     },
 
     /// Standard input or output failed.
-    #[error("standard {stream}: {message}; hint: {hint}")]
+    #[error("standard {stream}: {source}; hint: {hint}")]
     Stream {
         /// `input` or `output`.
         stream: &'static str,
         /// What the system said.
-        message: String,
+        source: Cause,
         /// What to do about it.
         hint: &'static str,
     },
@@ -85,7 +95,7 @@ pub enum Error {
 
     /// Of the program that uses this library.
     #[error(transparent)]
-    Program(Box<dyn std::error::Error + Send + Sync>),
+    Program(Cause),
 
     /// An argument is not understood.
     #[error("{argument}: expected {expected}, found {found}; hint: its documentation says more")]

@@ -110,6 +110,11 @@ pub enum Event {
         /// The text that is certain now: often empty, never half a character.
         text: String,
     },
+    /// The text that was held back until then, where an answer ends without another token: it was interrupted, or failed.
+    Text {
+        /// The text.
+        text: String,
+    },
     /// The end; nothing follows.
     Done(Summary),
 }
@@ -143,7 +148,7 @@ pub struct Generation<'a> {
     /// The rendered chat, its answer as it grows; `None` where the request was none.
     spoken: Option<String>,
     logits: Vec<f32>,
-    pending: VecDeque<Event>,
+    pending: VecDeque<Result<Event>>,
     started: Instant,
     prompt_time: Duration,
     first_token: Duration,
@@ -220,6 +225,7 @@ impl<'a> Generation<'a> {
                     ids.push(id);
                     text.push_str(&piece);
                 }
+                Event::Text { text: piece } => text.push_str(&piece),
                 Event::Done(summary) => return Ok(Completion { ids, text, summary }),
                 Event::RopeSwitch { .. } => {}
             }
@@ -252,7 +258,7 @@ impl<'a> Generation<'a> {
             match step {
                 Step::RopeSwitch { set, tokens } => {
                     rebuilding = Some(Instant::now());
-                    pending.push_back(Event::RopeSwitch { set, tokens });
+                    pending.push_back(Ok(Event::RopeSwitch { set, tokens }));
                 }
                 Step::Pass { done, total } if done == total => {
                     *rebuild_time += rebuilding.take().map_or(Duration::ZERO, |since: Instant| since.elapsed());
@@ -363,7 +369,7 @@ impl<'a> Generation<'a> {
             }
         }
         self.say(&text);
-        self.pending.push_back(Event::Token { id, text });
+        self.pending.push_back(Ok(Event::Token { id, text }));
         match (stop, full) {
             (true, _) => self.end(FinishReason::Stop),
             (_, true) => self.end(FinishReason::Length),
@@ -377,11 +383,24 @@ impl<'a> Generation<'a> {
         }
     }
 
+    /// Gives out the text that waited for what comes next.
+    fn let_go(&mut self) -> Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let (mut text, ended) = self.stop_texts.push(&stream.finish()?);
+        if !ended {
+            text.push_str(&self.stop_texts.finish());
+        }
+        if !text.is_empty() {
+            self.say(&text);
+            self.pending.push_back(Ok(Event::Text { text }));
+        }
+        Ok(())
+    }
+
     fn end(&mut self, finish_reason: FinishReason) -> Result<()> {
         self.state = State::Ended;
-        if let (FinishReason::Interrupted, Some(stream)) = (finish_reason, &mut self.stream) {
-            let text = stream.finish()?;
-            self.say(&text);
+        if finish_reason == FinishReason::Interrupted {
+            self.let_go()?;
         }
         self.engine.discard()?;
         let window = self.engine.spec().window();
@@ -395,7 +414,7 @@ impl<'a> Generation<'a> {
             _ => 0.0,
         };
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        self.pending.push_back(Event::Done(Summary {
+        self.pending.push_back(Ok(Event::Done(Summary {
             finish_reason,
             usage: Usage {
                 prompt_tokens: self.prompt_tokens,
@@ -413,7 +432,7 @@ impl<'a> Generation<'a> {
                 decode_per_second: rate(completion_tokens.saturating_sub(1), self.decode_time),
             },
             seed: self.seed(),
-        }));
+        })));
         Ok(())
     }
 
@@ -435,10 +454,12 @@ impl Iterator for Generation<'_> {
             && self.state == State::Running
             && let Err(error) = self.step()
         {
+            // an error of an end that let the text go leaves none to do so again
             self.state = State::Ended;
-            return Some(Err(error));
+            let _ = self.let_go();
+            self.pending.push_back(Err(error));
         }
-        self.pending.pop_front().map(Ok)
+        self.pending.pop_front()
     }
 }
 
@@ -478,3 +499,6 @@ pub fn rope_policy(text: &str) -> Result<RopePolicy> {
         }
     })
 }
+
+#[cfg(all(test, feature = "demo"))]
+mod tests;

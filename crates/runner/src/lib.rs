@@ -30,7 +30,7 @@ pub mod verify;
 
 pub use device::{Device, Placed, Setup, TIERS, cache_folder};
 pub use engine::{Engine, EngineBuilder, Progress, Source};
-pub use error::{Error, Result};
+pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };

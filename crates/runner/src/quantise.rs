@@ -1,12 +1,12 @@
 //! A checkpoint as a quantised GGUF file.
 
-use crate::text::{ChatTemplate, Message, compare, placeholder, vocabulary};
-use crate::{Error, Result, Source};
-use phi3_model::gguf::Vocabulary;
+use crate::text::{ChatTemplate, ChatTemplates, Message, compare, placeholder, vocabulary};
+use crate::{Result, Source};
+use phi3_model::gguf::{MetadataList, Vocabulary};
 use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
 use std::path::Path;
 
-/// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat template, stop tokens and sampling
+/// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat templates, stop tokens and sampling
 /// defaults. Tensor by tensor; `progress` is told the bytes that are written, and of all, and breaks off by returning `false`.
 /// Adds to `notes` what the source says that is not followed, and what the format cannot hold.
 ///
@@ -23,55 +23,60 @@ pub fn quantise(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     let generation = source.generation(&checkpoint, notes)?;
-    let vocabulary = tokenizer(source, &checkpoint, &generation, notes)?;
+    let (vocabulary, templates) = text(source, &checkpoint, &generation, notes)?;
     let name = source.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let name = vocabulary.name.clone().unwrap_or(name);
     let mut keys = generation.to_metadata(notes);
     keys.extend(vocabulary.to_metadata());
+    keys.extend(templates);
     Ok(write_gguf(&checkpoint, recipe, &name, keys, out, progress)?)
 }
 
-fn tokenizer(
+/// The vocabulary with the default chat template, and the keys of the other templates.
+fn text(
     source: &Source,
     checkpoint: &Checkpoint,
     generation: &GenerationConfig,
     notes: &mut Vec<String>,
-) -> Result<Vocabulary> {
-    if let Some(vocabulary) = checkpoint.vocabulary() {
-        return Ok(vocabulary.clone());
+) -> Result<(Vocabulary, MetadataList)> {
+    if let (Some(metadata), Some(vocabulary)) = (checkpoint.metadata(), checkpoint.vocabulary()) {
+        let templates = ChatTemplates::of_gguf(metadata, vocabulary)?;
+        return Ok((vocabulary.clone(), templates.to_metadata(notes)));
     }
     let config = checkpoint.spec();
     let (stops, bos) = (&generation.eos_token_id, generation.bos_token_id.or(config.bos_token_id));
     let Some(tokenizer) = source.tokenizer()? else {
-        return Ok(placeholder(&source.path().join("tokenizer.json"), config.vocab_size, stops, bos));
+        notes.push(format!("{}; the tokens of the file have no text", source.no_tokenizer()));
+        let vocabulary = placeholder(&source.path().join("tokenizer.json"), config.vocab_size, stops, bos);
+        return Ok((vocabulary, MetadataList::new()));
     };
     notes.extend_from_slice(tokenizer.notes());
+    let templates = source.templates()?;
     // a base model has no template; the file then has none either
-    let template = match source.template() {
+    let template = match templates.main() {
         Ok(template) => Some(template),
-        Err(Error::Text(crate::text::Error::NoTemplate { .. })) => None,
-        Err(error) => return Err(error),
+        Err(crate::text::Error::NoTemplate { .. }) => None,
+        Err(error) => return Err(error.into()),
     };
-    if template.as_ref().is_some_and(|template| template.tool_source().is_some()) {
-        notes.push("the chat template for conversations with tools is left out: the file has one template".into());
-    }
     let special = |name: &str| tokenizer.token_to_id(template.as_ref()?.special_token(name)?);
     let (bos, eos) = (special("bos_token").or(bos), special("eos_token").filter(|id| stops.contains(id)));
     let mut vocabulary = vocabulary(&tokenizer, config.vocab_size, stops, bos, eos, notes)?;
     compare(&tokenizer, &vocabulary, notes)?;
-    if let Some(template) = template {
-        vocabulary.chat_template = Some(template.source().to_owned());
-        compare_chats(&template, &vocabulary, notes);
+    vocabulary.chat_template = template.map(|template| template.source().to_owned());
+    let written = templates.with_tokens_of(&vocabulary);
+    for name in templates.names() {
+        if let (Ok(Some(here)), Ok(Some(there))) = (templates.named(name), written.named(name)) {
+            compare_chats(&here, &there, notes);
+        }
     }
-    Ok(vocabulary)
+    Ok((vocabulary, templates.to_metadata(notes)))
 }
 
-/// Adds a note where the template prints something else from the written file, such as another token that ends a text.
-fn compare_chats(template: &ChatTemplate, written: &Vocabulary, notes: &mut Vec<String>) {
-    let Ok(from_file) = ChatTemplate::from_gguf(written) else { return };
+/// Adds a note where a template prints something else from the written file, such as another token that ends a text.
+fn compare_chats(here: &ChatTemplate, there: &ChatTemplate, notes: &mut Vec<String>) {
     let messages = [Message::user("Hello"), Message::assistant("Hi"), Message::user("Who?")];
     for (messages, asks) in [(&messages[..], true), (&messages[..2], false)] {
-        let (here, there) = (template.render(messages, asks), from_file.render(messages, asks));
+        let (here, there) = (here.render(messages, asks), there.render(messages, asks));
         if let (Ok(here), Ok(there)) = (here, there)
             && here != there
         {

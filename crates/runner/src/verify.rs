@@ -4,7 +4,7 @@
 //! perhaps `prompt.N.hidden.*`; greedy continuations `greedy.N.ids` and `greedy.N.logits`; log-probabilities
 //! `logprobs.N.token`; and in `golden.json` under `batch` the prompts to run together as one batch.
 
-use crate::{Error, Result};
+use crate::{Cause, Error, Result};
 use phi3_model::{Advance, Feed, Model, Outputs, RopePolicy, Sequence, advance};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
@@ -78,9 +78,9 @@ impl fmt::Display for Report {
     }
 }
 
-fn file_error(path: &Path, message: String) -> Error {
+fn file_error(path: &Path, source: impl Into<Cause>) -> Error {
     let hint = "a golden is golden.safetensors with golden.json, made by the scripts in tests/oracle";
-    Error::File { action: "read", path: path.to_owned(), message, hint }
+    Error::File { action: "read", path: path.to_owned(), source: source.into(), hint }
 }
 
 impl Golden {
@@ -91,8 +91,8 @@ impl Golden {
             true => (of.with_extension("golden.safetensors"), of.with_extension("golden.json")),
             false => (of.join("golden.safetensors"), of.join("golden.json")),
         };
-        let bytes = std::fs::read(&path).map_err(|e| file_error(&path, e.to_string()))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| file_error(&path, e.to_string()))?;
+        let bytes = std::fs::read(&path).map_err(|e| file_error(&path, e))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| file_error(&path, e))?;
         let mut golden = Self { path: path.clone(), floats: BTreeMap::new(), ids: BTreeMap::new(), batch: Vec::new() };
         for (name, view) in tensors.iter() {
             let words = view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
@@ -148,9 +148,9 @@ fn batch_names(path: &Path) -> Result<Vec<String>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let text = std::fs::read(path).map_err(|e| file_error(path, e.to_string()))?;
+    let text = std::fs::read(path).map_err(|e| file_error(path, e))?;
     let text = phi3_model::json_text(path, &text)?;
-    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| file_error(path, e.to_string()))?;
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| file_error(path, e))?;
     let list = json.get("batch").and_then(|list| list.as_array());
     Ok(list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()))
 }

@@ -130,3 +130,15 @@ fn messages_may_begin_with_a_byte_order_mark() {
     let shown = run(&["render", "-m", &model, &file.display().to_string()]).ok().stdout;
     assert!(shown.contains("Hi"), "{shown}");
 }
+
+#[test]
+fn fields_that_change_nothing_or_cannot_be_followed() {
+    let folder = demo();
+    let file = folder.path().join("generation_config.json");
+    edit(&file, |json| drop(json.insert("suppress_tokens".into(), json!([]))));
+    assert!(ask(folder.path(), "Hi", &["-n", "1"]).ok().notes().is_empty());
+    edit(&file, |json| drop(json.insert("eos_token_id".into(), json!([2087, 999_999]))));
+    ask(folder.path(), "Hi", &["-n", "1"]).ok().note(&["eos_token_id", "999999"]);
+    edit(folder.path().join("tokenizer_config.json"), |json| drop(json.insert("eos_token".into(), json!(["<|end|>"]))));
+    ask(folder.path(), "Hi", &["-n", "1"]).error(&["tokenizer_config.json", "eos_token", "a token"]);
+}

@@ -176,3 +176,18 @@ fn a_folder_with_weights_in_both_forms_is_its_safetensors() {
     save_model(folder.path(), &config, &tensors);
     assert_eq!(continued(folder.path()).ok().stdout, expected);
 }
+
+#[test]
+fn without_types_special_tokens_are_known_by_their_names() {
+    let folder = folder();
+    let file = tiny_gguf(&folder, |keys, _| {
+        keys.retain(|(name, _)| name != "tokenizer.ggml.token_type");
+        let tokens = keys.iter_mut().find(|(name, _)| name == "tokenizer.ggml.tokens");
+        if let Some((_, Key::Texts(tokens))) = tokens {
+            tokens[5] = "<|end|>".into();
+        }
+    });
+    let ran = run(&["tokenize", "-m", &file.display().to_string(), "<|end|><s>"]).ok();
+    assert_eq!(ran.stdout, "5 1\n");
+    ran.note(&["tokenizer.ggml.token_type", "missing"]);
+}

@@ -101,3 +101,49 @@ fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     assert_eq!(json["finish_reason"], "stop");
     assert!(!json["text"].as_str().unwrap().contains("time"), "{json}");
 }
+
+/// A text that holds back the whole answer: Ctrl-C gives out what there is of it.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_gives_out_what_a_stop_text_holds_back() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+    let args = ["generate", "--device", "cpu", "--greedy", "--ignore-eos", "--prompt", "Once upon", "-n", "3000"];
+    let whole = run(&args).ok().stdout;
+    let stop = format!("{whole}~");
+    for wait in [200, 500, 1000] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_phi3-run"))
+            .args(args)
+            .args(["--stop", &stop])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut notes = BufReader::new(child.stderr.take().unwrap());
+        // the device's line comes when the model is loaded
+        notes.read_line(&mut String::new()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let mut text = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        let (mut rest, code) = (String::new(), child.wait().unwrap().code());
+        notes.read_to_string(&mut rest).unwrap();
+        assert!(whole.starts_with(text.trim_end()), "{text:?}");
+        // where the machine is so slow that there is no token yet, another one waits longer
+        if code == Some(130) && !text.trim().is_empty() {
+            assert!(rest.contains("ended    interrupted"), "{rest}");
+            return;
+        }
+    }
+    panic!("no answer was interrupted");
+}
+
+#[test]
+fn marks_and_minus_signs_of_piped_text() {
+    let base = ["--device", "cpu", "--greedy", "-n", "2"];
+    let file = run_with(&[&base[..], &["-f", "-"]].concat(), Some(b"Who are you?\n")).ok();
+    assert_eq!(file.stdout, run(&[&base[..], &["Who are you?"]].concat()).ok().stdout);
+    let chat = run_with(&[&["chat"], &base[..]].concat(), Some(b"\xEF\xBB\xBF/help\r\n")).ok();
+    assert!(chat.stderr.contains("/reset") && chat.stdout.is_empty(), "{}{}", chat.stderr, chat.stdout);
+}

@@ -11,6 +11,8 @@ mod gguf;
 mod input;
 /// What is given as a model.
 mod places;
+/// Chat templates.
+mod templates;
 /// A chat in a terminal.
 #[cfg(unix)]
 mod terminal;

@@ -1,5 +1,5 @@
 use crate::files::{demo, edit};
-use crate::{Ran, ask, run};
+use crate::{Ran, ask, continued, run};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -180,4 +180,26 @@ fn stop_tokens_without_a_key_are_told() {
     assert!(quantised(folder.path()).1.notes().is_empty());
     set(json!([2080, 2087, 40, 41, 42]));
     quantised(folder.path()).1.note(&["stop tokens", "[41, 42]"]);
+}
+
+#[test]
+fn what_stands_in_place_of_a_tokenizer_is_told() {
+    let folder = demo();
+    let remove = |name: &str| std::fs::remove_file(folder.path().join(name)).unwrap();
+    let write = |name: &str| std::fs::write(folder.path().join(name), "{}").unwrap();
+    let model = folder.path().display().to_string();
+    let told = |words: &[&str]| {
+        run(&["tokenize", "-m", &model, "Hi"]).error(words);
+        ask(folder.path(), "Hi", &["-n", "1"]).error(words);
+    };
+    remove("tokenizer.json");
+    told(&["tokenizer.json", "vocab.json with merges.txt", "*.tiktoken", "GGUF", "found none"]);
+    write("vocab.json");
+    told(&["found vocab.json without merges.txt"]);
+    remove("vocab.json");
+    write("tokenizer.model");
+    told(&["found SentencePiece's tokenizer.model", "save_pretrained", "GGUF"]);
+    let (file, ran) = quantised(folder.path());
+    ran.note(&["tokenizer.model", "no text"]);
+    assert!(continued(&file).ok().stdout.starts_with('['));
 }

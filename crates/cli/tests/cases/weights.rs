@@ -167,3 +167,42 @@ fn weights_under_other_names_are_taken_where_it_is_clear_which() {
     fs::remove_file(alone.path().join("config.json")).unwrap();
     continued(&alone.path().join("model.safetensors")).error(&["config.json", "safetensors"]);
 }
+
+#[test]
+fn layers_that_the_configuration_does_not_count_are_told() {
+    let folder = demo();
+    ask(folder.path(), "Hi", &["-n", "1"]).ok();
+    edit(folder.path().join("config.json"), |config| drop(config.insert("num_hidden_layers".into(), json!(4))));
+    let ran = ask(folder.path(), "Hi", &["-n", "1"]).ok();
+    ran.note(&["layers up to 4", "the model has 4"]);
+}
+
+#[test]
+fn the_weights_that_are_read_are_not_written_over() {
+    let folder = demo();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let quantize = |model: &str, out: &str| run(&["quantize", model, out, "--type", "q8_0"]);
+    let model = folder.path().display().to_string();
+    quantize(&model, &path("model.safetensors")).error(&["model.safetensors", "that is read", "another file"]);
+    quantize(&model, &path("q.gguf")).ok();
+    quantize(&path("q.gguf"), &path("q.gguf")).error(&["q.gguf", "that is read"]);
+    ask(folder.path(), "Hi", &["-n", "1"]).ok();
+}
+
+#[test]
+fn names_in_an_index_may_say_that_they_stand_beside_it() {
+    let folder = demo();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::rename(file("model.safetensors"), file("model-00001-of-00001.safetensors")).unwrap();
+    let names: Vec<String> =
+        load(&file("model-00001-of-00001.safetensors")).into_iter().map(|(name, _)| name).collect();
+    for before in ["", "./", ".\\"] {
+        let map: serde_json::Map<String, serde_json::Value> = names
+            .iter()
+            .map(|name| (name.clone(), json!(format!("{before}model-00001-of-00001.safetensors"))))
+            .collect();
+        let index = json!({"weight_map": map}).to_string();
+        std::fs::write(file("model.safetensors.index.json"), index).unwrap();
+        ask(folder.path(), "Hi", &["-n", "1"]).ok();
+    }
+}

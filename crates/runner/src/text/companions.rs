@@ -149,14 +149,21 @@ impl Fields {
         Ok(Some(list))
     }
 
+    /// Refuses what is no token where every tokenizer has one, as transformers does.
+    fn check_named(&self) -> Result<()> {
+        for name in ORDER {
+            if let Some(value) = self.get(name).filter(|value| !is_token(value)) {
+                return Err(self.bad(name, "a token, or an object with its `content`", value));
+            }
+        }
+        Ok(())
+    }
+
     /// The tokens that have a name of their own: `bos_token`, `pad_token`, `image_token`.
     fn named(&self) -> impl Iterator<Item = (&str, &Value)> {
-        const ORDER: [&str; 7] =
-            ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-        let is_token = |value: &&Value| value.is_string() || value["content"].is_string();
         let known = ORDER.into_iter().filter_map(|name| Some((name, self.get(name)?)));
         let others = self.map.iter().filter(|(name, _)| name.ends_with("_token") && !ORDER.contains(&name.as_str()));
-        known.chain(others.map(|(name, value)| (name.as_str(), value))).filter(move |(_, value)| is_token(value))
+        known.chain(others.map(|(name, value)| (name.as_str(), value))).filter(|(_, value)| is_token(value))
     }
 
     /// The tokens of `extra_special_tokens`, which older files call `additional_special_tokens`.
@@ -182,6 +189,13 @@ impl Fields {
     }
 }
 
+/// The tokens that every tokenizer has a name for, in transformers' order.
+const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+fn is_token(value: &Value) -> bool {
+    value.is_string() || value["content"].is_string()
+}
+
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
@@ -196,11 +210,15 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn read(folder: &Path) -> Result<Self> {
-        Ok(Self {
+        let beside = Self {
             config: Fields::read(folder, "tokenizer_config.json")?,
             map: Fields::read(folder, "special_tokens_map.json")?,
             added: Fields::read(folder, "added_tokens.json")?,
-        })
+        };
+        for fields in [&beside.config, &beside.map].into_iter().flatten() {
+            fields.check_named()?;
+        }
+        Ok(beside)
     }
 
     /// The special tokens that have a name: of the newer files alone, or of special_tokens_map.json before the older one.

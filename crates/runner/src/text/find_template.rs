@@ -1,14 +1,13 @@
-//! Where chat templates stand: in a model's folder, in a file of one's own, in this library.
+//! Chat templates that are a model's default one, in a file of one's own, or in this library.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use phi3_model::gguf::Vocabulary;
-use serde_json::Value;
 
 use super::companions::{Beside, Fields};
 use super::error::{Error, Result};
 use super::template::{ChatTemplate, special_tokens_of_gguf};
+use super::templates::ChatTemplates;
 
 /// The templates of this library by name, with the tokens that begin and end a text in their models.
 const NAMED: [(&str, &str, [&str; 2]); 10] = [
@@ -44,45 +43,20 @@ impl SpecialTokens {
 }
 
 impl ChatTemplate {
-    /// The template of the checkpoint in a folder, where transformers looks for it: `chat_template.jinja` with those in
-    /// `additional_chat_templates`, else the field `chat_template` of `tokenizer_config.json`, else that of
-    /// `chat_template.json`.
+    /// The default template of the checkpoint in a folder, as [`ChatTemplates::of_checkpoint`] finds it.
     ///
     /// # Errors
     /// There is no template, or a file is malformed.
     pub fn from_checkpoint(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let beside = Beside::read(folder)?;
-        let tokens = beside.special_tokens()?;
-        let own = folder.join("chat_template.jinja");
-        let mut templates = BTreeMap::new();
-        if let Some(source) = read_if_there(&own)? {
-            templates.insert("default".to_owned(), text(&own, source)?);
-        }
-        additional(&folder.join("additional_chat_templates"), &mut templates)?;
-        if !templates.is_empty() {
-            return Self::of_templates(&own.display().to_string(), templates, tokens);
-        }
-        if let Some(config) = beside.config.as_ref().filter(|config| config.get("chat_template").is_some()) {
-            return Self::of_fields(config, tokens);
-        }
-        match Fields::read(folder, "chat_template.json")? {
-            Some(processor) => Self::of_fields(&processor, tokens),
-            None => {
-                let file = folder.join("tokenizer_config.json").display().to_string();
-                Err(Error::NoTemplate { file, found: String::new() })
-            }
-        }
+        ChatTemplates::of_checkpoint(folder)?.main()
     }
 
-    /// The template in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    /// The default template in the text of a `tokenizer_config.json`; `name` stands for it in errors.
     ///
     /// # Errors
     /// There is no template, or the text is malformed.
     pub fn from_config(name: impl Into<String>, text: &str) -> Result<Self> {
-        let fields = Fields::parse(name.into().into(), text.as_bytes())?;
-        let tokens = fields.special_tokens()?;
-        Self::of_fields(&fields, tokens)
+        ChatTemplates::of_config(name, text)?.main()
     }
 
     /// The template in a file: Jinja, or JSON with a field `chat_template` (`tokenizer_config.json`, `chat_template.json`).
@@ -95,7 +69,7 @@ impl ChatTemplate {
         let file = path.display().to_string();
         let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         if is_json || begins_as_object(&bytes) {
-            return Self::of_fields(&Fields::parse(path.into(), &bytes)?, tokens.0);
+            return ChatTemplates::of_fields(&Fields::parse(path.into(), &bytes)?, tokens.0)?.main();
         }
         Self::new(file, &text(path, bytes)?, None, tokens.0)
     }
@@ -138,45 +112,6 @@ impl ChatTemplate {
             false => Self::named(file_or_name, tokens),
         }
     }
-
-    /// The field `chat_template`: a text, or a list of named templates.
-    fn of_fields(fields: &Fields, tokens: Vec<(String, String)>) -> Result<Self> {
-        let file = fields.path.display().to_string();
-        let list = match fields.get("chat_template") {
-            Some(Value::String(source)) => return Self::new(file, source, None, tokens),
-            Some(Value::Array(list)) => list,
-            None => return Err(Error::NoTemplate { file, found: String::new() }),
-            Some(other) => return Err(fields.bad("chat_template", "a string or a list", other)),
-        };
-        let mut templates = BTreeMap::new();
-        for (i, entry) in list.iter().enumerate() {
-            let (Some(name), Some(source)) = (entry["name"].as_str(), entry["template"].as_str()) else {
-                let expected = "an object with the strings `name` and `template`";
-                return Err(fields.bad(&format!("chat_template[{i}]"), expected, entry));
-            };
-            templates.insert(name.to_owned(), source.to_owned());
-        }
-        Self::of_templates(&file, templates, tokens)
-    }
-
-    fn of_templates(file: &str, templates: BTreeMap<String, String>, tokens: Vec<(String, String)>) -> Result<Self> {
-        let Some(source) = templates.get("default") else {
-            let names: Vec<&str> = templates.keys().map(String::as_str).collect();
-            let found = format!(" named `default`, only: {}", names.join(", "));
-            return Err(Error::NoTemplate { file: file.into(), found });
-        };
-        Self::new(file.into(), source, templates.get("tool_use").map(String::as_str), tokens)
-    }
-}
-
-/// The bytes of a file, unless there is none.
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        // a link that leads nowhere is a file that is missing
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
-        Err(source) => Err(Error::Read { path: path.into(), source }),
-    }
 }
 
 /// Whether bytes begin as a JSON object does, and no Jinja template.
@@ -186,25 +121,11 @@ fn begins_as_object(bytes: &[u8]) -> bool {
 }
 
 /// The text of a template's file, without a byte order mark.
-fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
         file: path.display().to_string(),
         reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
         hint: "a template is a text file with Jinja in it",
     })?;
     Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
-}
-
-/// Templates in files of their own, by the files' names.
-fn additional(folder: &Path, templates: &mut BTreeMap<String, String>) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let path = entry.map_err(|source| Error::Read { path: folder.into(), source })?.path();
-        let is_template = path.extension().is_some_and(|extension| extension == "jinja");
-        if let (true, Some(name)) = (is_template, path.file_stem()) {
-            let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-            templates.insert(name.to_string_lossy().into_owned(), text(&path, bytes)?);
-        }
-    }
-    Ok(())
 }

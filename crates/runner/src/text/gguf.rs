@@ -32,6 +32,7 @@ impl Tokenizer {
     pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
         let file = vocabulary.path().display().to_string();
         let mut notes = Vec::new();
+        note_types(vocabulary, &mut notes);
         let (model, normalizer, pre_tokenizer, decoder) = match vocabulary.kind {
             TokenizerKind::SentencePiece => sentence_piece(vocabulary)?,
             TokenizerKind::BytePairs => byte_pairs(vocabulary, &mut notes)?,
@@ -57,15 +58,38 @@ fn malformed(vocabulary: &Vocabulary, reason: String) -> Error {
     Error::Malformed { file: vocabulary.path().display().to_string(), reason, hint: HINT }
 }
 
-fn kind(vocabulary: &Vocabulary, id: usize) -> i64 {
-    vocabulary.types.get(id).copied().unwrap_or(types::NORMAL)
+/// The type of a token. In a file without types, what looks like a special token is one, as in llama.cpp.
+fn kind(vocabulary: &Vocabulary, id: usize, token: &str) -> i64 {
+    let names = [vocabulary.bos, vocabulary.eos, vocabulary.unknown];
+    let looks_special = || token.starts_with("<|") && token.ends_with("|>") || names.contains(&Some(id as u32));
+    match vocabulary.types.get(id) {
+        Some(kind) => *kind,
+        None if looks_special() => types::CONTROL,
+        None => types::NORMAL,
+    }
+}
+
+/// Adds a note where the file does not say, or says otherwise than the format has it, which tokens are special.
+fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
+    const KEY: &str = "tokenizer.ggml.token_type";
+    let file = vocabulary.path().display();
+    if vocabulary.types.is_empty() {
+        notes.push(format!(
+            "{file}: {KEY} is missing: tokens such as <|end|> are taken for special ones by their names"
+        ));
+    } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
+        notes.push(format!(
+            "{file}: {KEY}[{id}] is {}, and types go from 0 to 6: no text has this token",
+            vocabulary.types[id]
+        ));
+    }
 }
 
 /// Tokens with their ids, but for those that fill the vocabulary up: in some files these have the type "unknown".
 fn tokens(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
     let unknown = vocabulary.unknown;
     let all = vocabulary.tokens.iter().enumerate();
-    all.map(move |(id, token)| (id as u32, token.as_str(), kind(vocabulary, id)))
+    all.map(move |(id, token)| (id as u32, token.as_str(), kind(vocabulary, id, token)))
         .filter(move |&(id, _, kind)| !matches!(kind, types::UNKNOWN | types::UNUSED) || Some(id) == unknown)
 }
 

@@ -16,6 +16,7 @@ mod rules;
 pub(crate) mod stop;
 mod stream;
 mod template;
+mod templates;
 mod to_gguf;
 mod tokenizer;
 
@@ -25,5 +26,6 @@ pub use find_template::SpecialTokens;
 pub use message::Message;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, SystemMessages};
+pub use templates::ChatTemplates;
 pub(crate) use to_gguf::{placeholder, vocabulary};
 pub use tokenizer::Tokenizer;

@@ -38,7 +38,7 @@ impl ChatTemplate {
         Self::new(name.into(), source, None, tokens)
     }
 
-    /// The chat template of a GGUF file.
+    /// The default chat template of a GGUF file; [`ChatTemplates`](super::ChatTemplates) has the others.
     ///
     /// It prints the token that begins a text where it says so, whatever `tokenizer.ggml.add_bos_token` is:
     /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) sees to it that the token does not stand there twice.
@@ -123,11 +123,6 @@ impl ChatTemplate {
     /// The template's text.
     pub fn source(&self) -> &str {
         self.template.source()
-    }
-
-    /// The text of the template for conversations with tools, where that is another.
-    pub fn tool_source(&self) -> Option<&str> {
-        self.with_tools.as_ref().map(Template::source)
     }
 }
 
