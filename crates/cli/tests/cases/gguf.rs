@@ -191,3 +191,21 @@ fn without_types_special_tokens_are_known_by_their_names() {
     assert_eq!(ran.stdout, "5 1\n");
     ran.note(&["tokenizer.ggml.token_type", "missing"]);
 }
+
+#[test]
+fn keys_with_a_number_for_each_layer_are_read_where_the_layers_are_alike() {
+    const KEYS: [&str; 3] = ["phi3.attention.head_count", "phi3.attention.head_count_kv", "phi3.feed_forward_length"];
+    let of = |change: fn(i32) -> Vec<i32>| {
+        let folder = folder();
+        let file = tiny_gguf(&folder, |keys, _| {
+            for (_, value) in keys.iter_mut().filter(|(name, _)| KEYS.contains(&name.as_str())) {
+                if let Key::U32(n) = *value {
+                    *value = Key::Integers(change(n as i32));
+                }
+            }
+        });
+        continued(&file)
+    };
+    of(|n| vec![n, n]).ok();
+    of(|n| vec![n, 2 * n]).error(&["head_count", "the same for all layers"]);
+}

@@ -169,7 +169,7 @@ impl Reader<'_> {
             heads,
             positions,
             layers: metadata.required(&self.key("block_count"), 1..=limits::LAYERS)?,
-            inner: metadata.required(&self.key("feed_forward_length"), 1..=limits::WIDTH)?,
+            inner: metadata.required_of_layers(&self.key("feed_forward_length"), 1..=limits::WIDTH)?,
             eps: eps.ok_or_else(|| metadata.bad(&epsilon, "a number greater than 0", hint))?,
             rope: self.rope(heads, positions)?,
         })
@@ -222,8 +222,8 @@ impl Reader<'_> {
     fn heads(&self, hidden_size: usize) -> Result<Heads> {
         let metadata = self.metadata;
         let (count, kv_count) = (&self.key("attention.head_count"), &self.key("attention.head_count_kv"));
-        let heads = metadata.required(count, 1..=limits::HEADS)?;
-        let kv_heads = metadata.integer(kv_count, 1..=limits::HEADS)?.unwrap_or(heads);
+        let heads = metadata.required_of_layers(count, 1..=limits::HEADS)?;
+        let kv_heads = metadata.of_layers(kv_count, 1..=limits::HEADS)?.unwrap_or(heads);
         if kv_heads > heads || !heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of head_count ({heads})");
             return Err(metadata.bad(kv_count, expected, "query heads share key heads in equal groups"));

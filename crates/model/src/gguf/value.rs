@@ -162,6 +162,30 @@ impl Metadata {
         self.read(key, &expected, |value| usize::try_from(value.integer()?).ok().filter(|n| range.contains(n)))
     }
 
+    /// A whole number, or one for each layer that is the same for all.
+    ///
+    /// # Errors
+    /// As for [`integer`](Self::integer), and where layers differ.
+    pub fn of_layers(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let expected = format!("a whole number from {} to {}, the same for all layers", range.start(), range.end());
+        self.read(key, &expected, |value| {
+            let number = match scalars(value, |value| value.integer()) {
+                Some(list) => list.first().copied().filter(|first| list.iter().all(|other| other == first)),
+                None => value.integer(),
+            };
+            usize::try_from(number?).ok().filter(|n| range.contains(n))
+        })
+    }
+
+    /// [`of_layers`](Self::of_layers), of a key that must be there.
+    ///
+    /// # Errors
+    /// The key is missing, or as for [`of_layers`](Self::of_layers).
+    pub fn required_of_layers(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.of_layers(key, range)?.ok_or_else(|| self.bad(key, expected, HINT))
+    }
+
     /// A whole number that must be there.
     ///
     /// # Errors
