@@ -4,7 +4,7 @@ struct Epilogue {
     stride: u32, // of out, in its elements
     scale: f32,
     limit: f32,  // of a clamped activation
-    pad0: u32,
+    first: u32,  // of experts, the first output of this piece
 }
 
 @group(0) @binding(5) var<storage, read_write> out: array<Outputs>;

@@ -1,5 +1,6 @@
-// Rows by expert: route.wgsl lists, for each tile of rows, the expert and the routes. A weight holds one matrix for each expert, and
-// a piece of it whole ones: `first` is the first expert, `rows` their number, `outputs` the rows of one. SHARE routes have one row of x.
+// Rows by expert: route.wgsl lists, for each tile of rows, the expert and the routes. A weight holds one matrix for each expert,
+// and a piece of it whole ones or rows of one: `first` is the first expert, `rows` their number, `outputs` the rows of each.
+// SHARE routes have one row of x.
 
 @group(0) @binding(12) var<storage, read> routes: array<u32>;
 
@@ -17,7 +18,7 @@ fn weight_row(tile: u32) -> u32 {
 }
 
 fn first_output() -> u32 {
-    return 0u;
+    return params.epilogue.first;
 }
 
 fn has_row(tile: u32, i: u32) -> bool {

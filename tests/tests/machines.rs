@@ -58,9 +58,10 @@ pub(crate) fn data(name: &str) -> PathBuf {
 
 /// The oracle's checkpoints.
 pub(crate) fn checkpoints() -> Vec<PathBuf> {
-    let folder = data("oracle/checkpoints");
-    let mut all: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folders = ["oracle/checkpoints", "oracle/family/checkpoints", "oracle/family/names"];
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(data(folder)).unwrap());
+    let mut all: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     all.sort();
-    assert!(all.len() >= 7);
+    assert!(all.len() >= 18, "{}", all.len());
     all
 }

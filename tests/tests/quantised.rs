@@ -8,19 +8,17 @@ use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::{Path, PathBuf};
 
-/// The GGUF models whose architecture runs.
+/// The GGUF models.
 fn models() -> Vec<PathBuf> {
     let list = |folder: &Path| -> Vec<PathBuf> {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     };
-    let folders = list(&data("oracle/gguf/models")).into_iter().filter(|folder| {
-        let name = folder.file_name().unwrap().to_str().unwrap();
-        name.starts_with("phi3-") || name.starts_with("phi4-")
-    });
+    let folders = [data("oracle/gguf/models"), data("oracle/family/gguf")];
+    let folders = folders.iter().flat_map(|folder| list(folder));
     let mut files: Vec<_> = folders.flat_map(|folder| list(&folder)).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
     files.sort();
-    assert!(files.len() >= 5);
+    assert!(files.len() >= 9, "{}", files.len());
     files
 }
 

@@ -64,7 +64,8 @@ fn class(json: &Object) -> Result<&'static Class> {
             if !list.is_empty()
                 && !list.iter().any(|name| class.architectures.iter().any(|known| name.as_str() == Some(known))) =>
         {
-            Err(json.bad("architectures", format!("\"{}\"", class.architectures[0]), CLASS_HINT))
+            let expected = format!("\"{}\", as model_type \"{}\" says", class.architectures[0], class.model_type);
+            Err(json.bad("architectures", expected, CLASS_HINT))
         }
         _ => Ok(class),
     }

@@ -128,7 +128,8 @@ pub struct Metadata {
     pub(crate) values: BTreeMap<String, Value>,
 }
 
-const HINT: &str = "the file may be damaged or made by an old converter, fetch it again";
+const HINT: &str =
+    "the file may be damaged, made by an old converter, or of another architecture than it says; fetch it again";
 
 impl Metadata {
     /// The file, for messages.

@@ -11,6 +11,9 @@ use phi3_shaders::{Input, Op, Product, RowMap, binding};
 
 const _: () = assert!(TOP_EXPERTS == phi3_shaders::TOP_EXPERTS as usize);
 
+/// Where an epilogue's parameters have the first output of a piece.
+const EPILOGUE_FIRST: usize = 3;
+
 /// Routes of a pass, as route.wgsl lists them.
 pub struct Routes {
     /// Rows that there is room for.
@@ -117,12 +120,15 @@ impl Gpu {
         let (product, format) = (tiles.product, weight.format);
         let op = Op::Project { product, format, input: Input::Plain, epilogue: epilogue_text, rows };
         for piece in &weight.pieces {
+            let outputs = piece.padded() / piece.experts.len().max(1);
+            let mut epilogue = epilogue;
+            epilogue[EPILOGUE_FIRST] = piece.first as u32;
             let params = Params {
                 rows: piece.experts.len() as u32,
                 cols: weight.cols as u32,
                 k8: weight.groups() as u32,
                 stride: (stride / 4) as u32,
-                outputs: weight.expert_rows as u32,
+                outputs: outputs as u32,
                 first: piece.experts.start as u32,
                 eps: 0,
                 routes_at: tiles.at as u32,
@@ -135,8 +141,8 @@ impl Gpu {
             slots[binding::OUTPUT as usize] = Some(out);
             slots[binding::ROUTES as usize] = Some(&routes.buffer);
             // a tile of Product::Matvec is one row of its grid
-            let grid = grid(product, tiles.count * tiles.size, weight.expert_rows);
-            let work = (TOP_EXPERTS * self.pass.rows * weight.expert_rows * weight.cols) as u64;
+            let grid = grid(product, tiles.count * tiles.size, outputs);
+            let work = (TOP_EXPERTS * self.pass.rows * outputs * weight.cols) as u64;
             self.recorder.make_room(&mut self.device, work)?;
             self.recorder.dispatch(&mut self.device, op, &slots, &params, grid)?;
         }

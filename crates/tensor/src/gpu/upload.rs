@@ -36,8 +36,6 @@ pub struct Matrix {
     pub(super) first: usize,
     /// One for each output, in the device's order, behind those of the parts before.
     pub(super) bias: Option<Buffer>,
-    /// Rows of an expert on the device, those that only fill up included; 0 where there are no experts.
-    pub(super) expert_rows: usize,
     pub(super) pieces: Vec<Piece>,
 }
 
@@ -46,6 +44,8 @@ pub(super) struct Piece {
     pub(super) rows: Range<usize>,
     /// Experts whose rows these are; none where the matrix has none.
     pub(super) experts: Range<usize>,
+    /// The first row of its expert, where it has rows of one only.
+    pub(super) first: usize,
     pub(super) weight: Buffer,
     /// The plane of scales of a quantised type.
     pub(super) scales: Option<Buffer>,
@@ -77,24 +77,25 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     let first = role.qkv().map_or(0, |(_, first)| first);
     let layout = Layout::of(weight.dtype, weight.cols);
     let unit = order.expert.map_or(1, |expert| expert.padded);
-    let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales), unit)?;
+    let per_piece = rows_per_piece(device, &weight.name, layout.bytes.max(layout.scales))?;
 
     let mut pieces = Vec::new();
     let mut in_flight = Vec::new();
-    for start in (0..order.rows).step_by(per_piece) {
-        let rows = start..(start + per_piece).min(order.rows);
+    for rows in pieces_of(order.rows, per_piece, unit) {
         let padded = rows.len().next_multiple_of(OUTPUTS);
         let scales = match layout.scales {
             0 => None,
             bytes => Some(device.buffer(&weight.name, (bytes * padded) as u64, STORAGE)?),
         };
         let buffer = device.buffer(&weight.name, (layout.bytes * padded) as u64, STORAGE)?;
-        let experts = order.expert.map_or(0..0, |expert| rows.start / expert.padded..rows.end / expert.padded);
-        let piece = Piece { rows, experts, weight: buffer, scales };
+        let (experts, first) = match order.expert {
+            Some(Expert { padded, .. }) => (rows.start / padded..rows.end.div_ceil(padded), rows.start % padded),
+            None => (0..0, 0),
+        };
+        let piece = Piece { rows, experts, first, weight: buffer, scales };
         fill(device, weight, &order, &piece, &layout, &mut in_flight)?;
         pieces.push(piece);
     }
-    let expert_rows = order.expert.map_or(0, |expert| expert.padded);
     let bias = match weight.bias() {
         Some(bias) => {
             let mut values = vec![0.0; first];
@@ -107,7 +108,7 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
         }
         None => None,
     };
-    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, expert_rows, pieces })
+    Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, pieces })
 }
 
 /// What a matrix will take.
@@ -121,8 +122,7 @@ pub(super) fn footprint(
 ) -> Result<Footprint> {
     let layout = Layout::of(dtype, cols);
     let order = Order::new(role, rows);
-    let unit = order.expert.map_or(1, |expert| expert.padded);
-    rows_per_piece(device, name, layout.bytes.max(layout.scales), unit)?;
+    rows_per_piece(device, name, layout.bytes.max(layout.scales))?;
     let bytes = (layout.bytes + layout.scales) as u64 * order.rows.next_multiple_of(OUTPUTS) as u64;
     Ok(Footprint { bytes, in_place: false })
 }
@@ -173,14 +173,16 @@ impl Layout {
     }
 }
 
-/// Rows of a piece: a whole number of `unit`.
-fn rows_per_piece(device: &Device, name: &str, row_bytes: usize, unit: usize) -> Result<usize> {
+/// Rows of pieces: whole units, or parts of one where a unit is too large.
+fn pieces_of(rows: usize, per_piece: usize, unit: usize) -> Vec<Range<usize>> {
+    let (span, step) = if per_piece < unit { (unit, per_piece) } else { (rows.max(1), per_piece / unit * unit) };
+    let spans = (0..rows).step_by(span).map(|start| start..(start + span).min(rows));
+    spans.flat_map(|span| span.clone().step_by(step).map(move |start| start..(start + step).min(span.end))).collect()
+}
+
+/// Rows that a piece may have.
+fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {
     let rows = (device.max_piece / (row_bytes as u64).max(1)) as usize;
-    if unit > 1 {
-        let detail = format!("; a piece of a weight may have {}", device.max_piece);
-        let error = || device.out_of_memory(name, (row_bytes * unit) as u64, detail);
-        return if rows < unit { Err(error()) } else { Ok(rows / unit * unit) };
-    }
     match rows / TILE * TILE {
         0 if rows < OUTPUTS => {
             let detail = format!("; a piece of a weight may have {}", device.max_piece);
