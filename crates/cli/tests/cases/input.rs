@@ -147,3 +147,12 @@ fn marks_and_minus_signs_of_piped_text() {
     let chat = run_with(&[&["chat"], &base[..]].concat(), Some(b"\xEF\xBB\xBF/help\r\n")).ok();
     assert!(chat.stderr.contains("/reset") && chat.stdout.is_empty(), "{}{}", chat.stderr, chat.stdout);
 }
+
+#[test]
+fn an_answer_without_thinking_is_the_same_where_thinking_is_hidden() {
+    let answer = |more: &[&str]| run(&[&DEMO[..], &["8"], more, &["Hi"]].concat()).ok().stdout;
+    let plain = answer(&[]);
+    assert!(plain.trim().len() > 1 && !plain.contains('\x1b'), "{plain:?}");
+    assert_eq!(answer(&["--hide-thinking"]), plain);
+    run(&["generate", "--prompt", "Hi", "--hide-thinking"]).error(&["--hide-thinking"]);
+}
