@@ -71,13 +71,15 @@ pub fn parameters(spec: &ModelSpec) -> u64 {
     tensors(spec).iter().map(of).sum()
 }
 
-/// Size in bytes of the weights of a bf16 checkpoint after quantization by `recipe`; norms and biases are f32. Padding of a device
-/// is not counted.
+/// Size in bytes of the weights of a bf16 checkpoint after quantization by `recipe`; norms, biases and routers are f32. Padding of a
+/// device is not counted.
 pub fn weight_bytes(spec: &ModelSpec, recipe: Recipe) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { 4 * tensor.shape[0] } else { 0 };
         let weight = match tensor.shape[..] {
-            [rows, cols] => rows * recipe.target(DType::Bf16, tensor, spec).bytes(cols).unwrap_or(4 * cols),
+            [rows, cols] if !tensor.slot.is_router() => {
+                rows * recipe.target(DType::Bf16, tensor, spec).bytes(cols).unwrap_or(4 * cols)
+            }
             _ => 4 * tensor.shape.iter().product::<usize>(),
         };
         (weight + bias) as u64
