@@ -10,6 +10,7 @@ pub(super) use models::Models;
 pub(super) use models::ModelsCommand;
 
 use crate::fetch::{self, Need};
+use crate::thinking::Style;
 use clap::{Args, Parser, Subcommand};
 use phi3_model::Recipe;
 use phi3_runner::sampler::Sampler;
@@ -20,7 +21,7 @@ use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::PathBuf;
 use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
 
-/// Run Microsoft's Phi-3 models on the CPU or on any GPU.
+/// Run Microsoft's Phi models on the CPU or on any GPU.
 ///
 /// Without --model, a tiny demo model inside the program answers.
 #[derive(Parser)]
@@ -203,6 +204,16 @@ pub(super) struct TalkArgs {
     pub(super) system: Option<String>,
     #[command(flatten)]
     pub(super) template: TemplateArgs,
+    /// Leave the thinking of a reasoning model out of what is printed
+    #[arg(long)]
+    hide_thinking: bool,
+}
+
+impl TalkArgs {
+    /// How thinking is printed.
+    pub(super) fn style(&self) -> Style {
+        Style::of_output(self.hide_thinking)
+    }
 }
 
 /// The chat template.

@@ -2,6 +2,7 @@
 
 use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
 use crate::output::{self, Outcome};
+use crate::thinking::Style;
 use phi3_runner::text::Message;
 use phi3_runner::{Engine, Error, Event, Result, Summary};
 use serde_json::json;
@@ -20,7 +21,7 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
-    let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.model.quiet)?;
+    let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.talk.style(), args.model.quiet)?;
     if !args.model.quiet {
         output::note(&output::statistics(&summary));
     }
@@ -135,7 +136,7 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
         output::print(&format!("{object}\n"))?;
         summary
     } else if has_tokenizer {
-        output::stream(generation, args.model.quiet)?.1
+        output::stream(generation, Style::Plain, args.model.quiet)?.1
     } else {
         let (ids, _, summary) = silently(generation, args.model.quiet)?;
         output::print(&format!("{}\n", spaced(&ids)))?;

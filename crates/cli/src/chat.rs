@@ -136,7 +136,9 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
         stop.store(false, Ordering::Relaxed);
         let mut options = args.sampling.options(&engine, &args.model)?;
         options.cancel = Some(stop.clone());
-        let result = engine.chat(&messages, &options).and_then(|answer| output::stream(answer, args.model.quiet));
+        let style = args.talk.style();
+        let result =
+            engine.chat(&messages, &options).and_then(|answer| output::stream(answer, style, args.model.quiet));
         let (answer, summary) = match result {
             Ok(result) => result,
             // what does not fit or cannot be rendered ends the turn, not the talk

@@ -22,6 +22,11 @@ const TIME: Duration = Duration::from_secs(1);
 
 pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
     let plan = plan(args)?;
+    let without: Vec<&str> =
+        Op::ALL.into_iter().filter(|op| !op.is_of(&plan.subject.spec)).map(|op| op.name()).collect();
+    if !without.is_empty() {
+        output::note(&format!("note     {}: this model has none, its feed-forward is of experts", without.join(", ")));
+    }
     let stop = output::stop_on_ctrl_c();
     let mut out = Writer::new(args.output, Cases);
     let mut told = false;
@@ -66,7 +71,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Vec<Kernel>)> {
     let checkpoint = Checkpoint::open(&fetch::path(path, Need::Weights, false)?)?;
     let spec = checkpoint.spec().clone();
     let mut types = Vec::new();
-    for op in with_weights() {
+    for op in with_weights().filter(|op| op.is_of(&spec)) {
         for dtype in types_of(&checkpoint, op)? {
             types.push((op, Some(dtype)));
         }

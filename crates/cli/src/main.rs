@@ -21,6 +21,7 @@ mod profile;
 mod rows;
 mod run;
 mod text;
+mod thinking;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

@@ -1,15 +1,21 @@
-//! `phi3-run models`: short names, and the cache of the hub.
+//! `phi3-run models`: variants, short names, and the cache of the hub.
 
 use crate::args::{Models, ModelsCommand};
 use crate::fetch::{hub, program, watched};
 use crate::output::{self, Outcome, note, size};
 use phi3_hub::{CachedRepo, CachedRevision, Error, Hub, ModelName, SHORT_NAMES, Wanted};
+use phi3_model::{ModelSpec, Recipe, parameters, variant, variants, weight_bytes};
 use phi3_runner::Result;
+use phi3_tensor::Mask;
 use serde_json::{Value, json};
+
+/// Types whose memory the table of variants has.
+const TYPES: [&str; 3] = ["bf16", "q8_0", "q4_k_m"];
 
 pub(super) fn models(args: &Models) -> Result<Outcome> {
     match &args.command {
-        None => short_names(args.json)?,
+        None if args.json => short_names_json()?,
+        None => output::print(&format!("{}\n{}", variants_table()?, short_names()))?,
         Some(ModelsCommand::List { json }) => list(&hub()?, *json)?,
         Some(ModelsCommand::Pull { names, quiet }) => {
             let (hub, names) = (hub()?, parsed(names)?);
@@ -47,14 +53,63 @@ fn path(hub: &Hub, name: &ModelName) -> Result<()> {
     output::print(&format!("{}\n", local.ok_or_else(missing)?.path.display()))
 }
 
-fn short_names(as_json: bool) -> Result<()> {
-    if as_json {
-        let row = |known: &phi3_hub::ShortName| {
-            let parameters = format!("{}B", known.parameters);
-            json!({ "name": known.name, "parameters": parameters, "context": known.context, "repo": known.repo, "gguf": known.gguf })
-        };
-        return output::print(&format!("{}\n", Value::Array(SHORT_NAMES.iter().map(row).collect())));
+fn short_names_json() -> Result<()> {
+    let row = |known: &phi3_hub::ShortName| {
+        let parameters = format!("{}B", known.parameters);
+        json!({ "name": known.name, "parameters": parameters, "context": known.context, "repo": known.repo, "gguf": known.gguf })
+    };
+    output::print(&format!("{}\n", Value::Array(SHORT_NAMES.iter().map(row).collect())))
+}
+
+/// Sizes of every variant, and the memory of its weights.
+fn variants_table() -> Result<String> {
+    let head = |name: &str| format!(" {name:>9}");
+    let types = TYPES.map(head).concat();
+    let mut text =
+        format!("{:18} {:>15} {:>6} {:>8}  {:24}{types}\n", "variant", "parameters", "layers", "context", "attention");
+    for name in variants() {
+        let spec = variant(&name)?;
+        let (parameters, layers) = (thousands(parameters(&spec)), spec.layers.len());
+        let (context, attention) = (spec.max_position_embeddings, attention(&spec));
+        text += &format!("{name:18} {parameters:>15} {layers:>6} {context:>8}  {attention:24}");
+        for recipe in TYPES.iter().filter_map(|name| name.parse::<Recipe>().ok()) {
+            text += &format!(" {:>6.2} GB", weight_bytes(&spec, recipe) as f64 / 1e9);
+        }
+        text.push('\n');
     }
+    Ok(text)
+}
+
+/// The masks of a model's layers; a window that no text leaves is none.
+fn attention(spec: &ModelSpec) -> String {
+    let mut kinds: Vec<String> = Vec::new();
+    for layer in &spec.layers {
+        let kind = match layer.mask {
+            Mask::Window(window) if window < spec.max_position_embeddings => format!("window of {window}"),
+            Mask::Causal | Mask::Window(_) => "causal".into(),
+            Mask::Blocks(_) => "block-sparse".into(),
+        };
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds.join(" and ")
+}
+
+/// A number with commas between groups of three digits.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn short_names() -> String {
     let mut text = format!(
         "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantisation\n",
         "name", "size", "context", "repository"
@@ -63,7 +118,7 @@ fn short_names(as_json: bool) -> Result<()> {
         let parameters = format!("{}B", known.parameters);
         text += &format!("{:22} {parameters:>6} {:>8}  {:36} {}\n", known.name, known.context, known.repo, known.gguf);
     }
-    output::print(&text)
+    text
 }
 
 fn list(hub: &Hub, as_json: bool) -> Result<()> {
@@ -117,4 +172,24 @@ fn object(repo: &CachedRepo) -> Value {
     let revisions: Vec<Value> = repo.revisions.iter().map(revision).collect();
     let path = repo.path.display().to_string();
     json!({ "repo": repo.repo.as_str(), "path": path, "bytes": repo.bytes, "revisions": revisions, "partial": partial })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_is_a_row() {
+        let table = variants_table().unwrap();
+        assert_eq!(table.lines().count(), 1 + variants().len());
+        let row = |name: &str| table.lines().find(|line| line.split(' ').next() == Some(name)).unwrap().to_owned();
+        assert!(row("phi-2").contains("2,779,683,840     32     2048  causal"));
+        assert!(row("phi-3-mini-4k").contains("window of 2047 ") && row("phi-3-mini-4k").contains("7.64 GB"));
+        assert!(row("phi-3.5-mini").contains("131072  causal"));
+        assert!(row("phi-3-small-8k").contains("block-sparse and causal"));
+        assert!(row("phi-3.5-moe").contains("41,873,153,344"));
+        let width = table.lines().next().map(str::len);
+        assert!(table.lines().all(|line| Some(line.len()) == width), "{table}");
+        assert_eq!([7, 1000, 12_345_678].map(thousands), ["7", "1,000", "12,345,678"]);
+    }
 }

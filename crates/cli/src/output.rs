@@ -2,6 +2,7 @@
 
 use crate::advice::advice;
 use crate::args::{ModelArgs, TalkArgs};
+use crate::thinking::{self, Display, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
 use phi3_runner::{Cause, Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
@@ -194,6 +195,7 @@ pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
         // without a handler Ctrl-C ends the program as usual
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::Relaxed) || !IS_HEEDED.load(Ordering::Relaxed) {
+                thinking::end_dimming();
                 std::process::exit(130);
             }
         });
@@ -220,20 +222,36 @@ pub(super) fn note_system(engine: &Engine, system: Option<&str>, quiet: bool) {
     }
 }
 
-/// Streams an answer to standard output; returns its text and how it went.
-pub(super) fn stream(generation: Generation<'_>, quiet: bool) -> Result<(String, Summary)> {
-    let mut whole = String::new();
+/// Streams an answer to standard output; returns its text and how it went. The text is whole, whatever `style` leaves out.
+pub(super) fn stream(generation: Generation<'_>, style: Style, quiet: bool) -> Result<(String, Summary)> {
+    let mut display = Display::new(style);
+    let result = show(generation, &mut display, quiet);
+    if result.is_err() {
+        // the error follows on a terminal that is no longer dimmed
+        let _ = print(&display.finish());
+    }
+    result
+}
+
+fn show(generation: Generation<'_>, display: &mut Display, quiet: bool) -> Result<(String, Summary)> {
+    let (mut whole, mut ends_line) = (String::new(), false);
+    let mut put = |text: &str| {
+        if text.is_empty() {
+            return Ok(());
+        }
+        ends_line = text.ends_with('\n');
+        print(text)
+    };
     for event in generation {
         match event? {
             Event::Token { text, .. } | Event::Text { text } => {
-                if !text.is_empty() {
-                    print(&text)?;
-                }
+                put(&display.push(&text))?;
                 whole.push_str(&text);
             }
             Event::RopeSwitch { set, tokens } if !quiet => note(&rope_switch(set, tokens)),
             Event::Done(summary) => {
-                if !whole.ends_with('\n') {
+                put(&display.finish())?;
+                if !ends_line {
                     print("\n")?;
                 }
                 return Ok((whole, summary));

@@ -1,4 +1,4 @@
-//! The Phi-3 decoder: configuration, checkpoints, LongRoPE and the paged key/value cache.
+//! The decoder of the Phi family: configuration, checkpoints, LongRoPE and the paged key/value cache.
 //!
 //! A variant is data: [`ModelSpec`] normalises `config.json` or a GGUF file's metadata, [`Decoder`] reads that description and calls a
 //! [`Backend`](phi3_tensor::Backend)'s operations. Nothing here knows which machine it runs on.
@@ -44,7 +44,7 @@ pub use export::{destination, write_gguf};
 pub use generation::{GenerationConfig, TURN_ENDS};
 pub use json::json_text;
 pub use location::Location;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, parameters, plan, weight_bytes};
 pub use recipe::{Recipe, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;

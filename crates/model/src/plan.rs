@@ -1,9 +1,9 @@
 //! What a model will take, before anything is loaded.
 
 use crate::decoder::{DecoderOptions, max_outputs};
-use crate::table::tensors;
-use crate::{Checkpoint, ModelSpec, Result};
-use phi3_tensor::{Backend, PAGE, TOP_EXPERTS};
+use crate::table::{TensorSpec, tensors};
+use crate::{Checkpoint, ModelSpec, Recipe, Result};
+use phi3_tensor::{Backend, DType, PAGE, TOP_EXPERTS};
 
 /// Bytes of a model on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,4 +60,29 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + routes * spec.widest_mlp() + gathered;
     plan.scratch = 4 * (rows * row + max_outputs(spec, rows) * spec.vocab_size) as u64;
     Ok(plan)
+}
+
+/// Number of parameters: the elements of all tensors, biases included.
+pub fn parameters(spec: &ModelSpec) -> u64 {
+    let of = |tensor: &TensorSpec| {
+        let bias = if tensor.bias { tensor.shape[0] } else { 0 };
+        tensor.shape.iter().product::<usize>() as u64 + bias as u64
+    };
+    tensors(spec).iter().map(of).sum()
+}
+
+/// Size in bytes of the weights of a bf16 checkpoint after quantization by `recipe`; norms, biases and routers are f32. Padding of a
+/// device is not counted.
+pub fn weight_bytes(spec: &ModelSpec, recipe: Recipe) -> u64 {
+    let of = |tensor: &TensorSpec| {
+        let bias = if tensor.bias { 4 * tensor.shape[0] } else { 0 };
+        let weight = match tensor.shape[..] {
+            [rows, cols] if !tensor.slot.is_router() => {
+                rows * recipe.target(DType::Bf16, tensor, spec).bytes(cols).unwrap_or(4 * cols)
+            }
+            _ => 4 * tensor.shape.iter().product::<usize>(),
+        };
+        (weight + bias) as u64
+    };
+    tensors(spec).iter().map(of).sum()
 }

@@ -65,6 +65,13 @@ pub enum Error {
         instead: Option<Smaller>,
     },
 
+    /// An operation that the model does not have was to be measured.
+    #[error("{op}: expected an operation of the model; hint: a feed-forward of experts has no dense projections")]
+    NoOperation {
+        /// Its name.
+        op: &'static str,
+    },
+
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}; hint: {hint}", path.display())]
     File {

@@ -23,7 +23,8 @@ pub type Kernel = (Op, Option<DType>);
 pub struct Plan {
     /// The model's sizes.
     pub subject: Subject,
-    /// Operations, and the types of their weights; an operation without weights stands there once, with none.
+    /// Operations, and the types of their weights; an operation without weights stands there once, with none. Operations that the
+    /// model does not have are left out.
     pub kernels: Vec<Kernel>,
     /// Numbers of rows: 1 is a decoded token, more are a prompt or several sequences.
     pub rows: Vec<usize>,
@@ -141,7 +142,7 @@ impl Visit for Measuring<'_> {
         let Self { plan, each } = self;
         let limits = backend.limits()?;
         let machine = Machine { device: backend.info().to_string(), clock: backend.clock(), limits };
-        for &(op, dtype) in &plan.kernels {
+        for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.subject.spec)) {
             let rows: Vec<usize> = plan.rows.iter().copied().filter(|&rows| op.takes(rows)).collect();
             if rows.is_empty() || (op.chooses() && backend.ahead() == 0) {
                 continue;

@@ -1,4 +1,4 @@
-//! Runs models of the Phi-3 family: text in, text out.
+//! Runs models of the Phi family: text in, text out.
 //!
 //! ```
 //! use phi3_runner::text::Message;

@@ -72,6 +72,9 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
         if names_a_machine(line) {
             fault("an absolute path of one machine");
         }
+        if computes(name) && names_a_model(extension, line) {
+            fault("the name of a model where models are computed: what differs between them stands in ModelSpec");
+        }
     }
     let is_kernel = name.contains("shaders/kernels/") && extension == "wgsl";
     if is_kernel && !text.starts_with("//") {
@@ -94,6 +97,28 @@ fn names_an_option(line: &str) -> bool {
             let (before, after) = (code[..at].chars().next_back(), code[at + 2..].chars().next());
             before.is_none_or(|c| !c.is_alphanumeric() && c != '-') && after.is_some_and(|c| c.is_ascii_lowercase())
         })
+}
+
+/// The decoder, the backends and the kernels.
+fn computes(name: &str) -> bool {
+    name.starts_with("crates/model/src/decoder")
+        || name.starts_with("crates/tensor/src/")
+        || name.starts_with("shaders/")
+}
+
+/// A model's name or class outside a comment: in a string of Rust, anywhere in WGSL. Names of packages (`phi3-tensor`) and of variables
+/// of the environment (`PHI3_TIER`) are none.
+fn names_a_model(extension: &str, line: &str) -> bool {
+    let code = line.split_once("//").map_or(line, |(code, _)| code);
+    let names = |text: &str| {
+        let others = text.strip_prefix("phi3-").unwrap_or(text).replace("PHI3_", "").to_ascii_lowercase();
+        ["phi", "llama", "mistral"].iter().any(|model| others.contains(model))
+    };
+    match extension {
+        "rs" => code.split('"').skip(1).step_by(2).any(names),
+        "wgsl" => names(code),
+        _ => false,
+    }
 }
 
 /// A path below someone's home or work folder.
@@ -125,6 +150,10 @@ mod tests {
         assert_eq!(faults("shaders/kernels/a.wgsl", "// sum\n"), [""; 0]);
         assert_eq!(faults("crates/cli/src/a.rs", "\"--kv\"\n"), [""; 0]);
         assert_eq!(faults("crates/tensor/src/a.rs", "/// --kv\n"), [""; 0]);
+        for code in ["format!(\"phi3-{i}\")\n", "env(\"PHI3_TIER\")\n", "use phi3_tensor::X; // \"phi-2\"\n"] {
+            assert_eq!(faults("crates/tensor/src/a.rs", code), [""; 0]);
+        }
+        assert_eq!(faults("crates/model/src/table.rs", "\"phi-2\"\n"), [""; 0]);
         for (name, text, word) in [
             ("a.rs", "x\n".repeat(601), "601 lines"),
             ("a.rs", "x ".into(), "does not end"),
@@ -135,6 +164,11 @@ mod tests {
             ("a.rs", format!("{stub}do!()\n"), "a stub"),
             ("crates/model/src/a.rs", "x = \"try --kv f16\";\n".into(), "an option"),
             ("crates/runner/src/b/a.rs", "\"--quant\"\n".into(), "an option"),
+            ("crates/model/src/decoder.rs", "if name == \"phi-2\" {\n".into(), "the name of a model"),
+            ("crates/model/src/decoder/load.rs", "(\"phi3\", x)\n".into(), "the name of a model"),
+            ("crates/tensor/src/gpu/a.rs", "\"PhiMoEForCausalLM\"\n".into(), "the name of a model"),
+            ("shaders/src/a.rs", "f(\"a\", \"llama\")\n".into(), "the name of a model"),
+            ("shaders/mask/a.wgsl", "const PHI2: u32 = 1u;\n".into(), "the name of a model"),
             ("a.md", format!("see {home}me/me/x\n"), "absolute path"),
             ("shaders/kernels/a.wgsl", "fn f() {}\n".into(), "comment"),
         ] {

@@ -1,4 +1,5 @@
-use crate::{run, run_with};
+use crate::files::{demo, edit};
+use crate::{ask, run, run_with};
 
 const DEMO: [&str; 4] = ["--device", "cpu", "--greedy", "-n"];
 
@@ -146,4 +147,34 @@ fn marks_and_minus_signs_of_piped_text() {
     assert_eq!(file.stdout, run(&[&base[..], &["Who are you?"]].concat()).ok().stdout);
     let chat = run_with(&[&["chat"], &base[..]].concat(), Some(b"\xEF\xBB\xBF/help\r\n")).ok();
     assert!(chat.stderr.contains("/reset") && chat.stdout.is_empty(), "{}{}", chat.stderr, chat.stdout);
+}
+
+/// The demo model, whose greeting has tags for its first word and its comma.
+pub(crate) fn thinking() -> tempfile::TempDir {
+    let folder = demo();
+    edit(folder.path().join("tokenizer.json"), |tokenizer| {
+        let Some(decoders) = tokenizer["decoder"]["decoders"].as_array_mut() else { panic!("a chain of decoders") };
+        for (from, to) in [("\u{2581}Hello", "\u{2581}<think>"), (",", "</think>")] {
+            decoders.insert(0, serde_json::json!({"type": "Replace", "pattern": {"String": from}, "content": to}));
+        }
+    });
+    folder
+}
+
+#[test]
+fn thinking_is_unchanged_in_a_pipe_and_left_out_on_request() {
+    let folder = thinking();
+    let of = |more: &[&str]| ask(folder.path(), "Hi, I am Tom.", more).ok().stdout;
+    assert_eq!(of(&[]), "<think> Tom</think> nice to meet you!\n");
+    assert_eq!(of(&["--hide-thinking"]), "nice to meet you!\n");
+    assert_eq!(of(&["--hide-thinking", "-n", "2"]), "\n");
+}
+
+#[test]
+fn an_answer_without_thinking_is_the_same_where_thinking_is_hidden() {
+    let answer = |more: &[&str]| run(&[&DEMO[..], &["8"], more, &["Hi"]].concat()).ok().stdout;
+    let plain = answer(&[]);
+    assert!(plain.trim().len() > 1 && !plain.contains('\x1b'), "{plain:?}");
+    assert_eq!(answer(&["--hide-thinking"]), plain);
+    run(&["generate", "--prompt", "Hi", "--hide-thinking"]).error(&["--hide-thinking"]);
 }

@@ -1,4 +1,5 @@
 use crate::files::demo;
+use crate::input::thinking;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -30,7 +31,7 @@ impl Terminal {
         let slave = File::options().read(true).write(true).open(name).expect("the other end");
         let end = || Stdio::from(slave.try_clone().expect("a descriptor"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_phi3-run"));
-        command.args(args).env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+        command.args(args).env("TERM", "xterm").env_remove("NO_COLOR").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("the program starts");
         drop((slave, command));
         let mut output = master.try_clone().expect("a descriptor");
@@ -111,4 +112,22 @@ fn ctrl_c_at_the_prompt_throws_the_message_away_and_the_talk_goes_on() {
         let shown = talk(between);
         assert!(shown.to_lowercase().contains("your name is tom"), "{between:?}: {shown}");
     }
+}
+
+#[test]
+fn thinking_is_dimmed_in_a_terminal() {
+    let folder = thinking();
+    let model = folder.path().display().to_string();
+    let shown = |more: &[&str], last: &str| {
+        let args = ["-m", &model, "--device", "cpu", "--greedy", "-q"];
+        let mut terminal = Terminal::open(&[&args[..], more, &["Hi, I am Tom."]].concat());
+        terminal.until(last, 1);
+        let (code, shown) = terminal.end();
+        assert_eq!(code, Some(0), "{shown}");
+        shown
+    };
+    assert!(shown(&[], "you!").contains("\u{1b}[2m<think> Tom</think>\u{1b}[22m nice to meet you!"));
+    // cut inside the thinking
+    assert!(shown(&["-n", "2"], "Tom").contains("\u{1b}[2m<think> Tom\u{1b}[22m"));
+    assert!(shown(&["--hide-thinking"], "you!").trim_start().starts_with("nice to meet you!"));
 }

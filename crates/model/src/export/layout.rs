@@ -153,7 +153,7 @@ fn unwritable(found: &str) -> Error {
         what: "GGUF file",
         found: found.into(),
         limit: "files of the architectures phi3, phi2 and phimoe are written".into(),
-        hint: "run the checkpoint itself; --quant quantizes it while it is loaded",
+        hint: "run the checkpoint itself, which can be quantized while it is loaded",
     }
 }
 

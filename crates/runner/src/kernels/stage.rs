@@ -3,9 +3,10 @@
 use super::Effort;
 use super::work::{Op, Subject};
 use crate::{Result, memory};
+use phi3_model::NormSpec;
 use phi3_tensor::{
-    Activation, Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Mask,
-    Norm, PAGE, Role, Weight, quant,
+    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role,
+    Weight, quant,
 };
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub struct Stage<B: Backend> {
     op: Op,
     weights: Vec<B::Matrix>,
     gain: B::Vector,
+    /// Of a LayerNorm.
+    norm_bias: B::Vector,
     cache: Option<B::Cache>,
     /// Layers of the cache, which are as good as copies.
     layers: usize,
@@ -70,18 +73,23 @@ impl<B: Backend> Stage<B> {
     ///
     /// # Errors
     ///
-    /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape.
+    /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape; an operation that the model
+    /// does not have.
     pub fn new(b: &mut B, subject: &Subject, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
+        if !op.is_of(&subject.spec) {
+            return Err(crate::Error::NoOperation { op: op.name() });
+        }
         let gain = b.vector("norm", &vec![1.0; subject.spec.hidden_size])?;
-        let mut stage =
-            Self { subject: subject.clone(), op, weights: Vec::new(), gain, cache: None, layers: 1, turn: 0 };
+        let norm_bias = b.vector("norm", &vec![0.0; subject.spec.hidden_size])?;
+        let (subject, weights) = (subject.clone(), Vec::new());
+        let mut stage = Self { subject, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
         if let Some(dtype) = dtype {
             stage.weights = stage.copies_of(b, dtype)?;
         }
         match op {
             Op::Qkv => stage.cache = Some(stage.cached(b, 1, rows)?),
             Op::Attention => {
-                let layer = subject.positions(rows) as f64 * subject.position_bytes();
+                let layer = stage.subject.positions(rows) as f64 * stage.subject.position_bytes();
                 stage.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
                 stage.cache = Some(stage.filled(b, rows)?);
             }
@@ -177,20 +185,23 @@ impl<B: Backend> Stage<B> {
     fn run(&mut self, b: &mut B, a: &mut Activations<B>) -> Result<()> {
         let turn = self.turn;
         self.turn = (turn + 1) % self.copies();
-        let Self { subject, op, weights, gain, cache, layers, .. } = self;
-        let norm = Norm::Rms { weight: gain, eps: 1e-5 };
+        let Self { subject, op, weights, gain, norm_bias, cache, layers, .. } = self;
+        let norm = match subject.spec.norm {
+            NormSpec::Rms { eps } => Norm::Rms { weight: gain, eps },
+            NormSpec::Layer { eps } => Norm::Layer { weight: gain, bias: norm_bias, eps },
+        };
         let Activations { x, out, .. } = a;
         match (*op, weights.get(turn), cache) {
             (Op::Embed, Some(weight), _) => b.embed(weight, 1.0, out)?,
             (Op::Norm, ..) => b.norm(x, norm, out)?,
             (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, Some(norm), &[weight], out, cache, 0)?,
             (Op::Attention, _, Some(cache)) => {
-                let (window, head_dim) = (subject.spec.window(), subject.spec.heads.head_dim);
-                let (mask, scale) = (Mask::windowed(window), 1.0 / (head_dim as f32).sqrt());
-                b.attention(x, cache, turn % *layers, mask, scale, out)?;
+                b.attention(x, cache, turn % *layers, subject.mask(), subject.spec.attention_scale, out)?;
             }
             (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Epilogue::ACCUMULATE, out)?,
-            (Op::GateUp, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::of(Activation::SwiGlu), out)?,
+            (Op::GateUp, Some(weight), _) => {
+                b.project(x, Some(norm), weight, Epilogue::of(subject.activation()), out)?;
+            }
             (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
             (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
             (Op::Sample, ..) => b.choose(out, &[SAMPLE])?,

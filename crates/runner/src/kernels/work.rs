@@ -1,7 +1,7 @@
 //! What an operation has to do at a variant's sizes.
 
-use phi3_model::{ModelSpec, Part, Slot};
-use phi3_tensor::{DType, KvType};
+use phi3_model::{LayerSpec, Mlp, ModelSpec, Part, Slot};
+use phi3_tensor::{Activation, DType, Heads, KvType, Mask};
 
 /// An operation of the decoder; those with a weight have its published name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub enum Op {
     Attention,
     /// Projection of what the heads return, and residual.
     O,
-    /// Norm, gate, up and activation.
+    /// Norm, up projection (of a gated activation gate and up) and activation.
     GateUp,
     /// Projection back, and residual.
     Down,
@@ -62,6 +62,14 @@ impl Op {
         }
     }
 
+    /// Whether a model has it. A feed-forward of experts has neither [`Op::GateUp`] nor [`Op::Down`].
+    pub fn is_of(self, spec: &ModelSpec) -> bool {
+        match self.slot(0) {
+            Some(Slot::Layer(layer, part)) => spec.layers.get(layer).is_some_and(|layer| layer.has(part)),
+            _ => true,
+        }
+    }
+
     /// Whether it reads a weight matrix.
     pub fn has_weights(self) -> bool {
         self.slot(0).is_some()
@@ -101,6 +109,24 @@ pub struct Work {
 }
 
 impl Subject {
+    /// The layer whose shapes and mask are measured: the first.
+    fn layer(&self) -> Option<&LayerSpec> {
+        self.spec.layers.first()
+    }
+
+    /// Which positions attention sees.
+    pub(super) fn mask(&self) -> Mask {
+        self.layer().map_or(Mask::Causal, |layer| layer.mask)
+    }
+
+    /// The feed-forward's function.
+    pub(super) fn activation(&self) -> Activation {
+        match self.layer().map(|layer| layer.mlp) {
+            Some(Mlp::Dense { activation, .. } | Mlp::Experts { activation, .. }) => activation,
+            None => Activation::Identity,
+        }
+    }
+
     /// Type of what an operation without weights reads.
     pub(super) fn kind(&self, op: Op) -> &'static str {
         if op == Op::Attention { self.kv.name() } else { "f32" }
@@ -179,13 +205,37 @@ impl Subject {
         Work { shape, bytes, flops }
     }
 
-    /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees.
+    /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees; of a pattern that differs
+    /// between heads, the mean over the heads.
     fn seen(&self, rows: usize) -> (usize, f64) {
         let positions = self.positions(rows);
-        let window = self.spec.window().unwrap_or(usize::MAX);
         let first = positions - rows;
-        let pairs = (first + 1..=positions).map(|seen| seen.min(window) as f64).sum();
-        (positions.min(window.saturating_add(rows - 1)), pairs)
+        match self.mask() {
+            mask @ (Mask::Causal | Mask::Window(_)) => {
+                let window = mask.window().unwrap_or(usize::MAX);
+                let pairs = (first + 1..=positions).map(|seen| seen.min(window) as f64).sum();
+                (positions.min(window.saturating_add(rows - 1)), pairs)
+            }
+            Mask::Blocks(blocks) => {
+                let Heads { heads, kv_heads, .. } = self.spec.heads;
+                // positions of a block before `end`
+                let of = |block: usize, end: usize| end.min((block + 1) * blocks.block) - block * blocks.block;
+                let (mut read, mut pairs) = (0, 0);
+                for block in 0..positions.div_ceil(blocks.block) {
+                    let mut is_read = vec![false; kv_heads];
+                    for head in 0..heads {
+                        for row in first.max(block * blocks.block)..positions {
+                            if blocks.sees(head, row / blocks.block, block) {
+                                pairs += of(block, row + 1);
+                                is_read[head * kv_heads / heads] = true;
+                            }
+                        }
+                    }
+                    read += of(block, positions) * is_read.iter().filter(|read| **read).count();
+                }
+                (read / kv_heads, pairs as f64 / heads as f64)
+            }
+        }
     }
 }
 
@@ -214,5 +264,32 @@ mod tests {
         assert_eq!(subject(4096, KvType::F32).seen(1), (2047, 2047.0));
         assert_eq!(subject(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
         assert_eq!(subject(2, KvType::F32).seen(3), (3, 6.0));
+    }
+
+    fn of(variant: &str, context: usize) -> Subject {
+        Subject { spec: phi3_model::variant(variant).unwrap(), context, kv: KvType::F16 }
+    }
+
+    #[test]
+    fn experts_have_no_dense_feed_forward() {
+        for variant in phi3_model::variants() {
+            let subject = of(&variant, 1024);
+            let (has, without): (Vec<Op>, Vec<Op>) = Op::ALL.into_iter().partition(|op| op.is_of(&subject.spec));
+            let wanted: &[Op] = if variant.ends_with("-moe") { &[Op::GateUp, Op::Down] } else { &[] };
+            assert_eq!(without, wanted, "{variant}");
+            for op in has {
+                let work = subject.work(op, Some(DType::Bf16), 3);
+                assert!(work.bytes > 0.0 && work.bytes.is_finite() && work.flops.is_finite(), "{variant} {op:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_that_no_head_of_a_group_sees_are_not_read() {
+        // 1024 positions are 16 local blocks: all are seen
+        assert_eq!(of("phi-3-small-8k", 1024).seen(1), (1024, 1024.0));
+        // of 64 blocks a head sees 16 local ones and an eighth of the others; a group of four heads half of these
+        let (read, pairs) = of("phi-3-small-8k", 4096).seen(1);
+        assert_eq!((read, pairs), (1024 + 3072 / 2, 1024.0 + 3072.0 / 8.0));
     }
 }

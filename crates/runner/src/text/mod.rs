@@ -17,6 +17,7 @@ pub(crate) mod stop;
 mod stream;
 mod template;
 mod templates;
+mod thinking;
 mod to_gguf;
 mod tokenizer;
 
@@ -27,5 +28,6 @@ pub use message::Message;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, SystemMessages};
 pub use templates::ChatTemplates;
+pub use thinking::{Span, ThinkingSplitter};
 pub(crate) use to_gguf::{placeholder, vocabulary};
 pub use tokenizer::Tokenizer;

@@ -135,7 +135,7 @@ impl Device {
             _ => wgpu::ExperimentalFeatures::disabled(),
         };
         let (raw, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("phi3"),
+            label: Some("phi3-tensor"),
             required_features: features,
             required_limits: limits,
             experimental_features: experimental,
