@@ -116,7 +116,10 @@ fn short_names() -> String {
     );
     for known in &SHORT_NAMES {
         let parameters = format!("{}B", known.parameters);
-        text += &format!("{:22} {parameters:>6} {:>8}  {:36} {}\n", known.name, known.context, known.repo, known.gguf);
+        let gguf = if known.gguf == known.repo { "" } else { known.gguf };
+        let row = format!("{:22} {parameters:>6} {:>8}  {:36} {gguf}", known.name, known.context, known.repo);
+        text += row.trim_end();
+        text.push('\n');
     }
     text
 }

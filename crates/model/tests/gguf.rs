@@ -3,8 +3,7 @@
 //! `PHI3_GGUF_MODELS` names another folder of the same layout, such as the oracle's full set.
 
 use phi3_model::{
-    Advance, Checkpoint, Decoder, DecoderOptions, Error, GenerationConfig, Model, Outputs, RopePolicy, Sequence,
-    advance,
+    Advance, Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, RopePolicy, Sequence, advance,
 };
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
