@@ -1,21 +1,14 @@
 //! Writing a checkpoint as a GGUF file, tensor by tensor: never the model in memory. Keys and tensor order are those of llama.cpp's
 //! converter.
 
-use crate::gguf::{ALIGNMENT, LONG, MetadataList, MetadataValue, SHORT, TensorInfo, header};
-use crate::table::{TensorSpec, gguf_name, tensors};
-use crate::{Block, Checkpoint, Error, LayerSpec, Mlp, ModelSpec, NormSpec, Recipe, Result};
-use phi3_tensor::{Activation, DType, Rounding, Weight};
+mod layout;
+
+use crate::gguf::{ALIGNMENT, MetadataList, TensorInfo, header};
+use crate::{Checkpoint, Error, Recipe, Result};
+use layout::{Architecture, Source, data, plan};
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-
-/// Where the values of a tensor come from.
-enum Source {
-    /// The checkpoint.
-    Tensor(TensorSpec),
-    /// Factors of LongRoPE, which a published checkpoint has in `config.json`.
-    Factors(Vec<f32>),
-}
 
 /// Writes `checkpoint` by `recipe` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
 /// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
@@ -35,7 +28,9 @@ pub fn write_gguf(
     {
         return Err(Error::Occupied { path: out.to_owned(), found: "a weight file of the model that is read" });
     }
-    let (tensors, sources): (Vec<TensorInfo>, Vec<Source>) = plan(checkpoint, recipe)?.into_iter().unzip();
+    let architecture = Architecture::of(checkpoint.spec())?;
+    let (tensors, sources): (Vec<TensorInfo>, Vec<Source>) =
+        plan(checkpoint, architecture, recipe)?.into_iter().unzip();
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
@@ -43,7 +38,7 @@ pub fn write_gguf(
     let fail = |source: std::io::Error| Error::Write { path: out.to_owned(), source };
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
-        let mut metadata = model_keys(checkpoint.spec(), recipe, name);
+        let mut metadata = architecture.keys(checkpoint.spec(), recipe, name);
         metadata.extend(keys);
         file.write_all(&header(&metadata, &tensors)).map_err(fail)?;
         let total = tensors.iter().map(|tensor| tensor.bytes).sum();
@@ -119,106 +114,4 @@ fn described(kind: FileType) -> &'static str {
 
 fn padding(bytes: u64) -> usize {
     (bytes.next_multiple_of(ALIGNMENT) - bytes) as usize
-}
-
-/// An error unless GGUF's architecture phi3 describes the model.
-fn check_architecture(spec: &ModelSpec) -> Result<()> {
-    let of_layer = |layer: &LayerSpec| {
-        let mlp = Mlp::Dense { inner: spec.widest_mlp(), activation: Activation::SwiGlu, bias: false };
-        layer.block == Block::Sequential
-            && !layer.attention_bias
-            && layer.mlp == mlp
-            && layer.mask == spec.layers[0].mask
-    };
-    let scaled = spec.embedding_scale != 1.0 || spec.logit_scale != 1.0;
-    if !spec.norm.has_bias() && !spec.head_bias && !scaled && spec.layers.iter().all(of_layer) {
-        return Ok(());
-    }
-    Err(Error::Request {
-        what: "GGUF file",
-        found: "a model with biases, other norms or other layers than Phi-3's".into(),
-        limit: "files of architecture phi3 are written".into(),
-        hint: "run the checkpoint itself; --quant quantizes it while it is loaded",
-    })
-}
-
-/// The tensors in llama.cpp's order.
-fn plan(checkpoint: &Checkpoint, recipe: Recipe) -> Result<Vec<(TensorInfo, Source)>> {
-    let spec = checkpoint.spec();
-    check_architecture(spec)?;
-    let mut plan = Vec::new();
-    for tensor in tensors(spec) {
-        let dtype = match tensor.shape.len() {
-            1 => DType::F32,
-            _ => recipe.target(whole(checkpoint, &tensor)?.dtype, &tensor, spec),
-        };
-        let (rows, cols) = tensor.shape.split_at(tensor.shape.len() - 1);
-        let row = dtype.bytes(cols[0]);
-        let bytes = row.and_then(|row| row.checked_mul(rows.iter().product())).map(|bytes| bytes as u64);
-        let message = || format!("rows of {} values are no whole blocks of {dtype}", cols[0]);
-        let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor, message()))?;
-        let (name, shape) = (gguf_name(&tensor.name), tensor.shape.clone());
-        plan.push((TensorInfo { name, shape, dtype, bytes }, Source::Tensor(tensor)));
-    }
-    if let Some(scaling) = spec.rope.scaling() {
-        for (name, factors) in [(LONG, &scaling.long_factor), (SHORT, &scaling.short_factor)] {
-            let (shape, bytes) = (vec![factors.len()], 4 * factors.len() as u64);
-            let tensor = TensorInfo { name: name.into(), shape, dtype: DType::F32, bytes };
-            plan.push((tensor, Source::Factors(factors.clone())));
-        }
-    }
-    Ok(plan)
-}
-
-fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<u8>> {
-    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let tensor = match source {
-        Source::Factors(factors) => return Ok(floats(factors)),
-        Source::Tensor(tensor) => tensor,
-    };
-    match tensor.shape.len() {
-        1 => Ok(floats(&checkpoint.norm(tensor)?.0)),
-        _ => Ok(recipe.apply(&whole(checkpoint, tensor)?, tensor, checkpoint.spec(), None)?.to_bytes()),
-    }
-}
-
-/// A matrix in one part: where the file's tensors are of several types, in single precision.
-fn whole(checkpoint: &Checkpoint, tensor: &TensorSpec) -> Result<Weight> {
-    let parts = checkpoint.matrices(tensor)?;
-    if let [weight] = &parts[..] {
-        return Ok(weight.clone());
-    }
-    let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
-    Ok(Weight::stacked(&tensor.name, &widened.collect::<std::result::Result<Vec<_>, _>>()?)?)
-}
-
-/// The keys of the model itself.
-fn model_keys(spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
-    use MetadataValue::{F32, String, U32};
-    let (NormSpec::Rms { eps } | NormSpec::Layer { eps }) = spec.norm;
-    let key = |name: &str| format!("phi3.{name}");
-    let number = |n: usize| U32(u32::try_from(n).unwrap_or(u32::MAX));
-    let original = spec.rope.scaling().map_or(spec.max_position_embeddings, |s| s.original_max_position_embeddings);
-    let mut keys = vec![
-        ("general.architecture".into(), String("phi3".into())),
-        ("general.type".into(), String("model".into())),
-        ("general.name".into(), String(name.into())),
-        ("general.quantization_version".into(), U32(2)),
-        ("general.file_type".into(), U32(recipe.file_type())),
-        (key("context_length"), number(spec.max_position_embeddings)),
-        (key("rope.scaling.original_context_length"), number(original)),
-        (key("embedding_length"), number(spec.hidden_size)),
-        (key("feed_forward_length"), number(spec.widest_mlp())),
-        (key("block_count"), number(spec.layers.len())),
-        (key("attention.head_count"), number(spec.heads.heads)),
-        (key("attention.head_count_kv"), number(spec.heads.kv_heads)),
-        (key("attention.layer_norm_rms_epsilon"), F32(eps)),
-        (key("rope.dimension_count"), number(spec.heads.rotary_dim)),
-        (key("rope.freq_base"), F32(spec.rope.theta())),
-        (key("attention.sliding_window"), number(spec.window().unwrap_or(0))),
-    ];
-    if let Some(scaling) = spec.rope.scaling() {
-        keys.push((key("rope.scaling.attn_factor"), F32(scaling.short_mscale)));
-    }
-    keys
 }

@@ -7,6 +7,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// Which rows of queries, keys and values a tensor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QkvRows {
+    /// All of them; or it is another tensor.
+    All,
+    /// Queries, or keys.
+    QueriesOrKeys,
+    /// Values.
+    Values,
+}
+
 /// A way to quantise a model: a type for every matrix. Norms stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipe {
@@ -71,15 +82,20 @@ impl Recipe {
 
     /// The type that a matrix of type `now` gets. What is quantised already stays as it is.
     pub fn target(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec) -> DType {
-        if now.is_quantised() {
+        self.target_of(now, tensor, spec, QkvRows::All)
+    }
+
+    /// [`target`](Self::target) of a part of queries, keys and values.
+    pub(crate) fn target_of(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec, of: QkvRows) -> DType {
+        if now.is_quantised() || tensor.slot.is_router() {
             return now;
         }
-        let wanted = if self.mixed { self.finer(tensor.slot, spec) } else { self.dtype };
+        let wanted = if self.mixed { self.finer(tensor.slot, spec, of) } else { self.dtype };
         fitting(wanted, tensor.shape.last().copied().unwrap_or(0))
     }
 
     /// llama.cpp's choice (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
-    fn finer(self, slot: Slot, spec: &ModelSpec) -> DType {
+    fn finer(self, slot: Slot, spec: &ModelSpec, of: QkvRows) -> DType {
         let layers = spec.layers.len();
         let more_bits = |i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2;
         let (layer, part) = match slot {
@@ -88,6 +104,19 @@ impl Recipe {
             Slot::Embedding | Slot::Norm => return self.dtype,
             Slot::Layer(layer, part) => (layer, part),
         };
+        if part == Part::Qkv && of != QkvRows::All {
+            let shared = spec.heads.heads / spec.heads.kv_heads;
+            return match self.dtype {
+                dtype if of == QkvRows::QueriesOrKeys => dtype,
+                DType::Q2K if shared >= 4 => DType::Q4K,
+                DType::Q2K => DType::Q3K,
+                DType::Q3K if layer < 2 => DType::Q5K,
+                DType::Q3K => DType::Q4K,
+                DType::Q4K | DType::Q5K if more_bits(layer) => DType::Q6K,
+                dtype => dtype,
+            };
+        }
+        let part = if part == Part::ExpertsDown { Part::Down } else { part };
         match (self.dtype, part) {
             (DType::Q2K, Part::AttentionOut | Part::Down) => DType::Q3K,
             (DType::Q3K, Part::AttentionOut | Part::Qkv) => DType::Q4K,
@@ -108,7 +137,19 @@ impl Recipe {
         spec: &ModelSpec,
         threads: Option<usize>,
     ) -> Result<Weight> {
-        let dtype = self.target(weight.dtype, tensor, spec);
+        self.apply_to(weight, tensor, spec, QkvRows::All, threads)
+    }
+
+    /// [`apply`](Self::apply) for a part of queries, keys and values.
+    pub(crate) fn apply_to(
+        self,
+        weight: &Weight,
+        tensor: &TensorSpec,
+        spec: &ModelSpec,
+        of: QkvRows,
+        threads: Option<usize>,
+    ) -> Result<Weight> {
+        let dtype = self.target_of(weight.dtype, tensor, spec, of);
         if dtype == weight.dtype {
             return Ok(weight.clone());
         }

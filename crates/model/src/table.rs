@@ -149,6 +149,11 @@ impl Slot {
         format!("{}{}.weight", self.prefix(false), self.forms(false)[0].sources[0])
     }
 
+    /// Whether it gives the scores of experts, which are never quantized: a row's route depends on them.
+    pub(crate) fn is_router(self) -> bool {
+        matches!(self, Self::Layer(_, Part::Router))
+    }
+
     /// What stands in front of the names of its forms.
     pub(crate) fn prefix(self, gguf: bool) -> String {
         match (self, gguf) {

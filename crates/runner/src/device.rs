@@ -190,7 +190,17 @@ impl Setup {
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
         self.no_tier()?;
-        self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
+        let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
+            Err(error @ Error::TooLarge { .. }) if self.pack == Pack::Load => error,
+            other => return other,
+        };
+        // weights that stay in the mapping need no memory of their own: of experts, only those that are used are read
+        let mapped = Self { pack: Pack::Never, ..self.clone() };
+        let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would not fit into memory");
+        match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
+            Err(Error::TooLarge { .. }) => Err(large),
+            other => other,
+        }
     }
 
     /// Loads what fits.

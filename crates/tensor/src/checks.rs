@@ -14,6 +14,16 @@ pub(crate) struct Shape {
     pub(crate) cols: usize,
 }
 
+/// Sizes of routes.
+#[derive(Clone, Copy)]
+pub(crate) struct RoutesShape {
+    /// Rows that there is room for.
+    pub(crate) capacity: usize,
+    pub(crate) experts: usize,
+    /// Rows that were routed last.
+    pub(crate) routed: usize,
+}
+
 /// Shape of a cache.
 #[derive(Clone, Copy)]
 pub(crate) struct CacheShape {
@@ -89,21 +99,20 @@ impl ActivePass {
         Ok(width)
     }
 
-    /// `routes` has the rows that there is room for, and the experts.
-    pub(crate) fn route(&self, scores: Shape, routes: (usize, usize)) -> Result<()> {
+    pub(crate) fn route(&self, scores: Shape, routes: RoutesShape) -> Result<()> {
         const OP: &str = "route";
-        same(OP, "scores of a row", routes.1, scores.cols)?;
+        same(OP, "scores of a row", routes.experts, scores.cols)?;
         self.room(OP, scores)?;
-        at_most(OP, "rows", routes.0, self.rows)
+        at_most(OP, "rows", routes.capacity, self.rows)
     }
 
-    /// The width of the output. `routed` says for how many rows there are routes.
+    /// The width of the output.
     pub(crate) fn project_experts(
         &self,
         x: Shape,
         weight: (Shape, Role),
         activation: Activation,
-        routes: (usize, usize),
+        routes: RoutesShape,
         out: Shape,
     ) -> Result<usize> {
         const OP: &str = "project_experts";
@@ -121,7 +130,7 @@ impl ActivePass {
         &self,
         x: Shape,
         weight: (Shape, Role),
-        routes: (usize, usize),
+        routes: RoutesShape,
         out: Shape,
     ) -> Result<usize> {
         const OP: &str = "combine_experts";
@@ -139,7 +148,7 @@ impl ActivePass {
         op: &'static str,
         (weight, role): (Shape, Role),
         gated: bool,
-        (rows, experts): (usize, usize),
+        routes: RoutesShape,
     ) -> Result<usize> {
         let Role::Experts { count, .. } = role else {
             return Err(Error::Role { op, expected: Role::Experts { count: 0, gated }.name(), found: role.name() });
@@ -148,8 +157,8 @@ impl ActivePass {
         if role != wanted {
             return Err(Error::Role { op, expected: wanted.name(), found: role.name() });
         }
-        same(op, "experts", experts, count)?;
-        at_most(op, "rows", rows, self.rows)?;
+        same(op, "experts", routes.experts, count)?;
+        same(op, "routed rows", self.rows, routes.routed)?;
         Ok(weight.rows / count.max(1))
     }
 

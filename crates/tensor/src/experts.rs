@@ -1,5 +1,7 @@
 //! Mixtures of experts: which rows go to which expert, and with which weights.
 
+use crate::checks::RoutesShape;
+
 /// How a row's experts are chosen by its scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Router {
@@ -60,6 +62,11 @@ pub struct Routes {
 impl Routes {
     pub(crate) fn new(rows: usize, experts: usize) -> Self {
         Self { experts, capacity: rows, pairs: Vec::with_capacity(rows * TOP_EXPERTS), ends: vec![0; experts] }
+    }
+
+    pub(crate) fn shape(&self) -> RoutesShape {
+        let routed = self.pairs.len() / TOP_EXPERTS;
+        RoutesShape { capacity: self.capacity, experts: self.experts, routed }
     }
 
     /// Routes rows by their scores, `[rows, experts]`.

@@ -155,12 +155,12 @@ fn projections<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Out
                 plans.push((epilogue, norm, false));
             }
         }
-        if dtype == DType::F32 {
+        if dtype == DType::F32 && [1, 5, 70].contains(&rows) {
             let epilogues = Activation::ALL.map(|activation| Epilogue { scale: 0.75, ..Epilogue::of(activation) });
             plans.extend(epilogues.map(|epilogue| (epilogue, Normed::Layer, true)));
             let gated = Epilogue { store: Store::Accumulate, ..Epilogue::of(Activation::SwiGlu) };
             plans.push((gated, Normed::Rms, true));
-        } else if rows % 4 == 1 {
+        } else if rows == 5 {
             plans.push((Epilogue::of(Activation::SwiGlu), Normed::Rms, true));
             plans.push((Epilogue::ACCUMULATE, Normed::Layer, true));
         }

@@ -231,7 +231,7 @@ impl Backend for Reference {
     }
 
     fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
-        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        self.pass.route(scores.shape(), routes.shape())?;
         routes.route(&scores.values[..self.pass.rows * scores.dim], router);
         Ok(())
     }
@@ -244,7 +244,7 @@ impl Backend for Reference {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         let width = self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
         for (&(row, route), out) in routes.pairs.iter().zip(out.values.chunks_exact_mut(width)) {
             let y = expert(weight, routes, route, &x.values[row * x.dim..][..x.dim]);
@@ -256,7 +256,7 @@ impl Backend for Reference {
     }
 
     fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         let width = self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
         for (&(row, route), x) in routes.pairs.iter().zip(x.values.chunks_exact(x.dim)) {
             let y = expert(weight, routes, route, x);

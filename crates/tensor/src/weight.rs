@@ -218,6 +218,27 @@ impl Weight {
         Ok(Self { rows: rows.len(), pieces, bias, ..self.clone() })
     }
 
+    /// The rows of `ranges`, one after another and in the order of operations, without a bias; copied, but where they are all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where there are no such rows.
+    pub fn only(&self, ranges: &[Range<usize>]) -> Result<Self> {
+        if let [all] = ranges
+            && *all == (0..self.rows)
+        {
+            return Ok(Self { bias: None, ..self.clone() });
+        }
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        if end > self.rows {
+            let (expected, found) = (vec![end, self.cols], vec![self.rows, self.cols]);
+            return Err(Error::Shape { name: self.name.clone(), expected, found });
+        }
+        let rows = || ranges.iter().flat_map(Clone::clone);
+        let bytes: Vec<u8> = rows().flat_map(|row| self.row(row).iter().copied()).collect();
+        Self::new(self.name.clone(), self.dtype, rows().count(), self.cols, Bytes::from(bytes))
+    }
+
     /// The same matrix, whose rows stand in the file in another order.
     ///
     /// # Errors

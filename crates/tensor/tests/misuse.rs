@@ -5,7 +5,8 @@ use phi3_tensor::cpu::Cpu;
 use phi3_tensor::parity::Random;
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Weight,
+    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router,
+    Weight,
 };
 
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 8, rotary_dim: 8 };
@@ -72,12 +73,51 @@ fn misuse<B: Backend>(b: &mut B) {
     let (norm, short_norm) = (Norm::Rms { weight: &gain, eps: 1e-5 }, Norm::Rms { weight: &short_gain, eps: 1e-5 });
     let mut rows = |rows, dim| b.rows("rows", rows, dim).unwrap();
     let (mut x, mut normed) = (rows(4, WIDTH), rows(4, WIDTH));
-    let (mut one, mut narrow) = (rows(1, WIDTH), rows(4, WIDTH - 1));
+    let (mut one, mut narrow, mut x2) = (rows(1, WIDTH), rows(4, WIDTH - 1), rows(8, WIDTH));
     let (mut y, mut y1, mut half) = (rows(4, VOCAB), rows(1, VOCAB), rows(4, VOCAB / 2));
     let (mut q, mut q1, mut out, mut out1) =
         (rows(4, HEADS.q_dim()), rows(1, HEADS.q_dim()), rows(4, HEADS.q_dim()), rows(1, HEADS.q_dim()));
     let mut cache = b.cache(LAYERS, HEADS, KvType::F16).unwrap();
     b.reserve(&mut cache, PAGES).unwrap();
+
+    // experts
+    let count = 3;
+    let mut of_experts = |rows, cols, gated| {
+        let weight = random.weight("experts", DType::F16, rows, cols, 1.0);
+        b.matrix(&weight, Role::Experts { count, gated })
+    };
+    refused("tensor experts", "shape [9, 24]", of_experts(9, WIDTH, true));
+    refused("tensor experts", "shape [10, 24]", of_experts(10, WIDTH, false));
+    let (up, down) = (of_experts(count * 20, WIDTH, true).unwrap(), of_experts(count * WIDTH, 10, false).unwrap());
+    let (mut scores, mut routed, mut few) =
+        (b.rows("s", 4, count).unwrap(), b.rows("r", 8, 10).unwrap(), b.rows("f", 3, 10).unwrap());
+    let (mut routes, mut few_routes, mut more) =
+        (b.routes(4, count).unwrap(), b.routes(1, count).unwrap(), b.routes(4, count + 1).unwrap());
+    let router = b.matrix(&random.weight("router", DType::F32, count, WIDTH, 1.0), Role::Plain).unwrap();
+    let sparse = Router::SparseMixer { jitter: 0.01 };
+    b.begin(&with_rope(Batch::of(&[3, 11], 0, &[0]).unwrap())).unwrap();
+    b.embed(&plain, 1.0, &mut x).unwrap();
+    b.project(&x, None, &router, Epilogue::OVERWRITE, &mut scores).unwrap();
+    refused("route", "scores of a row", b.route(&x, sparse, &mut routes));
+    refused("route", "scores of a row", b.route(&scores, sparse, &mut more));
+    refused("route", "rows", b.route(&scores, sparse, &mut few_routes));
+    let swiglu = Activation::SwiGlu;
+    refused("project_experts", "routed rows", b.project_experts(&x, &up, swiglu, &routes, &mut routed));
+    b.route(&scores, sparse, &mut routes).unwrap();
+    refused("project_experts", "experts", b.project_experts(&x, &up, swiglu, &more, &mut routed));
+    refused("project_experts", "rows", b.project_experts(&x, &up, swiglu, &routes, &mut few));
+    refused("project_experts", "input width", b.project_experts(&narrow, &up, swiglu, &routes, &mut routed));
+    refused("project_experts", "output width", b.project_experts(&x, &up, swiglu, &routes, &mut x2));
+    refused("project_experts", "expected experts", b.project_experts(&x, &up, Activation::Identity, &routes, &mut x2));
+    refused("project_experts", "plain", b.project_experts(&x, &plain, swiglu, &routes, &mut routed));
+    b.project_experts(&x, &up, swiglu, &routes, &mut routed).unwrap();
+    refused("combine_experts", "rows", b.combine_experts(&few, &down, &routes, &mut x));
+    refused("combine_experts", "input width", b.combine_experts(&x2, &down, &routes, &mut x));
+    refused("combine_experts", "output width", b.combine_experts(&routed, &down, &routes, &mut narrow));
+    refused("combine_experts", "experts", b.combine_experts(&routed, &up, &routes, &mut x));
+    b.combine_experts(&routed, &down, &routes, &mut x).unwrap();
+    b.begin(&Batch::of(&[3], 0, &[0]).unwrap()).unwrap();
+    refused("project_experts", "routed rows", b.project_experts(&x, &up, swiglu, &routes, &mut routed));
 
     // tokens
     let mut batch = with_rope(Batch::of(&[3, 11], 15, &[2, 0]).unwrap());

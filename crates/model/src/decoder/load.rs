@@ -3,7 +3,7 @@
 use super::{DecoderOptions, Layer, MlpWeights};
 use crate::table::{Part, Slot};
 use crate::{Checkpoint, Mlp, ModelSpec, NormSpec, Result};
-use phi3_tensor::{Backend, Norm, Role, Weight};
+use phi3_tensor::{Backend, DType, Norm, Role, Rounding, Weight};
 
 /// Bias of a token that is never chosen: beyond every logit, and finite.
 const NEVER: f32 = -1e30;
@@ -51,6 +51,11 @@ impl<B: Backend> Loader<'_, B> {
     fn matrices(&mut self, slot: Slot) -> Result<Vec<B::Matrix>> {
         let tensor = slot.tensor(self.spec);
         let mut parts = self.checkpoint.matrices(&tensor)?;
+        if slot.is_router() {
+            // exact, as a row's experts depend on it; it is small
+            let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, self.options.threads));
+            parts = widened.collect::<std::result::Result<_, _>>()?;
+        }
         let is_head = slot == Slot::Head || slot == Slot::Embedding && self.spec.tie_word_embeddings;
         if is_head && !self.spec.suppressed.is_empty() {
             parts = parts.into_iter().map(|part| self.suppressed(part)).collect::<Result<_>>()?;

@@ -330,7 +330,7 @@ impl Backend for Cpu {
     }
 
     fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
-        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        self.pass.route(scores.shape(), routes.shape())?;
         routes.route(&scores.values[..self.pass.rows * scores.dim], router);
         Ok(())
     }
@@ -343,13 +343,13 @@ impl Backend for Cpu {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         let width = self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
         self.up_experts(x, weight, activation, routes, width, &mut out.values)
     }
 
     fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         let width = self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
         self.down_experts(x, weight, routes, width, &mut out.values)
     }

@@ -6,6 +6,7 @@ use super::project::{Params, grid, is_few};
 use super::recorder::folded;
 use super::upload::Matrix;
 use super::{Gpu, Rows, epilogue_of};
+use crate::checks::RoutesShape;
 use crate::{Activation, Epilogue, Result, Router, TOP_EXPERTS};
 use phi3_shaders::{Input, Op, Product, RowMap, binding};
 
@@ -17,9 +18,17 @@ const EPILOGUE_FIRST: usize = 3;
 /// Routes of a pass, as route.wgsl lists them.
 pub struct Routes {
     /// Rows that there is room for.
-    pub(super) capacity: usize,
-    pub(super) experts: usize,
+    capacity: usize,
+    experts: usize,
+    /// Rows that were routed last.
+    routed: usize,
     buffer: Buffer,
+}
+
+impl Routes {
+    pub(super) fn shape(&self) -> RoutesShape {
+        RoutesShape { capacity: self.capacity, experts: self.experts, routed: self.routed }
+    }
 }
 
 /// The tiles of a pass's routes.
@@ -51,10 +60,11 @@ impl Gpu {
         let few = (1..=rows).rev().find(|rows| is_few(*rows)).unwrap_or(0);
         let words = Tiles::of(rows, experts).words().max(Tiles::of(few, experts).words());
         let buffer = self.device.buffer("routes to experts", (words * size_of::<u32>()) as u64, STORAGE)?;
-        Ok(Routes { capacity: rows, experts, buffer })
+        Ok(Routes { capacity: rows, experts, routed: 0, buffer })
     }
 
-    pub(super) fn record_route(&mut self, scores: &Rows, router: Router, routes: &Routes) -> Result<()> {
+    pub(super) fn record_route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
+        routes.routed = self.pass.rows;
         let tiles = Tiles::of(self.pass.rows, routes.experts);
         let Router::SparseMixer { jitter } = router;
         let params = [

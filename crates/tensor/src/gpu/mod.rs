@@ -375,7 +375,7 @@ impl Backend for Gpu {
     }
 
     fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
-        self.pass.route(scores.shape(), (routes.capacity, routes.experts))?;
+        self.pass.route(scores.shape(), routes.shape())?;
         self.record_route(scores, router, routes)
     }
 
@@ -387,13 +387,13 @@ impl Backend for Gpu {
         routes: &Routes,
         out: &mut Rows,
     ) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
         self.up_experts(x, weight, activation, routes, out)
     }
 
     fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
-        let (of, routed) = ((weight.shape(), weight.role), (routes.capacity, routes.experts));
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
         self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
         self.down_experts(x, weight, routes, out)
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Result;
 
 /// What can be written.
-pub(super) const VARIANTS: [&str; 15] = [
+pub(super) const VARIANTS: [&str; 17] = [
     "phi-1",
     "phi-1.5",
     "phi-2",
@@ -21,6 +21,8 @@ pub(super) const VARIANTS: [&str; 15] = [
     "phi-3.5-vision",
     "phi-4",
     "phi-4-mini",
+    "phi-mini-moe",
+    "phi-tiny-moe",
 ];
 
 /// Published files that the tests have: the LongRoPE factors are taken from them.
@@ -61,6 +63,13 @@ pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
             return Ok((config, generation));
         }
         "phi-3.5-moe" => return phi_moe(),
+        "phi-mini-moe" => return slim_moe(json!({"intermediate_size": 960})),
+        "phi-tiny-moe" => {
+            let heads = json!({"num_attention_heads": 16, "num_key_value_heads": 4});
+            let mut sizes = json!({"head_dim": 128, "intermediate_size": 448});
+            merge(&mut sizes, heads);
+            return slim_moe(sizes);
+        }
         "phi-4" => {
             let config = phi3("phi-4", [sizes, phi_4()]);
             let generation = generation(&config, json!(100_265));
@@ -208,6 +217,14 @@ fn phi_moe() -> Result<(Value, Value)> {
     Ok((config, generation))
 }
 
+/// Phi-mini-MoE and Phi-tiny-MoE: Phi-3.5-MoE with small experts, a window, and no LongRoPE.
+fn slim_moe(changes: Value) -> Result<(Value, Value)> {
+    let (mut config, generation) = phi_moe()?;
+    merge(&mut config, json!({"max_position_embeddings": 4096, "rope_scaling": null, "sliding_window": 2047}));
+    merge(&mut config, changes);
+    Ok((config, generation))
+}
+
 fn phi3small(name: &str, changes: Value) -> (Value, Value) {
     let mut config = json!({
         "_name_or_path": name,
@@ -319,6 +336,8 @@ mod tests {
             ("phi-3.5-vision", 4.147e9),
             ("phi-4", 14.660e9),
             ("phi-4-mini", 3.836e9),
+            ("phi-mini-moe", 7.648e9),
+            ("phi-tiny-moe", 3.755e9),
         ];
         assert_eq!(published.map(|(name, _)| name), VARIANTS);
         for (name, count) in published {

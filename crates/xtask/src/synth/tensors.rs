@@ -65,7 +65,7 @@ impl Sizes {
         let heads = number("num_attention_heads")?;
         let key_heads = config["num_key_value_heads"].as_u64().unwrap_or(heads);
         let hidden = number("hidden_size")?;
-        let head = hidden / heads;
+        let head = config["head_dim"].as_u64().unwrap_or(hidden / heads);
         Ok(Self {
             hidden,
             layers: number("num_hidden_layers")?,
