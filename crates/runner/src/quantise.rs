@@ -23,7 +23,8 @@ pub fn quantise(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     if checkpoint.spec().vision.is_some() {
-        notes.push(format!("{}: the file will read text only: it holds no tower for pictures", source.path().display()));
+        notes
+            .push(format!("{}: the file will read text only: it holds no tower for pictures", source.path().display()));
     }
     let generation = source.generation(&checkpoint, notes)?;
     let (vocabulary, templates) = text(source, &checkpoint, &generation, notes)?;
