@@ -2,7 +2,7 @@
 
 use crate::machines::{data, machines, machines_and_tiers, on};
 use phi3_image::Picture;
-use phi3_model::{Checkpoint, Crops, Error, Input};
+use phi3_model::{Checkpoint, Crops, Error, Input, ModelSpec};
 use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
 use phi3_runner::{Device, Engine, GenerateOptions, Image, Orientation, RopePolicy, SamplerOptions, Setup};
@@ -180,5 +180,56 @@ fn pictures_survive_the_rope_switch() {
         assert_eq!(sequence.inputs(), inputs);
         let most = want.iter().zip(&row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(most < 2e-4, "{most}");
+    }
+}
+
+/// The published configuration, whose tower's sizes are not written down.
+#[test]
+fn the_published_configuration_and_what_is_refused() {
+    let path = data("tokenizer/phi-3-vision/config.json");
+    let published: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let read = |json: &serde_json::Value| ModelSpec::parse(&path, json.to_string().as_bytes());
+    let spec = read(&published).unwrap();
+    let vision = spec.vision.unwrap();
+    assert_eq!((vision.layers, vision.hidden_size, vision.inner, vision.positions()), (23, 1024, 4096, 577));
+    assert_eq!((vision.heads.head_dim, vision.heads.rotary_dim, vision.side()), (64, 0, 12));
+    assert_eq!([(2, 2), (4, 4), (3, 4), (3, 5)].map(|(r, c)| vision.tokens(r, c)), [757, 2509, 1921, 2353]);
+    assert_eq!((spec.hidden_size, spec.rope.scaling().is_some()), (3072, true));
+
+    let clip = serde_json::json!({
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "image_size": 28, "patch_size": 7,
+    });
+    let with_clip = |field: &str, value: serde_json::Value| {
+        let mut json = published.clone();
+        let mut clip = clip.clone();
+        clip[field] = value;
+        json["img_processor"] = serde_json::json!({"name": "clip_vision_model", "clip_config": clip});
+        json
+    };
+    assert_eq!(read(&with_clip("patch_size", 7.into())).unwrap().vision.unwrap().tokens(1, 1), 13);
+    for (field, value) in [
+        ("patch_size", 28.into()),
+        ("num_attention_heads", 3.into()),
+        ("num_hidden_layers", 1.into()),
+        ("image_size", 5000.into()),
+        ("hidden_act", "relu".into()),
+        ("num_channels", 1.into()),
+        ("layer_norm_eps", 0.into()),
+    ] {
+        let error = read(&with_clip(field, value)).unwrap_err().to_string();
+        assert!(error.contains(field) && error.contains("hint: "), "{error}");
+    }
+    for (object, field, value) in [
+        ("img_processor", "name", "siglip".into()),
+        ("img_processor", "image_dim_out", 1025.into()),
+        ("img_processor", "layer_idx", (-1).into()),
+        ("embd_layer", "hd_transform_order", "glb_sub".into()),
+        ("embd_layer", "use_hd_transform", false.into()),
+    ] {
+        let mut json = published.clone();
+        json[object][field] = value;
+        let error = read(&json).unwrap_err().to_string();
+        assert!(error.contains(&format!("{object}.{field}")), "{error}");
     }
 }
