@@ -1,4 +1,4 @@
-// out[r][h] = softmax(scale * q[r][h] . k) v over the positions first ..= position[r], with an online softmax over
+// out[r][h] = softmax(scale * q[r][h] . k) v over the positions that row r sees, with an online softmax over
 // tiles of positions (arXiv:1805.02867, arXiv:2205.14135) in a paged cache (arXiv:2309.06180).
 //
 // Shapes: q [rows, q_stride], keys and values [slots, slot_stride], out [rows, out_stride]. A head of the cache is 4 * head4
@@ -14,7 +14,7 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or those of a block
+    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let position = batch[4u * row + 1u];
     let pages_at = batch[4u * row + 3u];
     var first = first_seen(position) + group.z * params.share;
-    let end = min(position + 1u, first + params.share);
+    let end = min(seen_end(row, position + 1u), first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {

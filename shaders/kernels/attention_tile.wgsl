@@ -15,7 +15,7 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or those of a block
+    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
     var first = first_seen(position0) + group.z * params.share;
-    let end = min(position0 + count, first + params.share);
+    let end = min(seen_end(row0, position0 + count), first + params.share);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < TILE_ROWS * params.head4; at += THREADS) {

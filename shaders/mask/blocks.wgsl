@@ -6,6 +6,11 @@ fn first_seen(own: u32) -> u32 {
     return 0u;
 }
 
+// The position behind the last one that rows see of which the last stands in front of `end`.
+fn seen_end(row: u32, end: u32) -> u32 {
+    return end;
+}
+
 fn in_pattern(head: u32, block: u32) -> bool {
     return (block + head * params.head_step + 1u) % params.block_stride == 0u;
 }

@@ -9,6 +9,11 @@ fn first_seen(own: u32) -> u32 {
     return 0u;
 }
 
+// The position behind the last one that rows see of which the last stands in front of `end`.
+fn seen_end(row: u32, end: u32) -> u32 {
+    return end;
+}
+
 fn sees(head: u32, own: u32, position: u32) -> bool {
     return position <= own && (params.window == 0u || position + params.window > own);
 }

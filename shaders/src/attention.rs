@@ -9,17 +9,20 @@ pub enum Mask {
     Window,
     /// Some blocks of them.
     Blocks,
+    /// All of their segment.
+    Full,
 }
 
 impl Mask {
     /// Every mask, for tests that walk them.
-    pub const ALL: [Mask; 2] = [Mask::Window, Mask::Blocks];
+    pub const ALL: [Mask; 3] = [Mask::Window, Mask::Blocks, Mask::Full];
 
     /// Name and text; that of [`Mask::Window`] has no name.
     fn part(self) -> Part {
         match self {
             Mask::Window => ("", include_str!("../mask/window.wgsl")),
             Mask::Blocks => ("blocks", include_str!("../mask/blocks.wgsl")),
+            Mask::Full => ("full", include_str!("../mask/full.wgsl")),
         }
     }
 }
@@ -82,7 +85,7 @@ impl Attention {
 
     /// Whether there is a kernel with this mask.
     pub fn takes(self, mask: Mask) -> bool {
-        mask == Mask::Window || !matches!(self, Attention::Units { .. })
+        mask != Mask::Blocks || !matches!(self, Attention::Units { .. })
     }
 
     pub(crate) fn kernel(self, kv: Kv, mask: Mask, ending: Part, tier: Tier) -> Kernel {

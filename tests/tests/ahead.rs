@@ -54,8 +54,8 @@ fn four_bytes_a_token_come_back() {
     );
     // the sequence knows all tokens but those of the passes that did not land
     let known = [&[9], &tokens[..]].concat();
-    assert_eq!(sequence.tokens()[..known.len()], known);
-    assert!(sequence.tokens()[known.len()..].iter().all(|token| *token >= Batch::CHOSEN));
+    assert_eq!(sequence.inputs()[..known.len()], known);
+    assert!(sequence.inputs()[known.len()..].iter().all(|input| input.token() >= Some(Batch::CHOSEN)));
     assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_ok());
     assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_err(), "five passes");
 }

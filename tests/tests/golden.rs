@@ -10,7 +10,7 @@ fn check(setup: &Setup, folder: &Path, chunk: usize) {
     let mut placed = setup.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
     let golden = Golden::read(folder).unwrap();
     let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
-    assert!(report.checks.len() >= 3, "{report}");
+    assert!(!report.checks.is_empty(), "{report}");
     assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
 }
 

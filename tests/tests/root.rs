@@ -26,3 +26,5 @@ mod sequences;
 mod shapes;
 /// Text against vectors: tokenizer, streaming, chat templates, samplers.
 mod text;
+/// Pictures: towers against their goldens, and prompts with pictures.
+mod vision;

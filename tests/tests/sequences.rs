@@ -1,7 +1,7 @@
 //! Sequences where they do not belong: of another model, or of the same one in another's place.
 
 use crate::machines::{data, machines};
-use phi3_model::{Advance, Checkpoint, Error, Feed, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_model::{Advance, Checkpoint, Error, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
 use phi3_runner::Setup;
 use phi3_tensor::{Batch, Choice};
 use std::ops::ControlFlow;
@@ -13,7 +13,8 @@ fn model(setup: &Setup, name: &str) -> Box<dyn Model> {
 
 fn forward(model: &mut dyn Model, sequence: &mut Sequence, tokens: &[u32]) -> phi3_model::Result<Vec<f32>> {
     let mut logits = Vec::new();
-    model.forward(&mut [Feed { sequence, tokens, outputs: Outputs::Last }], &mut logits, None)?;
+    let inputs: Vec<Input> = tokens.iter().map(Input::from).collect();
+    model.forward(&mut [Feed { sequence, inputs: &inputs, outputs: Outputs::Last }], &mut logits, None)?;
     Ok(logits)
 }
 
@@ -35,24 +36,25 @@ fn a_sequence_of_another_model_is_refused() {
             forward(&mut *ours, &mut mine, &[3, 1, 4]).unwrap();
             forward(&mut *other, &mut strange, &[2, 7, 1, 8]).unwrap();
             assert!(ours.owns(&mine) && !ours.owns(&strange) && !other.owns(&mine));
-            let (bytes, held) = (ours.cache_bytes(), strange.tokens().to_vec());
+            let (bytes, held) = (ours.cache_bytes(), strange.inputs().to_vec());
 
             let another = "another model";
             refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
             refused("prepare", another, ours.prepare(&strange, 100));
             let mut logits = Vec::new();
-            let feed = |sequence| Feed { sequence, tokens: &[5], outputs: Outputs::None };
+            let feed = |sequence| Feed { sequence, inputs: &[Input::Token(5)], outputs: Outputs::None };
             refused("forward", another, ours.forward(&mut [feed(&mut mine), feed(&mut strange)], &mut logits, None));
             let options = Advance { chunk: 8, policy: RopePolicy::Long, budget: 0, outputs: Outputs::Last };
             let watch = &mut |_| ControlFlow::Continue(());
-            refused("advance", another, advance(&mut *ours, &mut strange, &[5], options, &mut logits, None, watch));
+            refused("advance", another, advance(&mut *ours, &mut strange, &[5u32], options, &mut logits, None, watch));
             if ours.ahead() > 0 {
                 refused("launch", another, ours.launch(&mut strange, Some(5), Choice::Likeliest));
                 refused("land", another, ours.land(&mut strange));
             }
 
             // nothing has happened to any of them
-            assert_eq!((ours.cache_bytes(), mine.tokens(), strange.tokens()), (bytes, &[3, 1, 4][..], &held[..]));
+            assert_eq!((ours.cache_bytes(), strange.inputs()), (bytes, &held[..]));
+            assert_eq!(mine.inputs(), [3u32, 1, 4]);
             let mut fresh = other.sequence();
             let want = forward(&mut *other, &mut fresh, &[2, 7, 1, 8, 5]).unwrap();
             let got = forward(&mut *other, &mut strange, &[5]).unwrap();
@@ -99,11 +101,11 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
         // swapped
         refused("land", "another sequence's", model.land(&mut b));
-        assert!(b.tokens() == [14] && model.under_way() == 3);
+        assert!(b.inputs() == [14u32] && model.under_way() == 3);
         refused("forward", "under way", forward(&mut *model, &mut a, &[5]));
 
         assert_eq!(model.land(&mut a).unwrap(), want_a[1]);
-        assert_eq!(a.tokens(), &want_a[..2]);
+        assert_eq!(a.inputs(), &want_a[..2]);
         refused("land", "another sequence's", model.land(&mut b));
         assert_eq!(model.land(&mut a).unwrap(), want_a[2]);
         refused("land", "another sequence's", model.land(&mut a));
@@ -120,7 +122,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         assert_eq!(model.under_way(), 2);
         model.discard().unwrap();
         assert_eq!(model.under_way(), 0);
-        assert!(a.tokens().iter().all(|token| *token < Batch::CHOSEN));
+        assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::CHOSEN)));
         forward(&mut *model, &mut a, &[5]).unwrap();
     }
 }

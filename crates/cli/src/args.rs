@@ -1,10 +1,12 @@
 //! What can be typed.
 
 mod bench;
+mod images;
 mod models;
 mod values;
 
 pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
+pub(super) use images::ImageArgs;
 pub(super) use models::Models;
 #[cfg(feature = "hub")]
 pub(super) use models::ModelsCommand;
@@ -172,6 +174,8 @@ pub(super) struct Ask {
     #[command(flatten)]
     pub(super) talk: TalkArgs,
     #[command(flatten)]
+    pub(super) images: ImageArgs,
+    #[command(flatten)]
     pub(super) prompt: PromptFile,
     /// The question; text that is piped in stands before it, and alone where there is none
     #[arg(value_name = "PROMPT", conflicts_with = "file")]
@@ -194,6 +198,8 @@ pub(super) struct Chat {
     pub(super) sampling: SamplingArgs,
     #[command(flatten)]
     pub(super) talk: TalkArgs,
+    #[command(flatten)]
+    pub(super) images: ImageArgs,
 }
 
 /// How a talk is put to the model.
@@ -241,6 +247,8 @@ pub(super) struct Generate {
     pub(super) sampling: SamplingArgs,
     #[command(flatten)]
     pub(super) input: InputArgs,
+    #[command(flatten)]
+    pub(super) images: ImageArgs,
     /// Show special tokens in the text
     #[arg(long)]
     pub(super) raw: bool,

@@ -17,11 +17,13 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     messages.push(Message::user(prompt));
 
     args.sampling.check()?;
+    let images = args.images.read(&args.model.source()?, args.model.quiet)?;
     let mut engine = output::load_chat(&args.model, &args.talk)?;
     output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
-    let (_, summary) = output::stream(engine.chat(&messages, &options)?, args.talk.style(), args.model.quiet)?;
+    let answer = engine.chat_with_images(&messages, &images, &options)?;
+    let (_, summary) = output::stream(answer, args.talk.style(), args.model.quiet)?;
     if !args.model.quiet {
         output::note(&output::statistics(&summary));
     }
@@ -115,6 +117,14 @@ pub(super) fn input(args: &InputArgs) -> Result<Input> {
 pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     let input = input(&args.input)?;
     args.sampling.check()?;
+    let images = args.images.read(&args.model.source()?, args.model.quiet)?;
+    if let (Input::Ids(_), Some(image)) = (&input, images.first()) {
+        return Err(Error::Argument {
+            argument: "--ids",
+            expected: "text, in which pictures have their places".into(),
+            found: format!("token ids and the picture {}", image.path().display()),
+        });
+    }
     let mut engine = output::load(&args.model)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
@@ -122,7 +132,7 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     let has_tokenizer = engine.tokenizer().is_ok();
     let device = engine.device().to_owned();
     let generation = match &input {
-        Input::Text(text) => engine.complete(text, &options)?,
+        Input::Text(text) => engine.complete_with_images(text, &images, &options)?,
         Input::Ids(ids) => engine.continue_ids(ids, &options)?,
     };
     let summary = if args.json {

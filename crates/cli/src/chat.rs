@@ -3,7 +3,7 @@
 use crate::args::Chat;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
-use phi3_runner::{Cause, Error, FinishReason, Result};
+use phi3_runner::{Cause, Engine, Error, FinishReason, Image, Result, image_tag};
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ const HELP: &str = "\
 /help          this list
 /reset         forget the conversation (the system message stays)
 /system TEXT   start anew with another system message
+/image FILE    show a picture with the next question
 /undo          take the last question and its answer back
 /retry         answer the last question again
 /quit          end (so does Ctrl-D)
@@ -89,7 +90,9 @@ impl Lines {
 
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
+    let named = args.images.read(&args.model.source()?, args.model.quiet)?;
     let mut engine = output::load_chat(&args.model, &args.talk)?;
+    let mut gallery = Gallery { images: named, shown: 0 };
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
     let mut system = args.talk.system.clone();
@@ -111,16 +114,26 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             }
             "/reset" => {
                 messages = fresh(&system);
+                gallery.clear();
                 continue;
             }
             "/system" => {
                 system = (!rest.trim().is_empty()).then(|| rest.trim().to_owned());
                 output::note_system(&engine, system.as_deref(), args.model.quiet);
                 messages = fresh(&system);
+                gallery.clear();
+                continue;
+            }
+            "/image" => {
+                match gallery.add(args, &engine, rest.trim()) {
+                    Err(error) if std::io::stdin().is_terminal() => output::complain(&error),
+                    result => result?,
+                }
                 continue;
             }
             "/undo" => {
                 take_back(&mut messages);
+                gallery.keep(&messages);
                 continue;
             }
             "/retry" => match take_back(&mut messages) {
@@ -131,23 +144,27 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
                 output::note(&format!("{command} is no command; /help lists them"));
                 continue;
             }
-            _ => messages.push(Message::user(line)),
+            _ => messages.push(Message::user(gallery.show(line))),
         }
         stop.store(false, Ordering::Relaxed);
         let mut options = args.sampling.options(&engine, &args.model)?;
         options.cancel = Some(stop.clone());
         let style = args.talk.style();
-        let result =
-            engine.chat(&messages, &options).and_then(|answer| output::stream(answer, style, args.model.quiet));
+        let result = engine
+            .chat_with_images(&messages, &gallery.images, &options)
+            .and_then(|answer| output::stream(answer, style, args.model.quiet));
         let (answer, summary) = match result {
             Ok(result) => result,
             // what does not fit or cannot be rendered ends the turn, not the talk
-            Err(error @ (Error::Text(_) | Error::Model(phi3_model::Error::Request { .. }))) => {
+            Err(
+                error @ (Error::Text(_) | Error::ImageTags { .. } | Error::Model(phi3_model::Error::Request { .. })),
+            ) => {
                 if !std::io::stdin().is_terminal() {
                     return Err(error);
                 }
                 output::complain(&error);
                 messages.pop();
+                gallery.keep(&messages);
                 continue;
             }
             Err(error) => return Err(error),
@@ -162,6 +179,49 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
         stop.store(false, Ordering::Relaxed);
     }
     Ok(Outcome::Done)
+}
+
+/// The pictures of a talk, numbered from 1 on; those behind `shown` wait for the next question.
+struct Gallery {
+    images: Vec<Image>,
+    shown: usize,
+}
+
+impl Gallery {
+    fn clear(&mut self) {
+        self.images.clear();
+        self.shown = 0;
+    }
+
+    /// Reads a picture for the next question.
+    fn add(&mut self, args: &Chat, engine: &Engine, path: &str) -> Result<()> {
+        if path.is_empty() {
+            let (expected, found) = ("the file of a picture".into(), "nothing".into());
+            return Err(Error::Argument { argument: "/image", expected, found });
+        }
+        let reader = args.images.reader(engine.image_reader()?);
+        let image = args.images.read_one(&reader, path.as_ref(), self.images.len() + 1, args.model.quiet)?;
+        self.images.push(image);
+        Ok(())
+    }
+
+    /// A question with the tags of the pictures that wait for it: in front, but for those that it has itself.
+    fn show(&mut self, question: &str) -> String {
+        let waiting = self.shown + 1..=self.images.len();
+        self.shown = self.images.len();
+        let tags = waiting.map(image_tag).filter(|tag| !question.contains(tag));
+        tags.map(|tag| tag + "\n").collect::<String>() + question
+    }
+
+    /// Forgets pictures that no message shows any longer.
+    fn keep(&mut self, messages: &[Message]) {
+        let shown = |number: usize| {
+            let tag = image_tag(number);
+            messages.iter().filter_map(Message::text).any(|text| text.contains(&tag))
+        };
+        self.shown = (1..=self.shown).take_while(|&number| shown(number)).count();
+        self.images.truncate(self.shown);
+    }
 }
 
 /// Removes the last question and what follows it; returns the question.

@@ -1,8 +1,8 @@
 //! Feeding a sequence: in chunks, with LongRoPE's rebuilding where a sequence crosses the border.
 
-use crate::decoder::{Feed, Model, Outputs, Probe, check_length, check_tokens, not_of_the_model};
+use crate::decoder::{Feed, Model, Outputs, Probe, check_inputs, check_length, not_of_the_model};
 use crate::rope::{RopePolicy, RopeSet};
-use crate::{Result, Sequence};
+use crate::{Input, Result, Sequence};
 use std::ops::ControlFlow;
 
 /// How tokens are fed.
@@ -37,7 +37,7 @@ pub enum Step {
     },
 }
 
-/// Feeds `tokens` after what `sequence` holds; `logits` becomes those of `options.outputs`.
+/// Feeds `inputs`, tokens or rows of pictures, after what `sequence` holds; `logits` becomes those of `options.outputs`.
 ///
 /// The rope factors are chosen by the length that the sequence has at the end. Where they differ from those of the
 /// cached keys, the cache is dropped and everything is computed again, as the reference does. `watch` is told of that
@@ -47,10 +47,26 @@ pub enum Step {
 ///
 /// A sequence of another model, more tokens than the model's context, unknown ids, and what the device reports. The sequence
 /// is unchanged by the first three.
-pub fn advance(
+pub fn advance<'a, T>(
     model: &mut dyn Model,
     sequence: &mut Sequence,
-    tokens: &[u32],
+    inputs: &'a [T],
+    options: Advance,
+    logits: &mut Vec<f32>,
+    probe: Option<&mut Probe<'_>>,
+    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<bool>
+where
+    Input: From<&'a T>,
+{
+    let inputs: Vec<Input> = inputs.iter().map(Input::from).collect();
+    advance_inputs(model, sequence, &inputs, options, logits, probe, watch)
+}
+
+fn advance_inputs(
+    model: &mut dyn Model,
+    sequence: &mut Sequence,
+    inputs: &[Input],
     options: Advance,
     logits: &mut Vec<f32>,
     mut probe: Option<&mut Probe<'_>>,
@@ -60,14 +76,14 @@ pub fn advance(
     if !model.owns(sequence) {
         return Err(not_of_the_model("advance"));
     }
-    let length = sequence.len() + tokens.len();
+    let length = sequence.len() + inputs.len();
     check_length(model.spec(), length)?;
-    check_tokens(model.spec(), tokens)?;
+    check_inputs(model.spec(), inputs)?;
 
     let set = model.spec().rope.choose(options.policy, length, options.budget);
     let mut again = Vec::new();
     if !sequence.is_empty() && set != sequence.rope_set() {
-        again = sequence.tokens().to_vec();
+        again = sequence.inputs().to_vec();
         sequence.clear();
         if watch(Step::RopeSwitch { set, tokens: again.len() }).is_break() {
             return Ok(false);
@@ -77,9 +93,9 @@ pub fn advance(
         sequence.set_rope(set);
     }
 
-    let total = again.len() + tokens.len();
+    let total = again.len() + inputs.len();
     let chunk = options.chunk.clamp(1, model.max_rows());
-    let parts = again.chunks(chunk).map(|part| (part, true)).chain(tokens.chunks(chunk).map(|part| (part, false)));
+    let parts = again.chunks(chunk).map(|part| (part, true)).chain(inputs.chunks(chunk).map(|part| (part, false)));
     let mut done = 0;
     let mut of_pass = Vec::new();
     for (part, repeated) in parts {
@@ -90,7 +106,7 @@ pub fn advance(
             _ => Outputs::None,
         };
         let probe = probe.as_deref_mut().map(|probe| probe as &mut Probe<'_>);
-        model.forward(&mut [Feed { sequence, tokens: part, outputs }], &mut of_pass, probe)?;
+        model.forward(&mut [Feed { sequence, inputs: part, outputs }], &mut of_pass, probe)?;
         if last && logits.is_empty() {
             std::mem::swap(logits, &mut of_pass);
         } else {

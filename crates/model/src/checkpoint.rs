@@ -6,6 +6,7 @@ use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
 use crate::shard::Lent;
 use crate::tensors::{Names, Tensors, dtype};
+use crate::vision::VisionTensor;
 use crate::{Error, GenerationConfig, ModelSpec, Result, TensorSpec};
 use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
@@ -170,6 +171,16 @@ impl Checkpoint {
     /// Those of [`matrices`](Self::matrices).
     pub fn norm(&self, tensor: &TensorSpec) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         self.tensors.norm(tensor)
+    }
+
+    /// A matrix of the tower, with its bias.
+    pub(crate) fn vision_matrix(&self, tensor: &VisionTensor) -> Result<Weight> {
+        self.tensors.vision(tensor)
+    }
+
+    /// All elements of one of the tower's tensors, widened to f32.
+    pub(crate) fn vision_values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.tensors.values(name, shape)
     }
 
     /// An error about a tensor of this checkpoint.

@@ -2,6 +2,7 @@
 
 mod phi;
 mod phi3;
+mod phi3_v;
 mod phi3small;
 mod phimoe;
 mod rope;
@@ -41,10 +42,11 @@ struct Class {
     read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
 }
 
-const CLASSES: [Class; 7] = [
+const CLASSES: [Class; 8] = [
     Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
     Class { model_type: "phi4mm", architectures: &["Phi4MMForCausalLM"], read: phi3::read_multimodal },
     Class { model_type: "phi3small", architectures: &["Phi3SmallForCausalLM"], read: phi3small::read },
+    Class { model_type: "phi3_v", architectures: &["Phi3VForCausalLM"], read: phi3_v::read },
     Class { model_type: "phimoe", architectures: &["PhiMoEForCausalLM", "PhimoeForCausalLM"], read: phimoe::read },
     Class { model_type: "llama", architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
     Class { model_type: "mistral", architectures: &["MistralForCausalLM"], read: phi3::read_mistral },
@@ -121,6 +123,7 @@ impl Common {
             suppressed: Vec::new(),
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id,
+            vision: None,
         }
     }
 }

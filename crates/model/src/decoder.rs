@@ -1,15 +1,20 @@
 //! The decoder: one text for every model of the family and every machine.
 
 mod ahead;
+mod inputs;
 mod load;
 
 use crate::sequence::{PagePool, Sequence};
 use crate::table::Slot;
-use crate::{Block, Checkpoint, Error, ModelSpec, Recipe, Result};
+use crate::vision::Tower;
+use crate::{Block, Checkpoint, Crops, Error, Features, Input, ModelSpec, Recipe, Result};
 use ahead::Launch;
+use inputs::FeatureRows;
+pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
 use phi3_tensor::{Activation, Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// One layer's weights, under the names that Phi-3 has for them.
 struct Layer<B: Backend> {
@@ -52,10 +57,10 @@ struct Activations<B: Backend> {
 
 /// Rows of which sequence a pass computes, and whose logits are wanted.
 pub struct Feed<'a> {
-    /// Where the tokens follow.
+    /// Where the inputs follow.
     pub sequence: &'a mut Sequence,
     /// At least one.
-    pub tokens: &'a [u32],
+    pub inputs: &'a [Input],
     /// Whose logits are wanted.
     pub outputs: Outputs,
 }
@@ -135,6 +140,14 @@ pub trait Model: Send {
     /// [`Error::Sequence`] where one is another model's or has passes under way, [`Error::Request`] where a feed does not fit the
     /// model, and what the device reports. The sequences hold the tokens that they held then.
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
+    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `clip_features`,
+    /// `[1 + crops, patches, hidden_size of the tower]`, and `projected`, `[tokens, hidden_size]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] where the model has no tower or the crops are not its own, [`Error::Sequence`] while launched passes
+    /// are under way, and what the device reports.
+    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
     /// Passes of [`launch`](Model::launch) that may be under way at once; 0 where the machine chooses no tokens.
     fn ahead(&self) -> usize;
     /// Passes of [`launch`](Model::launch) that are under way.
@@ -176,7 +189,13 @@ pub struct Decoder<B: Backend> {
     activations: Activations<B>,
     /// Rows of `activations.logits`.
     max_outputs: usize,
+    /// Absent where the model has none.
+    tower: Option<Tower<B>>,
     batch: Batch,
+    /// Tokens of a feed; 0 for rows of pictures.
+    tokens: Vec<u32>,
+    /// Rows of the pass that are a picture's.
+    features: Vec<FeatureRows>,
     /// Launched passes whose tokens nobody has asked for yet.
     under_way: VecDeque<Launch>,
     /// The last launched pass: its token is still on the device.
@@ -206,6 +225,11 @@ impl<B: Backend> Decoder<B> {
             true => None,
             false => Some(loader.matrix(Slot::Head)?),
         };
+        let mut done = loader.done;
+        let tower = match &spec.vision {
+            Some(vision) => Some(Tower::load(&mut backend, checkpoint, vision, spec.hidden_size, &mut done, progress)?),
+            None => None,
+        };
         let rows = options.rows(&spec);
         let max_outputs = max_outputs(&spec, rows);
         let experts = spec.most_experts();
@@ -234,7 +258,10 @@ impl<B: Backend> Decoder<B> {
             pool: PagePool::default(),
             activations,
             max_outputs,
+            tower,
             batch: Batch::default(),
+            tokens: Vec::new(),
+            features: Vec::new(),
             under_way: VecDeque::new(),
             last_launch: None,
         })
@@ -247,13 +274,19 @@ impl<B: Backend> Decoder<B> {
 
     /// Lays feeds out as rows of one pass.
     fn lay_out(&mut self, feeds: &mut [Feed<'_>]) -> Result<()> {
-        let batch = &mut self.batch;
+        let Self { batch, tokens, features, .. } = self;
         batch.clear();
+        features.clear();
         for feed in feeds {
             let position = feed.sequence.len();
-            feed.sequence.grow(feed.tokens.len());
-            let rows = batch.push(feed.tokens, position, feed.sequence.pages())?;
-            for position in position..position + feed.tokens.len() {
+            feed.sequence.grow(feed.inputs.len());
+            tokens.clear();
+            tokens.extend(feed.inputs.iter().map(|input| input.token().unwrap_or(0)));
+            let rows = batch.push(tokens, position, feed.sequence.pages())?;
+            for (row, input) in rows.clone().zip(feed.inputs) {
+                FeatureRows::place(features, row, input);
+            }
+            for position in position..position + feed.inputs.len() {
                 self.spec.rope.turn(feed.sequence.rope_set(), position, batch.rope_mut());
             }
             let mut outputs = match feed.outputs {
@@ -274,14 +307,14 @@ impl<B: Backend> Decoder<B> {
                 return Err(Error::Sequence { call: "forward", found, hint: "let them land first" });
             }
         }
-        let rows: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
+        let rows: usize = feeds.iter().map(|feed| feed.inputs.len()).sum();
         if rows > self.options.max_rows {
             let limit = format!("a pass takes {} rows", self.options.max_rows);
             let hint = "feed a long prompt in chunks";
             return Err(Error::Request { what: "pass", found: format!("{rows} rows"), limit, hint });
         }
         for feed in feeds {
-            if feed.tokens.is_empty() {
+            if feed.inputs.is_empty() {
                 let limit = "a feed has at least one token".into();
                 return Err(Error::Request {
                     what: "pass",
@@ -290,9 +323,9 @@ impl<B: Backend> Decoder<B> {
                     hint: "leave the feed out",
                 });
             }
-            let length = feed.sequence.len() + feed.tokens.len();
+            let length = feed.sequence.len() + feed.inputs.len();
             check_length(&self.spec, length)?;
-            check_tokens(&self.spec, feed.tokens)?;
+            check_inputs(&self.spec, feed.inputs)?;
         }
         Ok(())
     }
@@ -303,7 +336,7 @@ impl<B: Backend> Decoder<B> {
 
     /// The pass up to the last layer.
     fn layers(&mut self, mut probe: Option<&mut Probe<'_>>) -> Result<()> {
-        let Self { backend, spec, layers, cache, activations: a, batch, .. } = self;
+        let Self { backend, spec, layers, cache, activations: a, batch, features, .. } = self;
         let (rows, width) = (batch.rows(), spec.hidden_size);
         let mut show = |backend: &mut B, layer: usize, x: &B::Rows| -> Result<()> {
             if let Some(probe) = probe.as_deref_mut() {
@@ -316,6 +349,9 @@ impl<B: Backend> Decoder<B> {
 
         backend.begin(batch)?;
         backend.embed(&self.embed_tokens, spec.embedding_scale, &mut a.x)?;
+        for FeatureRows { row, features, rows } in features.iter() {
+            backend.write(&mut a.x, *row, &features.values()[rows.start * width..rows.end * width])?;
+        }
         for (i, (layer, spec_of)) in layers.iter().zip(&spec.layers).enumerate() {
             show(backend, i, &a.x)?;
             if spec_of.block == Block::Parallel {
@@ -431,11 +467,33 @@ impl<B: Backend> Model for Decoder<B> {
             return Err(error);
         }
         for feed in feeds.iter_mut() {
-            feed.sequence.append(feed.tokens, self.spec.window());
+            feed.sequence.append(feed.inputs, self.spec.window());
         }
         self.check_finite(logits)?;
         self.suppress(logits);
         Ok(())
+    }
+
+    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
+        if !self.under_way.is_empty() {
+            let found = "launched passes are under way";
+            return Err(Error::Sequence { call: "encode_image", found, hint: "let them land first" });
+        }
+        let Some(tower) = &mut self.tower else {
+            return Err(Error::Request {
+                what: "picture",
+                found: "one for a model without a vision tower".into(),
+                limit: "this model reads text only".into(),
+                hint: "Phi-3-vision and Phi-3.5-vision read pictures",
+            });
+        };
+        match tower.encode(&mut self.backend, crops, probe) {
+            Ok(features) => Ok(Arc::new(features)),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
     }
 
     fn ahead(&self) -> usize {
@@ -492,30 +550,4 @@ pub(crate) fn not_of_the_model(call: &'static str) -> Error {
 
 fn not_finite(position: usize) -> Error {
     Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() }
-}
-
-/// An error where a sequence would be longer than the model's context.
-pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
-    if tokens <= spec.max_position_embeddings {
-        return Ok(());
-    }
-    Err(Error::Request {
-        what: "prompt too long",
-        found: format!("{tokens} tokens"),
-        limit: format!("the model's context is {} tokens (max_position_embeddings)", spec.max_position_embeddings),
-        hint: "shorten the prompt",
-    })
-}
-
-/// An error where a token is none of the model's.
-pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
-    match tokens.iter().find(|&&token| token as usize >= spec.vocab_size) {
-        None => Ok(()),
-        Some(token) => Err(Error::Request {
-            what: "unknown token id",
-            found: token.to_string(),
-            limit: format!("the model has ids 0 to {} (vocab_size)", spec.vocab_size - 1),
-            hint: "the tokenizer may be another model's",
-        }),
-    }
 }

@@ -35,10 +35,11 @@ mod spec;
 mod table;
 mod tensors;
 mod variant;
+mod vision;
 
 pub use advance::{Advance, Step, advance};
 pub use checkpoint::Checkpoint;
-pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_length, check_tokens};
+pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_inputs, check_length, check_tokens};
 pub use error::{Error, Result};
 pub use export::{destination, write_gguf};
 pub use generation::{GenerationConfig, TURN_ENDS};
@@ -52,3 +53,4 @@ pub use sniff::check_text;
 pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
 pub use table::{Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};
+pub use vision::{Crops, FeatureId, Features, ImageProcessor, Input, VisionSpec};

@@ -2,6 +2,7 @@
 
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::table::{TensorSpec, tensors};
+use crate::vision::{scratch_bytes, vision_tensors};
 use crate::{Checkpoint, ModelSpec, Recipe, Result};
 use phi3_tensor::{Backend, DType, PAGE, TOP_EXPERTS};
 
@@ -49,6 +50,14 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
             plan.mapped += if footprint.in_place && dtype == weight.dtype { footprint.bytes } else { 0 };
         }
     }
+    if let Some(vision) = &spec.vision {
+        for tensor in vision_tensors(vision, spec.hidden_size) {
+            let weight = checkpoint.vision_matrix(&tensor)?;
+            let footprint = backend.footprint(&weight.name, weight.dtype, tensor.rows(), tensor.cols(), tensor.role)?;
+            plan.weights += footprint.bytes;
+            plan.mapped += if footprint.in_place { footprint.bytes } else { 0 };
+        }
+    }
     let cache = backend.cache(spec.layers.len(), spec.heads, options.kv)?;
     plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;
     let (rows, hidden, heads) = (options.rows(spec), spec.hidden_size, spec.heads);
@@ -59,6 +68,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     let gathered = if experts > 0 { (1 + routes) * hidden + experts } else { 0 };
     let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + routes * spec.widest_mlp() + gathered;
     plan.scratch = 4 * (rows * row + max_outputs(spec, rows) * spec.vocab_size) as u64;
+    plan.scratch += spec.vision.as_ref().map_or(0, |vision| scratch_bytes(vision, hidden));
     Ok(plan)
 }
 

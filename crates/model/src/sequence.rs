@@ -1,5 +1,6 @@
 //! Sequences and the pages that hold their keys and values.
 
+use crate::Input;
 use crate::rope::RopeSet;
 use phi3_tensor::{Batch, PAGE};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,21 +59,21 @@ impl PagePool {
     }
 }
 
-/// One text in the cache: its tokens, their pages, and the rope factors that its keys were rotated with.
+/// One text in the cache: its inputs, their pages, and the rope factors that its keys were rotated with.
 ///
 /// It belongs to the model that made it; another one refuses it.
 pub struct Sequence {
     id: SequenceId,
     /// Of its model: pages of another one's cache would be a stranger's.
     pool: PagePool,
-    tokens: Vec<u32>,
+    inputs: Vec<Input>,
     pages: Vec<u32>,
     set: RopeSet,
 }
 
 impl Sequence {
     pub(crate) fn new(pool: PagePool) -> Self {
-        Self { id: SequenceId::next(), pool, tokens: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
+        Self { id: SequenceId::next(), pool, inputs: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
     }
 
     pub(crate) fn id(&self) -> SequenceId {
@@ -84,20 +85,20 @@ impl Sequence {
         Arc::ptr_eq(&self.pool.0, &pool.0)
     }
 
-    /// The tokens whose keys and values are in the cache. One that a machine chose and nobody has asked for is
-    /// [`Batch::CHOSEN`] or more.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+    /// Tokens and rows of pictures whose keys and values are in the cache. A token that a machine chose and nobody has asked
+    /// for is [`Batch::CHOSEN`] or more.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
     }
 
-    /// Number of cached tokens: the position of the next one.
+    /// Number of cached inputs: the position of the next one.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.inputs.len()
     }
 
     /// Whether nothing is cached.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.inputs.is_empty()
     }
 
     /// The factors that the cached keys were rotated with.
@@ -122,28 +123,28 @@ impl Sequence {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.pages.drain(..).for_each(|page| self.pool.give_back(page));
-        self.tokens.clear();
+        self.inputs.clear();
     }
 
     /// Keeps the first `len` tokens, so that others may follow them. With a sliding window the positions that the next
     /// token would see may be gone; then everything is forgotten. Returns how many tokens are left.
     pub fn truncate(&mut self, len: usize, window: Option<usize>) -> usize {
-        if len < self.tokens.len() {
+        if len < self.inputs.len() {
             let seen = window.map_or(0, |window| (len + 1).saturating_sub(window));
             let needed = seen / PAGE..len.div_ceil(PAGE);
             if self.pages[needed].contains(&Batch::NO_PAGE) {
                 self.clear();
             } else {
                 self.pages.drain(len.div_ceil(PAGE)..).for_each(|page| self.pool.give_back(page));
-                self.tokens.truncate(len);
+                self.inputs.truncate(len);
             }
         }
-        self.tokens.len()
+        self.inputs.len()
     }
 
     /// Makes room for `count` more tokens.
     pub(crate) fn grow(&mut self, count: usize) {
-        while self.pages.len() * PAGE < self.tokens.len() + count {
+        while self.pages.len() * PAGE < self.inputs.len() + count {
             self.pages.push(self.pool.take());
         }
     }
@@ -155,24 +156,29 @@ impl Sequence {
 
     /// How many of the tokens are known.
     fn known(&self) -> usize {
-        self.tokens.len() - self.tokens.iter().rev().take_while(|token| **token >= Batch::CHOSEN).count()
+        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unknown(input)).count()
     }
 
     /// Records what the token at a position is, where the sequence has one there that is not known yet.
     pub(crate) fn learn(&mut self, position: usize, token: u32) {
-        if let Some(unknown) = self.tokens.get_mut(position).filter(|token| **token >= Batch::CHOSEN) {
-            *unknown = token;
+        if let Some(input) = self.inputs.get_mut(position).filter(|input| unknown(input)) {
+            *input = Input::Token(token);
         }
     }
 
-    /// Records tokens whose keys and values a pass has written, and frees pages that no token after the known ones sees.
-    pub(crate) fn append(&mut self, tokens: &[u32], window: Option<usize>) {
-        self.tokens.extend_from_slice(tokens);
+    /// Records inputs whose keys and values a pass has written, and frees pages that no token after the known ones sees.
+    pub(crate) fn append(&mut self, inputs: &[Input], window: Option<usize>) {
+        self.inputs.extend_from_slice(inputs);
         let seen = window.map_or(0, |window| (self.known() + 1).saturating_sub(window));
         for page in &mut self.pages[..seen / PAGE] {
             self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
         }
     }
+}
+
+/// Whether it is a token that only the machine knows.
+fn unknown(input: &Input) -> bool {
+    input.token().is_some_and(|token| token >= Batch::CHOSEN)
 }
 
 impl Drop for Sequence {

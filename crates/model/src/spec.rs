@@ -1,8 +1,8 @@
 //! One description for every member of the family: sizes, norm, rotation, and what each layer is. `config.json` and the metadata
 //! of a GGUF file are two readers of it, and the decoder branches on its values and on nothing else.
 
-use crate::Part;
 use crate::rope::Rope;
+use crate::{Part, VisionSpec};
 use phi3_tensor::{Activation, Heads, Mask, Router};
 
 /// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
@@ -48,6 +48,8 @@ pub struct ModelSpec {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
+    /// The tower for pictures, where the model has one.
+    pub vision: Option<VisionSpec>,
 }
 
 /// How rows are normalised.

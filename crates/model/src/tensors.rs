@@ -2,6 +2,7 @@
 
 use crate::shard::{Entry, Shard};
 use crate::table::{Form, Order, Slot, TensorSpec, gguf_name};
+use crate::vision::VisionTensor;
 use crate::{Error, Result};
 use phi3_tensor::{Bytes, DType, Heads, Role, Rounding, RowOrder, Weight};
 use std::collections::HashMap;
@@ -44,6 +45,10 @@ fn canonical(name: &str) -> String {
             ["language_model", rest @ ..] => rest.to_vec(),
             ["model", "language_model" | "model" | "lm_head", ..] => parts[1..].to_vec(),
             ["layers" | "embed_tokens" | "norm", ..] => [&["model"], parts.as_slice()].concat(),
+            // as transformers 5 saves a tower
+            ["model", "vision_embed_tokens", "img_processor", "embeddings" | "encoder" | "pre_layrnorm", ..] => {
+                [&parts[..3], &["vision_model"], &parts[3..]].concat()
+            }
             _ => return parts.join("."),
         };
     }
@@ -244,17 +249,43 @@ impl Tensors {
 
     /// A matrix, of which all dimensions but the last count rows.
     fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<Weight> {
+        self.reshaped(name, shape, shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1])
+    }
+
+    /// A matrix whose tensor has another shape with as many elements.
+    fn reshaped(&self, name: &str, shape: &[usize], rows: usize, cols: usize) -> Result<Weight> {
         let (file, entry, dtype) = self.find(name, shape)?;
-        let (cols, rows) = (shape[shape.len() - 1], shape[..shape.len() - 1].iter().product());
         let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
             .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
         Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
     }
 
+    /// A matrix of a tower, with its bias; in f32 where its sources are of several types.
+    pub(crate) fn vision(&self, tensor: &VisionTensor) -> Result<Weight> {
+        let (mut parts, mut bias) = (Vec::new(), Vec::new());
+        for source in &tensor.sources {
+            parts.push(self.reshaped(&format!("{source}.weight"), &tensor.shape, tensor.shape[0], tensor.cols())?);
+            if tensor.bias {
+                bias.extend(self.vector(&format!("{source}.bias"), tensor.shape[0])?);
+            }
+        }
+        if parts.iter().any(|part| part.dtype != parts[0].dtype) {
+            let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            parts = widened.collect::<std::result::Result<_, _>>()?;
+        }
+        let weight = Weight::stacked(format!("{}.weight", tensor.sources[0]), &parts)?;
+        Ok(if tensor.bias { weight.with_bias(bias)? } else { weight })
+    }
+
     /// A vector by its name in the file, widened to f32.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let (file, entry, dtype) = self.find(name, &[len])?;
-        let mut values = vec![0.0; len];
+        self.values(name, &[len])
+    }
+
+    /// All elements of a tensor by its name in the file, widened to f32.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (file, entry, dtype) = self.find(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
         dtype.widen(&file.bytes.bytes()[entry.range.clone()], &mut values);
         Ok(values)
     }
@@ -380,6 +411,9 @@ mod tests {
         ] {
             assert_eq!(canonical(name), "lm_head.weight", "{name}");
         }
+        let tower = "model.vision_embed_tokens.img_processor.vision_model.pre_layrnorm.bias";
+        assert_eq!(canonical(tower), tower);
+        assert_eq!(canonical("model.vision_embed_tokens.img_processor.pre_layrnorm.bias"), tower);
         assert_eq!(canonical("norm.weight"), "model.norm.weight");
         assert_eq!(canonical("token_embd.weight"), "token_embd.weight");
         assert_eq!(canonical("model.vision_embed_tokens.wte.weight"), "model.vision_embed_tokens.wte.weight");

@@ -1,13 +1,22 @@
 //! A model with its tokenizer and chat template: prompts in, events out.
 
+mod encode;
+
 use crate::device::{Device, Setup};
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, Message, SpecialTokens, Tokenizer};
+use crate::vision::{Image, ImageReader, has_tag, image_settings, image_tags, tagged};
 use crate::{Error, Result};
+use encode::tokens;
+use phi3_image::Orientation;
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, GenerationConfig, Location, Model, ModelSpec, RopePolicy, Sequence, TURN_ENDS};
+use phi3_model::{
+    Checkpoint, FeatureId, Features, GenerationConfig, Input, Location, Model, ModelSpec, RopePolicy, Sequence,
+    TURN_ENDS,
+};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes of weights that are loaded, and of all.
@@ -116,6 +125,22 @@ impl Source {
                 GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), spec, notes)?
             }
         })
+    }
+
+    /// What prepares pictures for an opened checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVision`] where the model has no tower.
+    pub fn image_reader(&self, checkpoint: &Checkpoint) -> Result<ImageReader> {
+        let Some(vision) = &checkpoint.spec().vision else {
+            return Err(Error::NoVision { path: self.path().to_owned() });
+        };
+        let hd = match self.files()? {
+            Files::Folder(root) => image_settings(vision, &root.join("preprocessor_config.json"))?,
+            _ => image_settings(vision, Path::new(""))?,
+        };
+        Ok(ImageReader { hd, orientation: Orientation::Apply })
     }
 
     /// The path for messages.
@@ -279,6 +304,10 @@ impl<'a> EngineBuilder<'a> {
             return Err(source.no_tokenizer());
         }
         let template = if self.require_chat { Some(template?) } else { template.ok() };
+        let image_reader = match &checkpoint.spec().vision {
+            Some(_) => Some(source.image_reader(&checkpoint)?),
+            None => None,
+        };
         let placed = self.setup.load(&checkpoint, &mut |done| {
             if let Some(progress) = &mut self.progress {
                 progress(done, total);
@@ -292,6 +321,8 @@ impl<'a> EngineBuilder<'a> {
             notes,
             resident: placed.model.sequence(),
             spoken: None,
+            image_reader,
+            features: Vec::new(),
             model: placed.model,
             reason: placed.reason,
             source,
@@ -314,12 +345,26 @@ pub struct Engine {
     pub(crate) turn_ends: Vec<u32>,
     notes: Vec<String>,
     pub(crate) resident: Sequence,
-    /// The last chat's text and ids, its answer included: a longer chat goes on from these very ids.
-    pub(crate) spoken: Option<(String, Vec<u32>)>,
+    /// The last chat, its answer included: a longer chat goes on from these very ids.
+    pub(crate) spoken: Option<Spoken>,
+    /// Of a model with a tower.
+    image_reader: Option<ImageReader>,
+    /// Features of the last request's pictures.
+    features: Vec<Arc<Features>>,
     reason: String,
     source: Source,
     pub(crate) policy: RopePolicy,
     pub(crate) loading: Duration,
+}
+
+/// A chat as it was computed.
+pub(crate) struct Spoken {
+    /// As the template has it.
+    pub(crate) text: String,
+    /// Its tokens and pictures.
+    pub(crate) inputs: Vec<Input>,
+    /// The pictures by their numbers.
+    pub(crate) images: Vec<FeatureId>,
 }
 
 impl Engine {
@@ -403,45 +448,74 @@ impl Engine {
         self.template.as_ref()
     }
 
+    /// What prepares pictures for this model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVision`] where the model has no tower.
+    pub fn image_reader(&self) -> Result<&ImageReader> {
+        self.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: self.source.path().to_owned() })
+    }
+
     /// Answers the last of `messages`.
     pub fn chat(&mut self, messages: &[Message], options: &GenerateOptions) -> Result<Generation<'_>> {
-        let text = self.render(messages, true)?;
+        self.chat_with_images(messages, &[], options)
+    }
+
+    /// Answers the last of `messages`, whose tags `<|image_1|>`, `<|image_2|>` … stand for `images`; where no message has one,
+    /// they are put in front of the last question.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVision`] where the model has no tower, [`Error::ImageTags`] where the tags are not those of the pictures, and
+    /// what [`chat`](Self::chat) reports.
+    pub fn chat_with_images(
+        &mut self,
+        messages: &[Message],
+        images: &[Image],
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        let text = self.render(&tagged(messages, images.len()), true)?;
         self.check_size(&text)?;
-        let ids = self.encode_chat(&text)?;
-        if ids.is_empty() {
+        let inputs = self.encode_chat(&text, images)?;
+        if inputs.is_empty() {
             return Err(Error::EmptyPrompt { hint: "the chat template prints nothing for these messages" });
         }
-        Generation::start(self, ids, Some(text), options)
+        let spoken = Spoken { text, inputs: Vec::new(), images: images.iter().map(Image::id).collect() };
+        Generation::start(self, inputs, Some(spoken), options)
     }
 
     /// Continues a text, without a chat template.
     pub fn complete(&mut self, prompt: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.complete_with_images(prompt, &[], options)
+    }
+
+    /// Continues a text, whose tags stand for `images`; where it has none, they are put in front.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`chat_with_images`](Self::chat_with_images).
+    pub fn complete_with_images(
+        &mut self,
+        prompt: &str,
+        images: &[Image],
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>> {
         self.check_size(prompt)?;
-        let ids = self.tokenizer()?.encode(prompt, true)?;
-        if ids.is_empty() {
+        let tags = if has_tag(prompt) { String::new() } else { image_tags(1, images.len()) };
+        let inputs = match self.reads_tags(images)? {
+            true => self.encode_pieces(&(tags + prompt), images, Vec::new())?,
+            false => tokens(&self.tokenizer()?.encode(prompt, true)?),
+        };
+        if inputs.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give some text to continue" });
         }
-        Generation::start(self, ids, None, options)
+        Generation::start(self, inputs, None, options)
     }
 
     /// Continues token ids.
     pub fn continue_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
-        Generation::start(self, ids.to_vec(), None, options)
-    }
-
-    /// The ids of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
-    /// one are kept as the model produced them, so that its cache stays valid.
-    fn encode_chat(&self, text: &str) -> Result<Vec<u32>> {
-        let tokenizer = self.tokenizer()?;
-        if let Some((spoken, ids)) = &self.spoken
-            && let Some(rest) = text.strip_prefix(spoken.as_str())
-        {
-            let rest = tokenizer.encode(rest, false)?;
-            if rest.first().is_some_and(|&id| tokenizer.is_special(id)) {
-                return Ok([ids.as_slice(), &rest].concat());
-            }
-        }
-        Ok(tokenizer.encode_chat(text)?)
+        Generation::start(self, tokens(ids), None, options)
     }
 
     /// The token of the oldest pass under way.

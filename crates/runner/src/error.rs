@@ -47,6 +47,33 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// A picture was given, and the model has no tower.
+    #[error("{} reads no pictures; hint: take a model that does, such as Phi-3.5-vision", path.display())]
+    NoVision {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+
+    /// A file is no picture, or one that cannot be used.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: phi3_image::Error,
+    },
+
+    /// The tags of a text are not those of the pictures that were given.
+    #[error(
+        "tags <|image_N|> of the text: expected {expected}, found {found}; hint: number pictures from 1 and use each, or write no tags"
+    )]
+    ImageTags {
+        /// Which numbers would be right.
+        expected: String,
+        /// Which there are.
+        found: String,
+    },
+
     /// A model would not fit into memory.
     #[error(
         "the model does not fit on {device}: it needs {weights} bytes for weights and {scratch} for activations, {available} bytes are available; hint: {}",

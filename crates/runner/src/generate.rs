@@ -1,11 +1,11 @@
 //! Generation as an iterator of events.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Spoken};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::text::TextStream;
 use crate::text::stop::StopTexts;
 use crate::{Error, Result};
-use phi3_model::{Advance, Outputs, RopePolicy, RopeSet, Step, advance};
+use phi3_model::{Advance, Input, Outputs, RopePolicy, RopeSet, Step, advance};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -140,13 +140,15 @@ pub struct Generation<'a> {
     /// Tokens that end the answer.
     stop_tokens: Vec<u32>,
     /// Prompt, then what was generated.
+    inputs: Vec<Input>,
+    /// Their tokens, for penalties.
     ids: Vec<u32>,
     prompt_tokens: usize,
     cached_tokens: usize,
     /// New tokens, at most.
     limit: usize,
     /// The rendered chat, its answer as it grows; `None` where the request was none.
-    spoken: Option<String>,
+    spoken: Option<Spoken>,
     logits: Vec<f32>,
     pending: VecDeque<Result<Event>>,
     started: Instant,
@@ -166,22 +168,22 @@ enum State {
 impl<'a> Generation<'a> {
     pub(crate) fn start(
         engine: &'a mut Engine,
-        ids: Vec<u32>,
-        spoken: Option<String>,
+        inputs: Vec<Input>,
+        spoken: Option<Spoken>,
         options: &GenerateOptions,
     ) -> Result<Self> {
-        if ids.is_empty() {
+        if inputs.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give at least one token" });
         }
-        phi3_model::check_length(engine.spec(), ids.len())?;
-        phi3_model::check_tokens(engine.spec(), &ids)?;
+        phi3_model::check_length(engine.spec(), inputs.len())?;
+        phi3_model::check_inputs(engine.spec(), &inputs)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
         let (stop_tokens, stop_texts) = stops(engine, spoken.is_some(), options)?;
         // an earlier generation may have been dropped before its end; an error of its passes is none of this one
         let _ = engine.discard();
-        let room = engine.spec().max_position_embeddings - ids.len();
+        let room = engine.spec().max_position_embeddings - inputs.len();
         if let Some(max_tokens) = options.max_tokens {
-            match engine.model.prepare(&engine.resident, ids.len() + max_tokens.min(room)) {
+            match engine.model.prepare(&engine.resident, inputs.len() + max_tokens.min(room)) {
                 // the answer may end long before its limit: what does not fit shows when it is needed
                 Ok(()) | Err(phi3_model::Error::Device(phi3_tensor::Error::OutOfMemory { .. })) => {}
                 Err(error) => return Err(error.into()),
@@ -192,11 +194,12 @@ impl<'a> Generation<'a> {
             stop_tokens,
             stop_texts: StopTexts::new(stop_texts),
             stream: engine.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),
-            prompt_tokens: ids.len(),
+            prompt_tokens: inputs.len(),
             cached_tokens: 0,
             // the last new token is not fed, so one more than there is room for can be had
             limit: options.max_tokens.unwrap_or(usize::MAX).min(room + 1),
-            ids,
+            ids: inputs.iter().filter_map(Input::token).collect(),
+            inputs,
             spoken,
             options: options.clone(),
             logits: Vec::new(),
@@ -235,7 +238,7 @@ impl<'a> Generation<'a> {
     }
 
     fn new_tokens(&self) -> usize {
-        self.ids.len() - self.prompt_tokens
+        self.inputs.len() - self.prompt_tokens
     }
 
     fn stopped(&self) -> bool {
@@ -245,7 +248,7 @@ impl<'a> Generation<'a> {
     /// Feeds what the cache does not hold yet; `false` when it was interrupted.
     fn feed(&mut self) -> Result<bool> {
         let budget = self.budget();
-        let Self { engine, ids, options, logits, pending, rebuild_time, .. } = self;
+        let Self { engine, inputs, options, logits, pending, rebuild_time, .. } = self;
         let sequence = &mut engine.resident;
         let settings = Advance {
             chunk: options.chunk.unwrap_or(usize::MAX),
@@ -270,7 +273,7 @@ impl<'a> Generation<'a> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let new = &ids[sequence.len()..];
+        let new = &inputs[sequence.len()..];
         let result = advance(&mut *engine.model, sequence, new, settings, logits, None, watch);
         result.map_err(|error| {
             engine.resident.clear();
@@ -286,12 +289,15 @@ impl<'a> Generation<'a> {
         let budget = self.budget();
         let Engine { model, resident, policy, .. } = &mut *self.engine;
         let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
-        while model.under_way() < most && self.ids.len() + model.under_way() < self.prompt_tokens + self.limit {
+        while model.under_way() < most && self.inputs.len() + model.under_way() < self.prompt_tokens + self.limit {
             let next = resident.len() + 1;
             if model.spec().rope.choose(*policy, next, budget) != resident.rope_set() {
                 return Ok(());
             }
-            let token = (model.under_way() == 0).then(|| self.ids[resident.len()]);
+            let token = match model.under_way() {
+                0 => self.inputs[resident.len()].token(),
+                _ => None,
+            };
             let launched = model.launch(resident, token, self.sampler.choice());
             if let Err(error) = launched {
                 resident.clear();
@@ -310,8 +316,8 @@ impl<'a> Generation<'a> {
     fn reuse(&mut self) {
         let window = self.engine.spec().window();
         let sequence = &mut self.engine.resident;
-        let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
-        self.cached_tokens = sequence.truncate(same.min(self.ids.len() - 1), window);
+        let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
+        self.cached_tokens = sequence.truncate(same.min(self.inputs.len() - 1), window);
     }
 
     fn step(&mut self) -> Result<()> {
@@ -342,6 +348,7 @@ impl<'a> Generation<'a> {
             None => self.sampler.sample(&self.ids, &mut self.logits)?,
         };
         self.ids.push(id);
+        self.inputs.push(Input::Token(id));
         if first {
             self.first_token = self.started.elapsed();
         } else {
@@ -379,7 +386,7 @@ impl<'a> Generation<'a> {
 
     fn say(&mut self, text: &str) {
         if let Some(spoken) = &mut self.spoken {
-            spoken.push_str(text);
+            spoken.text.push_str(text);
         }
     }
 
@@ -405,7 +412,7 @@ impl<'a> Generation<'a> {
         self.engine.discard()?;
         let window = self.engine.spec().window();
         let sequence = &mut self.engine.resident;
-        let same = sequence.tokens().iter().zip(&self.ids).take_while(|(a, b)| a == b).count();
+        let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
         sequence.truncate(same, window);
         self.remember(finish_reason);
         let completion_tokens = self.new_tokens();
@@ -438,9 +445,9 @@ impl<'a> Generation<'a> {
 
     /// Notes the ids behind the chat's text, without a stop token, which the template writes again.
     fn remember(&mut self, finish_reason: FinishReason) {
-        let said = self.ids.len() - usize::from(finish_reason == FinishReason::Stop);
+        let said = self.inputs.len() - usize::from(finish_reason == FinishReason::Stop);
         self.engine.spoken = match self.spoken.take() {
-            Some(text) if !self.options.raw => Some((text, self.ids[..said].to_vec())),
+            Some(spoken) if !self.options.raw => Some(Spoken { inputs: self.inputs[..said].to_vec(), ..spoken }),
             _ => None,
         };
     }

@@ -22,6 +22,10 @@ pub fn quantise(
     destination(out)?;
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
+    if checkpoint.spec().vision.is_some() {
+        notes
+            .push(format!("{}: the file will read text only: it holds no tower for pictures", source.path().display()));
+    }
     let generation = source.generation(&checkpoint, notes)?;
     let (vocabulary, templates) = text(source, &checkpoint, &generation, notes)?;
     let name = source.path().file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

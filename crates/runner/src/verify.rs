@@ -4,8 +4,10 @@
 //! perhaps `prompt.N.hidden.*`; greedy continuations `greedy.N.ids` and `greedy.N.logits`; log-probabilities
 //! `logprobs.N.token`; and in `golden.json` under `batch` the prompts to run together as one batch.
 
+mod pictures;
+
 use crate::{Cause, Error, Result};
-use phi3_model::{Advance, Feed, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_model::{Advance, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +19,12 @@ pub struct Golden {
     path: PathBuf,
     floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     ids: BTreeMap<String, Vec<u32>>,
+    /// Ids of prompts with pictures: of picture k the tokens are -k.
+    pictured: BTreeMap<String, Vec<i32>>,
+    /// Pictures `[height, width, 3]`.
+    bytes: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    /// Names of the pictures of prompts.
+    pictures: BTreeMap<String, Vec<String>>,
     batch: Vec<String>,
 }
 
@@ -93,7 +101,15 @@ impl Golden {
         };
         let bytes = std::fs::read(&path).map_err(|e| file_error(&path, e))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| file_error(&path, e))?;
-        let mut golden = Self { path: path.clone(), floats: BTreeMap::new(), ids: BTreeMap::new(), batch: Vec::new() };
+        let mut golden = Self {
+            path: path.clone(),
+            floats: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            pictured: BTreeMap::new(),
+            bytes: BTreeMap::new(),
+            pictures: BTreeMap::new(),
+            batch: Vec::new(),
+        };
         for (name, view) in tensors.iter() {
             let words = view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
             match view.dtype() {
@@ -102,22 +118,32 @@ impl Golden {
                     golden.floats.insert(name.to_owned(), (view.shape().to_vec(), values));
                 }
                 Dtype::I32 => {
-                    let ids =
-                        words.map(|b| u32::try_from(i32::from_le_bytes(b))).collect::<std::result::Result<_, _>>();
-                    let ids = ids.map_err(|_| file_error(&path, format!("{name}: negative token ids (images)")))?;
-                    golden.ids.insert(name.to_owned(), checked(&path, name, ids)?);
+                    let ids: Vec<i32> = words.map(i32::from_le_bytes).collect();
+                    match ids.iter().map(|&id| u32::try_from(id)).collect() {
+                        Ok(ids) => golden.ids.insert(name.to_owned(), checked(&path, name, ids)?).map(|_| ()),
+                        Err(_) => golden.pictured.insert(name.to_owned(), ids).map(|_| ()),
+                    };
+                }
+                Dtype::U8 => {
+                    golden.bytes.insert(name.to_owned(), (view.shape().to_vec(), view.data().to_vec()));
                 }
                 _ => {}
             }
         }
-        golden.batch = batch_names(&json)?;
+        if let Some(json) = read_json(&json)? {
+            golden.batch = strings(json.get("batch"));
+            let prompts = json.get("prompts").and_then(|prompts| prompts.as_object());
+            for (name, prompt) in prompts.into_iter().flatten() {
+                golden.pictures.insert(name.clone(), strings(prompt.get("images")));
+            }
+        }
         Ok(golden)
     }
 
     /// Names of the prompts.
     fn prompts(&self) -> Vec<String> {
         let name = |key: &String| Some(key.strip_prefix("prompt.")?.strip_suffix(".input_ids")?.to_owned());
-        self.ids.keys().filter_map(name).collect()
+        self.ids.keys().chain(self.pictured.keys()).filter_map(name).collect()
     }
 
     /// Prompts that greedy decoding follows, and the ids that it gives.
@@ -144,23 +170,28 @@ fn checked(path: &Path, name: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
     }
 }
 
-fn batch_names(path: &Path) -> Result<Vec<String>> {
+fn read_json(path: &Path) -> Result<Option<serde_json::Value>> {
     if !path.exists() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let text = std::fs::read(path).map_err(|e| file_error(path, e))?;
     let text = phi3_model::json_text(path, &text)?;
-    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| file_error(path, e))?;
-    let list = json.get("batch").and_then(|list| list.as_array());
-    Ok(list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()))
+    Ok(Some(serde_json::from_slice(&text).map_err(|e| file_error(path, e))?))
+}
+
+fn strings(list: Option<&serde_json::Value>) -> Vec<String> {
+    let list = list.and_then(|list| list.as_array());
+    list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
 
 /// Runs every prompt of a golden and compares.
 pub fn verify(model: &mut dyn Model, golden: &Golden, options: VerifyOptions) -> Result<Report> {
     let mut report = Report::default();
+    let features = pictures::verify_pictures(model, golden, options, &mut report)?;
     for name in golden.prompts() {
-        verify_prompt(model, golden, &name, options, &mut report)?;
-        verify_greedy(model, golden, &name, options, &mut report)?;
+        let inputs = golden.inputs(&name, &features)?;
+        verify_prompt(model, golden, (&name, &inputs), options, &mut report)?;
+        verify_greedy(model, golden, (&name, &inputs), options, &mut report)?;
     }
     verify_batch(model, golden, options, &mut report)?;
     Ok(report)
@@ -170,13 +201,16 @@ pub fn verify(model: &mut dyn Model, golden: &Golden, options: VerifyOptions) ->
 pub type Hidden = Vec<(String, Vec<f32>)>;
 
 /// Logits of every token of a text, `[tokens, vocab_size]`, and its hidden states where wanted.
-pub fn logits(
+pub fn logits<'a, T>(
     model: &mut dyn Model,
-    ids: &[u32],
+    ids: &'a [T],
     chunk: usize,
     policy: RopePolicy,
     hidden: Option<&mut Hidden>,
-) -> Result<Vec<f32>> {
+) -> Result<Vec<f32>>
+where
+    Input: From<&'a T>,
+{
     let mut sequence = model.sequence();
     let mut out = Vec::new();
     let settings = Advance { chunk, policy, budget: ids.len(), outputs: Outputs::All };
@@ -197,11 +231,10 @@ pub fn logits(
 fn verify_prompt(
     model: &mut dyn Model,
     golden: &Golden,
-    name: &str,
+    (name, ids): (&str, &[Input]),
     options: VerifyOptions,
     report: &mut Report,
 ) -> Result<()> {
-    let ids = golden.prompt(name)?;
     let mut hidden = Hidden::new();
     let wants_hidden = golden.rows(&format!("prompt.{name}.hidden.0")).is_some();
     let got = logits(model, ids, options.chunk, RopePolicy::Exact, wants_hidden.then_some(&mut hidden))?;
@@ -215,7 +248,8 @@ fn verify_prompt(
         report.checks.push(compare(&format!("{name} logits"), want, &got, vocab, options.tolerance));
     }
     if let Some(want) = golden.rows(&format!("logprobs.{name}.token")) {
-        let got: Vec<f32> = got.chunks_exact(vocab).zip(&ids[1..]).map(|(row, &id)| log_probability(row, id)).collect();
+        let next = ids[1..].iter().filter_map(Input::token);
+        let got: Vec<f32> = got.chunks_exact(vocab).zip(next).map(|(row, id)| log_probability(row, id)).collect();
         report.checks.push(compare(&format!("{name} log-probabilities"), want, &got, 1, options.tolerance));
     }
     Ok(())
@@ -231,12 +265,12 @@ pub fn log_probability(logits: &[f32], id: u32) -> f32 {
 fn verify_greedy(
     model: &mut dyn Model,
     golden: &Golden,
-    name: &str,
+    (name, prompt): (&str, &[Input]),
     options: VerifyOptions,
     report: &mut Report,
 ) -> Result<()> {
     let Some(want) = golden.ids.get(&format!("greedy.{name}.ids")) else { return Ok(()) };
-    let (got, rows) = greedy(model, golden.prompt(name)?, want.len(), options.chunk)?;
+    let (got, rows) = greedy(model, prompt, want.len(), options.chunk)?;
     let agree = got.iter().zip(want).take_while(|(a, b)| a == b).count();
     let place = match got.get(agree) {
         None => format!("all {} ids agree", want.len()),
@@ -251,18 +285,32 @@ fn verify_greedy(
 }
 
 /// The most likely token, again and again, stop tokens or not: new ids and the logits they were chosen from.
-pub fn greedy(model: &mut dyn Model, prompt: &[u32], count: usize, chunk: usize) -> Result<(Vec<u32>, Vec<f32>)> {
+pub fn greedy<'a, T>(model: &mut dyn Model, prompt: &'a [T], count: usize, chunk: usize) -> Result<(Vec<u32>, Vec<f32>)>
+where
+    Input: From<&'a T>,
+{
+    greedy_from(model, prompt.iter().map(Input::from).collect(), count, chunk)
+}
+
+fn greedy_from(
+    model: &mut dyn Model,
+    mut inputs: Vec<Input>,
+    count: usize,
+    chunk: usize,
+) -> Result<(Vec<u32>, Vec<f32>)> {
     let mut sequence = model.sequence();
-    let (mut ids, mut rows, mut row) = (prompt.to_vec(), Vec::new(), Vec::new());
+    let (mut ids, mut rows, mut row) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
-        let new = ids[sequence.len()..].to_vec();
+        let new = inputs[sequence.len()..].to_vec();
         let settings = Advance { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
         advance(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
         rows.extend_from_slice(&row);
         let best = (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best });
-        ids.push(best.unwrap_or(0) as u32);
+        let best = best.unwrap_or(0) as u32;
+        inputs.push(Input::Token(best));
+        ids.push(best);
     }
-    Ok((ids.split_off(prompt.len()), rows))
+    Ok((ids, rows))
 }
 
 /// All prompts of the golden's batch in the same passes: each must give what it gives alone.
@@ -285,6 +333,7 @@ fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, 
 pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> Result<Vec<Vec<f32>>> {
     let chunk = chunk.clamp(1, (model.max_rows() / prompts.len().max(1)).max(1));
     let vocab = model.spec().vocab_size;
+    let prompts: Vec<Vec<Input>> = prompts.iter().map(|ids| ids.iter().map(Input::from).collect()).collect();
     let mut sequences: Vec<Sequence> = prompts
         .iter()
         .map(|ids| model.spec().rope.choose(RopePolicy::Exact, ids.len(), 0))
@@ -295,12 +344,12 @@ pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> 
     loop {
         let mut owners = Vec::new();
         let mut feeds = Vec::new();
-        for (i, (sequence, ids)) in sequences.iter_mut().zip(prompts).enumerate() {
+        for (i, (sequence, ids)) in sequences.iter_mut().zip(&prompts).enumerate() {
             let part = &ids[sequence.len()..];
             let part = &part[..part.len().min(chunk)];
             if !part.is_empty() {
                 owners.push((i, part.len()));
-                feeds.push(Feed { sequence, tokens: part, outputs: Outputs::All });
+                feeds.push(Feed { sequence, inputs: part, outputs: Outputs::All });
             }
         }
         if feeds.is_empty() {

@@ -1,6 +1,6 @@
 //! A decoded token on the CPU allocates nothing.
 
-use phi3_model::{Feed, Outputs};
+use phi3_model::{Feed, Input, Outputs};
 use phi3_runner::{Device, Engine, Setup};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,18 +36,18 @@ fn a_decoded_token_allocates_nothing() {
             let model = engine.model();
             let mut logits = Vec::new();
             let mut sequences: Vec<_> = (0..8).map(|_| model.sequence()).collect();
-            let mut step = |tokens: &[u32], sequence: &mut _| {
-                let feed = Feed { sequence, tokens, outputs: Outputs::Last };
+            let mut step = |inputs: &[Input], sequence: &mut _| {
+                let feed = Feed { sequence, inputs, outputs: Outputs::Last };
                 model.forward(&mut [feed], &mut logits, None).expect("a pass");
             };
             let mut allocated = [0; 8];
             for allocated in &mut allocated {
                 // fifteen tokens of room are left on the second page
                 let mut sequence = sequences.remove(0);
-                step(&[5; 16], &mut sequence);
-                step(&[0], &mut sequence);
+                step(&[const { Input::Token(5) }; 16], &mut sequence);
+                step(&[Input::Token(0)], &mut sequence);
                 let before = BYTES.load(Relaxed);
-                (0..8).for_each(|i| step(&[i], &mut sequence));
+                (0..8).for_each(|i| step(&[Input::Token(i)], &mut sequence));
                 *allocated = BYTES.load(Relaxed) - before;
             }
             // a thread gets its scratch with its first task, which on a busy machine may come late

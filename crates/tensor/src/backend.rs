@@ -272,6 +272,9 @@ pub trait Backend: Sized + Send + 'static {
     /// `out[r] = scale * table[tokens[r]]`; a bias of the table counts for projections only.
     fn embed(&mut self, table: &Self::Matrix, scale: f32, out: &mut Self::Rows) -> Result<()>;
 
+    /// Takes rows of x from the host: `values`, `[rows, dim]`, become those from row `first` on. They are rows of the pass.
+    fn write(&mut self, x: &mut Self::Rows, first: usize, values: &[f32]) -> Result<()>;
+
     /// `out = norm(x)`.
     fn norm(&mut self, x: &Self::Rows, norm: Norm<'_, Self>, out: &mut Self::Rows) -> Result<()>;
 

@@ -23,7 +23,7 @@ pub struct Segment {
 /// The rows of one pass. Prompt chunks and single decoded tokens may mix, and sequences may be of any length.
 ///
 /// Before attention is computed, the pass appends the keys and values of its own rows to the cache; row r then sees the
-/// positions of its sequence up to its own.
+/// positions of its sequence that the [`Mask`] says, up to its own or, of [`Mask::Full`], up to the last of its segment.
 ///
 /// A batch is checked while it is built: its segments cover its rows in order, every segment has the pages of its positions, no
 /// page is written twice, and outputs are rows. What depends on a model, such as the number of tokens or of pages, is checked
@@ -212,6 +212,11 @@ impl Batch {
     /// One more than the largest page.
     pub(crate) fn page_bound(&self) -> usize {
         self.bounds.pages
+    }
+
+    /// Position behind the last one of a segment.
+    pub(crate) fn end(segment: &Segment) -> usize {
+        segment.position + segment.rows.len()
     }
 
     /// Positions that a row sees, at most.

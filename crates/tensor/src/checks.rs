@@ -60,6 +60,14 @@ impl ActivePass {
         self.room(OP, out)
     }
 
+    /// `len` numbers are written from row `first` on.
+    pub(crate) fn write(&self, x: Shape, first: usize, len: usize) -> Result<()> {
+        const OP: &str = "write";
+        Expected::MultipleOf(x.cols).check(OP, "elements", len)?;
+        self.room(OP, x)?;
+        at_most(OP, "rows", self.rows, first.saturating_add(len / x.cols))
+    }
+
     /// `norm` has the widths of the norm's vectors, here as below.
     pub(crate) fn norm(&self, x: Shape, norm: impl IntoIterator<Item = usize>, out: Shape) -> Result<()> {
         const OP: &str = "norm";

@@ -1,6 +1,6 @@
 //! Which positions attention sees.
 
-/// Which positions of its sequence a row sees; never a later one than its own.
+/// Which positions of its sequence a row sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mask {
     /// All up to its own.
@@ -10,6 +10,8 @@ pub enum Mask {
     Window(usize),
     /// Some blocks of them, by head.
     Blocks(BlockSparse),
+    /// All up to the last one of its segment, later ones than its own too.
+    Full,
 }
 
 /// A pattern of blocks (Phi-3-small): of blocks b of positions, query head h at block q sees those with `q - b < local`, and
@@ -42,14 +44,15 @@ impl Mask {
     /// The largest number of positions that a row sees, its own included, where that is limited.
     pub fn window(self) -> Option<usize> {
         match self {
-            Mask::Causal | Mask::Blocks(_) => None,
+            Mask::Causal | Mask::Blocks(_) | Mask::Full => None,
             Mask::Window(window) => Some(window),
         }
     }
 
-    /// Whether query head `head` of the row at position `query` sees position `key`.
+    /// Whether query head `head` of the row at position `query` sees position `key`, of its segment or before it.
     pub fn sees(self, head: usize, query: usize, key: usize) -> bool {
         match self {
+            Mask::Full => true,
             _ if key > query => false,
             Mask::Causal => true,
             Mask::Window(window) => query - key < window,
@@ -73,5 +76,6 @@ mod tests {
         // head 0 sees blocks 2, 5, ...; head 1 blocks 1, 4, ...
         assert_eq!(seen(Mask::Blocks(blocks), 6), [4, 5, 6]);
         assert_eq!((0..9).filter(|&key| Mask::Blocks(blocks).sees(1, 6, key)).collect::<Vec<_>>(), [2, 3, 6]);
+        assert_eq!(seen(Mask::Full, 2), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

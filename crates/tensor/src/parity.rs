@@ -239,12 +239,13 @@ impl Projection {
 }
 
 /// Narrow and wide heads, some no multiple of a vector or of a block of a quantised cache.
-const HEADS: [Heads; 5] = [
+const HEADS: [Heads; 6] = [
     Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
     Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
     Heads { heads: 4, kv_heads: 1, head_dim: 96, rotary_dim: 96 },
     Heads { heads: 2, kv_heads: 2, head_dim: 128, rotary_dim: 96 },
     Heads { heads: 5, kv_heads: 5, head_dim: 14, rotary_dim: 14 },
+    Heads { heads: 3, kv_heads: 3, head_dim: 16, rotary_dim: 0 },
 ];
 
 /// project_qkv and attention: ragged batches, chunks, decode, grouped heads, partial rotation, windows. The types take
@@ -252,15 +253,14 @@ const HEADS: [Heads; 5] = [
 fn attentions<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outcome>) -> Result<()> {
     let turn = DType::ALL.iter().position(|&other| other == dtype).unwrap_or(0);
     for (_, heads) in HEADS.into_iter().enumerate().filter(|(i, _)| i % 3 == turn % 3) {
-        for window in [None, Some(1), Some(15), Some(33)] {
+        for mask in [Mask::Causal, Mask::Window(1), Mask::Window(15), Mask::Window(33), Mask::Full] {
             for chunk in [usize::MAX, 7] {
-                if dtype.is_quantised() && (window, chunk) != (None, 7) {
+                if dtype.is_quantised() && (mask, chunk) != (Mask::Causal, 7) {
                     continue;
                 }
-                let mask = Mask::windowed(window);
                 let plan = Attention { dtype, heads, kv: KvType::F32, mask, chunk };
                 let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
-                let case = format!("attention {dtype} {heads:?} window {window:?} chunk {chunk}");
+                let case = format!("attention {dtype} {heads:?} {mask:?} chunk {chunk}");
                 // softmax moves by the scores' rounding, which grows with the head's width
                 let allowed = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
                 outcomes.push(Outcome { case, difference: largest(&want, &got), allowed });
@@ -352,10 +352,10 @@ fn caches<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()
     let narrow = Heads { heads: 4, kv_heads: 2, head_dim: 34, rotary_dim: 34 };
     for kv in [KvType::F16, KvType::Q8_0] {
         for heads in HEADS.into_iter().chain([narrow]) {
-            for (window, chunk) in [(None, 7), (Some(33), usize::MAX)] {
-                let plan = Attention { dtype: DType::F32, heads, kv, mask: Mask::windowed(window), chunk };
+            for (mask, chunk) in [(Mask::Causal, 7), (Mask::Window(33), usize::MAX), (Mask::Full, usize::MAX)] {
+                let plan = Attention { dtype: DType::F32, heads, kv, mask, chunk };
                 let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
-                let case = format!("attention {kv} {heads:?} window {window:?} chunk {chunk}");
+                let case = format!("attention {kv} {heads:?} {mask:?} chunk {chunk}");
                 let exact = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
                 let step = 4.0 * kv_step(kv) * magnitude(&want);
                 let most = Outcome { case, difference: largest(&want, &got), allowed: exact + step };
@@ -429,6 +429,9 @@ impl Attention {
             b.reserve(&mut cache, 23)?;
             b.begin(&batch)?;
             b.embed(&table, 1.0, &mut x)?;
+            // the last two rows come from the host
+            let first = batch.rows() - 2;
+            b.write(&mut x, first, &random.vector(2 * hidden, 2.0))?;
             let norm = Norm::Rms { weight: &norm, eps: 1e-3 };
             let scale = 0.7 / (heads.head_dim as f32).sqrt();
             let weights: [&[&B::Matrix]; 2] = [&[&whole], &[&queries_and_keys, &values]];

@@ -191,6 +191,12 @@ impl Backend for Reference {
         Ok(())
     }
 
+    fn write(&mut self, x: &mut Rows, first: usize, values: &[f32]) -> Result<()> {
+        self.pass.write(x.shape(), first, values.len())?;
+        x.values[first * x.dim..][..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
         self.pass.norm(x.shape(), norm.vectors().map(Vec::len), out.shape())?;
         for (x, out) in x.values.chunks_exact(x.dim).zip(out.values.chunks_exact_mut(x.dim)).take(self.pass.rows) {
@@ -333,7 +339,7 @@ impl Backend for Reference {
                     let kv = h * heads.kv_heads / heads.heads * d;
                     let q = &q.values[r * heads.q_dim() + h * d..][..d];
                     let dot = |k: &[f32]| q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
-                    let seen: Vec<usize> = (0..=last).filter(|&p| mask.sees(h, last, p)).collect();
+                    let seen: Vec<usize> = (0..Batch::end(segment)).filter(|&p| mask.sees(h, last, p)).collect();
                     let scores: Vec<f64> =
                         seen.iter().map(|&p| f64::from(scale) * dot(&cache.keys[layer][at(p) + kv..][..d])).collect();
                     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

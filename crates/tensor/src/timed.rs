@@ -181,6 +181,12 @@ impl<B: Backend> Backend for Timed<B> {
         self.lap(label)
     }
 
+    fn write(&mut self, x: &mut B::Rows, first: usize, values: &[f32]) -> Result<()> {
+        self.inner.write(x, first, values)?;
+        let label = self.plain("write", None);
+        self.lap(label)
+    }
+
     fn norm(&mut self, x: &B::Rows, norm: Norm<'_, Self>, out: &mut B::Rows) -> Result<()> {
         self.inner.norm(x, plain(norm), out)?;
         let label = self.plain("norm", None);

@@ -165,6 +165,12 @@ fn misuse<B: Backend>(b: &mut B) {
     project_qkv(&x, norm, &qkv, &mut q, usize::MAX, "layer");
     b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 1).unwrap();
 
+    // rows from the host
+    refused("write", "elements", b.write(&mut x, 0, &[0.0; WIDTH + 1]));
+    refused("write", "rows", b.write(&mut x, 1, &[0.0; 2 * WIDTH]));
+    refused("write", "rows", b.write(&mut x, usize::MAX, &[0.0; WIDTH]));
+    refused("write", "rows", b.write(&mut one, 0, &[0.0; WIDTH]));
+
     // attention
     refused("attention", "query width", b.attention(&y, &cache, 1, MASK, 0.3, &mut out));
     refused("attention", "output width", b.attention(&q, &cache, 1, MASK, 0.3, &mut y));
@@ -206,6 +212,7 @@ fn misuse<B: Backend>(b: &mut B) {
     b.begin(&with_rope(windowed)).unwrap();
     b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0).unwrap();
     refused("attention", "missing pages", b.attention(&q, &cache, 0, MASK, 0.3, &mut out));
+    refused("attention", "missing pages", b.attention(&q, &cache, 0, Mask::Full, 0.3, &mut out));
     refused("attention", "missing pages", b.attention(&q, &cache, 0, Mask::Window(21), 0.3, &mut out));
     b.attention(&q, &cache, 0, Mask::Window(20), 0.3, &mut out).unwrap();
 

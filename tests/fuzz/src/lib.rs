@@ -3,7 +3,7 @@
 //! Each target tells whether the input went all the way. The file is also compiled into the engine's tests, which run the corpus through it.
 
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Feed, GenerationConfig, Model, Outputs};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Feed, GenerationConfig, Input, Model, Outputs};
 use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
 use phi3_tensor::cpu::{Cpu, Options};
 use std::path::Path;
@@ -89,10 +89,10 @@ fn run(checkpoint: &Checkpoint) -> bool {
     let cpu = Cpu::new(Options { threads: Some(1), ..Options::default() }).expect("one thread");
     let options = DecoderOptions { max_rows: 4, ..DecoderOptions::default() };
     let Ok(mut model) = Decoder::load(cpu, checkpoint, options, &mut |_| {}) else { return false };
-    let tokens = [0, 1, 2].map(|token| token % config.vocab_size as u32);
+    let inputs = [0, 1, 2].map(|token| Input::Token(token % config.vocab_size as u32));
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
-    let mut feeds = [Feed { sequence: &mut sequence, tokens: &tokens, outputs: Outputs::All }];
+    let mut feeds = [Feed { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
     let done = model.forward(&mut feeds, &mut logits, None).is_ok();
     assert!(!done || logits.len() == 3 * config.vocab_size);
     done

@@ -1,6 +1,7 @@
 //! Ids and decoded text, and files that are damaged.
 
 use phi3_runner::text::{Error, Tokenizer};
+use phi3_runner::{PromptPiece, prompt_pieces};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -30,19 +31,13 @@ fn text_between_images() {
         ids: Vec<i64>,
     }
     for prompt in vectors::<Prompt>("tokenizer/phi-3-vision/image-prompts.json") {
-        let mut rest = prompt.text.as_str();
         let mut ids = Vec::new();
-        let encode = |text: &str, ids: &mut Vec<i64>| {
-            ids.extend(PHI_3_VISION.encode(text, true).unwrap().into_iter().map(i64::from));
-        };
-        for (i, count) in prompt.num_img_tokens.iter().enumerate() {
-            let tag = format!("<|image_{}|>", i + 1);
-            let (before, after) = rest.split_once(&tag).unwrap();
-            encode(before, &mut ids);
-            ids.extend(std::iter::repeat_n(-(i as i64 + 1), *count));
-            rest = after;
+        for piece in prompt_pieces(&PHI_3_VISION, &prompt.text).unwrap() {
+            match piece {
+                PromptPiece::Tokens(tokens) => ids.extend(tokens.into_iter().map(i64::from)),
+                PromptPiece::Image(i) => ids.extend(std::iter::repeat_n(-(i as i64 + 1), prompt.num_img_tokens[i])),
+            }
         }
-        encode(rest, &mut ids);
         assert_eq!(ids, prompt.ids, "{:?}", prompt.text);
     }
 }

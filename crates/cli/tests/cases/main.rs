@@ -9,6 +9,8 @@ mod files;
 mod gguf;
 /// Standard input beside a question, negative numbers, stop texts.
 mod input;
+/// Pictures beside a question and in a chat.
+mod pictures;
 /// What is given as a model.
 mod places;
 /// Chat templates.

@@ -2,7 +2,7 @@
 
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
-use crate::{Error, Result, Sequence};
+use crate::{Error, Input, Result, Sequence};
 use phi3_tensor::{Backend, Batch, Choice, Epilogue};
 
 /// A launched pass.
@@ -27,15 +27,15 @@ impl<B: Backend> Decoder<B> {
         self.check_launch(sequence, token)?;
         check_length(&self.spec, launch.position + 1)?;
         check_tokens(&self.spec, token.as_slice())?;
-        let tokens = [token.unwrap_or(Batch::CHOSEN)];
-        self.lay_out(&mut [Feed { sequence, tokens: &tokens, outputs: Outputs::Last }])?;
+        let inputs = [Input::Token(token.unwrap_or(Batch::CHOSEN))];
+        self.lay_out(&mut [Feed { sequence, inputs: &inputs, outputs: Outputs::Last }])?;
         if let Err(error) = self.choosing_pass(choice) {
             self.abandon();
             return Err(error);
         }
         self.under_way.push_back(launch);
         self.last_launch = Some(launch);
-        sequence.append(&tokens, self.spec.window());
+        sequence.append(&inputs, self.spec.window());
         Ok(())
     }
 

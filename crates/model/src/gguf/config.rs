@@ -131,6 +131,7 @@ impl Common {
 
     fn spec(self, reader: &Reader<'_>, layer: LayerSpec) -> ModelSpec {
         ModelSpec {
+            vision: None,
             hidden_size: self.hidden_size,
             layers: vec![layer; self.layers],
             heads: self.heads,

@@ -29,6 +29,8 @@ pub(super) struct Attend<'a> {
     pub(super) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
     /// Which positions are seen.
     pub(super) mask: Mask,
+    /// The position behind the last one of the segment.
+    pub(super) end: usize,
     /// Factor of the scores.
     pub(super) scale: f32,
 }
@@ -110,7 +112,6 @@ dispatch!(attend_rows = attend_generic(task: &Attend<'_>, room: &mut Room, out: 
 #[inline(always)]
 unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Output<'_>) {
     let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
-    let last_position = task.position + task.rows.len() - 1;
     let columns = task.heads.start * d..task.heads.end * d;
     room.queries.clear();
     for row in task.rows.clone() {
@@ -122,7 +123,7 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Outpu
     room.sums.resize(count * d, 0.0);
     room.widened.resize(GROUP * 2 * PAGE * d, 0.0);
     let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
-    let last_page = last_position / PAGE;
+    let last_page = task.last_page();
     let mut page = task.first_seen(task.position) / PAGE;
     while page <= last_page {
         // groups begin at multiples, so that sums do not depend on the pass
@@ -165,16 +166,28 @@ impl Attend<'_> {
         self.mask.window().map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
+    /// The position behind the last one that one at `position` sees.
+    #[inline(always)]
+    fn seen_end(&self, position: usize) -> usize {
+        if self.mask == Mask::Full { self.end } else { position + 1 }
+    }
+
+    /// The last page that a row sees.
+    #[inline(always)]
+    fn last_page(&self) -> usize {
+        (self.seen_end(self.position + self.rows.len() - 1) - 1) / PAGE
+    }
+
     /// What query i sees of a group.
     #[inline(always)]
     fn seen(&self, i: usize, group: &Group) -> Range<usize> {
         let position = self.position + i / self.heads.len();
         let (first, last) = (group.position, group.position + group.pages * PAGE);
         let low = self.first_seen(position).clamp(first, last);
-        let high = (position + 1).clamp(first, last);
+        let high = self.seen_end(position).clamp(first, last);
         match self.mask {
             Mask::Blocks(blocks) => self.seen_blocks(blocks, i, position, low..high, first),
-            Mask::Causal | Mask::Window(_) => low - first..high - first,
+            Mask::Causal | Mask::Window(_) | Mask::Full => low - first..high - first,
         }
     }
 
@@ -224,7 +237,7 @@ struct Group {
 #[inline(always)]
 unsafe fn gather<S: Simd>(task: &Attend<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
     let panel = PAGE * task.head_dim;
-    let last_page = (task.position + task.rows.len() - 1) / PAGE;
+    let last_page = task.last_page();
     let none = [std::ptr::null(); GROUP];
     let mut group = Group { position: pages.start * PAGE, pages: pages.len(), keys: none, values: none };
     let mut halves = false;

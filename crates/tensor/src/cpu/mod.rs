@@ -304,6 +304,12 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn write(&mut self, x: &mut Rows, first: usize, values: &[f32]) -> Result<()> {
+        self.pass.write(x.shape(), first, values.len())?;
+        x.values[first * x.dim..][..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
         self.pass.norm(x.shape(), norm.vectors().map(Vec::len), out.shape())?;
         self.norm_rows(x.input(self.pass.rows), norm, &mut out.values);
@@ -415,6 +421,7 @@ impl Backend for Cpu {
                     head_dim: heads.head_dim,
                     panels: &|page| cache.panels(layer, pages[page], kv),
                     mask,
+                    end: Batch::end(segment),
                     scale,
                 };
                 return attention::attend(self.level, &task, output);

@@ -28,6 +28,7 @@ impl Gpu {
         let (text, [window, local_blocks, block_stride, head_step]) = match mask {
             Mask::Causal => (phi3_shaders::Mask::Window, [0; 4]),
             Mask::Window(window) => (phi3_shaders::Mask::Window, [u32::try_from(window).unwrap_or(u32::MAX), 0, 0, 0]),
+            Mask::Full => (phi3_shaders::Mask::Full, [self.table.ends_at as u32, 0, 0, 0]),
             Mask::Blocks(BlockSparse { block, local, stride, head_step }) => {
                 (phi3_shaders::Mask::Blocks, [block, local, stride, head_step].map(|n| n as u32))
             }

@@ -348,6 +348,11 @@ impl Backend for Gpu {
         Ok(())
     }
 
+    fn write(&mut self, x: &mut Rows, first: usize, values: &[f32]) -> Result<()> {
+        self.pass.write(x.shape(), first, values.len())?;
+        self.write_rows(x, first, values)
+    }
+
     fn norm(&mut self, x: &Rows, norm: Norm<'_, Self>, out: &mut Rows) -> Result<()> {
         self.pass.norm(x.shape(), norm.vectors().map(|vector| vector.len), out.shape())?;
         let (recorder, device) = (&mut self.recorder, &mut self.device);

@@ -22,6 +22,8 @@ pub(super) struct Table {
     pub(super) buffer: Option<Buffer>,
     pub(super) rope_at: usize,
     pub(super) outputs_at: usize,
+    /// Of each row, the position behind the last one of its segment.
+    pub(super) ends_at: usize,
     /// Whether a segment has rows enough for tiles of attention.
     pub(super) many_rows: bool,
     /// Those tiles, for each height that kernels take: none where no segment has many rows.
@@ -40,7 +42,15 @@ pub(super) struct Tiles {
 impl Table {
     pub(super) fn new(device: &mut Device) -> Result<Self> {
         let buffer = Some(device.buffer("batch table", FIRST_SIZE, STORAGE)?);
-        Ok(Self { buffer, rope_at: 0, outputs_at: 0, many_rows: false, tiles: Vec::new(), words: Vec::new() })
+        Ok(Self {
+            buffer,
+            rope_at: 0,
+            outputs_at: 0,
+            ends_at: 0,
+            many_rows: false,
+            tiles: Vec::new(),
+            words: Vec::new(),
+        })
     }
 
     /// Brings a batch to the device.
@@ -62,6 +72,10 @@ impl Table {
         self.words.extend(batch.rope().iter().map(|value| value.to_bits()));
         self.words.extend(batch.outputs());
         self.words.extend(batch.pages());
+        self.ends_at = self.words.len();
+        for segment in batch.segments() {
+            self.words.extend(segment.rows.clone().map(|_| Batch::end(segment) as u32));
+        }
         self.tile(batch);
 
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);

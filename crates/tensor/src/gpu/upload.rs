@@ -2,6 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE, Submission};
 use super::planes::{Planes, UNIT};
+use super::{Gpu, Rows};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};
 use phi3_shaders::Format;
@@ -66,6 +67,23 @@ impl Matrix {
     /// Groups of eight weights in a row.
     pub(super) fn groups(&self) -> usize {
         self.cols.div_ceil(GROUP)
+    }
+}
+
+impl Gpu {
+    /// Brings rows of activations to the device, after what was recorded so far; what fills up a row is zero.
+    pub(super) fn write_rows(&mut self, x: &Rows, first: usize, values: &[f32]) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        self.recorder.flush(&mut self.device)?;
+        let mut padded = vec![0.0f32; values.len() / x.dim * x.stride];
+        for (padded, row) in padded.chunks_exact_mut(x.stride).zip(values.chunks_exact(x.dim)) {
+            padded[..x.dim].copy_from_slice(row);
+        }
+        let offset = (first * x.stride * size_of::<f32>()) as u64;
+        self.device.queue.write_buffer(&x.buffer.raw, offset, bytemuck::cast_slice(&padded));
+        self.device.check()
     }
 }
 

@@ -1,0 +1,97 @@
+//! Pictures of a prompt.
+
+use super::values::positive;
+use crate::output;
+use clap::Args;
+use phi3_runner::{Error, Image, ImageReader, Orientation, Result, Source};
+use std::path::{Path, PathBuf};
+
+/// Pictures, and how they are read.
+#[derive(Args)]
+pub(crate) struct ImageArgs {
+    /// A picture (JPEG, PNG, WebP or GIF) for a model that reads them; may stand several times. <|image_1|>, <|image_2|> …
+    /// in the text are their places; without such tags they stand in front
+    #[arg(long = "image", value_name = "FILE")]
+    images: Vec<PathBuf>,
+    /// Do not turn pictures as their EXIF data say
+    #[arg(long)]
+    no_exif: bool,
+    /// Crops of a picture, at most [default: the model's, mostly 16 or 4]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_crops: Option<usize>,
+    /// Write what the model sees of the picture, with the grid of its crops; -1, -2 … join the name where there are several
+    #[arg(long, value_name = "OUT.png")]
+    explain_image: Option<PathBuf>,
+}
+
+impl ImageArgs {
+    /// The pictures that were named, prepared for a model whose weights are not loaded yet.
+    pub(crate) fn read(&self, source: &Source, quiet: bool) -> Result<Vec<Image>> {
+        if self.images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reader = self.reader(&source.image_reader(&source.checkpoint()?)?);
+        let images = self.images.iter().enumerate();
+        images.map(|(i, path)| self.read_one(&reader, path, i + 1, quiet)).collect()
+    }
+
+    /// What reads pictures as it was asked for.
+    pub(crate) fn reader(&self, reader: &ImageReader) -> ImageReader {
+        let mut reader = reader.clone();
+        if self.no_exif {
+            reader.orientation = Orientation::Ignore;
+        }
+        if let Some(max_crops) = self.max_crops {
+            reader.hd.max_crops = max_crops;
+        }
+        reader
+    }
+
+    /// A picture, its `number` from 1 on; tells its size and tokens.
+    pub(crate) fn read_one(&self, reader: &ImageReader, path: &Path, number: usize, quiet: bool) -> Result<Image> {
+        let picture = reader.picture(path)?;
+        let image = reader.prepare(path, &picture)?;
+        if !quiet {
+            let ((rows, cols), (width, height)) = (image.grid(), (picture.width(), picture.height()));
+            let (path, tokens) = (path.display(), image.tokens());
+            output::note(&format!(
+                "image    {path}: {width} x {height} pixels, {rows} x {cols} crops, {tokens} tokens"
+            ));
+        }
+        if let Some(out) = &self.explain_image {
+            let out = if self.images.len() > 1 || number > 1 { numbered(out, number) } else { out.clone() };
+            let png = reader.hd.explain(&picture);
+            let png = png.map_err(|source| Error::Image { path: path.to_owned(), source })?;
+            std::fs::write(&out, png).map_err(|error| Error::File {
+                action: "write",
+                path: out,
+                source: error.into(),
+                hint: "does the folder exist, and is there room?",
+            })?;
+        }
+        Ok(image)
+    }
+}
+
+/// `grid.png` to `grid-2.png`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbered;
+    use std::path::Path;
+
+    #[test]
+    fn numbers_stand_in_front_of_the_extension() {
+        assert_eq!(numbered(Path::new("a/grid.png"), 2), Path::new("a/grid-2.png"));
+        assert_eq!(numbered(Path::new("grid"), 1), Path::new("grid-1"));
+    }
+}

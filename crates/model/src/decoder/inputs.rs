@@ -1,0 +1,79 @@
+//! What a pass begins with: tokens and rows of pictures.
+
+use crate::{Error, Features, Input, ModelSpec, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Consecutive rows of a pass that are consecutive rows of a picture's features.
+pub(super) struct FeatureRows {
+    /// The first, of the pass.
+    pub(super) row: usize,
+    pub(super) features: Arc<Features>,
+    /// Of the features.
+    pub(super) rows: Range<usize>,
+}
+
+impl FeatureRows {
+    /// Notes that a row is a picture's, where it is.
+    pub(super) fn place(all: &mut Vec<Self>, row: usize, input: &Input) {
+        let Input::Feature { features, row: of } = input else { return };
+        match all.last_mut() {
+            Some(last)
+                if last.row + last.rows.len() == row
+                    && last.rows.end == *of
+                    && Arc::ptr_eq(&last.features, features) =>
+            {
+                last.rows.end += 1;
+            }
+            _ => all.push(Self { row, features: features.clone(), rows: *of..*of + 1 }),
+        }
+    }
+}
+
+/// An error where a sequence would be longer than the model's context.
+pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
+    if tokens <= spec.max_position_embeddings {
+        return Ok(());
+    }
+    Err(Error::Request {
+        what: "prompt too long",
+        found: format!("{tokens} tokens"),
+        limit: format!("the model's context is {} tokens (max_position_embeddings)", spec.max_position_embeddings),
+        hint: "shorten the prompt",
+    })
+}
+
+/// An error where a token is none of the model's.
+pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
+    check_all(spec, tokens.iter().copied())
+}
+
+/// An error where an input is no token of the model and no row of features that are as wide as the model.
+pub fn check_inputs(spec: &ModelSpec, inputs: &[Input]) -> Result<()> {
+    check_all(spec, inputs.iter().filter_map(Input::token))?;
+    let fits = |input: &Input| match input {
+        Input::Token(_) => true,
+        Input::Feature { features, row } => features.width() == spec.hidden_size && *row < features.tokens(),
+    };
+    match inputs.iter().all(fits) {
+        true => Ok(()),
+        false => Err(Error::Request {
+            what: "row of a picture",
+            found: "one that the features do not have, or of another width".into(),
+            limit: format!("the model's rows are {} wide (hidden_size)", spec.hidden_size),
+            hint: "feed the features that this model gave",
+        }),
+    }
+}
+
+fn check_all(spec: &ModelSpec, mut tokens: impl Iterator<Item = u32>) -> Result<()> {
+    match tokens.find(|&token| token as usize >= spec.vocab_size) {
+        None => Ok(()),
+        Some(token) => Err(Error::Request {
+            what: "unknown token id",
+            found: token.to_string(),
+            limit: format!("the model has ids 0 to {} (vocab_size)", spec.vocab_size - 1),
+            hint: "the tokenizer may be another model's",
+        }),
+    }
+}

@@ -1,0 +1,158 @@
+//! Crops that go into a tower, features that come out of it, and rows of a pass that begin as one of them.
+
+use super::VisionSpec;
+use crate::{Error, Result};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, OnceLock};
+
+/// A picture as a tower takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Crops<'a> {
+    /// Normalised values `[1 + rows * cols, 3, image_size, image_size]`: the global view, then the crops row by row.
+    pub values: &'a [f32],
+    /// Rows and columns of crops.
+    pub grid: (usize, usize),
+}
+
+impl Crops<'_> {
+    /// How many there are, with the global view.
+    pub(super) fn count(&self) -> usize {
+        1 + self.grid.0 * self.grid.1
+    }
+
+    pub(super) fn check(&self, spec: &VisionSpec) -> Result<()> {
+        let (rows, cols) = self.grid;
+        let pixels = 3 * spec.image_size * spec.image_size;
+        let needed = rows.checked_mul(cols).and_then(|crops| (crops + 1).checked_mul(pixels));
+        if rows > 0 && cols > 0 && needed == Some(self.values.len()) {
+            return Ok(());
+        }
+        Err(Error::Request {
+            what: "crops of a picture",
+            found: format!("{} values for {rows} x {cols} crops", self.values.len()),
+            limit: format!("the tower takes {pixels} values of each, and of the global view"),
+            hint: "prepare the picture for this model",
+        })
+    }
+}
+
+/// What features were computed from: equal where all values of the crops are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FeatureId([u64; 2]);
+
+impl FeatureId {
+    /// The same crops have the same id within a process; nobody outside can make two that collide.
+    pub fn of(crops: &Crops<'_>) -> Self {
+        static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
+        let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
+        Self([&keys[0], &keys[1]].map(|key| {
+            let mut hasher = key.build_hasher();
+            hasher.write_usize(crops.grid.0);
+            hasher.write_usize(crops.grid.1);
+            crops.values.iter().for_each(|value| hasher.write_u32(value.to_bits()));
+            hasher.finish()
+        }))
+    }
+}
+
+/// Features of a picture: a row for each of its tokens.
+pub struct Features {
+    id: FeatureId,
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Features {
+    pub(crate) fn new(id: FeatureId, width: usize, values: Vec<f32>) -> Self {
+        Self { id, width, values }
+    }
+
+    /// What they were computed from.
+    pub fn id(&self) -> FeatureId {
+        self.id
+    }
+
+    /// Tokens of the picture.
+    pub fn tokens(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// Width of a row, the decoder's.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All rows, `[tokens, width]`.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The rows as inputs of a decoder, in order.
+    pub fn inputs(self: &Arc<Self>) -> impl Iterator<Item = Input> {
+        (0..self.tokens()).map(|row| Input::Feature { features: self.clone(), row })
+    }
+}
+
+impl std::fmt::Debug for Features {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Features({:?}, {} tokens)", self.id, self.tokens())
+    }
+}
+
+/// What a row of a pass begins as.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The embedding of a token.
+    Token(u32),
+    /// A row of a picture's features.
+    Feature {
+        /// The picture's.
+        features: Arc<Features>,
+        /// Which row.
+        row: usize,
+    },
+}
+
+impl Input {
+    /// The token, where it is one.
+    pub fn token(&self) -> Option<u32> {
+        match self {
+            Input::Token(token) => Some(*token),
+            Input::Feature { .. } => None,
+        }
+    }
+}
+
+impl From<u32> for Input {
+    fn from(token: u32) -> Self {
+        Input::Token(token)
+    }
+}
+
+impl From<&u32> for Input {
+    fn from(token: &u32) -> Self {
+        Input::Token(*token)
+    }
+}
+
+impl From<&Input> for Input {
+    fn from(input: &Input) -> Self {
+        input.clone()
+    }
+}
+
+impl PartialEq for Input {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Input::Token(a), Input::Token(b)) => a == b,
+            (Input::Feature { features: a, row: i }, Input::Feature { features: b, row: j }) => a.id == b.id && i == j,
+            _ => false,
+        }
+    }
+}
+
+impl PartialEq<u32> for Input {
+    fn eq(&self, other: &u32) -> bool {
+        self.token() == Some(*other)
+    }
+}

@@ -1,0 +1,38 @@
+//! The HD transform's other half: patches of all crops to one list of tokens.
+
+use super::VisionSpec;
+
+/// Features of patches `[1 + rows * cols, patches, hidden]` to `[tokens, 4 * hidden]`: of every 2 · 2 patches the features side
+/// by side, row by row of the whole picture, each row ended by `sub_gn`; then `glb_gn`; then the global view in the same way.
+///
+/// Source: `modeling_phi3_v.py` of Phi-3-vision, `Phi3ImageEmbedding.forward` with `hd_transform_order` `sub_glb`.
+pub(super) fn merge(
+    spec: &VisionSpec,
+    features: &[f32],
+    (rows, cols): (usize, usize),
+    sub_gn: &[f32],
+    glb_gn: &[f32],
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(spec.tokens(rows, cols) * spec.merged());
+    let (global, crops) = features.split_at(spec.patches() * spec.hidden_size);
+    lines(spec, crops, (rows, cols), sub_gn, &mut out);
+    out.extend_from_slice(glb_gn);
+    lines(spec, global, (1, 1), sub_gn, &mut out);
+    out
+}
+
+/// Rows of tokens of `rows` · `cols` crops.
+fn lines(spec: &VisionSpec, crops: &[f32], (rows, cols): (usize, usize), sub_gn: &[f32], out: &mut Vec<f32>) {
+    let (side, hidden) = (spec.side(), spec.hidden_size);
+    for line in 0..rows * side {
+        for column in 0..cols * side {
+            let crop = line / side * cols + column / side;
+            let (top, left) = (line % side * 2, column % side * 2);
+            for (down, right) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let patch = (top + down) * 2 * side + left + right;
+                out.extend_from_slice(&crops[(crop * spec.patches() + patch) * hidden..][..hidden]);
+            }
+        }
+        out.extend_from_slice(sub_gn);
+    }
+}

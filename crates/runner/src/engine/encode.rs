@@ -1,0 +1,89 @@
+//! From texts and pictures to what the decoder is fed.
+
+use super::{Engine, Spoken};
+use crate::Result;
+use crate::vision::{Image, PromptPiece, check_tags, pieces};
+use phi3_model::{Features, Input};
+use std::sync::Arc;
+
+impl Engine {
+    /// Whether tags in a text stand for pictures: in those for a model with a tower.
+    pub(super) fn reads_tags(&self, images: &[Image]) -> Result<bool> {
+        match self.image_reader() {
+            Err(error) if !images.is_empty() => Err(error),
+            reader => Ok(reader.is_ok()),
+        }
+    }
+
+    /// The inputs of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
+    /// one are kept as the model produced them, so that its cache stays valid.
+    pub(super) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+        let reads_tags = self.reads_tags(images)?;
+        let tokenizer = self.tokenizer()?;
+        if let Some(Spoken { text: spoken, inputs, images: seen }) = &self.spoken
+            && let Some(rest) = text.strip_prefix(spoken.as_str())
+            && seen.iter().zip(images).all(|(seen, image)| *seen == image.id())
+        {
+            let ids = tokenizer.encode(rest, false)?;
+            if ids.first().is_some_and(|&id| tokenizer.is_special(id)) {
+                let inputs = inputs.clone();
+                return match reads_tags {
+                    true => {
+                        check_tags(text, images.len())?;
+                        self.encode_rest(rest, images, inputs)
+                    }
+                    false => Ok([inputs, tokens(&ids)].concat()),
+                };
+            }
+        }
+        match reads_tags {
+            true => self.encode_pieces(text, images, Vec::new()),
+            false => Ok(tokens(&tokenizer.encode_chat(text)?)),
+        }
+    }
+
+    /// The inputs of a text with tags.
+    pub(super) fn encode_pieces(&mut self, text: &str, images: &[Image], inputs: Vec<Input>) -> Result<Vec<Input>> {
+        check_tags(text, images.len())?;
+        self.encode_rest(text, images, inputs)
+    }
+
+    /// Adds those of a text to what it goes on from.
+    fn encode_rest(&mut self, text: &str, images: &[Image], mut inputs: Vec<Input>) -> Result<Vec<Input>> {
+        let pieces = pieces(self.tokenizer()?, text, !inputs.is_empty())?;
+        let length = |piece: &PromptPiece| match piece {
+            PromptPiece::Tokens(ids) => ids.len(),
+            PromptPiece::Image(number) => images.get(*number).map_or(0, Image::tokens),
+        };
+        // before the tower works for nothing
+        phi3_model::check_length(self.spec(), inputs.len() + pieces.iter().map(length).sum::<usize>())?;
+        self.features.retain(|features| images.iter().any(|image| image.id() == features.id()));
+        for piece in &pieces {
+            match piece {
+                PromptPiece::Tokens(ids) => inputs.extend(ids.iter().map(Input::from)),
+                PromptPiece::Image(number) => {
+                    let Some(image) = images.get(*number) else { continue };
+                    inputs.extend(self.features_of(image)?.inputs());
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Features of a picture, those of the request before where they are the same.
+    fn features_of(&mut self, image: &Image) -> Result<Arc<Features>> {
+        if let Some(features) = self.features.iter().find(|features| features.id() == image.id()) {
+            return Ok(features.clone());
+        }
+        // an earlier generation may have been dropped before its end
+        let _ = self.discard();
+        let features = self.model.encode_image(&image.crops(), None).map_err(|error| self.explain(error))?;
+        self.features.push(features.clone());
+        Ok(features)
+    }
+}
+
+/// Tokens as inputs.
+pub(super) fn tokens(ids: &[u32]) -> Vec<Input> {
+    ids.iter().map(Input::from).collect()
+}

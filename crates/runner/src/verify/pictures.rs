@@ -1,0 +1,119 @@
+//! Pictures of a golden: the HD transform, the tower and the projection.
+
+use super::{Check, Golden, Report, VerifyOptions, compare, compare_hidden, file_error};
+use crate::vision::image_settings;
+use crate::{Error, Result};
+use phi3_image::{Hd, Picture};
+use phi3_model::{Crops, Features, Input, Model};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Difference of normalised pixels that is allowed from equal padded pictures.
+const PIXELS: f64 = 1e-5;
+
+/// The same where a level of the padded picture differs by one.
+const PIXELS_OFF: f64 = 2e-2;
+
+/// Features of every picture by its name.
+pub(super) type AllFeatures = BTreeMap<String, Arc<Features>>;
+
+impl Golden {
+    /// The inputs of a prompt; of picture k the rows that its places stand for, in order.
+    pub(super) fn inputs(&self, name: &str, features: &AllFeatures) -> Result<Vec<Input>> {
+        let key = format!("prompt.{name}.input_ids");
+        let Some(ids) = self.pictured.get(&key) else {
+            return Ok(self.prompt(name)?.iter().map(Input::from).collect());
+        };
+        let names = self.pictures.get(name).map_or(&[][..], Vec::as_slice);
+        let mut inputs = Vec::with_capacity(ids.len());
+        for run in ids.chunk_by(|a, b| a == b || (*a >= 0 && *b >= 0)) {
+            if run[0] >= 0 {
+                inputs.extend(run.iter().map(|&id| Input::Token(id as u32)));
+                continue;
+            }
+            let picture = names.get(run[0].unsigned_abs() as usize - 1).and_then(|name| features.get(name));
+            let picture = picture.filter(|picture| run.len() == picture.tokens());
+            let picture = picture
+                .ok_or_else(|| file_error(&self.path, format!("{key}: id {} is no picture of the prompt", run[0])))?;
+            inputs.extend(picture.inputs());
+        }
+        Ok(inputs)
+    }
+
+    /// Names of the pictures.
+    fn picture_names(&self) -> Vec<&str> {
+        self.bytes.keys().filter_map(|key| key.strip_prefix("image.")?.strip_suffix(".rgb")).collect()
+    }
+
+    fn picture(&self, key: &str) -> Result<Option<Picture>> {
+        let Some((shape, rgb)) = self.bytes.get(key) else { return Ok(None) };
+        let wrong = |message: String| file_error(&self.path, format!("{key}: {message}"));
+        let &[height, width, 3] = shape.as_slice() else { return Err(wrong(format!("shape {shape:?}"))) };
+        let (Ok(width), Ok(height)) = (u32::try_from(width), u32::try_from(height)) else {
+            return Err(wrong(format!("shape {shape:?}")));
+        };
+        Picture::new(width, height, rgb.clone()).map(Some).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+/// Compares what becomes of every picture on its way to the decoder, and gives the features.
+pub(super) fn verify_pictures(
+    model: &mut dyn Model,
+    golden: &Golden,
+    options: VerifyOptions,
+    report: &mut Report,
+) -> Result<AllFeatures> {
+    let mut all = BTreeMap::new();
+    let names = golden.picture_names();
+    let Some(vision) = model.spec().vision.clone().filter(|_| !names.is_empty()) else { return Ok(all) };
+    let folder = golden.path.parent().unwrap_or(&golden.path);
+    let hd = image_settings(&vision, &folder.join("preprocessor_config.json"))?;
+    for name in names {
+        let Some(picture) = golden.picture(&format!("image.{name}.rgb"))? else { continue };
+        let wrong = |error: phi3_image::Error| file_error(&golden.path, format!("image.{name}.rgb: {error}"));
+        let levels = verify_padded(&hd, golden, name, &picture, report)?;
+        let pixels = hd.pixels(&picture).map_err(wrong)?;
+        if let Some(want) = golden.rows(&format!("image.{name}.pixel_values")) {
+            // crops of zeros follow the real ones
+            let (want, rest) = want.split_at(pixels.values.len().min(want.len()));
+            let allowed = if levels == 0 { PIXELS } else { PIXELS_OFF };
+            let mut check = compare(&format!("{name} pixel_values"), want, &pixels.values, hd.crop * hd.crop, allowed);
+            check.ok &= rest.iter().all(|value| *value == 0.0);
+            report.checks.push(check);
+        }
+        let mut probed = Vec::new();
+        let mut probe = |stage: &str, rows: &[f32]| probed.push((stage.to_owned(), rows.to_vec()));
+        let crops = Crops { values: &pixels.values, grid: pixels.grid };
+        let features = model.encode_image(&crops, Some(&mut probe))?;
+        for (stage, got) in &probed {
+            if let Some(want) = golden.rows(&format!("image.{name}.{stage}")) {
+                let rows = match stage.as_str() {
+                    "projected" => pixels.tokens,
+                    _ => (1 + pixels.crops) * vision.patches(),
+                };
+                report.checks.push(compare_hidden(&format!("{name} {stage}"), want, got, rows, options.tolerance));
+            }
+        }
+        all.insert(name.to_owned(), features);
+    }
+    Ok(all)
+}
+
+/// Compares the padded picture; how many levels it differs by at most.
+fn verify_padded(hd: &Hd, golden: &Golden, name: &str, picture: &Picture, report: &mut Report) -> Result<u8> {
+    let key = format!("image.{name}.hd_rgb");
+    let Some(want) = golden.picture(&key)? else { return Ok(0) };
+    let got = hd.padded(picture).map_err(|error| -> Error { file_error(&golden.path, format!("{key}: {error}")) })?;
+    let same_size = (want.width(), want.height()) == (got.width(), got.height());
+    let levels = match same_size {
+        true => want.rgb().iter().zip(got.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0),
+        false => u8::MAX,
+    };
+    report.checks.push(Check {
+        name: format!("{name} hd_rgb"),
+        difference: Some(f64::from(levels)),
+        place: format!("{} x {} pixels", got.width(), got.height()),
+        ok: levels <= 1,
+    });
+    Ok(levels)
+}
