@@ -484,7 +484,7 @@ impl<B: Backend> Model for Decoder<B> {
                 what: "picture",
                 found: "one for a model without a vision tower".into(),
                 limit: "this model reads text only".into(),
-                hint: "Phi-3-vision and Phi-3.5-vision read pictures",
+                hint: "take a model with a vision tower",
             });
         };
         match tower.encode(&mut self.backend, crops, probe) {

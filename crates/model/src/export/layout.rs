@@ -143,7 +143,7 @@ impl Architecture {
                 };
                 names.enumerate().map(|(i, name)| (name, of(i).collect(), QkvRows::All)).collect()
             }
-            _ => names.map(|name| (name, vec![0..rows], QkvRows::All)).collect(),
+            _ => names.map(|name| (name, std::iter::once(0..rows).collect(), QkvRows::All)).collect(),
         }
     }
 }
@@ -201,7 +201,7 @@ pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) ->
 
 /// The bytes of a tensor.
 pub(super) fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<u8>> {
-    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
     match source {
         Source::Factors(factors) => Ok(floats(factors)),
         Source::Norm { tensor, bias: false } => Ok(floats(&checkpoint.norm(tensor)?.0)),
@@ -209,7 +209,7 @@ pub(super) fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> 
         Source::Bias { tensor, rows } => {
             let weight = whole(checkpoint, tensor)?;
             let bias = weight.bias().unwrap_or_default();
-            Ok(rows.iter().filter_map(|rows| bias.get(rows.clone())).flat_map(|part| floats(part)).collect())
+            Ok(rows.iter().filter_map(|rows| bias.get(rows.clone())).flat_map(floats).collect())
         }
         Source::Rows { tensor, rows, of } => {
             let weight = only(checkpoint, tensor, rows)?;

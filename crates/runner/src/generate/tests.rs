@@ -91,6 +91,13 @@ impl Model for Failing {
         self.passes = self.passes.checked_sub(1).ok_or_else(failure)?;
         self.model.forward(feeds, logits, probe)
     }
+    fn encode_image(
+        &mut self,
+        crops: &phi3_model::Crops<'_>,
+        probe: Option<&mut Probe<'_>>,
+    ) -> phi3_model::Result<std::sync::Arc<phi3_model::Features>> {
+        self.model.encode_image(crops, probe)
+    }
     fn ahead(&self) -> usize {
         0
     }
