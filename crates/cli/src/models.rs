@@ -88,6 +88,7 @@ fn attention(spec: &ModelSpec) -> String {
             Mask::Window(window) if window < spec.max_position_embeddings => format!("window of {window}"),
             Mask::Causal | Mask::Window(_) => "causal".into(),
             Mask::Blocks(_) => "block-sparse".into(),
+            Mask::Full => "full".into(),
         };
         if !kinds.contains(&kind) {
             kinds.push(kind);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Device;
 use crate::text::Message;
-use phi3_model::{Feed, Model, ModelSpec, Probe, Sequence};
+use phi3_model::{Crops, Features, Feed, Model, ModelSpec, Probe, Sequence};
 use phi3_tensor::{Choice, DeviceInfo};
 
 fn engine() -> Engine {
@@ -90,6 +90,9 @@ impl Model for Failing {
         let failure = || phi3_model::Error::Sequence { call: "forward", found: "no more passes", hint: "none" };
         self.passes = self.passes.checked_sub(1).ok_or_else(failure)?;
         self.model.forward(feeds, logits, probe)
+    }
+    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> phi3_model::Result<Arc<Features>> {
+        self.model.encode_image(crops, probe)
     }
     fn ahead(&self) -> usize {
         0

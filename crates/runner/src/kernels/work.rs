@@ -216,6 +216,7 @@ impl Subject {
                 let pairs = (first + 1..=positions).map(|seen| seen.min(window) as f64).sum();
                 (positions.min(window.saturating_add(rows - 1)), pairs)
             }
+            Mask::Full => (positions, (rows * positions) as f64),
             Mask::Blocks(blocks) => {
                 let Heads { heads, kv_heads, .. } = self.spec.heads;
                 // positions of a block before `end`
