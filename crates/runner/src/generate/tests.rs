@@ -3,7 +3,7 @@
 use super::*;
 use crate::Device;
 use crate::text::Message;
-use phi3_model::{Crops, Features, Feed, Model, ModelSpec, Probe, Sequence};
+use phi3_model::{Feed, Model, ModelSpec, Probe, Sequence};
 use phi3_tensor::{Choice, DeviceInfo};
 
 fn engine() -> Engine {
