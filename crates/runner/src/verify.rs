@@ -87,7 +87,7 @@ impl fmt::Display for Report {
 }
 
 fn file_error(path: &Path, source: impl Into<Cause>) -> Error {
-    let hint = "a golden is golden.safetensors with golden.json, made by the scripts in tests/oracle";
+    let hint = "a golden is golden.safetensors with golden.json, made by the scripts in tests/data/oracle";
     Error::File { action: "read", path: path.to_owned(), source: source.into(), hint }
 }
 
