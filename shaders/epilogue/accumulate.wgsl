@@ -1,14 +1,5 @@
 // out += scale * activation(y + bias): the residual
 
-struct Epilogue {
-    stride: u32, // of out, in its elements
-    scale: f32,
-    limit: f32,  // of a clamped activation
-    first: u32,  // of experts, the first output of this piece
-}
-
-@group(0) @binding(5) var<storage, read_write> out: array<Outputs>;
-
 fn epilogue(row: u32, n: u32, y: vec4<f32>) {
     let at = row * params.epilogue.stride + n / 4u;
     out[at] = out[at] + params.epilogue.scale * activated(biased(n, y));

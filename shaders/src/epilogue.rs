@@ -69,6 +69,20 @@ pub enum Store {
     Accumulate,
 }
 
+/// Name and text of an epilogue to activations, after the text that both share.
+macro_rules! rows {
+    ($store:literal) => {
+        (
+            $store,
+            concat!(
+                include_str!("../epilogue/rows.wgsl"),
+                "\n",
+                include_str!(concat!("../epilogue/", $store, ".wgsl"))
+            ),
+        )
+    };
+}
+
 /// Where the results of a projection go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sink {
@@ -122,8 +136,8 @@ impl Epilogue {
             Sink::Rows(activation, store) => {
                 parts.push(activation.part());
                 parts.push(match store {
-                    Store::Overwrite => ("overwrite", include_str!("../epilogue/overwrite.wgsl")),
-                    Store::Accumulate => ("accumulate", include_str!("../epilogue/accumulate.wgsl")),
+                    Store::Overwrite => rows!("overwrite"),
+                    Store::Accumulate => rows!("accumulate"),
                 });
             }
             Sink::Qkv(kv) => {

@@ -5,12 +5,21 @@ use phi3_runner::{Device, RopePolicy, Setup};
 use phi3_tensor::cpu::Activations;
 use std::path::Path;
 
+/// Comparisons of a checkpoint's golden, at least: those of the family have fewer prompts, and one of them a single comparison.
+fn least_checks(folder: &Path) -> usize {
+    match () {
+        () if folder.parent() == Some(&data("oracle/checkpoints")) => 14,
+        () if folder.ends_with("phi-3-small-vocab") => 1,
+        () => 3,
+    }
+}
+
 fn check(setup: &Setup, folder: &Path, chunk: usize) {
     let tolerance = if setup.device == Device::Cpu { 1e-4 } else { 2e-4 };
     let mut placed = setup.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
     let golden = Golden::read(folder).unwrap();
     let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
-    assert!(!report.checks.is_empty(), "{report}");
+    assert!(report.checks.len() >= least_checks(folder), "{report}");
     assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
 }
 
@@ -48,6 +57,7 @@ fn prompts_in_half_precision() {
         for folder in checkpoints() {
             let checkpoint = Checkpoint::open(&folder).unwrap();
             if has_experts(&checkpoint) {
+                println!("left out: {}: rounding changes which experts a row goes to", folder.display());
                 continue;
             }
             let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % checkpoint.spec().vocab_size as u32).collect();

@@ -47,7 +47,11 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
         let mut placed = setup.load(&Checkpoint::open(file).unwrap(), &mut |_| {}).unwrap();
         logits(&mut *placed.model, &ids, chunk, RopePolicy::Exact, None).unwrap()
     };
-    for file in models().into_iter().filter(|file| !has_experts(&Checkpoint::open(file).unwrap())) {
+    for file in models() {
+        if has_experts(&Checkpoint::open(&file).unwrap()) {
+            println!("left out: {}: rounding changes which experts a row goes to", file.display());
+            continue;
+        }
         let exact = of(&file, &on(Device::Cpu), usize::MAX);
         let mean = exact.iter().sum::<f32>() / exact.len() as f32;
         let deviation = (exact.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / exact.len() as f32).sqrt();

@@ -147,7 +147,7 @@ fn units() -> Result {
     tests(&[&tensor[..], &kernels].concat())?;
     tests(&[&tensor[..], &["--lib", "selfcheck"]].concat())?;
     // chunks of few rows take no kernel for matrix units
-    tests(&["-p", "phi3-tests", "--test", "root", "--", "golden::whole_prompts", "half_precision"])
+    tests(&["-p", "phi3-tests", "--test", "root", "--", "golden", "--skip", "prompts_in_chunks"])
 }
 
 /// The first command of the README that starts with `cargo run`.

@@ -209,3 +209,14 @@ fn keys_with_a_number_for_each_layer_are_read_where_the_layers_are_alike() {
     of(|n| vec![n, n]).ok();
     of(|n| vec![n, 2 * n]).error(&["head_count", "the same for all layers"]);
 }
+
+#[test]
+fn an_architecture_of_another_family_is_refused_by_name() {
+    let folder = folder();
+    let file = tiny_gguf(&folder, |keys, _| {
+        keys.iter_mut().filter(|(name, _)| name == "general.architecture").for_each(|(_, value)| {
+            *value = Key::Text("gpt2".into());
+        });
+    });
+    continued(&file).error(&["general.architecture", "gpt2", "phi3", "phi2", "phimoe", "llama", "not supported"]);
+}

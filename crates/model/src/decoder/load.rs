@@ -60,14 +60,6 @@ impl<B: Backend> Loader<'_, B> {
         if is_head && !self.spec.suppressed.is_empty() {
             parts = parts.into_iter().map(|part| self.suppressed(part)).collect::<Result<_>>()?;
         }
-        if parts.len() > 1
-            && let Some(recipe) = self.options.quant
-        {
-            // parts that come to one type become one
-            for part in parts.iter_mut().filter(|part| !part.dtype.is_quantised()) {
-                *part = recipe.apply(part, &tensor, self.spec, self.options.threads)?;
-            }
-        }
         let (mut first, several) = (0, parts.len() > 1);
         let mut matrices = Vec::new();
         for weight in parts {
