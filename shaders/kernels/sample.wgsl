@@ -1,4 +1,4 @@
-// chosen[row] = a token drawn from the row's logits: temperature, then top-k, top-p and min-p, each on what the one before
+// sampled[row] = a token drawn from the row's logits: temperature, then top-k, top-p and min-p, each on what the one before
 // left; NO_TOKEN where a logit is not finite.
 //
 // A token's weight is exp((logit - largest) / temperature) as a whole number of 2^-31. From there on everything is sums of
@@ -21,7 +21,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> logits: array<u32>;
-@group(0) @binding(9) var<storage, read_write> chosen: array<u32>;
+@group(0) @binding(9) var<storage, read_write> sampled: array<u32>;
 
 const THREADS: u32 = 256u;
 const ONE: u32 = 0x80000000u;
@@ -275,7 +275,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     var passed = before(t, mine);
     if (most == NOT_FINITE) {
         if (t == 0u) {
-            chosen[params.row] = NO_TOKEN;
+            sampled[params.row] = NO_TOKEN;
         }
         return;
     }
@@ -285,7 +285,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = first; i < last; i++) {
         passed = add(passed, vec2<u32>(logits[start + i], 0u));
         if (above(passed, wanted)) {
-            chosen[params.row] = i;
+            sampled[params.row] = i;
             return;
         }
     }

@@ -27,7 +27,7 @@ pub mod binding {
     /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
     pub const BATCH: u32 = 8;
     /// Tokens that the device chose.
-    pub const CHOSEN: u32 = 9;
+    pub const SAMPLED: u32 = 9;
     /// What each row of activations in half precision was divided by.
     pub const ROW_SCALES: u32 = 10;
     /// Bias of a norm.
@@ -71,10 +71,10 @@ pub const KV_BLOCK: usize = 32;
 /// The widest head that attention takes.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// Stands for the token of row 0 that the pass before chose, in a batch table; those of other rows follow.
-pub const CHOSEN: u32 = 1 << 31;
+/// The token of row 0 that the pass before sampled, in the metadata of a batch; those of other rows follow.
+pub const SAMPLED: u32 = 1 << 31;
 
-/// What is chosen where a logit is not finite.
+/// The sampled token where a logit is not finite.
 pub const NO_TOKEN: u32 = u32::MAX;
 
 /// Experts that a row goes to.

@@ -2,12 +2,12 @@
 
 use crate::kernel::Kernel;
 use crate::{
-    Activation, Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision, Product,
+    Activation, Attention, CHAINS, SAMPLED, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision, Product,
     RowMap, Sink, Store, TOP_EXPERTS, Tier, Units,
 };
 
-/// Name and text of a kernel that chooses tokens.
-macro_rules! choice {
+/// Name and text of a kernel that samples tokens.
+macro_rules! sampling {
     ($name:literal) => {
         (
             $name,
@@ -62,8 +62,8 @@ pub enum Op {
     /// Some rows of others.
     Select,
     /// The token of the largest logit.
-    Likeliest,
-    /// A token by chance.
+    Argmax,
+    /// A random token.
     Sample,
     /// What memory can do.
     Copy,
@@ -76,7 +76,7 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
+        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Argmax, Op::Sample];
         all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
@@ -130,7 +130,7 @@ impl Op {
         match self {
             Op::Embed(format) => {
                 let embed = ("embed", include_str!("../kernels/embed.wgsl"));
-                Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
+                Kernel::compose(&[embed, format.part()], &[("SAMPLED", SAMPLED)])
             }
             Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
             Op::LayerNorm => {
@@ -176,8 +176,8 @@ impl Op {
             }
             Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
-            Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
-            Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Argmax => Kernel::compose(&[sampling!("argmax")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Sample => Kernel::compose(&[sampling!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
             Op::Multiply => {
                 Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Instant;
 
-/// Where the time between two marks comes from.
+/// Source of timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The device writes timestamps while it works.
     Device,
     /// The host's clock, of a machine whose operations have run when they return.
     Wall,
-    /// The host's clock; a device without timestamps is waited for at every mark, which takes time of its own.
+    /// The host's clock; a device without timestamps is waited for at every timestamp, which takes time of its own.
     WallAndWait,
 }
 
@@ -19,7 +19,7 @@ impl fmt::Display for Clock {
         f.write_str(match self {
             Clock::Device => "timestamps of the device",
             Clock::Wall => "wall clock",
-            Clock::WallAndWait => "wall clock, waiting for the device at every mark",
+            Clock::WallAndWait => "wall clock, waiting for the device at every timestamp",
         })
     }
 }
@@ -37,9 +37,9 @@ pub struct Limits {
     pub numbers: &'static str,
 }
 
-/// Seconds between neighbouring marks, which are taken away.
-pub(crate) fn intervals(marks: &mut Vec<Instant>) -> Vec<f64> {
-    let intervals = marks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-    marks.clear();
+/// Seconds between neighbouring timestamps, which are taken away.
+pub(crate) fn intervals(timestamps: &mut Vec<Instant>) -> Vec<f64> {
+    let intervals = timestamps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    timestamps.clear();
     intervals
 }

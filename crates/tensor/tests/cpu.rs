@@ -2,8 +2,9 @@
 #![cfg(feature = "reference")]
 
 use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Activation, Backend, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
+use phi3_tensor::{Activation, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
 /// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Level> {

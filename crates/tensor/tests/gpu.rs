@@ -5,10 +5,11 @@
 
 use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
+    Activation, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -473,7 +474,7 @@ fn passes_that_wait_for_nothing_run_in_order() {
         gpu.begin(&decode(&[token as u32], &[0], 0)).unwrap();
         gpu.embed(&table, 1.0, row).unwrap();
         if token % 2 == 0 {
-            gpu.finish().unwrap();
+            gpu.submit().unwrap();
         }
     }
     let values = weight.to_f32();
@@ -497,7 +498,7 @@ fn a_pass_with_more_parameters_than_fit_is_submitted_in_parts() {
     for (i, out) in normed.iter_mut().enumerate() {
         gpu.norm(&x, Norm::Rms { weight: &gain, eps: i as f32 }, out).unwrap();
     }
-    gpu.finish().unwrap();
+    gpu.submit().unwrap();
     assert_eq!(gpu.counters().submits - before, 3);
 
     let mut row = [0.0; 8];

@@ -1,6 +1,5 @@
 //! The paged key/value cache of the CPU.
 
-use super::attention::Panels;
 use super::kernels::dispatch;
 use super::pool::Pool;
 #[cfg(target_arch = "aarch64")]
@@ -47,6 +46,13 @@ fn runs(head_dim: usize, block: impl Fn(usize) -> usize) -> Vec<Run> {
     runs
 }
 
+/// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
+pub(crate) enum Panels<'a> {
+    F32 { keys: &'a [f32], values: &'a [f32] },
+    F16 { keys: &'a [u16], values: &'a [u16] },
+    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
+}
+
 /// A page of a layer, by type.
 enum Page {
     F32(Box<[f32]>),
@@ -60,14 +66,14 @@ enum Page {
 
 /// Where the keys and values of a row of the pass go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Target {
+pub(crate) struct Target {
     page: u32,
     slot: usize,
     row: usize,
 }
 
 /// The targets of a pass, by page.
-pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) {
+pub(crate) fn targets(batch: &Batch, out: &mut Vec<Target>) {
     out.clear();
     for segment in batch.segments() {
         let pages = &batch.pages()[segment.pages.clone()];
@@ -79,16 +85,16 @@ pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) {
 }
 
 impl Cache {
-    pub(super) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
+    pub(crate) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
         let runs = [runs(heads.head_dim, |i| heads.key_block(i)), runs(heads.head_dim, |i| i / KvType::BLOCK)];
         Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect(), made: 0 }
     }
 
-    pub(super) fn shape(&self) -> CacheShape {
+    pub(crate) fn shape(&self) -> CacheShape {
         CacheShape { heads: self.heads, layers: self.pages.len(), pages: self.made }
     }
 
-    pub(super) fn heads(&self) -> Heads {
+    pub(crate) fn heads(&self) -> Heads {
         self.heads
     }
 
@@ -101,7 +107,7 @@ impl Cache {
         PAGE * self.heads.head_dim.div_ceil(KvType::BLOCK)
     }
 
-    pub(super) fn page_bytes(&self) -> u64 {
+    pub(crate) fn page_bytes(&self) -> u64 {
         let panel = match self.kv {
             KvType::F32 => 4 * self.panel(),
             KvType::F16 => 2 * self.panel(),
@@ -110,7 +116,7 @@ impl Cache {
         (self.pages.len() * self.heads.kv_heads * 2 * panel) as u64
     }
 
-    pub(super) fn reserve(&mut self, device: &str, pages: usize) -> Result<()> {
+    pub(crate) fn reserve(&mut self, device: &str, pages: usize) -> Result<()> {
         const WHAT: &str = "a page of the key/value cache";
         let panels = 2 * self.heads.kv_heads;
         let (len, scales) = (panels * self.panel(), panels * self.scales());
@@ -131,7 +137,7 @@ impl Cache {
     }
 
     /// Keys and values of head `kv` on a page.
-    pub(super) fn panels(&self, layer: usize, page: u32, kv: usize) -> Panels<'_> {
+    pub(crate) fn panels(&self, layer: usize, page: u32, kv: usize) -> Panels<'_> {
         let (panel, scales_of) = (self.panel(), self.scales());
         match &self.pages[layer][page as usize] {
             Page::F32(page) => {
@@ -151,7 +157,7 @@ impl Cache {
     }
 
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
-    pub(super) fn append(&mut self, level: Level, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
+    pub(crate) fn append(&mut self, level: Level, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
         let (heads, runs) = (self.heads, &self.runs);
         let pages = &mut self.pages[layer];
         let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };

@@ -49,19 +49,19 @@ macro_rules! dispatch {
     };
 }
 
-pub(super) use dispatch;
+pub(crate) use dispatch;
 
 /// Activations as a kernel reads them: `rows` rows of `dim` f32.
 #[derive(Clone, Copy)]
-pub(super) struct Input<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) dim: usize,
+pub(crate) struct Input<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) dim: usize,
 }
 
 /// Activations that several tasks write, each its own columns.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
+pub(crate) struct Output<'a> {
     values: *mut f32,
     len: usize,
     dim: usize,
@@ -74,7 +74,7 @@ unsafe impl Send for Output<'_> {}
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
-    pub(super) fn new(values: &'a mut [f32], dim: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [f32], dim: usize) -> Self {
         Self { values: values.as_mut_ptr(), len: values.len(), dim, lifetime: std::marker::PhantomData }
     }
 
@@ -84,7 +84,7 @@ impl<'a> Output<'a> {
     ///
     /// No other task uses this element, and no other reference to it lives.
     #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
-    pub(super) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
+    pub(crate) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
         // SAFETY: inside the slice; alone by the caller's promise.
@@ -93,7 +93,7 @@ impl<'a> Output<'a> {
 
     /// Columns `cols` of row `row`, under the same promise as [`cell`](Self::cell).
     #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
-    pub(super) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
         // SAFETY: inside the slice; alone by the caller's promise.
@@ -102,7 +102,7 @@ impl<'a> Output<'a> {
 }
 
 #[inline(always)]
-pub(super) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
     if S::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
 ///
 /// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(x: f32) -> f32 {
+pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let bounded = if x > 88.0 { 88.0 } else { x };
     let bounded = if bounded < -87.0 { -87.0 } else { bounded };
@@ -268,7 +268,7 @@ unsafe fn finish_generic<S: Simd>(
 }
 
 /// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
-pub(super) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
     // SAFETY: the level is available; the lengths were checked.
     unsafe { layer_norm_row(level, x, weight, bias, eps, out) }
@@ -305,7 +305,7 @@ unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], e
 }
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
-pub(super) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
     // SAFETY: the level is available; the lengths were checked.
     unsafe { norm_row(level, x, weight, eps, out) }
@@ -341,7 +341,7 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
 }
 
 /// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
-pub(super) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
+pub(crate) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
     // SAFETY: the level is available; plain loops over checked slices.
     unsafe { rotate_row(level, row, head_dim, turn) }
 }

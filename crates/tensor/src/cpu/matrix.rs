@@ -19,12 +19,12 @@ pub(super) enum Store {
 
 /// A weight matrix of the CPU.
 pub struct Matrix {
-    pub(super) role: Role,
-    pub(super) dtype: DType,
+    pub(crate) role: Role,
+    pub(crate) dtype: DType,
     /// Rows of the matrix, and elements of a row.
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) bias: Option<Vec<f32>>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) bias: Option<Vec<f32>>,
     pub(super) order: Order,
     pub(super) store: Store,
 }
@@ -47,8 +47,16 @@ impl Matrix {
         Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, bias, order, store }
     }
 
-    pub(super) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> Shape {
         Shape { rows: self.rows, cols: self.cols }
+    }
+
+    /// The matrices of the experts, where it has any.
+    pub(crate) fn experts(&self) -> Option<&[Matrix]> {
+        match &self.store {
+            Store::Experts(experts) => Some(experts),
+            Store::Rows(_) | Store::Panels(_) => None,
+        }
     }
 
     /// Rows of a matrix in panels, those that only fill up included.
@@ -107,7 +115,7 @@ impl Matrix {
     }
 
     /// Widens row `row`.
-    pub(super) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
             // no embedding has experts

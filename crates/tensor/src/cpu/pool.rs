@@ -101,7 +101,7 @@ impl Shared {
 }
 
 /// A few threads beside the caller's.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// One region at a time.
@@ -110,7 +110,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// `threads` in all, the caller's among them.
-    pub(super) fn new(threads: usize) -> Result<Self> {
+    pub(crate) fn new(threads: usize) -> Result<Self> {
         let beside = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
             ticket: Apart(AtomicU64::new(0)),
@@ -130,12 +130,12 @@ impl Pool {
     }
 
     /// Threads in all.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads.len() + 1
     }
 
     /// Runs `0 .. tasks`, each once, on all threads; a task must not call this again.
-    pub(super) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    pub(crate) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.threads.is_empty() || u32::try_from(tasks).is_err() {
             return (0..tasks).for_each(task);
         }

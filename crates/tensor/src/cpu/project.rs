@@ -20,7 +20,7 @@ const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
     /// The epilogue of `norm(x) wᵀ + bias`.
-    pub(super) fn product(
+    pub(crate) fn product(
         &mut self,
         x: Input<'_>,
         norm: Option<Norm<'_, Self>>,
@@ -113,7 +113,7 @@ impl Cpu {
 }
 
 /// A slice in equal shares, one for each task; the last may be smaller.
-pub(super) struct Shares<'a, T> {
+pub(crate) struct Shares<'a, T> {
     first: *mut T,
     len: usize,
     share: usize,
@@ -124,7 +124,7 @@ pub(super) struct Shares<'a, T> {
 unsafe impl<T: Send> Sync for Shares<'_, T> {}
 
 impl<'a, T> Shares<'a, T> {
-    pub(super) fn new(values: &'a mut [T], share: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [T], share: usize) -> Self {
         Self { first: values.as_mut_ptr(), len: values.len(), share, lifetime: std::marker::PhantomData }
     }
 
@@ -133,7 +133,7 @@ impl<'a, T> Shares<'a, T> {
     /// # Safety
     ///
     /// Nobody else uses it.
-    pub(super) unsafe fn take(&self, i: usize) -> &'a mut [T] {
+    pub(crate) unsafe fn take(&self, i: usize) -> &'a mut [T] {
         let at = i * self.share;
         assert!(at < self.len);
         // SAFETY: inside the slice; alone by the caller's promise.

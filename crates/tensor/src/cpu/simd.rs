@@ -123,7 +123,7 @@ impl fmt::Display for Level {
 /// # Safety
 ///
 /// Every function needs the instruction set at run time, and pointers to as many readable elements as it loads.
-pub(super) unsafe trait Simd: Copy + 'static {
+pub(crate) unsafe trait Simd: Copy + 'static {
     /// A register of f32.
     type V: Copy;
     /// The level whose instructions these are.
@@ -155,7 +155,7 @@ pub(super) unsafe trait Simd: Copy + 'static {
 /// # Safety
 ///
 /// `load` needs `S::LANES * BYTES` readable bytes.
-pub(super) unsafe trait Format: 'static {
+pub(crate) unsafe trait Format: 'static {
     /// Bytes of an element.
     const BYTES: usize;
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
@@ -163,8 +163,8 @@ pub(super) unsafe trait Format: 'static {
     unsafe fn one(p: *const u8) -> f32;
 }
 
-pub(super) struct F32;
-pub(super) struct F16;
+pub(crate) struct F32;
+pub(crate) struct F16;
 pub(super) struct Bf16;
 
 // SAFETY: each reads LANES elements of BYTES bytes.
@@ -216,7 +216,7 @@ unsafe impl Format for Bf16 {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 // SAFETY: needs no instruction set; loads are unaligned and of LANES elements.
 unsafe impl Simd for Portable {
@@ -282,7 +282,7 @@ unsafe impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -439,7 +439,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(crate) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {

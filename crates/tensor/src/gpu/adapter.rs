@@ -6,6 +6,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Features that timestamps between kernels need.
+pub(crate) const TIMESTAMP_FEATURES: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Select {
@@ -130,10 +134,10 @@ pub fn adapters() -> Result<Vec<AdapterInfo>> {
 }
 
 /// An adapter and what is known of it.
-pub(super) struct Found {
-    pub(super) raw: wgpu::Adapter,
-    pub(super) info: AdapterInfo,
-    pub(super) tier: Option<Tier>,
+pub(crate) struct Found {
+    pub(crate) raw: wgpu::Adapter,
+    pub(crate) info: AdapterInfo,
+    pub(crate) tier: Option<Tier>,
 }
 
 impl Found {
@@ -176,7 +180,7 @@ impl Found {
 }
 
 /// Features that a tier's kernels need, and what to call them.
-pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
+pub(crate) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     match tier {
         Tier::Base => (wgpu::Features::empty(), "nothing"),
         Tier::F16 => (wgpu::Features::SHADER_F16, "arithmetic in half precision"),
@@ -191,7 +195,7 @@ pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
 }
 
 /// Whether an adapter has what a tier's kernels need.
-pub(super) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>) -> bool {
+pub(crate) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>) -> bool {
     features.contains(needs(tier).0) && (tier != Tier::Coop || units.is_some())
 }
 
@@ -214,7 +218,7 @@ fn units(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties
 }
 
 /// The adapter to open, and the tier to run.
-pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+pub(crate) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let matching = |info: &AdapterInfo| match select {
         Select::Any => true,
         Select::Index(index) => info.index == *index,
@@ -302,7 +306,7 @@ fn found(validation: bool) -> Vec<Found> {
 
 /// wgpu's adapter that computes nothing, with the kernels of most GPUs.
 #[cfg(feature = "noop")]
-pub(super) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let backends = wgpu::Backends::NOOP;
     let noop = wgpu::NoopBackendOptions::enabled();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {

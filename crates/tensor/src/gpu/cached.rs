@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 const FRONT: usize = size_of::<u64>();
 
 /// A cache of pipelines, and its file.
-pub(super) struct Cached {
-    pub(super) raw: wgpu::PipelineCache,
+pub(crate) struct Cached {
+    pub(crate) raw: wgpu::PipelineCache,
     file: PathBuf,
     /// Hash of what the file holds.
     kept: u64,
@@ -18,7 +18,7 @@ pub(super) struct Cached {
 impl Cached {
     /// The cache of an adapter and driver in a folder; none where the driver has no such thing. A file that is damaged is
     /// as good as none.
-    pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
+    pub(crate) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
@@ -34,7 +34,7 @@ impl Cached {
     }
 
     /// Writes what the driver has now, where that is something new. Where it cannot be written, the next start compiles again.
-    pub(super) fn keep(&self) {
+    pub(crate) fn keep(&self) {
         let Some(data) = self.raw.get_data() else { return };
         let now = hash(&data);
         if now != self.kept {

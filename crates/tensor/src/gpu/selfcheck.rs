@@ -3,36 +3,18 @@
 //!
 //! It is there for drivers that compile a kernel wrongly, so what it allows is wide: a wrong kernel is far off.
 
-mod cases;
+pub(crate) mod inputs;
 
+use super::adapter;
+use super::machine::Gpu;
 use super::memory::Memory;
-use super::{Gpu, adapter};
 use crate::cpu::{self, Cpu};
-use crate::{Backend, Bytes, Choice, DType, Error, Heads, KvType, Result, Role, Weight};
-use cases::{batch, results};
+use crate::{DType, Error, KvType, Result, ops};
 use phi3_shaders::Tier;
 use std::time::Duration;
 
-const HIDDEN: usize = 256;
-const INNER: usize = 40;
-const VOCAB: usize = 24;
-
-/// Heads of each type of cache, so that every width that attention by matrix units has kernels for is among them: the first two
-/// fill theirs, as those of real models do.
-const HEADS: [Heads; KvType::ALL.len()] = [heads(96, 96), heads(128, 64), heads(60, 16)];
-
-const fn heads(head_dim: usize, rotary_dim: usize) -> Heads {
-    Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim }
-}
-
-/// Pages of the cache: more positions than attention by matrix units takes at once.
-const PAGES: usize = 5;
-
-/// A position from which on attention is split.
-const FAR: usize = 700;
-
 /// How long a submission of the check may take, of which a GPU needs milliseconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Difference of a result, in parts of the largest, that no rounding explains.
 const WRONG: f32 = 1e-2;
@@ -42,7 +24,7 @@ impl Gpu {
     /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again. `faults` are those
     /// of better tiers, and then of those that were found wrong too. A tier on which the device is lost is as wrong as any other,
     /// but nothing lower can be tried on this device.
-    pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
+    pub(crate) fn select_tier(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
         let (features, units, best) = (self.device.raw.features(), self.adapter.units, self.tier());
         let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, units);
         for tier in Tier::ALL.into_iter().rev().filter(can_run) {
@@ -51,7 +33,7 @@ impl Gpu {
             let fault = match known {
                 Some(fault) => fault,
                 None => {
-                    let found = fault(self);
+                    let found = self_check(self);
                     let fault = match self.device.lost() {
                         Some(lost) => Some(lost),
                         None => {
@@ -82,14 +64,14 @@ impl Gpu {
     }
 
     /// The best tier below the one that it runs.
-    pub(super) fn next_lower(&self) -> Option<Tier> {
+    pub(crate) fn next_lower(&self) -> Option<Tier> {
         let (features, units, tier) = (self.device.raw.features(), self.adapter.units, self.tier());
         Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, units))
     }
 }
 
 /// What is wrong with the kernels that the device runs now, if anything.
-pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
+pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let options = cpu::Options {
         threads: Some(1),
         activations: cpu::Activations::F32,
@@ -99,7 +81,7 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
     let mut cpu = Cpu::new(options)?;
     let asked = (gpu.exact, gpu.enough);
     for (turn, dtype) in DType::ALL.into_iter().enumerate() {
-        let want = results(&mut cpu, dtype)?;
+        let want = ops::check(&mut cpu, dtype)?;
         // every way to multiply many rows that the tier has, but for most types the first only
         let ways = match gpu.tier() {
             _ if turn >= KvType::ALL.len() => 1,
@@ -109,7 +91,7 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
         };
         for way in [(false, u32::MAX), (true, u32::MAX), (false, 0)].into_iter().take(ways) {
             (gpu.exact, gpu.enough) = way;
-            let got = results(gpu, dtype);
+            let got = ops::check(gpu, dtype);
             (gpu.exact, gpu.enough) = asked;
             let got = match got {
                 Ok(got) => got,
@@ -126,33 +108,13 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
             }
         }
     }
-    choices(gpu)
-}
-
-/// Two ways to choose a token of which one is far likelier than the others.
-fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
-    let drawn = Choice::Drawn { temperature: 0.5, top_k: 9, top_p: 0.9, min_p: 0.05, draw: 1 << 31 };
-    let mut values = vec![-1.0f32; VOCAB * VOCAB];
-    (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
-    let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
-    let mut logits = gpu.rows("logits", 2, VOCAB)?;
-    gpu.begin(&batch(&[5, 11], 0, 0)?)?;
-    gpu.embed(&table, 1.0, &mut logits)?;
-    gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
-    let mut tokens = [0; 2];
-    gpu.chosen(&mut tokens)?;
-    let want = [5, 11].map(|token| token * 7 % VOCAB as u32);
-    Ok((tokens != want).then(|| format!("the chosen tokens are {tokens:?}, not {want:?}")))
-}
-
-fn plain(name: &str, rows: usize, cols: usize, values: &[f32]) -> Result<Weight> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Weight::new(name, DType::F32, rows, cols, Bytes::from(bytes))
+    ops::sample::check::fault(gpu)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
     use crate::gpu::{Options, Select};
     use std::path::Path;
 
@@ -191,7 +153,7 @@ mod tests {
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
         let lost: fn(&mut Gpu) = |gpu| gpu.device.raw.destroy();
-        let hung: fn(&mut Gpu) = |gpu| gpu.device.patience = Duration::ZERO;
+        let hung: fn(&mut Gpu) = |gpu| gpu.device.timeout = Duration::ZERO;
         for (says, lose) in [("device lost", lost), ("a kernel did not end within 0 s", hung)] {
             let folder = folder("lost");
             let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
@@ -258,7 +220,7 @@ mod tests {
             let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
             let before = gpu.counters().dispatches;
             let memory = memory(&folder, &gpu);
-            gpu.settle(memory, false, &mut Vec::new()).unwrap();
+            gpu.select_tier(memory, false, &mut Vec::new()).unwrap();
             assert!(gpu.tier() < Tier::Subgroup);
             assert_eq!(gpu.counters().dispatches > before, checked);
             let line = gpu.info().to_string();
@@ -270,7 +232,7 @@ mod tests {
     #[test]
     fn a_tier_that_was_asked_for_is_refused_where_it_is_wrong() {
         let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
-        let error = gpu.settle(None, true, &mut Vec::new()).unwrap_err().to_string();
+        let error = gpu.select_tier(None, true, &mut Vec::new()).unwrap_err().to_string();
         assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
     }
 
@@ -291,7 +253,7 @@ mod tests {
                 println!("skipped: {} has no matrix units", gpu.info());
                 return;
             }
-            gpu.settle(None, false, &mut Vec::new()).unwrap();
+            gpu.select_tier(None, false, &mut Vec::new()).unwrap();
             assert_eq!(gpu.tier(), Tier::Subgroup, "{words:?}: {}", gpu.info());
             assert!(gpu.info().to_string().contains("coop kernels compute wrongly: "), "{words:?}: {}", gpu.info());
         }
@@ -303,7 +265,7 @@ mod tests {
             [("exp(", "exp2("), ("bits > 0x80000000u", "bits < 0x80000000u"), ("inverse_rms(s", "inverse_rms(2.0 * s")]
         {
             let Some(mut gpu) = wrong(words, true) else { return };
-            let error = gpu.settle(None, false, &mut Vec::new()).unwrap_err().to_string();
+            let error = gpu.select_tier(None, false, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.contains("base kernels compute wrongly: ") && error.contains("another device"), "{error}");
         }
     }

@@ -2,7 +2,6 @@
 
 use super::device::{Buffer, Device, STORAGE, Submission};
 use super::planes::{Planes, UNIT};
-use super::{Gpu, Rows};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};
 use phi3_shaders::Format;
@@ -10,7 +9,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 
 /// Weights that a kernel unpacks at once: rows are padded to a multiple of it.
-pub(super) const GROUP: usize = 8;
+pub(crate) const GROUP: usize = 8;
 
 /// Outputs that a kernel computes at once: pieces are padded to a multiple of it.
 const OUTPUTS: usize = 4;
@@ -29,66 +28,49 @@ const IN_FLIGHT: usize = 4;
 
 /// A weight matrix on the device.
 pub struct Matrix {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) role: Role,
-    pub(super) format: Format,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) role: Role,
+    pub(crate) format: Format,
     /// Its first output, where it is a part of several.
-    pub(super) first: usize,
+    pub(crate) first: usize,
     /// One for each output, in the device's order, behind those of the parts before.
-    pub(super) bias: Option<Buffer>,
-    pub(super) pieces: Vec<Piece>,
+    pub(crate) bias: Option<Buffer>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 /// Rows of a matrix, in the device's order, in a buffer of their own.
-pub(super) struct Piece {
-    pub(super) rows: Range<usize>,
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
     /// Experts whose rows these are; none where the matrix has none.
-    pub(super) experts: Range<usize>,
+    pub(crate) experts: Range<usize>,
     /// The first row of its expert, where it has rows of one only.
-    pub(super) first: usize,
-    pub(super) weight: Buffer,
+    pub(crate) first: usize,
+    pub(crate) weight: Buffer,
     /// The plane of scales of a quantised type.
-    pub(super) scales: Option<Buffer>,
+    pub(crate) scales: Option<Buffer>,
 }
 
 impl Piece {
     /// Rows of the buffer: those past the matrix's last are zero.
-    pub(super) fn padded(&self) -> usize {
+    pub(crate) fn padded(&self) -> usize {
         self.rows.len().next_multiple_of(OUTPUTS)
     }
 }
 
 impl Matrix {
-    pub(super) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> Shape {
         Shape { rows: self.rows, cols: self.cols }
     }
 
     /// Groups of eight weights in a row.
-    pub(super) fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.cols.div_ceil(GROUP)
     }
 }
 
-impl Gpu {
-    /// Brings rows of activations to the device, after what was recorded so far; what fills up a row is zero.
-    pub(super) fn write_rows(&mut self, x: &Rows, first: usize, values: &[f32]) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.recorder.flush(&mut self.device)?;
-        let mut padded = vec![0.0f32; values.len() / x.dim * x.stride];
-        for (padded, row) in padded.chunks_exact_mut(x.stride).zip(values.chunks_exact(x.dim)) {
-            padded[..x.dim].copy_from_slice(row);
-        }
-        let offset = (first * x.stride * size_of::<f32>()) as u64;
-        self.device.queue.write_buffer(&x.buffer.raw, offset, bytemuck::cast_slice(&padded));
-        self.device.check()
-    }
-}
-
 /// Brings a weight to the device.
-pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
+pub(crate) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
     let format = format(weight.dtype);
     checks::matrix(weight, role)?;
     let order = Order::new(role, weight.rows);
@@ -130,7 +112,7 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
 }
 
 /// What a matrix will take.
-pub(super) fn footprint(
+pub(crate) fn footprint(
     device: &Device,
     name: &str,
     dtype: DType,

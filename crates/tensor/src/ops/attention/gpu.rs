@@ -1,9 +1,10 @@
-//! Attention: by how many workgroups a row is computed.
+//! Attention on the GPU: a workgroup takes a row or a tile of rows, and a split of the positions.
 
-use super::device::STORAGE;
-use super::pipelines::Slots;
-use super::{Cache, Gpu, Rows};
-use crate::{BlockSparse, Mask, Result};
+use super::{Attend, BlockSparse, Mask};
+use crate::Result;
+use crate::gpu::device::STORAGE;
+use crate::gpu::pipelines::Bindings;
+use crate::gpu::{Cache, Gpu, Rows};
 use phi3_shaders::{Attention, Op, Tier, binding};
 
 /// Workgroups that a large device wants at once.
@@ -13,8 +14,8 @@ const ENOUGH: usize = 512;
 const LEAST: usize = 256;
 const TILE: usize = 128;
 
-impl Gpu {
-    pub(super) fn attend(
+impl Attend for Gpu {
+    fn attention(
         &mut self,
         q: &Rows,
         cache: &Cache,
@@ -23,27 +24,28 @@ impl Gpu {
         scale: f32,
         out: &mut Rows,
     ) -> Result<()> {
+        self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads;
         let layer = &cache.layers[layer];
         let (text, [window, local_blocks, block_stride, head_step]) = match mask {
             Mask::Causal => (phi3_shaders::Mask::Window, [0; 4]),
             Mask::Window(window) => (phi3_shaders::Mask::Window, [u32::try_from(window).unwrap_or(u32::MAX), 0, 0, 0]),
-            Mask::Full => (phi3_shaders::Mask::Full, [self.table.ends_at as u32, 0, 0, 0]),
+            Mask::Full => (phi3_shaders::Mask::Full, [self.metadata.ends_at as u32, 0, 0, 0]),
             Mask::Blocks(BlockSparse { block, local, stride, head_step }) => {
                 (phi3_shaders::Mask::Blocks, [block, local, stride, head_step].map(|n| n as u32))
             }
         };
         let how = self.attention_for(heads.head_dim, text);
-        let tiles = self.table.tiles(how);
+        let tiles = self.metadata.tiles(how);
         let groups = tiles.as_ref().map_or(self.pass.rows, |tiles| tiles.count);
         let longest = self.pass.batch.longest(mask);
         let (splits, share) = splits(groups * heads.heads, longest + how.rows() as usize - 1);
         let pitch = cache.head4() + 1;
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&q.buffer);
-        slots[binding::KEYS as usize] = layer.keys.as_ref();
-        slots[binding::VALUES as usize] = layer.values.as_ref();
-        slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+        let mut bindings = Bindings::default();
+        bindings[binding::INPUT as usize] = Some(&q.buffer);
+        bindings[binding::KEYS as usize] = layer.keys.as_ref();
+        bindings[binding::VALUES as usize] = layer.values.as_ref();
+        bindings[binding::BATCH as usize] = self.metadata.buffer.as_ref();
         let strides = cache.loaded();
         let params = [
             heads.heads as u32,
@@ -66,27 +68,29 @@ impl Gpu {
         let grid = [heads.heads as u32, groups as u32, splits as u32];
         let op = Op::Attention { kv: cache.kv, how, mask: text, part: splits > 1 };
         let work = 2 * self.pass.rows as u64 * longest as u64 * heads.q_dim() as u64;
-        self.recorder.make_room(&mut self.device, work)?;
+        self.recorder.reserve_work(&mut self.device, work)?;
         if splits == 1 {
-            slots[binding::OUTPUT as usize] = Some(&out.buffer);
-            return self.recorder.dispatch(&mut self.device, op, &slots, &params, grid);
+            bindings[binding::OUTPUT as usize] = Some(&out.buffer);
+            return self.recorder.dispatch(&mut self.device, op, &bindings, &params, grid);
         }
         let bytes = (self.pass.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
-        self.device.grow(&mut self.parts, "parts of attention", bytes, STORAGE)?;
-        slots[binding::OUTPUT as usize] = self.parts.as_ref();
-        self.recorder.dispatch(&mut self.device, op, &slots, &params, grid)?;
+        self.device.grow(&mut self.partials, "partial results of attention", bytes, STORAGE)?;
+        bindings[binding::OUTPUT as usize] = self.partials.as_ref();
+        self.recorder.dispatch(&mut self.device, op, &bindings, &params, grid)?;
 
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = self.parts.as_ref();
-        slots[binding::OUTPUT as usize] = Some(&out.buffer);
+        let mut bindings = Bindings::default();
+        bindings[binding::INPUT as usize] = self.partials.as_ref();
+        bindings[binding::OUTPUT as usize] = Some(&out.buffer);
         let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
         let params = [heads, head_dim, cache.head4() as u32, splits as u32, out.stride as u32, 0, 0, 0];
-        self.recorder.dispatch(&mut self.device, Op::Merge, &slots, &params, [heads, self.pass.rows as u32, 1])
+        self.recorder.dispatch(&mut self.device, Op::Merge, &bindings, &params, [heads, self.pass.rows as u32, 1])
     }
+}
 
-    /// How the rows of this pass are best computed.
+impl Gpu {
+    /// The kernel for the rows of this pass.
     fn attention_for(&self, head_dim: usize, mask: phi3_shaders::Mask) -> Attention {
-        if !self.table.many_rows {
+        if !self.metadata.many_rows {
             return Attention::Row;
         }
         let units = self.adapter.units.filter(|_| self.tier() == Tier::Coop && self.device.units_memory && !self.exact);

@@ -28,7 +28,7 @@ pub struct Route {
 
 impl Router {
     /// The experts of a row with these scores, the best first; of equal scores the first counts. At least one score is expected.
-    pub fn choose(self, scores: &[f32]) -> [Route; TOP_EXPERTS] {
+    pub fn select(self, scores: &[f32]) -> [Route; TOP_EXPERTS] {
         let Router::SparseMixer { jitter } = self;
         let first = mix(scores, jitter, None);
         [first, mix(scores, jitter, Some(first.expert))]
@@ -73,7 +73,7 @@ impl Routes {
     pub(crate) fn route(&mut self, scores: &[f32], router: Router) {
         self.pairs.clear();
         for (row, scores) in scores.chunks_exact(self.experts.max(1)).enumerate() {
-            self.pairs.extend(router.choose(scores).map(|route| (row, route)));
+            self.pairs.extend(router.select(scores).map(|route| (row, route)));
         }
         // stable, so that the order of rows stays
         self.pairs.sort_by_key(|(_, route)| route.expert);
@@ -106,7 +106,7 @@ mod tests {
         let experts: Vec<u32> = bytemuck::pod_collect_to_vec(file.tensor("sparsemixer.experts").unwrap().data());
         let count = file.tensor("sparsemixer.scores").unwrap().shape()[1];
         for (row, scores) in scores.chunks_exact(count).enumerate() {
-            for (i, route) in ROUTER.choose(scores).into_iter().enumerate() {
+            for (i, route) in ROUTER.select(scores).into_iter().enumerate() {
                 assert_eq!(route.expert, experts[2 * row + i] as usize, "row {row}");
                 assert!((route.weight - weights[2 * row + i]).abs() < 1e-6, "row {row}: {route:?}");
             }
@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn of_equal_scores_the_first_counts() {
-        let routes = ROUTER.choose(&[1.0, 3.0, 3.0, -2.0]);
+        let routes = ROUTER.select(&[1.0, 3.0, 3.0, -2.0]);
         assert_eq!(routes, [Route { expert: 1, weight: 0.5 }, Route { expert: 2, weight: 1.0 }]);
-        assert_eq!(ROUTER.choose(&[0.0, 0.0]).map(|route| route.expert), [0, 1]);
-        assert_eq!(ROUTER.choose(&[-1.0])[1], Route { expert: 0, weight: 0.0 });
+        assert_eq!(ROUTER.select(&[0.0, 0.0]).map(|route| route.expert), [0, 1]);
+        assert_eq!(ROUTER.select(&[-1.0])[1], Route { expert: 0, weight: 0.0 });
     }
 
     #[test]

@@ -1,14 +1,40 @@
-//! Mixtures of experts: the rows of each expert are gathered, so that its weights are read once.
+//! Experts: the rows of each expert are gathered, so that its weights are read once.
 
-use super::kernels::{Input, Output};
-use super::matrix::{Matrix, Store};
-use super::{Cpu, Rows, zeros};
-use crate::experts::Routes;
-use crate::{Activation, Epilogue, Result, Store as Stored};
+use super::{Experts, Router, Routes};
+use crate::cpu::kernels::{Input, Output};
+use crate::cpu::{Cpu, Matrix, Rows, zeros};
+use crate::{Activation, Epilogue, Result, Store};
+
+impl Experts for Cpu {
+    fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
+        self.pass.route(scores.shape(), routes.shape())?;
+        routes.route(&scores.values[..self.pass.rows * scores.dim], router);
+        Ok(())
+    }
+
+    fn project_experts(
+        &mut self,
+        x: &Rows,
+        weight: &Matrix,
+        activation: Activation,
+        routes: &Routes,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
+        let width = self.pass.project_experts(x.shape(), of, activation, routed, out.shape())?;
+        self.up_experts(x, weight, activation, routes, width, &mut out.values)
+    }
+
+    fn combine_experts(&mut self, x: &Rows, weight: &Matrix, routes: &Routes, out: &mut Rows) -> Result<()> {
+        let (of, routed) = ((weight.shape(), weight.role), routes.shape());
+        let width = self.pass.combine_experts(x.shape(), of, routed, out.shape())?;
+        self.down_experts(x, weight, routes, width, &mut out.values)
+    }
+}
 
 impl Cpu {
     /// What each expert gives for its rows, in the order of the routes' pairs.
-    pub(super) fn up_experts(
+    fn up_experts(
         &mut self,
         x: &Rows,
         weight: &Matrix,
@@ -17,7 +43,7 @@ impl Cpu {
         width: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        let Store::Experts(experts) = &weight.store else { return Ok(()) };
+        let Some(experts) = weight.experts() else { return Ok(()) };
         let mut gathered = std::mem::take(&mut self.gathered[0]);
         for (expert, range) in routes.groups() {
             let pairs = &routes.pairs[range.clone()];
@@ -36,7 +62,7 @@ impl Cpu {
     }
 
     /// Adds what each expert gives for its rows to theirs, by their weights.
-    pub(super) fn down_experts(
+    fn down_experts(
         &mut self,
         x: &Rows,
         weight: &Matrix,
@@ -44,14 +70,14 @@ impl Cpu {
         width: usize,
         out: &mut [f32],
     ) -> Result<()> {
-        let Store::Experts(experts) = &weight.store else { return Ok(()) };
+        let Some(experts) = weight.experts() else { return Ok(()) };
         let mut given = std::mem::take(&mut self.gathered[1]);
         for (expert, range) in routes.groups() {
             let pairs = &routes.pairs[range.clone()];
             let input = Input { values: &x.values[range.start * x.dim..], rows: pairs.len(), dim: x.dim };
             if let [(row, route)] = pairs {
                 let out = Output::new(&mut out[row * width..][..width], width);
-                let epilogue = Epilogue { scale: route.weight, store: Stored::Accumulate, ..Epilogue::OVERWRITE };
+                let epilogue = Epilogue { scale: route.weight, store: Store::Accumulate, ..Epilogue::OVERWRITE };
                 self.product(input, None, &experts[expert], epilogue, width, out)?;
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The batch table: tokens, positions, slots and pages of a pass, its rotations and outputs, in one buffer.
+//! Metadata of a batch: tokens, positions, slots and pages of a pass, its rotations and outputs, in one buffer.
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, PAGE, Result};
@@ -6,7 +6,7 @@ use phi3_shaders::{Attention, Units};
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
-/// Words of a row's record: token, position, slot to write, start of its sequence's pages.
+/// Words of a row's record: token, position, slot to write, start of the sequence's pages.
 const RECORD: usize = 4;
 
 /// Rows of a segment from which on attention takes its rows by tiles.
@@ -15,17 +15,17 @@ const MANY_ROWS: usize = 8;
 /// Heights of tiles.
 const TILE_ROWS: [u32; 2] = [Attention::Tile.rows(), Attention::Units { units: Units::ALL[0], dim: 0 }.rows()];
 
-/// Bytes of the first table, so that it seldom grows.
+/// Bytes of the first buffer, so that it seldom grows.
 const FIRST_SIZE: u64 = 1 << 16;
 
-pub(super) struct Table {
-    pub(super) buffer: Option<Buffer>,
-    pub(super) rope_at: usize,
-    pub(super) outputs_at: usize,
+pub(crate) struct BatchMetadata {
+    pub(crate) buffer: Option<Buffer>,
+    pub(crate) rope_at: usize,
+    pub(crate) outputs_at: usize,
     /// Of each row, the position behind the last one of its segment.
-    pub(super) ends_at: usize,
+    pub(crate) ends_at: usize,
     /// Whether a segment has rows enough for tiles of attention.
-    pub(super) many_rows: bool,
+    pub(crate) many_rows: bool,
     /// Those tiles, for each height that kernels take: none where no segment has many rows.
     tiles: Vec<Tiles>,
     words: Vec<u32>,
@@ -33,15 +33,15 @@ pub(super) struct Table {
 
 /// Tiles of so many rows at most.
 #[derive(Clone, Copy)]
-pub(super) struct Tiles {
+pub(crate) struct Tiles {
     rows: u32,
-    pub(super) at: usize,
-    pub(super) count: usize,
+    pub(crate) at: usize,
+    pub(crate) count: usize,
 }
 
-impl Table {
-    pub(super) fn new(device: &mut Device) -> Result<Self> {
-        let buffer = Some(device.buffer("batch table", FIRST_SIZE, STORAGE)?);
+impl BatchMetadata {
+    pub(crate) fn new(device: &mut Device) -> Result<Self> {
+        let buffer = Some(device.buffer("batch metadata", FIRST_SIZE, STORAGE)?);
         Ok(Self {
             buffer,
             rope_at: 0,
@@ -58,7 +58,7 @@ impl Table {
     /// # Errors
     ///
     /// [`Error::Unsupported`](crate::Error::Unsupported) where it has more rows than a grid.
-    pub(super) fn write(&mut self, device: &mut Device, batch: &Batch) -> Result<()> {
+    pub(crate) fn write(&mut self, device: &mut Device, batch: &Batch) -> Result<()> {
         let rows = batch.rows();
         let limit = wgpu::Limits::default().max_compute_workgroups_per_dimension as usize;
         if rows > limit {
@@ -79,7 +79,7 @@ impl Table {
         self.tile(batch);
 
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        device.grow(&mut self.buffer, "batch table", bytes.len() as u64, STORAGE)?;
+        device.grow(&mut self.buffer, "batch metadata", bytes.len() as u64, STORAGE)?;
         if let Some(buffer) = &self.buffer {
             device.queue.write_buffer(&buffer.raw, 0, bytes);
         }
@@ -106,7 +106,7 @@ impl Table {
     }
 
     /// The tiles that attention takes, where it takes any.
-    pub(super) fn tiles(&self, how: Attention) -> Option<Tiles> {
+    pub(crate) fn tiles(&self, how: Attention) -> Option<Tiles> {
         self.tiles.iter().copied().find(|tiles| tiles.rows == how.rows())
     }
 

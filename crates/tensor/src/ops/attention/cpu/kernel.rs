@@ -1,45 +1,39 @@
 //! Attention: queries of one key/value head over the pages of a sequence.
 
-use super::kernels::{Output, dispatch, exp, fma};
+use crate::cpu::cache::Panels;
+use crate::cpu::kernels::{Output, dispatch, exp, fma};
 #[cfg(target_arch = "aarch64")]
-use super::simd::Neon;
+use crate::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{F16, F32, Format, Level, Portable, Simd};
+use crate::cpu::simd::{Avx2, Avx512};
+use crate::cpu::simd::{F16, F32, Format, Level, Portable, Simd};
 use crate::{BlockSparse, Heads, KvType, Mask, PAGE};
 use half::f16;
 use std::cell::Cell;
 use std::ops::Range;
 
 /// `out[i] = query i` attended over the pages: queries of one key/value head, rows first, then the heads of the group.
-pub(super) struct Attend<'a> {
+pub(crate) struct Task<'a> {
     /// Queries `[rows, heads of all]`; this task takes `heads` of each of `rows`.
-    pub(super) q: &'a [f32],
+    pub(crate) q: &'a [f32],
     /// Width of a row of q and of the output.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// Rows of the pass.
-    pub(super) rows: Range<usize>,
+    pub(crate) rows: Range<usize>,
     /// Position of the first of these rows.
-    pub(super) position: usize,
+    pub(crate) position: usize,
     /// Query heads of this task: one key/value head's.
-    pub(super) heads: Range<usize>,
+    pub(crate) heads: Range<usize>,
     /// Width of a head.
-    pub(super) head_dim: usize,
+    pub(crate) head_dim: usize,
     /// Key and value panels of page i of the sequence, for this key/value head.
-    pub(super) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
+    pub(crate) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
     /// Which positions are seen.
-    pub(super) mask: Mask,
+    pub(crate) mask: Mask,
     /// The position behind the last one of the segment.
-    pub(super) end: usize,
+    pub(crate) end: usize,
     /// Factor of the scores.
-    pub(super) scale: f32,
-}
-
-/// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
-pub(super) enum Panels<'a> {
-    F32 { keys: &'a [f32], values: &'a [f32] },
-    F16 { keys: &'a [u16], values: &'a [u16] },
-    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
+    pub(crate) scale: f32,
 }
 
 impl Panels<'_> {
@@ -99,18 +93,18 @@ thread_local! {
         const { Cell::new(Room { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
 }
 
-/// Attention of one task; see [`Attend`]. Writes rows and heads of its own.
-pub(super) fn attend(level: Level, task: &Attend<'_>, out: Output<'_>) {
+/// Attention of one task; see [`Task`]. Writes rows and heads of its own.
+pub(crate) fn attend(level: Level, task: &Task<'_>, out: Output<'_>) {
     let mut room = ROOM.take();
     // SAFETY: the level is available; panels have the sizes of the cache that they are from.
     unsafe { attend_rows(level, task, &mut room, out) }
     ROOM.set(room);
 }
 
-dispatch!(attend_rows = attend_generic(task: &Attend<'_>, room: &mut Room, out: Output<'_>));
+dispatch!(attend_rows = attend_generic(task: &Task<'_>, room: &mut Room, out: Output<'_>));
 
 #[inline(always)]
-unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Output<'_>) {
+unsafe fn attend_generic<S: Simd>(task: &Task<'_>, room: &mut Room, out: Output<'_>) {
     let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
     let columns = task.heads.start * d..task.heads.end * d;
     room.queries.clear();
@@ -159,7 +153,7 @@ struct State<'a> {
     running: &'a mut [Running],
 }
 
-impl Attend<'_> {
+impl Task<'_> {
     /// The first position that one at `position` sees.
     #[inline(always)]
     fn first_seen(&self, position: usize) -> usize {
@@ -235,7 +229,7 @@ struct Group {
 
 /// Finds the pages, and widens them into `room` if need be. Whether they are halves.
 #[inline(always)]
-unsafe fn gather<S: Simd>(task: &Attend<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
+unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
     let panel = PAGE * task.head_dim;
     let last_page = task.last_page();
     let none = [std::ptr::null(); GROUP];
@@ -305,7 +299,7 @@ fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
 
 /// A group for all queries of the task.
 #[inline(always)]
-unsafe fn attend_group<S: Simd, F: Format>(task: &Attend<'_>, group: &Group, state: &mut State<'_>) {
+unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
         // SAFETY: the caller's.
@@ -322,7 +316,7 @@ unsafe fn attend_group<S: Simd, F: Format>(task: &Attend<'_>, group: &Group, sta
 /// A group for queries `first .. first + M`. Returns M.
 #[inline(always)]
 unsafe fn queries<S: Simd, F: Format, const M: usize>(
-    task: &Attend<'_>,
+    task: &Task<'_>,
     group: &Group,
     first: usize,
     state: &mut State<'_>,
@@ -366,7 +360,7 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
 }
 
 /// Takes the positions between those that query i sees out of its scores.
-fn hide(task: &Attend<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
+fn hide(task: &Task<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
     let (head, own) = (task.head(i), task.position + i / task.heads.len());
     for at in seen.clone().filter(|at| !task.mask.sees(head, own, group.position + at)) {
         scores[at / PAGE][at % PAGE] = f32::NEG_INFINITY;

@@ -1,73 +1,70 @@
-//! Marks in the device's work, and the time between them.
+//! Timestamps in the device's work, and the time between them.
 
+use super::adapter::TIMESTAMP_FEATURES;
 use super::device::{Buffer, Device};
 use super::recorder::Recorder;
 use crate::Result;
 use crate::measure::{Clock, intervals};
 use std::time::Instant;
 
-/// Timestamps that a query set may have.
+/// Timestamps of a query set.
 const MOST: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 
-/// Features that timestamps between kernels need.
-pub(super) const NEEDS: wgpu::Features =
-    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
-
-/// Marks that nobody has asked for yet.
+/// Timestamps that were not read yet.
 #[derive(Default)]
-pub(super) struct Marks {
-    timestamps: Option<Timestamps>,
-    /// Marks of a device without timestamps.
+pub(crate) struct Timestamps {
+    queries: Option<QuerySet>,
+    /// Timestamps of the host, for a device without any.
     instants: Vec<Instant>,
 }
 
-struct Timestamps {
+struct QuerySet {
     set: wgpu::QuerySet,
     resolved: Buffer,
     readback: Option<Buffer>,
     used: u32,
 }
 
-impl Marks {
-    pub(super) fn clock(device: &Device) -> Clock {
-        if device.raw.features().contains(NEEDS) { Clock::Device } else { Clock::WallAndWait }
+impl Timestamps {
+    pub(crate) fn clock(device: &Device) -> Clock {
+        if device.raw.features().contains(TIMESTAMP_FEATURES) { Clock::Device } else { Clock::WallAndWait }
     }
 
-    pub(super) fn mark(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<()> {
+    pub(crate) fn take(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<()> {
         if Self::clock(device) != Clock::Device {
             let submission = recorder.flush_with(device, |_| {})?;
             device.wait(submission)?;
             self.instants.push(Instant::now());
             return Ok(());
         }
-        if self.timestamps.is_none() {
-            self.timestamps = Some(Timestamps::new(device)?);
+        if self.queries.is_none() {
+            self.queries = Some(QuerySet::new(device)?);
         }
-        let Some(timestamps) = &mut self.timestamps else { return Ok(()) };
-        if timestamps.used == MOST {
-            let (what, found, limit) = ("marks between two questions for them", MOST as usize + 1, MOST as usize);
+        let Some(queries) = &mut self.queries else { return Ok(()) };
+        if queries.used == MOST {
+            let (what, found, limit) = ("timestamps before they are read", MOST as usize + 1, MOST as usize);
             return Err(device.unsupported(what, found, limit));
         }
-        recorder.timestamp(device, &timestamps.set, timestamps.used);
-        timestamps.used += 1;
+        recorder.timestamp(device, &queries.set, queries.used);
+        queries.used += 1;
         Ok(())
     }
 
-    pub(super) fn marked(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
-        match &mut self.timestamps {
-            Some(timestamps) => timestamps.read(device, recorder),
+    pub(crate) fn elapsed(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
+        match &mut self.queries {
+            Some(queries) => queries.read(device, recorder),
             None => Ok(intervals(&mut self.instants)),
         }
     }
 }
 
-impl Timestamps {
+impl QuerySet {
     fn new(device: &mut Device) -> Result<Self> {
-        let descriptor = wgpu::QuerySetDescriptor { label: Some("marks"), ty: wgpu::QueryType::Timestamp, count: MOST };
+        let descriptor = wgpu::QuerySetDescriptor { label: Some("timestamps"), ty: wgpu::QueryType::Timestamp, count: MOST };
         let set = device.raw.create_query_set(&descriptor);
         let size = u64::from(MOST) * u64::from(wgpu::QUERY_SIZE);
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        Ok(Self { set, resolved: device.buffer("marks", size, resolve)?, readback: None, used: 0 })
+        Ok(Self { set, resolved: device.buffer("timestamps", size, resolve)?, readback: None, used: 0 })
     }
 
     fn read(&mut self, device: &mut Device, recorder: &mut Recorder) -> Result<Vec<f64>> {
@@ -77,7 +74,7 @@ impl Timestamps {
         }
         let size = u64::from(used) * u64::from(wgpu::QUERY_SIZE);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        device.grow(&mut self.readback, "marks on their way", u64::from(MOST) * u64::from(wgpu::QUERY_SIZE), usage)?;
+        device.grow(&mut self.readback, "timestamps on their way", u64::from(MOST) * u64::from(wgpu::QUERY_SIZE), usage)?;
         let Some(readback) = &self.readback else { return Ok(Vec::new()) };
         let submission = recorder.flush_with(device, |encoder| {
             encoder.resolve_query_set(&self.set, 0..used, &self.resolved.raw, 0);
@@ -88,7 +85,7 @@ impl Timestamps {
             ticks.extend(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<u64>));
         })?;
         let second = f64::from(device.queue.get_timestamp_period()) * 1e-9;
-        // a driver may give two marks in the wrong order where nothing lay between them
+        // a driver may give two timestamps in the wrong order where nothing lay between them
         Ok(ticks.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * second).collect())
     }
 }

@@ -1,12 +1,13 @@
-//! Tokens that the GPU chooses, against the definition in `reference.rs`.
+//! Tokens that the GPU samples, against the definition in `reference.rs`.
 //!
 //! Without an adapter the tests say so and pass, unless PHI3_GPU=require is set.
 #![cfg(feature = "gpu")]
 
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use phi3_tensor::parity::Random;
-use phi3_tensor::reference::choose;
-use phi3_tensor::{Backend, Batch, Bytes, Choice, DType, Epilogue, Error, Role, Weight};
+use phi3_tensor::ops::*;
+use phi3_tensor::reference::sample;
+use phi3_tensor::{Batch, Bytes, DType, Epilogue, Error, Role, Sampling, Weight};
 
 fn open() -> Option<Gpu> {
     let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
@@ -29,27 +30,27 @@ fn batch(tokens: &[u32]) -> Batch {
 }
 
 /// A matrix in single precision.
-fn matrix(gpu: &mut Gpu, values: &[f32], cols: usize) -> <Gpu as Backend>::Matrix {
+fn matrix(gpu: &mut Gpu, values: &[f32], cols: usize) -> <Gpu as Device>::Matrix {
     let bytes = Bytes::from(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
     let weight = Weight::new("table", DType::F32, values.len() / cols, cols, bytes).unwrap();
     gpu.matrix(&weight, Role::Plain).unwrap()
 }
 
-/// What the device chooses from rows of logits: they are a table whose rows are embedded.
-fn chosen(gpu: &mut Gpu, logits: &[Vec<f32>], choices: &[Choice]) -> Vec<u32> {
+/// Tokens that the device samples from rows of logits, which are a table whose rows are embedded.
+fn sampled(gpu: &mut Gpu, logits: &[Vec<f32>], samplings: &[Sampling]) -> Vec<u32> {
     let vocab = logits[0].len();
     let table = matrix(gpu, &logits.concat(), vocab);
     let mut x = gpu.rows("logits", logits.len(), vocab).unwrap();
     gpu.begin(&batch(&(0..logits.len() as u32).collect::<Vec<_>>())).unwrap();
     gpu.embed(&table, 1.0, &mut x).unwrap();
-    gpu.choose(&mut x, choices).unwrap();
+    gpu.sample(&mut x, samplings).unwrap();
     let mut tokens = vec![0; logits.len()];
-    gpu.chosen(&mut tokens).unwrap();
+    gpu.sampled(&mut tokens).unwrap();
     tokens
 }
 
 #[test]
-fn the_likeliest_token_is_the_first_of_the_largest() {
+fn greedy_takes_the_first_of_the_largest_logits() {
     let Some(mut gpu) = open() else { return };
     let mut random = Random(5);
     for vocab in [1usize, 2, 255, 256, 257, 1000, 4099] {
@@ -59,30 +60,30 @@ fn the_likeliest_token_is_the_first_of_the_largest() {
         rows[3].fill(f32::MIN);
         rows[4].iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { -0.0 } else { 0.0 });
         rows[5][vocab / 2] = f32::MAX;
-        let got = chosen(&mut gpu, &rows, &[Choice::Likeliest; 6]);
-        let want: Vec<u32> = rows.iter().map(|row| choose(row, Choice::Likeliest)).collect();
+        let got = sampled(&mut gpu, &rows, &[Sampling::Greedy; 6]);
+        let want: Vec<u32> = rows.iter().map(|row| sample(row, Sampling::Greedy)).collect();
         assert_eq!(got, want, "vocabulary {vocab}");
     }
 }
 
 #[test]
-fn no_token_is_chosen_where_a_logit_is_not_finite() {
+fn no_token_is_sampled_where_a_logit_is_not_finite() {
     let Some(mut gpu) = open() else { return };
-    let drawn = Choice::Drawn { temperature: 0.7, top_k: 3, top_p: 0.9, min_p: 0.1, draw: 1 << 30 };
+    let random = Sampling::Random { temperature: 0.7, top_k: 3, top_p: 0.9, min_p: 0.1, draw: 1 << 30 };
     for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut rows: Vec<Vec<f32>> = (0..3).map(|_| Random(1).vector(300, 9.0)).collect();
         rows[1][299] = bad;
-        for choice in [Choice::Likeliest, drawn] {
-            let got = chosen(&mut gpu, &rows, &[choice; 3]);
-            assert_eq!(got[1], Batch::NO_TOKEN, "{bad} {choice:?}");
+        for sampling in [Sampling::Greedy, random] {
+            let got = sampled(&mut gpu, &rows, &[sampling; 3]);
+            assert_eq!(got[1], Batch::NO_TOKEN, "{bad} {sampling:?}");
             assert!(got[0] < 300 && got[2] < 300, "{got:?}");
         }
     }
 }
 
 /// The tokens that exact arithmetic gives for numbers that differ by rounding.
-fn allowed(logits: &[f32], choice: Choice) -> Vec<u32> {
-    let Choice::Drawn { temperature, top_k, top_p, min_p, draw } = choice else { return vec![choose(logits, choice)] };
+fn allowed(logits: &[f32], sampling: Sampling) -> Vec<u32> {
+    let Sampling::Random { temperature, top_k, top_p, min_p, draw } = sampling else { return vec![sample(logits, sampling)] };
     let near = |value: f32, least: f32| {
         [0.0, -1e-5, 1e-5]
             .map(|step| if value == 0.0 || value == 1.0 { value } else { (value + step).clamp(least, 1.0) })
@@ -91,7 +92,7 @@ fn allowed(logits: &[f32], choice: Choice) -> Vec<u32> {
     for top_p in near(top_p, 1e-9) {
         for min_p in near(min_p, 0.0) {
             for draw in [draw, draw.saturating_sub(40_000), draw.saturating_add(40_000)] {
-                tokens.push(choose(logits, Choice::Drawn { temperature, top_k, top_p, min_p, draw }));
+                tokens.push(sample(logits, Sampling::Random { temperature, top_k, top_p, min_p, draw }));
             }
         }
     }
@@ -99,7 +100,7 @@ fn allowed(logits: &[f32], choice: Choice) -> Vec<u32> {
 }
 
 #[test]
-fn tokens_are_drawn_as_defined() {
+fn random_tokens_are_as_defined() {
     let Some(mut gpu) = open() else { return };
     let mut random = Random(77);
     let (mut exact, mut all) = (0, 0);
@@ -127,20 +128,20 @@ fn tokens_are_drawn_as_defined() {
                     logits
                 })
                 .collect();
-            let choices: Vec<Choice> = (0..8)
+            let samplings: Vec<Sampling> = (0..8)
                 .map(|row| {
                     let draw = match row {
                         0 => 0,
                         1 => u32::MAX,
                         _ => (random.bits() >> 32) as u32,
                     };
-                    Choice::Drawn { temperature, top_k, top_p, min_p, draw }
+                    Sampling::Random { temperature, top_k, top_p, min_p, draw }
                 })
                 .collect();
-            let got = chosen(&mut gpu, &rows, &choices);
-            for ((row, choice), got) in rows.iter().zip(&choices).zip(got) {
-                let allowed = allowed(row, *choice);
-                assert!(allowed.contains(&got), "{got}, expected {allowed:?}: vocabulary {vocab}, {choice:?}");
+            let got = sampled(&mut gpu, &rows, &samplings);
+            for ((row, sampling), got) in rows.iter().zip(&samplings).zip(got) {
+                let allowed = allowed(row, *sampling);
+                assert!(allowed.contains(&got), "{got}, expected {allowed:?}: vocabulary {vocab}, {sampling:?}");
                 exact += usize::from(allowed[0] == got);
                 all += 1;
             }
@@ -158,13 +159,13 @@ fn shares_are_those_of_the_probabilities() {
     let draws = 1024u32;
     let mut counts = [0u32; 7];
     for base in (0..draws).step_by(64) {
-        let choices: Vec<Choice> = (base..base + 64)
+        let samplings: Vec<Sampling> = (base..base + 64)
             .map(|i| {
                 let draw = i * (u32::MAX / draws) + 7;
-                Choice::Drawn { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0, draw }
+                Sampling::Random { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0, draw }
             })
             .collect();
-        for token in chosen(&mut gpu, &vec![logits.clone(); 64], &choices) {
+        for token in sampled(&mut gpu, &vec![logits.clone(); 64], &samplings) {
             counts[token as usize] += 1;
         }
     }
@@ -192,25 +193,25 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
     let head = matrix(&mut gpu, &one_hot(&before), vocab);
     let mut x = gpu.rows("x", 2, vocab).unwrap();
     let mut logits = gpu.rows("logits", 2, vocab).unwrap();
-    assert_eq!(gpu.ahead(), 4);
+    assert_eq!(gpu.pipeline_depth(), 4);
     let mut steady = gpu.counters();
     let mut launch = |gpu: &mut Gpu, tokens: &[u32]| {
         gpu.begin(&batch(tokens)).unwrap();
         gpu.embed(&table, 1.0, &mut x).unwrap();
         gpu.project(&x, None, &head, Epilogue::OVERWRITE, &mut logits).unwrap();
-        gpu.choose(&mut logits, &[Choice::Likeliest; 2])
+        gpu.sample(&mut logits, &[Sampling::Greedy; 2])
     };
     launch(&mut gpu, &[5, 11]).unwrap();
     let (mut want, mut launched) = ([5, 11], 1);
     for step in 0..50 {
-        while launched < step + gpu.ahead() {
+        while launched < step + gpu.pipeline_depth() {
             // the two rows change places, and so do their marks
-            launch(&mut gpu, &[Batch::CHOSEN + 1, Batch::CHOSEN]).unwrap();
+            launch(&mut gpu, &[Batch::SAMPLED + 1, Batch::SAMPLED]).unwrap();
             launched += 1;
         }
         let mut tokens = [0; 2];
         let counted = gpu.counters();
-        gpu.chosen(&mut tokens).unwrap();
+        gpu.sampled(&mut tokens).unwrap();
         assert_eq!(gpu.counters().read_bytes - counted.read_bytes, 8);
         want = want.map(|token| next[token]);
         assert_eq!(tokens.map(|token| token as usize), want, "step {step}");
@@ -225,24 +226,24 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
 
     // the ring is full but for the one that was asked for
     launch(&mut gpu, &[1, 2]).unwrap();
-    assert!(matches!(launch(&mut gpu, &[1, 2]), Err(Error::Mismatch { op: "choose", .. })));
-    for _ in 0..gpu.ahead() {
-        gpu.chosen(&mut [0; 2]).unwrap();
+    assert!(matches!(launch(&mut gpu, &[1, 2]), Err(Error::Mismatch { op: "sample", .. })));
+    for _ in 0..gpu.pipeline_depth() {
+        gpu.sampled(&mut [0; 2]).unwrap();
     }
-    assert!(matches!(gpu.chosen(&mut [0; 2]), Err(Error::Mismatch { op: "chosen", .. })));
-    // a third row was not chosen for
-    gpu.begin(&batch(&[Batch::CHOSEN + 2])).unwrap();
+    assert!(matches!(gpu.sampled(&mut [0; 2]), Err(Error::Mismatch { op: "sampled", .. })));
+    // a third row was not sampled
+    gpu.begin(&batch(&[Batch::SAMPLED + 2])).unwrap();
     let mut out = gpu.rows("x", 1, vocab).unwrap();
     let table = matrix(&mut gpu, &vec![0.0; vocab * vocab], vocab);
     assert!(matches!(gpu.embed(&table, 1.0, &mut out), Err(Error::Mismatch { op: "embed", .. })));
 }
 
 #[test]
-fn the_cpu_says_that_it_does_not_choose() {
+fn the_cpu_says_that_it_does_not_sample() {
     let mut cpu = phi3_tensor::cpu::Cpu::new(Default::default()).unwrap();
     let mut rows = cpu.rows("logits", 1, 8).unwrap();
-    assert_eq!(cpu.ahead(), 0);
-    let error = cpu.choose(&mut rows, &[Choice::Likeliest]).unwrap_err();
+    assert_eq!(cpu.pipeline_depth(), 0);
+    let error = cpu.sample(&mut rows, &[Sampling::Greedy]).unwrap_err();
     assert_eq!(error.to_string(), "CPU has no choice of tokens; hint: take another backend");
-    assert!(cpu.chosen(&mut [0]).is_err());
+    assert!(cpu.sampled(&mut [0]).is_err());
 }

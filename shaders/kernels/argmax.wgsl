@@ -1,4 +1,4 @@
-// chosen[row] = the token of the row's largest logit, the first of equals; NO_TOKEN where a logit is not finite
+// sampled[row] = the token of the row's largest logit, the first of equals; NO_TOKEN where a logit is not finite
 //
 // Shapes: logits [rows, stride]. Grid: one workgroup.
 
@@ -11,7 +11,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<u32>;
-@group(0) @binding(9) var<storage, read_write> chosen: array<u32>;
+@group(0) @binding(9) var<storage, read_write> sampled: array<u32>;
 
 const THREADS: u32 = 256u;
 
@@ -44,6 +44,6 @@ fn main(@builtin(local_invocation_index) t: u32) {
         workgroupBarrier();
     }
     if (t == 0u) {
-        chosen[params.row] = select(tokens[0], NO_TOKEN, keys[0] == NOT_FINITE);
+        sampled[params.row] = select(tokens[0], NO_TOKEN, keys[0] == NOT_FINITE);
     }
 }
