@@ -3,7 +3,7 @@
 use crate::machines::{data, machines};
 use phi3_model::{Advance, Checkpoint, Error, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
 use phi3_runner::Setup;
-use phi3_tensor::{Batch, Choice};
+use phi3_tensor::{Batch, Sampling};
 use std::ops::ControlFlow;
 
 fn model(setup: &Setup, name: &str) -> Box<dyn Model> {
@@ -48,7 +48,7 @@ fn a_sequence_of_another_model_is_refused() {
             let watch = &mut |_| ControlFlow::Continue(());
             refused("advance", another, advance(&mut *ours, &mut strange, &[5u32], options, &mut logits, None, watch));
             if ours.ahead() > 0 {
-                refused("launch", another, ours.launch(&mut strange, Some(5), Choice::Likeliest));
+                refused("launch", another, ours.launch(&mut strange, Some(5), Sampling::Greedy));
                 refused("land", another, ours.land(&mut strange));
             }
 
@@ -72,7 +72,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         let mut model = model(&setup, "phi-3-medium-4k");
         if model.ahead() == 0 {
             let mut sequence = model.sequence();
-            assert!(model.launch(&mut sequence, Some(9), Choice::Likeliest).is_err());
+            assert!(model.launch(&mut sequence, Some(9), Sampling::Greedy).is_err());
             refused("land", "no pass is under way", model.land(&mut sequence));
             model.discard().unwrap();
             continue;
@@ -82,7 +82,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
             let mut sequence = model.sequence();
             let mut tokens = vec![first];
             for _ in 0..3 {
-                model.launch(&mut sequence, tokens.last().copied(), Choice::Likeliest).unwrap();
+                model.launch(&mut sequence, tokens.last().copied(), Sampling::Greedy).unwrap();
                 tokens.push(model.land(&mut sequence).unwrap());
             }
             tokens
@@ -92,13 +92,13 @@ fn tokens_land_in_the_sequence_that_was_launched() {
 
         let (mut a, mut b) = (model.sequence(), model.sequence());
         refused("land", "no pass is under way", model.land(&mut a));
-        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
-        model.launch(&mut a, Some(9), Choice::Likeliest).unwrap();
-        model.launch(&mut a, None, Choice::Likeliest).unwrap();
+        refused("launch", "no token is given", model.launch(&mut a, None, Sampling::Greedy));
+        model.launch(&mut a, Some(9), Sampling::Greedy).unwrap();
+        model.launch(&mut a, None, Sampling::Greedy).unwrap();
         // the token on the device is the other's
-        refused("launch", "no token is given", model.launch(&mut b, None, Choice::Likeliest));
-        model.launch(&mut b, Some(14), Choice::Likeliest).unwrap();
-        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
+        refused("launch", "no token is given", model.launch(&mut b, None, Sampling::Greedy));
+        model.launch(&mut b, Some(14), Sampling::Greedy).unwrap();
+        refused("launch", "no token is given", model.launch(&mut a, None, Sampling::Greedy));
         // swapped
         refused("land", "another sequence's", model.land(&mut b));
         assert!(b.inputs() == [14u32] && model.under_way() == 3);
@@ -110,19 +110,19 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         assert_eq!(model.land(&mut a).unwrap(), want_a[2]);
         refused("land", "another sequence's", model.land(&mut a));
         assert_eq!(model.land(&mut b).unwrap(), want_b[1]);
-        model.launch(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
+        model.launch(&mut a, Some(want_a[2]), Sampling::Greedy).unwrap();
         assert_eq!(model.land(&mut a).unwrap(), want_a[3]);
 
         // a sequence that was cut under its passes, and one that is no more
-        model.launch(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
-        model.launch(&mut b, None, Choice::Likeliest).unwrap();
+        model.launch(&mut b, Some(want_b[1]), Sampling::Greedy).unwrap();
+        model.launch(&mut b, None, Sampling::Greedy).unwrap();
         b.truncate(1, None);
-        refused("launch", "cut", model.launch(&mut b, Some(want_b[1]), Choice::Likeliest));
+        refused("launch", "cut", model.launch(&mut b, Some(want_b[1]), Sampling::Greedy));
         drop(b);
         assert_eq!(model.under_way(), 2);
         model.discard().unwrap();
         assert_eq!(model.under_way(), 0);
-        assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::CHOSEN)));
+        assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::SAMPLED)));
         forward(&mut *model, &mut a, &[5]).unwrap();
     }
 }

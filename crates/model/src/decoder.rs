@@ -12,7 +12,7 @@ use ahead::Launch;
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
-use phi3_tensor::{Activation, Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
+use phi3_tensor::{Activation, Backend, Batch, Sampling, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -159,7 +159,7 @@ pub trait Model: Send {
     ///
     /// [`Error::Sequence`] where it is another model's, was cut while passes were under way, or is not the one that was launched
     /// last and no token is given; [`Error::Request`] where it is too long or too many passes are under way.
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
+    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()>;
     /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
     ///
     /// # Errors
@@ -408,7 +408,7 @@ impl<B: Backend> Decoder<B> {
         let (outputs, vocab) = (batch.outputs().len(), spec.vocab_size);
         logits.resize(outputs * vocab, 0.0);
         if outputs == 0 {
-            return Ok(backend.finish()?);
+            return Ok(backend.submit()?);
         }
         if outputs == rows && outputs <= self.max_outputs {
             backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
@@ -452,7 +452,7 @@ impl<B: Backend> Model for Decoder<B> {
         self.check_owner("prepare", sequence)?;
         let window = self.spec.window().map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
         let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
-        Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
+        Ok(self.backend.reserve_hint(&mut self.cache, self.pool.used() + pages)?)
     }
 
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
@@ -497,15 +497,15 @@ impl<B: Backend> Model for Decoder<B> {
     }
 
     fn ahead(&self) -> usize {
-        self.backend.ahead()
+        self.backend.pipeline_depth()
     }
 
     fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
-        self.launch_one(sequence, token, choice)
+    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()> {
+        self.launch_one(sequence, token, sampling)
     }
 
     fn land(&mut self, sequence: &mut Sequence) -> Result<u32> {

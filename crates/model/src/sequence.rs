@@ -86,7 +86,7 @@ impl Sequence {
     }
 
     /// Tokens and rows of pictures whose keys and values are in the cache. A token that a machine chose and nobody has asked
-    /// for is [`Batch::CHOSEN`] or more.
+    /// for is [`Batch::SAMPLED`] or more.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -178,7 +178,7 @@ impl Sequence {
 
 /// Whether it is a token that only the machine knows.
 fn unknown(input: &Input) -> bool {
-    input.token().is_some_and(|token| token >= Batch::CHOSEN)
+    input.token().is_some_and(|token| token >= Batch::SAMPLED)
 }
 
 impl Drop for Sequence {

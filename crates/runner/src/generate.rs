@@ -298,7 +298,7 @@ impl<'a> Generation<'a> {
                 0 => self.inputs[resident.len()].token(),
                 _ => None,
             };
-            let launched = model.launch(resident, token, self.sampler.choice());
+            let launched = model.launch(resident, token, self.sampler.sampling());
             if let Err(error) = launched {
                 resident.clear();
                 return Err(self.engine.explain(error));

@@ -1,7 +1,7 @@
 //! Chooses the next token from logits, with the options, the order and the meaning that transformers gives them:
 //! repetition penalty, temperature, top-k, top-p, min-p, each on the result of the one before.
 
-use phi3_tensor::Choice;
+use phi3_tensor::Sampling;
 
 /// What a [`Sampler`] can be told. The default is greedy: always the likeliest token.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,20 +98,20 @@ impl Sampler {
         self.options.temperature == 0.0
     }
 
-    /// Whether a machine may choose by itself: the choice depends on nothing but the logits.
+    /// Whether a machine may sample by itself: the token depends on nothing but the logits.
     pub fn is_independent(&self) -> bool {
         self.options.repetition_penalty == 1.0
     }
 
-    /// How a machine shall choose the next token, as [`sample`](Self::sample) would: the same random number, of which it
+    /// Sampling of the next token for a machine, equal to [`sample`](Self::sample): the same random number, of which it
     /// sees the first 32 bits.
-    pub fn choice(&mut self) -> Choice {
+    pub fn sampling(&mut self) -> Sampling {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         if self.is_greedy() {
-            return Choice::Likeliest;
+            return Sampling::Greedy;
         }
         let top_k = u32::try_from(top_k).unwrap_or(u32::MAX);
-        Choice::Drawn { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
+        Sampling::Random { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
     }
 
     /// Chooses a token. `past` is the text so far, prompt included; `logits` are used up.

@@ -173,7 +173,7 @@ impl Figures {
         let environment = [("PHI3_GPU", "require"), ("PHI3_ADAPTER", adapter.name.as_str())];
         let operations = ["test", "--release", "-p", "phi3-tensor", "--features", "gpu,reference", "--no-fail-fast"];
         let few = ["--test", "gpu", "--", "pieces"];
-        let all = ["--test", "gpu", "--test", "choose", "--", "--nocapture"];
+        let all = ["--test", "gpu", "--test", "sample", "--", "--nocapture"];
         let which: &[&str] = self.size(&all, &few);
         self.cargo("test-operations", &[&operations, which].concat(), &environment, minutes(45));
         let goldens = ["test", "--release", "-p", "phi3-tests", "--test", "root", "--no-fail-fast", "--"];

@@ -3,7 +3,7 @@
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
 use crate::{Error, Input, Result, Sequence};
-use phi3_tensor::{Backend, Batch, Choice, Epilogue};
+use phi3_tensor::{Backend, Batch, Sampling, Epilogue};
 
 /// A launched pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub(super) struct Launch {
 }
 
 impl<B: Backend> Decoder<B> {
-    pub(super) fn launch_one(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
-        if self.under_way.len() >= self.backend.ahead() {
+    pub(super) fn launch_one(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()> {
+        if self.under_way.len() >= self.backend.pipeline_depth() {
             return Err(Error::Request {
                 what: "passes under way",
                 found: format!("{} and one more", self.under_way.len()),
-                limit: format!("the device takes {}", self.backend.ahead()),
+                limit: format!("the device takes {}", self.backend.pipeline_depth()),
                 hint: "let one land first",
             });
         }
@@ -27,9 +27,9 @@ impl<B: Backend> Decoder<B> {
         self.check_launch(sequence, token)?;
         check_length(&self.spec, launch.position + 1)?;
         check_tokens(&self.spec, token.as_slice())?;
-        let inputs = [Input::Token(token.unwrap_or(Batch::CHOSEN))];
+        let inputs = [Input::Token(token.unwrap_or(Batch::SAMPLED))];
         self.lay_out(&mut [Feed { sequence, inputs: &inputs, outputs: Outputs::Last }])?;
-        if let Err(error) = self.choosing_pass(choice) {
+        if let Err(error) = self.choosing_pass(sampling) {
             self.abandon();
             return Err(error);
         }
@@ -39,13 +39,13 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    fn choosing_pass(&mut self, choice: Choice) -> Result<()> {
+    fn choosing_pass(&mut self, sampling: Sampling) -> Result<()> {
         self.layers(None)?;
         let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
         backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
-        Ok(backend.choose(&mut a.logits, &[choice])?)
+        Ok(backend.sample(&mut a.logits, &[sampling])?)
     }
 
     /// The pass follows the sequence's own launches, and a token that the device knows is the sequence's.
@@ -78,7 +78,7 @@ impl<B: Backend> Decoder<B> {
         }
         self.under_way.pop_front();
         let mut token = [Batch::NO_TOKEN];
-        self.backend.chosen(&mut token)?;
+        self.backend.sampled(&mut token)?;
         if token[0] == Batch::NO_TOKEN {
             return Err(not_finite(launch.position));
         }
@@ -89,7 +89,7 @@ impl<B: Backend> Decoder<B> {
     pub(super) fn discard_all(&mut self) -> Result<()> {
         let mut result = Ok(());
         for _ in self.under_way.drain(..) {
-            let landed = self.backend.chosen(&mut [Batch::NO_TOKEN]);
+            let landed = self.backend.sampled(&mut [Batch::NO_TOKEN]);
             result = result.and(landed.map_err(Error::from));
         }
         result

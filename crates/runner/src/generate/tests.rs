@@ -4,7 +4,7 @@ use super::*;
 use crate::Device;
 use crate::text::Message;
 use phi3_model::{Feed, Model, ModelSpec, Probe, Sequence};
-use phi3_tensor::{Choice, DeviceInfo};
+use phi3_tensor::{Sampling, DeviceInfo};
 
 fn engine() -> Engine {
     Engine::builder().device(Device::Cpu).build().unwrap()
@@ -104,8 +104,8 @@ impl Model for Failing {
     fn under_way(&self) -> usize {
         0
     }
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> phi3_model::Result<()> {
-        self.model.launch(sequence, token, choice)
+    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> phi3_model::Result<()> {
+        self.model.launch(sequence, token, sampling)
     }
     fn land(&mut self, sequence: &mut Sequence) -> phi3_model::Result<u32> {
         self.model.land(sequence)
