@@ -24,7 +24,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     var best = 0u;
     var token = 0u;
     for (var i = t; i < params.vocab; i += THREADS) {
-        let key = order(logits[start + i]);
+        let key = float_key(logits[start + i]);
         if (key > best) {
             best = key;
             token = i;

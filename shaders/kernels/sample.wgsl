@@ -165,7 +165,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
 
     var most = 0u;
     for (var i = t; i < params.vocab; i += THREADS) {
-        most = max(most, order(logits[start + i]));
+        most = max(most, float_key(logits[start + i]));
     }
     shared_low[t] = most;
     workgroupBarrier();
@@ -189,7 +189,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
             clear(t);
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
-                let key = order(logits[start + i]);
+                let key = float_key(logits[start + i]);
                 // a shift by 32 would be one by 0
                 if (((key ^ known) >> shift) >> 8u == 0u) {
                     atomicAdd(&low[(key >> shift) & 255u], 1u);
@@ -207,7 +207,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = t; i < params.vocab; i += THREADS) {
         let bits = logits[start + i];
         var w = 0u;
-        if (order(bits) >= least) {
+        if (float_key(bits) >= least) {
             w = weight(bits, largest);
         }
         logits[start + i] = w;

@@ -3,7 +3,7 @@
 //! A kernel is composed from a kernel text (`kernels/`) and, where it multiplies by weights, a format text (`formats/`:
 //! how eight weights are unpacked), an input text (`input/`: whether RMSNorm stands in front), a bias text (`bias/`: whether one
 //! is added), an activation text (`activation/`) and an epilogue text (`epilogue/`: where the result goes). What writes or reads keys and values also has a cache text (`cache/`: how they
-//! are held); attention has a mask text (`mask/`: which positions are seen) and an ending text (`ending/`: whether a part is computed or the whole). How the threads of a workgroup
+//! are held); attention has a mask text (`mask/`: which positions are seen) and an output text (`output/`: partial of a split, or final). How the threads of a workgroup
 //! add up what they have is the business of the texts in `reduce/`, which differ between tiers. Bindings have one number each in every text, see [`binding`].
 
 /// Numbers of the bindings.
@@ -53,7 +53,7 @@ pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};
 pub use op::Op;
-pub use product::{CHAINS, Precision, Product, RowMap, Units};
+pub use product::{CHAINS, Precision, Product, RowMap, CoopMatrix};
 pub use tier::Tier;
 
 /// Changes with every text of this crate, the composing one included: what was found out of kernels holds for one revision.
@@ -87,7 +87,7 @@ pub const NO_ROUTE: u32 = u32::MAX;
 pub const PARAMS_SIZE: u64 = 64;
 
 /// Bytes of workgroup memory that attention by matrix units may take; no other kernel takes more than WebGPU's default.
-pub const UNITS_MEMORY: u32 = 32768;
+pub const COOP_MEMORY: u32 = 32768;
 
 /// Every kernel, with the least tier that has it.
 pub fn all() -> Vec<(Tier, Kernel)> {

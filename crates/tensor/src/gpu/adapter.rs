@@ -1,7 +1,7 @@
 //! Which GPUs there are, and which one to take.
 
 use crate::{Error, Result};
-use phi3_shaders::{Tier, Units};
+use phi3_shaders::{Tier, CoopMatrix};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -113,8 +113,8 @@ pub struct AdapterInfo {
     pub subgroup: Option<(u32, u32)>,
     /// Whether shaders can use matrix units.
     pub matrix_units: bool,
-    /// The matrix units that there are kernels for.
-    pub units: Option<Units>,
+    /// The cooperative matrices that there are kernels for.
+    pub coop_matrix: Option<CoopMatrix>,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
@@ -147,8 +147,8 @@ impl Found {
         let core = wgpu::Limits::default().check_limits(&limits)
             && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
         let products = raw.cooperative_matrix_properties();
-        let units = units(&info, &products);
-        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
+        let coop_matrix = coop_matrix(&info, &products);
+        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, coop_matrix));
         let tier = best.filter(|_| core);
         Found {
             tier,
@@ -169,7 +169,7 @@ impl Found {
                     .contains(wgpu::Features::SUBGROUP)
                     .then_some((info.subgroup_min_size, info.subgroup_max_size)),
                 matrix_units: !products.is_empty(),
-                units,
+                coop_matrix,
                 max_buffer: limits.max_buffer_size,
                 max_binding: limits.max_storage_buffer_binding_size,
                 tier: tier.map(Tier::name),
@@ -195,26 +195,26 @@ pub(crate) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
 }
 
 /// Whether an adapter has what a tier's kernels need.
-pub(crate) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>) -> bool {
-    features.contains(needs(tier).0) && (tier != Tier::Coop || units.is_some())
+pub(crate) fn can_run(tier: Tier, features: wgpu::Features, matrix: Option<CoopMatrix>) -> bool {
+    features.contains(needs(tier).0) && (tier != Tier::Coop || matrix.is_some())
 }
 
-/// The best matrix units that there are kernels for, by what an adapter says of itself.
-fn units(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<Units> {
+/// The best cooperative matrices that there are kernels for, by what an adapter says of itself.
+fn coop_matrix(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<CoopMatrix> {
     let subgroup = match info.backend {
         // wgpu says 4 to 64 of every device
         wgpu::Backend::Metal if info.name.starts_with("Apple") => (32, 32),
         _ => (info.subgroup_min_size, info.subgroup_max_size),
     };
-    let has = |units: &Units| {
-        subgroup == (units.lanes, units.lanes)
+    let has = |matrix: &CoopMatrix| {
+        subgroup == (matrix.subgroup_size, matrix.subgroup_size)
             && products.iter().any(|found| {
-                (found.m_size, found.n_size, found.k_size) == (units.side, units.side, units.side)
+                (found.m_size, found.n_size, found.k_size) == (matrix.side, matrix.side, matrix.side)
                     && found.ab_type == wgpu::CooperativeScalarType::F16
                     && found.cr_type == wgpu::CooperativeScalarType::F32
             })
     };
-    Units::ALL.into_iter().rfind(has)
+    CoopMatrix::ALL.into_iter().rfind(has)
 }
 
 /// The adapter to open, and the tier to run.
@@ -254,7 +254,7 @@ pub(crate) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
         error
     })?;
     let tier = options.tier.unwrap_or(best_tier);
-    if !can_run(tier, raw.features(), info.units) {
+    if !can_run(tier, raw.features(), info.coop_matrix) {
         let (_, missing) = needs(tier);
         let (tier, has) = (tier.name(), best_tier.name());
         return Err(Error::Tier { device: info.name, tier, missing, has });
@@ -339,17 +339,17 @@ mod tests {
             let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, backend);
             info.name = name.into();
             (info.subgroup_min_size, info.subgroup_max_size) = (smallest, largest);
-            units(&info, products)
+            coop_matrix(&info, products)
         };
         let (vulkan, metal) = (wgpu::Backend::Vulkan, wgpu::Backend::Metal);
-        assert_eq!(found(vulkan, "any", (32, 32), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(found(vulkan, "any", (32, 32), &products), Some(CoopMatrix { side: 8, subgroup_size: 32 }));
         assert_eq!(
-            found(vulkan, "any", (32, 32), &[product(8, single), product(16, single)]).map(|units| units.side),
+            found(vulkan, "any", (32, 32), &[product(8, single), product(16, single)]).map(|matrix| matrix.side),
             Some(16)
         );
         assert_eq!(found(vulkan, "any", (32, 64), &products), None);
         assert_eq!(found(vulkan, "any", (32, 32), &products[1..]), None);
-        assert_eq!(found(metal, "Apple M1", (4, 64), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(found(metal, "Apple M1", (4, 64), &products), Some(CoopMatrix { side: 8, subgroup_size: 32 }));
         assert_eq!(found(metal, "Apple M1", (4, 64), &[]), None);
         assert_eq!(found(metal, "AMD Radeon Pro", (4, 64), &products), None);
     }

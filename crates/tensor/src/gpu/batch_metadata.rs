@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Device, STORAGE};
 use crate::{Batch, PAGE, Result};
-use phi3_shaders::{Attention, Units};
+use phi3_shaders::{Attention, CoopMatrix};
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 
@@ -13,7 +13,7 @@ const RECORD: usize = 4;
 const MANY_ROWS: usize = 8;
 
 /// Heights of tiles.
-const TILE_ROWS: [u32; 2] = [Attention::Tile.rows(), Attention::Units { units: Units::ALL[0], dim: 0 }.rows()];
+const TILE_ROWS: [u32; 2] = [Attention::Flash.rows(), Attention::Coop { matrix: CoopMatrix::ALL[0], dim: 0 }.rows()];
 
 /// Bytes of the first buffer, so that it seldom grows.
 const FIRST_SIZE: u64 = 1 << 16;

@@ -3,7 +3,7 @@
 use super::adapter::{AdapterInfo, AdapterKind, Options, TIMESTAMP_FEATURES, needs};
 use super::cached::Cached;
 use crate::{Error, Result};
-use phi3_shaders::{Tier, UNITS_MEMORY};
+use phi3_shaders::{Tier, COOP_MEMORY};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ pub(crate) struct Device {
     /// Whether kernels may compute in half precision.
     pub(crate) f16: bool,
     /// Whether a workgroup may have the memory of attention by matrix units.
-    pub(crate) units_memory: bool,
+    pub(crate) coop_memory: bool,
     /// Compiled pipelines of earlier starts.
     pub(crate) cached: Option<Cached>,
     pub(crate) submits: u64,
@@ -114,11 +114,11 @@ impl Device {
         let max_buffer = has.max_buffer_size & !15;
         let max_binding =
             has.max_storage_buffer_binding_size.min(max_buffer).min(options.max_binding.unwrap_or(u64::MAX)) & !15;
-        let units_memory = tier == Tier::Coop && has.max_compute_workgroup_storage_size >= UNITS_MEMORY;
+        let coop_memory = tier == Tier::Coop && has.max_compute_workgroup_storage_size >= COOP_MEMORY;
         let defaults = wgpu::Limits::default();
         let workgroup = defaults.max_compute_workgroup_storage_size;
         let limits = wgpu::Limits {
-            max_compute_workgroup_storage_size: if units_memory { UNITS_MEMORY } else { workgroup },
+            max_compute_workgroup_storage_size: if coop_memory { COOP_MEMORY } else { workgroup },
             max_buffer_size: has.max_buffer_size,
             max_storage_buffer_binding_size: max_binding,
             ..defaults
@@ -160,7 +160,7 @@ impl Device {
             max_binding,
             max_piece,
             f16: features.contains(wgpu::Features::SHADER_F16),
-            units_memory,
+            coop_memory,
             cached,
             submits: 0,
             buffers: 0,

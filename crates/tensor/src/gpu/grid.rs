@@ -21,6 +21,6 @@ pub(crate) fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
             let [x, y, _] = folded(outputs as usize);
             [x, y, rows]
         }
-        Product::Matmul | Product::MatmulHalves | Product::MatmulUnits { .. } => [outputs, rows, 1],
+        Product::Matmul | Product::MatmulHalves | Product::MatmulCoop { .. } => [outputs, rows, 1],
     }
 }

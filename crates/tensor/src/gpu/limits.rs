@@ -28,11 +28,11 @@ impl Gpu {
         let (bytes, groups) = if software { (BYTES / 8, GROUPS / 128) } else { (BYTES, GROUPS) };
         let bytes = bytes.min(self.device.max_binding);
         let bandwidth = self.copied(bytes, groups)?;
-        let (rate, numbers) = match (self.tier(), self.adapter.units) {
-            (Tier::Coop, Some(units)) if !self.exact => {
-                let each = 4 * u64::from(CHAINS) * 2 * u64::from(units.side.pow(3));
-                let out = groups * 4 * u64::from(units.side.pow(2)) * 4;
-                (self.multiplied(Op::MultiplyUnits(units), out, groups, each)?, "f16 in matrix units")
+        let (rate, numbers) = match (self.tier(), self.adapter.coop_matrix) {
+            (Tier::Coop, Some(matrix)) if !self.exact => {
+                let each = 4 * u64::from(CHAINS) * 2 * u64::from(matrix.side.pow(3));
+                let out = groups * 4 * u64::from(matrix.side.pow(2)) * 4;
+                (self.multiplied(Op::MultiplyCoop(matrix), out, groups, each)?, "f16 in matrix units")
             }
             _ => {
                 let each = THREADS * u64::from(CHAINS) * 4 * 2;

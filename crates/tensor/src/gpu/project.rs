@@ -10,10 +10,10 @@ use crate::{Activation, Norm, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
-/// Halves of a row are a multiple of it: of DEPTH in matmul_units.wgsl.
+/// Halves of a row are a multiple of it: of DEPTH in matmul_coop.wgsl.
 const HALVES: usize = 32;
 
-/// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_units.wgsl.
+/// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_coop.wgsl.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Params {
@@ -156,7 +156,7 @@ impl Gpu {
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
                 outputs: piece.padded() as u32,
                 first: (weight.first + piece.rows.start) as u32,
-                // matmul_units.wgsl has `low` there
+                // matmul_coop.wgsl has `low` there
                 eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
                 routes_at: 0,
                 epilogue: target.params,
@@ -190,14 +190,14 @@ impl Gpu {
 
     fn best_for(&self, outputs: usize) -> Product {
         let tier = self.tier();
-        match (self.pass.rows, self.adapter.units) {
+        match (self.pass.rows, self.adapter.coop_matrix) {
             (1, _) => Product::Matvec,
             (2..=FEW_ROWS, _) => Product::Matvec4,
-            (rows, Some(units)) if tier == Tier::Coop => {
+            (rows, Some(matrix)) if tier == Tier::Coop => {
                 let precision = if self.exact { Precision::TwoHalves } else { Precision::Half };
-                let large = Product::MatmulUnits { units, high: 4, precision };
+                let large = Product::MatmulCoop { matrix, high: 4, precision };
                 let [x, y, _] = grid(large, rows, outputs);
-                let small = Product::MatmulUnits { units, high: 2, precision };
+                let small = Product::MatmulCoop { matrix, high: 2, precision };
                 if self.exact || x * y < self.enough { small } else { large }
             }
             _ if tier >= Tier::F16 && self.device.f16 && !self.exact => Product::MatmulHalves,

@@ -25,8 +25,8 @@ impl Gpu {
     /// of better tiers, and then of those that were found wrong too. A tier on which the device is lost is as wrong as any other,
     /// but nothing lower can be tried on this device.
     pub(crate) fn select_tier(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
-        let (features, units, best) = (self.device.raw.features(), self.adapter.units, self.tier());
-        let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, units);
+        let (features, matrix, best) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
+        let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, matrix);
         for tier in Tier::ALL.into_iter().rev().filter(can_run) {
             self.recorder.pipelines.set_tier(tier);
             let known = memory.as_ref().and_then(|memory| memory.find(tier)).map(|fault| fault.map(str::to_owned));
@@ -65,8 +65,8 @@ impl Gpu {
 
     /// The best tier below the one that it runs.
     pub(crate) fn next_lower(&self) -> Option<Tier> {
-        let (features, units, tier) = (self.device.raw.features(), self.adapter.units, self.tier());
-        Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, units))
+        let (features, matrix, tier) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
+        Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, matrix))
     }
 }
 
@@ -242,8 +242,8 @@ mod tests {
         for words in [
             ("own = position0 + mine", "own = position0 + mine + 1u"),
             ("column = subgroup / 2u", "column = 0u * subgroup"),
-            ("scores[at] *= shrinks[", "scores[at] *= 1.0 + shrinks["),
-            ("f16(chance)", "f16(1.0)"),
+            ("scores[at] *= rescales[", "scores[at] *= 1.0 + rescales["),
+            ("f16(prob)", "f16(1.0)"),
             // of heads of 128 only, and of a part
             ("DIM4: u32 = DIM / 4u", "DIM4: u32 = DIM / 4u - DIM / 128u"),
             ("own = position0 + mine", "own = position0 + mine - 8u * group.z"),

@@ -39,7 +39,7 @@ impl Attend for Gpu {
         let tiles = self.metadata.tiles(how);
         let groups = tiles.as_ref().map_or(self.pass.rows, |tiles| tiles.count);
         let longest = self.pass.batch.longest(mask);
-        let (splits, share) = splits(groups * heads.heads, longest + how.rows() as usize - 1);
+        let (kv_splits, kv_per_split) = split_kv(groups * heads.heads, longest + how.rows() as usize - 1);
         let pitch = cache.head4() + 1;
         let mut bindings = Bindings::default();
         bindings[binding::INPUT as usize] = Some(&q.buffer);
@@ -58,22 +58,22 @@ impl Attend for Gpu {
             window,
             scale.to_bits(),
             strides.head,
-            splits as u32,
-            share as u32,
+            kv_splits as u32,
+            kv_per_split as u32,
             tiles.map_or(0, |tiles| tiles.at) as u32,
             local_blocks,
             block_stride,
             head_step,
         ];
-        let grid = [heads.heads as u32, groups as u32, splits as u32];
-        let op = Op::Attention { kv: cache.kv, how, mask: text, part: splits > 1 };
+        let grid = [heads.heads as u32, groups as u32, kv_splits as u32];
+        let op = Op::Attention { kv: cache.kv, how, mask: text, partial: kv_splits > 1 };
         let work = 2 * self.pass.rows as u64 * longest as u64 * heads.q_dim() as u64;
         self.recorder.reserve_work(&mut self.device, work)?;
-        if splits == 1 {
+        if kv_splits == 1 {
             bindings[binding::OUTPUT as usize] = Some(&out.buffer);
             return self.recorder.dispatch(&mut self.device, op, &bindings, &params, grid);
         }
-        let bytes = (self.pass.rows * heads.heads * splits * pitch * 4 * size_of::<f32>()) as u64;
+        let bytes = (self.pass.rows * heads.heads * kv_splits * pitch * 4 * size_of::<f32>()) as u64;
         self.device.grow(&mut self.partials, "partial results of attention", bytes, STORAGE)?;
         bindings[binding::OUTPUT as usize] = self.partials.as_ref();
         self.recorder.dispatch(&mut self.device, op, &bindings, &params, grid)?;
@@ -82,8 +82,8 @@ impl Attend for Gpu {
         bindings[binding::INPUT as usize] = self.partials.as_ref();
         bindings[binding::OUTPUT as usize] = Some(&out.buffer);
         let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
-        let params = [heads, head_dim, cache.head4() as u32, splits as u32, out.stride as u32, 0, 0, 0];
-        self.recorder.dispatch(&mut self.device, Op::Merge, &bindings, &params, [heads, self.pass.rows as u32, 1])
+        let params = [heads, head_dim, cache.head4() as u32, kv_splits as u32, out.stride as u32, 0, 0, 0];
+        self.recorder.dispatch(&mut self.device, Op::CombineSplits, &bindings, &params, [heads, self.pass.rows as u32, 1])
     }
 }
 
@@ -93,18 +93,18 @@ impl Gpu {
         if !self.metadata.many_rows {
             return Attention::Row;
         }
-        let units = self.adapter.units.filter(|_| self.tier() == Tier::Coop && self.device.units_memory && !self.exact);
-        let by_units = units.and_then(|units| Attention::by_units(units, head_dim)).filter(|units| units.takes(mask));
-        let tile = Some(Attention::Tile).filter(|tile| head_dim <= tile.head_dim());
-        by_units.or(tile).unwrap_or(Attention::Row)
+        let matrix = self.adapter.coop_matrix.filter(|_| self.tier() == Tier::Coop && self.device.coop_memory && !self.exact);
+        let coop = matrix.and_then(|matrix| Attention::coop(matrix, head_dim)).filter(|coop| coop.takes(mask));
+        let flash = Some(Attention::Flash).filter(|flash| head_dim <= flash.head_dim());
+        coop.or(flash).unwrap_or(Attention::Row)
     }
 }
 
 /// Splits of rows that see up to `longest` positions, and positions of a split.
-fn splits(groups: usize, longest: usize) -> (usize, usize) {
+fn split_kv(groups: usize, longest: usize) -> (usize, usize) {
     let wanted = (ENOUGH / groups.max(1)).min(longest / LEAST).max(1);
-    let share = longest.div_ceil(wanted).max(1).next_multiple_of(TILE);
-    (longest.div_ceil(share).max(1), share)
+    let kv_per_split = longest.div_ceil(wanted).max(1).next_multiple_of(TILE);
+    (longest.div_ceil(kv_per_split).max(1), kv_per_split)
 }
 
 #[cfg(test)]
@@ -115,14 +115,14 @@ mod tests {
     fn splits_cover_every_position_and_none_is_empty() {
         for groups in [1, 3, 32, 40, 511, 512, 100_000] {
             for longest in (0..3000).chain([4096, 131_072]) {
-                let (splits, share) = splits(groups, longest);
-                assert!(splits * share >= longest && (splits - 1) * share < longest.max(1), "{groups} {longest}");
-                assert!(splits == 1 || (splits * groups <= ENOUGH && share >= LEAST), "{groups} {longest}");
+                let (kv_splits, kv_per_split) = split_kv(groups, longest);
+                assert!(kv_splits * kv_per_split >= longest && (kv_splits - 1) * kv_per_split < longest.max(1), "{groups} {longest}");
+                assert!(kv_splits == 1 || (kv_splits * groups <= ENOUGH && kv_per_split >= LEAST), "{groups} {longest}");
             }
         }
-        assert_eq!(splits(32, 511).0, 1);
-        assert_eq!(splits(32, 512), (2, 256));
-        assert_eq!(splits(32, 4096), (16, 256));
-        assert_eq!(splits(32, 131_072), (16, 8192));
+        assert_eq!(split_kv(32, 511).0, 1);
+        assert_eq!(split_kv(32, 512), (2, 256));
+        assert_eq!(split_kv(32, 4096), (16, 256));
+        assert_eq!(split_kv(32, 131_072), (16, 8192));
     }
 }

@@ -73,6 +73,6 @@ impl Gpu {
         bindings[binding::VALUES as usize] = layer.values.as_ref();
         bindings[binding::BATCH as usize] = self.metadata.buffer.as_ref();
         let grid = folded(count.div_ceil(THREADS));
-        self.recorder.dispatch(&mut self.device, Op::Quantise, &bindings, &params, grid)
+        self.recorder.dispatch(&mut self.device, Op::Quantize, &bindings, &params, grid)
     }
 }

@@ -1,12 +1,12 @@
-// out[r][h] = softmax(scale * q[r][h] . k) v as in attention_tile.wgsl, for up to ROWS = 32 rows of one sequence at once, by
-// matrix units: queries, keys, chances and values are halves, sums are f32. head_dim is at most DIM.
+// out[r][h] = softmax(scale * q[r][h] . k) v as in attention_flash.wgsl, for up to ROWS = 32 rows of one sequence at once, with
+// cooperative matrices: queries, keys, probabilities and values are halves, sums are f32. head_dim is at most DIM.
 //
 // Positions come WIDTH = 32 at a time. Four subgroups compute a quarter of the scores each, sixteen rows by sixteen positions,
-// and of the results sixteen rows by DIM / 2, which stay with the units. No unit scales the rows of a matrix: results are
-// chances times exp(-most), where a row's `most` follows its largest score only when that is MARGIN larger; then all results
-// are scaled in workgroup memory (arXiv:2205.14135; when to scale: FlashAttention-4).
+// and of the results sixteen rows by DIM / 2, which stay in matrices. A cooperative matrix has no scaling by row: results are
+// sums of exp(score - running_max), where a row's running_max follows its largest score only when that is MARGIN larger; then
+// all results are rescaled in workgroup memory (arXiv:2205.14135; when to rescale: FlashAttention-4).
 //
-// Shapes: as attention.wgsl; the tiles stand in the batch table from tiles_at on: [tiles][first row, count].
+// Shapes: as attention.wgsl; the tiles stand in the batch metadata from tiles_at on: [tiles][first row, count].
 // Grid: (heads, tiles).
 
 enable f16;
@@ -20,11 +20,11 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
+    window: u32,      // positions that a row sees, all where it is 0; or another number of the mask's text
     scale: f32,
     head_stride: u32, // of a head of the cache
-    splits: u32,
-    share: u32,       // positions of a split
+    kv_splits: u32,
+    kv_per_split: u32, // positions
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
@@ -38,9 +38,9 @@ struct Params {
 const WIDTH: u32 = 32u;
 const DIM4: u32 = DIM / 4u;
 const EACH: u32 = THREADS / ROWS; // threads of a row
-// rows of these meet different banks, and begin where units may load
+// rows of these meet different banks, and begin where a matrix may be loaded
 const PITCH: u32 = DIM + 8u;
-const CHANCES: u32 = WIDTH + 8u;
+const PROBS: u32 = WIDTH + 8u;
 const SCORES: u32 = WIDTH + 4u;
 const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
 const MARGIN: f32 = 8.0; // exp of it is a half
@@ -48,12 +48,12 @@ const LARGEST: vec4<f32> = vec4<f32>(65504.0);
 
 var<workgroup> queries: array<f16, ROWS * PITCH>;
 var<workgroup> cached: array<f16, WIDTH * PITCH>; // keys, then values
-var<workgroup> chances: array<f16, ROWS * CHANCES>;
+var<workgroup> probs: array<f16, ROWS * PROBS>;
 var<workgroup> scores: array<f32, ROWS * SCORES>; // then a matrix of every subgroup
-var<workgroup> shrinks: array<f32, ROWS>;
-var<workgroup> mosts: array<f32, ROWS>;
-var<workgroup> totals: array<f32, THREADS>;
-var<workgroup> grown: array<u32, 4>;
+var<workgroup> rescales: array<f32, ROWS>;
+var<workgroup> row_maxes: array<f32, ROWS>;
+var<workgroup> thread_sums: array<f32, THREADS>;
+var<workgroup> max_grew: array<u32, 4>;
 
 fn slot(pages_at: u32, position: u32) -> u32 {
     return batch[pages_at + position / PAGE] * PAGE + position % PAGE;
@@ -83,8 +83,8 @@ fn main(
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = first_seen(position0) + group.z * params.share;
-    let end = min(seen_end(row0, position0 + count), first + params.share);
+    var first = first_seen(position0) + group.z * params.kv_per_split;
+    let end = min(seen_end(row0, position0 + count), first + params.kv_per_split);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < ROWS * DIM4; at += THREADS) {
@@ -110,8 +110,8 @@ fn main(
     let own_matrix = subgroup * SIDE * SIDE;
     let mine = t / EACH;
     let own = position0 + mine;
-    var most = LOWEST;
-    var total = 0.0; // of the positions that this thread took for row `mine`
+    var running_max = LOWEST;
+    var running_sum = 0.0; // of the positions that this thread took for row `mine`
     // for i in HIGH
     // for j in WIDE
     var sum$(i)$(j) = coop_mat$(SIDE)x$(SIDE)<f32, C>();
@@ -161,25 +161,25 @@ fn main(
             let seen = position < end && sees(head, own, position);
             next = max(next, select(LOWEST, scores[mine * SCORES + i], seen));
         }
-        let grew = next > most + MARGIN;
+        let grew = next > running_max + MARGIN;
         if (grew) {
-            let shrink = exp(most - next);
-            total *= shrink;
-            most = next;
-            shrinks[mine] = shrink;
+            let rescale = exp(running_max - next);
+            running_sum *= rescale;
+            running_max = next;
+            rescales[mine] = rescale;
         } else {
-            shrinks[mine] = 1.0;
+            rescales[mine] = 1.0;
         }
         for (var i = t % EACH; i < WIDTH; i += EACH) {
             let position = start + i;
             let seen = position < end && sees(head, own, position);
-            let chance = select(0.0, exp(scores[mine * SCORES + i] - most), seen);
-            chances[mine * CHANCES + i] = f16(chance);
-            total += chance;
+            let prob = select(0.0, exp(scores[mine * SCORES + i] - running_max), seen);
+            probs[mine * PROBS + i] = f16(prob);
+            running_sum += prob;
         }
         let any_grew = subgroupAny(grew);
         if (thread == 0u) {
-            grown[subgroup] = u32(any_grew && start > first);
+            max_grew[subgroup] = u32(any_grew && start > first);
         }
         for (var at = t; at < WIDTH * DIM4; at += THREADS) {
             let position = start + at / DIM4;
@@ -191,7 +191,7 @@ fn main(
             cache(at / DIM4 * PITCH + 4u * lane, v);
         }
         // this is a barrier too
-        let growth = workgroupUniformLoad(&grown);
+        let growth = workgroupUniformLoad(&max_grew);
         if (growth[0] + growth[1] + growth[2] + growth[3] > 0u) {
             // for i in HIGH
             // for j in WIDE
@@ -199,7 +199,7 @@ fn main(
             coopStoreT(large$(i)$(j), &scores[own_matrix], $(SIDE)u);
             workgroupBarrier();
             for (var at = t; at < 4u * SIDE * SIDE; at += THREADS) {
-                scores[at] *= shrinks[at / (SIDE * SIDE) % 2u * (ROWS / 2u) + $(i)u * SIDE + at / SIDE % SIDE];
+                scores[at] *= rescales[at / (SIDE * SIDE) % 2u * (ROWS / 2u) + $(i)u * SIDE + at / SIDE % SIDE];
             }
             workgroupBarrier();
             sum$(i)$(j) = coopLoadT<coop_mat$(SIDE)x$(SIDE)<f32, C>>(&scores[own_matrix], $(SIDE)u);
@@ -210,7 +210,7 @@ fn main(
 
         for (var k = 0u; k < WIDTH; k += SIDE) {
             // for i in HIGH
-            let p$(i) = coopLoadT<coop_mat$(SIDE)x$(SIDE)<f16, A>>(&chances[(line + $(i)u * SIDE) * CHANCES + k], CHANCES);
+            let p$(i) = coopLoadT<coop_mat$(SIDE)x$(SIDE)<f16, A>>(&probs[(line + $(i)u * SIDE) * PROBS + k], PROBS);
             // end
             // for j in WIDE
             let v$(j) = coopLoadT<coop_mat$(SIDE)x$(SIDE)<f16, B>>(&cached[k * PITCH + part + $(j)u * SIDE], PITCH);
@@ -222,8 +222,8 @@ fn main(
         workgroupBarrier();
     }
 
-    mosts[mine] = most;
-    totals[t] = total;
+    row_maxes[mine] = running_max;
+    thread_sums[t] = running_sum;
     // for i in HIGH
     // for j in WIDE
     let result$(i)$(j) = sum$(i)$(j);
@@ -236,10 +236,10 @@ fn main(
         if (row < count && lane < params.head4) {
             var all = 0.0;
             for (var i = 0u; i < EACH; i++) {
-                all += totals[EACH * row + i];
+                all += thread_sums[EACH * row + i];
             }
             let v = vec4<f32>(scores[4u * at], scores[4u * at + 1u], scores[4u * at + 2u], scores[4u * at + 3u]);
-            end_with(vec3<u32>(head, row0 + row, group.z), lane, v, mosts[row], all);
+            write_output(vec3<u32>(head, row0 + row, group.z), lane, v, row_maxes[row], all);
         }
     }
     workgroupBarrier();

@@ -4,7 +4,7 @@
 // Thread t scores position t % 32 of a tile for four rows, shares the softmax of row t / 8 with seven others, and sums vec4
 // number t % 32 of the head for four rows.
 //
-// Shapes: as attention.wgsl; the tiles stand in the batch table from tiles_at on: [tiles][first row, count].
+// Shapes: as attention.wgsl; the tiles stand in the batch metadata from tiles_at on: [tiles][first row, count].
 // Grid: (heads, tiles).
 
 struct Params {
@@ -15,11 +15,11 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
+    window: u32,      // positions that a row sees, all where it is 0; or another number of the mask's text
     scale: f32,
     head_stride: u32, // of a head of the cache
-    splits: u32,
-    share: u32,       // positions of a split
+    kv_splits: u32,
+    kv_per_split: u32, // positions
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
@@ -36,10 +36,10 @@ const PITCH: u32 = 33u; // odd, so that rows meet different banks
 const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
 
 var<workgroup> queries: array<vec4<f32>, TILE_ROWS * WIDTH>;
-var<workgroup> scores: array<f32, TILE_ROWS * PITCH>; // then chances
-var<workgroup> shrinks: array<f32, TILE_ROWS>;
-var<workgroup> mosts: array<f32, TILE_ROWS>;
-var<workgroup> totals: array<f32, THREADS>;
+var<workgroup> scores: array<f32, TILE_ROWS * PITCH>; // then probabilities
+var<workgroup> rescales: array<f32, TILE_ROWS>;
+var<workgroup> row_maxes: array<f32, TILE_ROWS>;
+var<workgroup> thread_sums: array<f32, THREADS>;
 
 fn slot(pages_at: u32, position: u32) -> u32 {
     return batch[pages_at + position / PAGE] * PAGE + position % PAGE;
@@ -52,8 +52,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = first_seen(position0) + group.z * params.share;
-    let end = min(seen_end(row0, position0 + count), first + params.share);
+    var first = first_seen(position0) + group.z * params.kv_per_split;
+    let end = min(seen_end(row0, position0 + count), first + params.kv_per_split);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < TILE_ROWS * params.head4; at += THREADS) {
@@ -72,8 +72,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane = t % WIDTH;
     let line = t / WIDTH * ROWS_EACH;
     let mine = t / 8u;
-    var most = LOWEST;
-    var total = 0.0; // of the positions that this thread took for row `mine`
+    var running_max = LOWEST;
+    var running_sum = 0.0; // of the positions that this thread took for row `mine`
     // for r in ROWS_EACH
     var sum$(r) = vec4<f32>();
     // end
@@ -103,25 +103,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // end
         workgroupBarrier();
 
-        var next = most;
+        var next = running_max;
         for (var i = 0u; i < WIDTH; i++) {
             next = max(next, scores[mine * PITCH + i]);
         }
-        let shrink = exp(most - next);
-        total *= shrink;
-        most = next;
+        let rescale = exp(running_max - next);
+        running_sum *= rescale;
+        running_max = next;
         workgroupBarrier();
         for (var i = t % 8u; i < WIDTH; i += 8u) {
             let score = scores[mine * PITCH + i];
-            let chance = select(0.0, exp(score - next), score > LOWEST);
-            scores[mine * PITCH + i] = chance;
-            total += chance;
+            let prob = select(0.0, exp(score - next), score > LOWEST);
+            scores[mine * PITCH + i] = prob;
+            running_sum += prob;
         }
-        shrinks[mine] = shrink;
+        rescales[mine] = rescale;
         workgroupBarrier();
 
         // for r in ROWS_EACH
-        sum$(r) *= shrinks[line + $(r)u];
+        sum$(r) *= rescales[line + $(r)u];
         // end
         if (lane < params.head4) {
             for (var i = 0u; i < min(WIDTH, end - start); i++) {
@@ -134,8 +134,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
 
-    mosts[mine] = most;
-    totals[t] = total;
+    row_maxes[mine] = running_max;
+    thread_sums[t] = running_sum;
     workgroupBarrier();
     if (lane < params.head4) {
         // for r in ROWS_EACH
@@ -143,9 +143,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let row = line + $(r)u;
             var all = 0.0;
             for (var i = 0u; i < 8u; i++) {
-                all += totals[8u * row + i];
+                all += thread_sums[8u * row + i];
             }
-            end_with(vec3<u32>(head, row0 + row, group.z), lane, sum$(r), mosts[row], all);
+            write_output(vec3<u32>(head, row0 + row, group.z), lane, sum$(r), row_maxes[row], all);
         }
         // end
     }
