@@ -80,7 +80,7 @@ pub enum KvType {
     /// Single precision.
     #[default]
     F32,
-    /// Half precision; what is larger than the largest half becomes that.
+    /// Half precision; numbers beyond the largest half become that.
     F16,
     /// Whole numbers from -127 to 127, and a scale in single precision for every [`KvType::BLOCK`] of a head. In a key, the
     /// two dimensions of a rotated pair count as neighbours.

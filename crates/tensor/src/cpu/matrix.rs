@@ -1,4 +1,4 @@
-//! A weight as the CPU holds it.
+//! Weight matrices of the CPU.
 
 use super::panel::{self, Order, PANEL, Panels};
 use super::pool::Pool;
@@ -7,7 +7,7 @@ use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
 use std::sync::Mutex;
 
-/// Where the weights lie.
+/// Memory of the weights.
 pub(super) enum Store {
     /// As the checkpoint has them, row by row.
     Rows(Weight),
@@ -99,32 +99,32 @@ impl Matrix {
         self.dtype.bytes(self.cols).unwrap_or(0)
     }
 
-    /// Panel i; interleaved in `room` where the rows lie as the file has them.
-    pub(super) fn panel<'a>(&'a self, i: usize, room: &'a mut Vec<u8>) -> &'a [u8] {
+    /// Panel i; interleaved in `scratch` where the rows lie as the file has them.
+    pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
             // each of them has panels of its own
             Store::Experts(_) => &[],
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
-                room.resize(PANEL * row, 0);
-                panel::pack(self.dtype, |i| weight.row(i), range, room);
-                room
+                scratch.resize(PANEL * row, 0);
+                panel::pack(self.dtype, |i| weight.row(i), range, scratch);
+                scratch
             }
         }
     }
 
     /// Widens row `row`.
-    pub(crate) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn widen(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
             // no embedding has experts
             Store::Experts(_) => {}
             Store::Panels(panels) => {
-                if room.len() < self.row_bytes() {
-                    *room = zeros("CPU", "a row of the embedding", self.row_bytes())?;
+                if scratch.len() < self.row_bytes() {
+                    *scratch = zeros("CPU", "a row of the embedding", self.row_bytes())?;
                 }
-                let bytes = &mut room[..self.row_bytes()];
+                let bytes = &mut scratch[..self.row_bytes()];
                 panels.row(row, bytes);
                 self.dtype.widen(bytes, out);
             }

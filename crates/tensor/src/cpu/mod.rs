@@ -110,11 +110,11 @@ pub struct Cpu {
     pack: Pack,
     pub(crate) pool: Pool,
     pub(crate) pass: ActivePass,
-    /// Where the keys and values of the pass go.
+    /// Slots of the cache for the keys and values of the pass.
     pub(crate) targets: Vec<Target>,
     normed: Vec<f32>,
     pub(crate) projected: Vec<f32>,
-    /// Rows of an expert, and what it gives for them.
+    /// Rows of an expert, and its outputs for them.
     pub(crate) gathered: [Vec<f32>; 2],
     units: Vec<Unit>,
     #[cfg(target_arch = "x86_64")]
@@ -144,7 +144,7 @@ impl Rows {
 /// Work, in multiply-adds, below which a region is not worth a second thread.
 const SERIAL: usize = 200_000;
 
-/// Room for `len` zeros, or an error where the memory is not to be had.
+/// `len` zeros, or an error where the memory cannot be allocated.
 pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(device: &str, what: &str, len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {

@@ -1,4 +1,4 @@
-//! Projections: which kernel, and how the work is shared out.
+//! Products of activations and weights: the kernel, and the tasks.
 
 use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
@@ -85,7 +85,7 @@ impl Cpu {
             })?;
         }
         let mut units = std::mem::take(&mut self.units);
-        self.quantise(x, w, &mut units);
+        self.quantize(x, w, &mut units);
         let columns = width.div_ceil(PANEL);
         let task = columns.div_ceil(self.pool.threads() * 8).max(1);
         self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
@@ -97,7 +97,7 @@ impl Cpu {
     }
 
     /// Every [`TILE`] rows lie unit by unit.
-    fn quantise(&self, x: Input<'_>, w: &Matrix, units: &mut [Unit]) {
+    fn quantize(&self, x: Input<'_>, w: &Matrix, units: &mut [Unit]) {
         let count = integer::units_of(x.dim);
         let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
         self.parallel(x.rows * x.dim * 8, x.rows.div_ceil(TILE), |tile| {
@@ -142,8 +142,8 @@ impl<'a, T> Shares<'a, T> {
 }
 
 thread_local! {
-    /// A panel that is interleaved when it is needed.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// Scratch memory for a panel that is interleaved when it is used.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Output panels `columns` of all rows.
@@ -159,7 +159,7 @@ fn panels(
     width: usize,
     out: Output<'_>,
 ) {
-    let mut room = ROOM.take();
+    let mut scratch = SCRATCH.take();
     let resident = (RESIDENT / (count * size_of::<Unit>()).max(1)).clamp(TILE, ROWS) / TILE * TILE;
     let mut sums = [[[0.0; PANEL]; ROWS]; 2];
     for first in (0..rows).step_by(resident) {
@@ -167,7 +167,7 @@ fn panels(
         for column in columns.clone() {
             let sides = if finish.is_gated() { 2 } else { 1 };
             for (side, sums) in sums.iter_mut().enumerate().take(sides) {
-                let panel = w.panel(column * sides + side, &mut room);
+                let panel = w.panel(column * sides + side, &mut scratch);
                 for (tile, sums) in sums[..taken].chunks_mut(TILE).enumerate() {
                     let units = &units[(first + tile * TILE) * count..][..sums.len() * count];
                     integer::product(level, w.dtype, panel, units, count, sums);
@@ -178,5 +178,5 @@ fn panels(
             kernels::finish(level, finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     }
-    ROOM.set(room);
+    SCRATCH.set(scratch);
 }

@@ -29,8 +29,8 @@ impl Attend for Reference {
                     let seen: Vec<usize> = (0..Batch::end(segment)).filter(|&p| mask.sees(h, last, p)).collect();
                     let scores: Vec<f64> =
                         seen.iter().map(|&p| f64::from(scale) * dot(&cache.keys[layer][at(p) + kv..][..d])).collect();
-                    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+                    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
                     let sum: f64 = weights.iter().sum();
                     for j in 0..d {
                         let v = |p: usize| f64::from(cache.values[layer][at(p) + kv + j]);

@@ -33,7 +33,7 @@ impl Experts for Cpu {
 }
 
 impl Cpu {
-    /// What each expert gives for its rows, in the order of the routes' pairs.
+    /// Outputs of each expert for its rows, in the order of the routes' pairs.
     fn up_experts(
         &mut self,
         x: &Rows,
@@ -61,7 +61,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// Adds what each expert gives for its rows to theirs, by their weights.
+    /// Adds the outputs of each expert to its rows, times the weights of the routes.
     fn down_experts(
         &mut self,
         x: &Rows,
@@ -71,7 +71,7 @@ impl Cpu {
         out: &mut [f32],
     ) -> Result<()> {
         let Some(experts) = weight.experts() else { return Ok(()) };
-        let mut given = std::mem::take(&mut self.gathered[1]);
+        let mut outputs = std::mem::take(&mut self.gathered[1]);
         for (expert, range) in routes.groups() {
             let pairs = &routes.pairs[range.clone()];
             let input = Input { values: &x.values[range.start * x.dim..], rows: pairs.len(), dim: x.dim };
@@ -81,18 +81,18 @@ impl Cpu {
                 self.product(input, None, &experts[expert], epilogue, width, out)?;
                 continue;
             }
-            if given.len() < pairs.len() * width {
-                given = zeros(&self.info.name, "what an expert gives", routes.capacity * width)?;
+            if outputs.len() < pairs.len() * width {
+                outputs = zeros(&self.info.name, "outputs of an expert", routes.capacity * width)?;
             }
-            let to = Output::new(&mut given, width);
+            let to = Output::new(&mut outputs, width);
             self.product(input, None, &experts[expert], Epilogue::OVERWRITE, width, to)?;
             // an expert has a row once
-            for ((row, route), given) in pairs.iter().zip(given.chunks_exact(width)) {
+            for ((row, route), outputs) in pairs.iter().zip(outputs.chunks_exact(width)) {
                 let out = &mut out[row * width..][..width];
-                out.iter_mut().zip(given).for_each(|(out, y)| *out += route.weight * y);
+                out.iter_mut().zip(outputs).for_each(|(out, y)| *out += route.weight * y);
             }
         }
-        self.gathered[1] = given;
+        self.gathered[1] = outputs;
         Ok(())
     }
 }

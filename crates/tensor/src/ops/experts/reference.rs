@@ -4,7 +4,7 @@ use super::{Experts, Route, Router, Routes};
 use crate::reference::{Matrix, Reference, Rows};
 use crate::{Activation, Result};
 
-/// What an expert's matrix gives for a row.
+/// Product of a row and the matrix of an expert.
 fn expert(weight: &Matrix, routes: &Routes, route: Route, x: &[f32]) -> Vec<f64> {
     let rows = weight.rows / routes.experts;
     let of = weight.values[route.expert * rows * weight.cols..][..rows * weight.cols].chunks_exact(weight.cols);

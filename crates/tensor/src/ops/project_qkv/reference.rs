@@ -4,20 +4,20 @@ use crate::ops::ProjectQkv;
 use crate::reference::{Cache, Matrix, Reference, Rows};
 use crate::{KvType, Norm, PAGE, Result};
 
-/// What a cache gives back for the keys or values of a head; `block` tells which of them share a scale.
-fn held(kv: KvType, head: &mut [f32], block: impl Fn(usize) -> usize) {
+/// Rounds the keys or values of a head to the type of a cache; `block` is the index of the scale of a dimension.
+fn round_to(kv: KvType, head: &mut [f32], block: impl Fn(usize) -> usize) {
     match kv {
         KvType::F32 => {}
         KvType::F16 => head.iter_mut().for_each(|v| *v = half::f16::from_f32(v.clamp(-65504.0, 65504.0)).to_f32()),
         KvType::Q8_0 => {
-            let mut most = vec![0.0f32; head.len().div_ceil(KvType::BLOCK)];
+            let mut largest = vec![0.0f32; head.len().div_ceil(KvType::BLOCK)];
             for (i, v) in head.iter().enumerate() {
-                most[block(i)] = most[block(i)].max(v.abs());
+                largest[block(i)] = largest[block(i)].max(v.abs());
             }
             for (i, v) in head.iter_mut().enumerate() {
-                let most = most[block(i)];
-                let inverse = if most > 1e-30 { 127.0 / most } else { 0.0 };
-                *v = (*v * inverse).round_ties_even() * (most / 127.0);
+                let largest = largest[block(i)];
+                let inverse = if largest > 1e-30 { 127.0 / largest } else { 0.0 };
+                *v = (*v * inverse).round_ties_even() * (largest / 127.0);
             }
         }
     }
@@ -63,8 +63,8 @@ impl ProjectQkv for Reference {
             for (i, r) in segment.rows.clone().enumerate() {
                 let mut y: Vec<f32> = y[r * width..][..width].iter().map(|&v| v as f32).collect();
                 let (keys, values) = y[q_dim..].split_at_mut(kv_dim);
-                keys.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| heads.key_block(i)));
-                values.chunks_exact_mut(heads.head_dim).for_each(|head| held(cache.kv, head, |i| i / KvType::BLOCK));
+                keys.chunks_exact_mut(heads.head_dim).for_each(|head| round_to(cache.kv, head, |i| heads.key_block(i)));
+                values.chunks_exact_mut(heads.head_dim).for_each(|head| round_to(cache.kv, head, |i| i / KvType::BLOCK));
                 q.values[r * q_dim..][..q_dim].copy_from_slice(&y[..q_dim]);
                 let position = segment.position + i;
                 let at = (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;

@@ -37,7 +37,7 @@ pub(crate) struct Task<'a> {
 }
 
 impl Panels<'_> {
-    /// Asks for what is read next: panels of a head lie too far apart for the processor to guess.
+    /// Prefetches the panels of the next page: panels of a head are too far apart for the hardware prefetcher.
     #[inline(always)]
     fn prefetch<S: Simd>(&self) {
         let lines = |first: *const u8, bytes: usize| {
@@ -63,22 +63,23 @@ impl Panels<'_> {
     }
 }
 
-/// Running softmax of one query: `sum(exp(s - most))`; the sum of `exp(s - most) v` is among the task's.
+/// Running softmax of one query: the maximum `max` of its scores s, and `sum(exp(s - max))`. `sum(exp(s - max) v)` is among the
+/// sums of the task.
 #[derive(Clone, Copy)]
 struct Running {
-    most: f32,
+    max: f32,
     sum: f32,
 }
 
-/// Queries from which on a page of halves is widened once for all.
-const MANY: usize = 8;
+/// Least number of queries for which a page of halves is widened once for all.
+const WIDEN_MIN_QUERIES: usize = 8;
 
 /// Pages whose scores are computed before any of their values is read: what was summed before is scaled once for all of them.
 const GROUP: usize = 4;
 
-/// What a task needs beside its arguments, kept by its thread.
+/// Scratch memory of a task, kept by its thread.
 #[derive(Default)]
-struct Room {
+struct Scratch {
     running: Vec<Running>,
     /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass lie so far apart that they would share
     /// a few lines of the first-level cache.
@@ -89,34 +90,34 @@ struct Room {
 }
 
 thread_local! {
-    static ROOM: Cell<Room> =
-        const { Cell::new(Room { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> =
+        const { Cell::new(Scratch { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
 }
 
 /// Attention of one task; see [`Task`]. Writes rows and heads of its own.
 pub(crate) fn attend(level: Level, task: &Task<'_>, out: Output<'_>) {
-    let mut room = ROOM.take();
+    let mut scratch = SCRATCH.take();
     // SAFETY: the level is available; panels have the sizes of the cache that they are from.
-    unsafe { attend_rows(level, task, &mut room, out) }
-    ROOM.set(room);
+    unsafe { attend_rows(level, task, &mut scratch, out) }
+    SCRATCH.set(scratch);
 }
 
-dispatch!(attend_rows = attend_generic(task: &Task<'_>, room: &mut Room, out: Output<'_>));
+dispatch!(attend_rows = attend_generic(task: &Task<'_>, scratch: &mut Scratch, out: Output<'_>));
 
 #[inline(always)]
-unsafe fn attend_generic<S: Simd>(task: &Task<'_>, room: &mut Room, out: Output<'_>) {
+unsafe fn attend_generic<S: Simd>(task: &Task<'_>, scratch: &mut Scratch, out: Output<'_>) {
     let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
     let columns = task.heads.start * d..task.heads.end * d;
-    room.queries.clear();
+    scratch.queries.clear();
     for row in task.rows.clone() {
-        room.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
+        scratch.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
     }
-    room.running.clear();
-    room.running.resize(count, Running { most: f32::NEG_INFINITY, sum: 0.0 });
-    room.sums.clear();
-    room.sums.resize(count * d, 0.0);
-    room.widened.resize(GROUP * 2 * PAGE * d, 0.0);
-    let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
+    scratch.running.clear();
+    scratch.running.resize(count, Running { max: f32::NEG_INFINITY, sum: 0.0 });
+    scratch.sums.clear();
+    scratch.sums.resize(count * d, 0.0);
+    scratch.widened.resize(GROUP * 2 * PAGE * d, 0.0);
+    let mut state = State { queries: &scratch.queries, sums: &mut scratch.sums, running: &mut scratch.running };
     let last_page = task.last_page();
     let mut page = task.first_seen(task.position) / PAGE;
     while page <= last_page {
@@ -128,7 +129,7 @@ unsafe fn attend_generic<S: Simd>(task: &Task<'_>, room: &mut Room, out: Output<
         }
         // SAFETY: panels have the sizes of the cache.
         unsafe {
-            match gather::<S>(task, pages, count, &mut room.widened) {
+            match gather::<S>(task, pages, count, &mut scratch.widened) {
                 (group, false) => attend_group::<S, F32>(task, &group, &mut state),
                 (group, true) => attend_group::<S, F16>(task, &group, &mut state),
             }
@@ -146,7 +147,7 @@ unsafe fn attend_generic<S: Simd>(task: &Task<'_>, room: &mut Room, out: Output<
     }
 }
 
-/// The queries of a task and what of them is summed so far.
+/// Queries of a task, and their sums so far.
 struct State<'a> {
     queries: &'a [f32],
     sums: &'a mut [f32],
@@ -172,7 +173,7 @@ impl Task<'_> {
         (self.seen_end(self.position + self.rows.len() - 1) - 1) / PAGE
     }
 
-    /// What query i sees of a group.
+    /// Positions of a group that query i sees, from the first of the group on.
     #[inline(always)]
     fn seen(&self, i: usize, group: &Group) -> Range<usize> {
         let position = self.position + i / self.heads.len();
@@ -191,7 +192,7 @@ impl Task<'_> {
         self.heads.start + i % self.heads.len()
     }
 
-    /// What lies between the first and the last position of `range` that query i sees, from `first` on.
+    /// Positions of `range` from the first to the last that query i sees, from `first` on.
     fn seen_blocks(
         &self,
         blocks: BlockSparse,
@@ -227,27 +228,27 @@ struct Group {
     values: [*const u8; GROUP],
 }
 
-/// Finds the pages, and widens them into `room` if need be. Whether they are halves.
+/// Panels of the pages, widened into `scratch` where their type needs it. Returns whether they are halves.
 #[inline(always)]
-unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
+unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, scratch: &mut [f32]) -> (Group, bool) {
     let panel = PAGE * task.head_dim;
     let last_page = task.last_page();
     let none = [std::ptr::null(); GROUP];
     let mut group = Group { position: pages.start * PAGE, pages: pages.len(), keys: none, values: none };
     let mut halves = false;
-    for ((i, page), room) in pages.enumerate().zip(room.chunks_exact_mut(2 * panel)) {
-        if count < MANY && page < last_page {
+    for ((i, page), scratch) in pages.enumerate().zip(scratch.chunks_exact_mut(2 * panel)) {
+        if count < WIDEN_MIN_QUERIES && page < last_page {
             (task.panels)(page + 1).prefetch::<S>();
         }
-        let (to_keys, to_values) = room.split_at_mut(panel);
+        let (to_keys, to_values) = scratch.split_at_mut(panel);
         (group.keys[i], group.values[i]) = match (task.panels)(page) {
             Panels::F32 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
-            Panels::F16 { keys, values } if count < MANY => {
+            Panels::F16 { keys, values } if count < WIDEN_MIN_QUERIES => {
                 halves = true;
                 (keys.as_ptr().cast(), values.as_ptr().cast())
             }
             Panels::F16 { keys, values } => {
-                // SAFETY: the caller's.
+                // SAFETY: panels have the sizes of the cache, by the caller's promise.
                 unsafe {
                     widen_halves::<S>(keys, to_keys);
                     widen_halves::<S>(values, to_values);
@@ -302,7 +303,7 @@ fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
 unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
-        // SAFETY: the caller's.
+        // SAFETY: panels have the sizes of the cache, by the caller's promise.
         i += unsafe {
             match state.running.len() - i {
                 4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, group, i, state),
@@ -343,7 +344,7 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
         for m in (0..M).filter(|&m| !seen[m].is_empty()) {
             softmax::<S>(&mut weights[m][..group.pages], &seen[m], &mut running[m], &mut sums[m * d..][..d]);
         }
-        // positions in order; what a query does not see may be no numbers
+        // positions in order; values that a query does not see may be NaN
         let low = seen.iter().fold(0, |low, seen| low.max(seen.start));
         let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
         for m in 0..M {
@@ -359,7 +360,7 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
     M
 }
 
-/// Takes the positions between those that query i sees out of its scores.
+/// Hides the positions between those that query i sees.
 fn hide(task: &Task<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
     let (head, own) = (task.head(i), task.position + i / task.heads.len());
     for at in seen.clone().filter(|at| !task.mask.sees(head, own, group.position + at)) {
@@ -410,45 +411,46 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(
     }
 }
 
-/// Makes scores `exp(s - most)`, and 0 where nothing is seen; what was summed before is scaled where `most` grows.
+/// Turns scores into `exp(s - max)`, and 0 where the mask hides them (online softmax, arXiv 1805.02867). Sums so far are rescaled
+/// where the maximum grows.
 #[inline(always)]
 fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &mut Running, sums: &mut [f32]) {
     // loops, because closures may be compiled without the level's instructions
-    let mut mosts = [f32::NEG_INFINITY; PAGE];
+    let mut maxes = [f32::NEG_INFINITY; PAGE];
     for (page, scores) in scores.iter_mut().enumerate() {
         for j in 0..PAGE {
             let at = page * PAGE + j;
             scores[j] = if seen.start <= at && at < seen.end { scores[j] } else { f32::NEG_INFINITY };
-            mosts[j] = mosts[j].max(scores[j]);
+            maxes[j] = maxes[j].max(scores[j]);
         }
     }
     let mut width = PAGE / 2;
     while width > 0 {
         for j in 0..width {
-            mosts[j] = mosts[j].max(mosts[j + width]);
+            maxes[j] = maxes[j].max(maxes[j + width]);
         }
         width /= 2;
     }
-    let most = mosts[0].max(running.most);
-    if most > running.most {
-        let factor = exp::<S>(running.most - most);
-        running.sum *= factor;
+    let running_max = maxes[0].max(running.max);
+    if running_max > running.max {
+        let rescale = exp::<S>(running.max - running_max);
+        running.sum *= rescale;
         for sum in sums {
-            *sum *= factor;
+            *sum *= rescale;
         }
-        running.most = most;
+        running.max = running_max;
     }
-    let most = running.most;
-    let mut totals = [0.0; PAGE];
+    let running_max = running.max;
+    let mut partial_sums = [0.0; PAGE];
     for scores in scores {
         for j in 0..PAGE {
-            scores[j] = exp::<S>(scores[j] - most);
-            totals[j] += scores[j];
+            scores[j] = exp::<S>(scores[j] - running_max);
+            partial_sums[j] += scores[j];
         }
     }
     let mut sums = [0.0; 4];
     for i in 0..4 {
-        sums[i] = (totals[i] + totals[4 + i]) + (totals[8 + i] + totals[12 + i]);
+        sums[i] = (partial_sums[i] + partial_sums[4 + i]) + (partial_sums[8 + i] + partial_sums[12 + i]);
     }
     running.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
@@ -500,13 +502,13 @@ unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
     at: usize,
     sums: &mut [f32],
 ) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: panels have the sizes of the cache, by the caller's promise.
     unsafe {
-        let place = |m: usize, n: usize| m * d + at + n * S::LANES;
+        let offset = |m: usize, n: usize| m * d + at + n * S::LANES;
         let mut acc = [[S::zero(); N]; M];
         for m in 0..M {
             for n in 0..N {
-                acc[m][n] = S::load(sums.as_ptr().add(place(m, n)));
+                acc[m][n] = S::load(sums.as_ptr().add(offset(m, n)));
             }
         }
         for page in seen.start / PAGE..seen.end.div_ceil(PAGE) {
@@ -527,7 +529,7 @@ unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
         }
         for m in 0..M {
             for n in 0..N {
-                S::store(sums.as_mut_ptr().add(place(m, n)), acc[m][n]);
+                S::store(sums.as_mut_ptr().add(offset(m, n)), acc[m][n]);
             }
         }
     }
