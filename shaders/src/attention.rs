@@ -1,6 +1,6 @@
 //! The ways to compute attention.
 
-use crate::{Kernel, Kv, MAX_HEAD_DIM, Part, Tier, CoopMatrix};
+use crate::{CoopMatrix, Kernel, Kv, MAX_HEAD_DIM, Part, Tier};
 
 /// Which positions rows see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -53,7 +53,7 @@ pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};
 pub use op::Op;
-pub use product::{CHAINS, Precision, Product, RowMap, CoopMatrix};
+pub use product::{CHAINS, CoopMatrix, Precision, Product, RowMap};
 pub use tier::Tier;
 
 /// Changes with every text of this crate, the composing one included: what was found out of kernels holds for one revision.

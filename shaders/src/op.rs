@@ -2,8 +2,8 @@
 
 use crate::kernel::Kernel;
 use crate::{
-    Activation, Attention, CHAINS, SAMPLED, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision, Product,
-    RowMap, Sink, Store, TOP_EXPERTS, Tier, CoopMatrix,
+    Activation, Attention, CHAINS, CoopMatrix, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision,
+    Product, RowMap, SAMPLED, Sink, Store, TOP_EXPERTS, Tier,
 };
 
 /// Name and text of a kernel that samples tokens.
@@ -11,7 +11,11 @@ macro_rules! sampling {
     ($name:literal) => {
         (
             $name,
-            concat!(include_str!("../kernels/float_key.wgsl"), "\n", include_str!(concat!("../kernels/", $name, ".wgsl"))),
+            concat!(
+                include_str!("../kernels/float_key.wgsl"),
+                "\n",
+                include_str!(concat!("../kernels/", $name, ".wgsl"))
+            ),
         )
     };
 }
@@ -76,7 +80,8 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::CombineSplits, Op::Quantize, Op::Select, Op::Argmax, Op::Sample];
+        let mut all =
+            vec![Op::RmsNorm, Op::LayerNorm, Op::CombineSplits, Op::Quantize, Op::Select, Op::Argmax, Op::Sample];
         all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
             all.extend(CoopMatrix::ALL.map(Op::MultiplyCoop));
@@ -174,7 +179,9 @@ impl Op {
                 };
                 how.kernel(kv, mask, output, tier)
             }
-            Op::CombineSplits => Kernel::compose(&[("combine_splits", include_str!("../kernels/combine_splits.wgsl"))], &[]),
+            Op::CombineSplits => {
+                Kernel::compose(&[("combine_splits", include_str!("../kernels/combine_splits.wgsl"))], &[])
+            }
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
             Op::Argmax => Kernel::compose(&[sampling!("argmax")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Sample => Kernel::compose(&[sampling!("sample")], &[("NO_TOKEN", NO_TOKEN)]),

@@ -3,7 +3,7 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use phi3_shaders::{Access, Kernel, Op, PARAMS_SIZE, Tier, COOP_MEMORY, all};
+use phi3_shaders::{Access, COOP_MEMORY, Kernel, Op, PARAMS_SIZE, Tier, all};
 use std::collections::HashMap;
 use std::process::Command;
 

@@ -12,7 +12,7 @@ use ahead::Launch;
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
-use phi3_tensor::{Activation, Backend, Batch, Sampling, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
+use phi3_tensor::{Activation, Backend, Batch, DeviceInfo, Epilogue, KvType, PAGE, Router, Sampling, TOP_EXPERTS};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub struct Segment {
 /// positions of its sequence that the [`Mask`] says, up to its own or, of [`Mask::Full`], up to the last of its segment.
 ///
 /// A batch is checked while it is built: its segments cover its rows in order, every segment has the pages of its positions, no
-/// page is written twice, and outputs are rows. What depends on a model, such as the number of tokens or of pages, is checked
+/// page is written twice, and outputs are rows. Properties of a model, such as the number of tokens or of pages, are checked
 /// by the operations.
 #[derive(Debug, Default)]
 pub struct Batch {

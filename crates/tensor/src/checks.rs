@@ -30,7 +30,7 @@ pub(crate) struct CacheShape {
     pub(crate) pages: usize,
 }
 
-/// The pass that a backend computes: its batch, and how many rows the operations work on.
+/// The pass that a backend computes: its batch, and the number of rows that the operations work on.
 #[derive(Default)]
 pub(crate) struct ActivePass {
     pub(crate) batch: Batch,
@@ -44,12 +44,20 @@ impl ActivePass {
         self.rows = batch.rows();
     }
 
-    pub(crate) fn input(&self, op: &'static str, x: Shape, norm: impl IntoIterator<Item = usize>, weight: Shape) -> Result<()> {
+    /// Input of a product: widths of x, norm and weight, and the rows of x.
+    pub(crate) fn input(
+        &self,
+        op: &'static str,
+        x: Shape,
+        norm: impl IntoIterator<Item = usize>,
+        weight: Shape,
+    ) -> Result<()> {
         same(op, "input width", weight.cols, x.cols)?;
         norm.into_iter().try_for_each(|width| same(op, "norm width", x.cols, width))?;
         self.capacity(op, x)
     }
 
+    /// A layer of a cache with the pages of the batch.
     pub(crate) fn cache(&self, op: &'static str, cache: CacheShape, layer: usize) -> Result<()> {
         self.all_rows(op)?;
         Expected::Below(cache.layers).check(op, "layer", layer)?;
@@ -61,6 +69,7 @@ impl ActivePass {
         same(op, "rows", self.batch.rows(), self.rows)
     }
 
+    /// Activations with the rows of the pass.
     pub(crate) fn capacity(&self, op: &'static str, activations: Shape) -> Result<()> {
         at_most(op, "rows", activations.rows, self.rows)
     }

@@ -3,7 +3,7 @@
 use crate::{Batch, Clock, DType, Error, Limits, Result, Weight};
 use std::fmt;
 
-/// What kind of machine a backend runs on.
+/// Kind of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// The processor, by this crate's kernels.
@@ -14,7 +14,7 @@ pub enum DeviceKind {
     SoftwareGpu,
 }
 
-/// What a backend runs on, for the lines that tell the user.
+/// Description of a machine, for its user.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
     /// Kind of machine.
@@ -57,7 +57,7 @@ impl Heads {
         self.kv_heads * self.head_dim
     }
 
-    /// The block of a quantised cache that dimension i of a key is in.
+    /// Block of a quantized cache that dimension i of a key belongs to.
     pub(crate) fn key_block(&self, i: usize) -> usize {
         let half = self.rotary_dim / 2;
         let index = match i {
@@ -74,7 +74,7 @@ impl Heads {
     }
 }
 
-/// How a cache holds keys and values.
+/// Type of the keys and values in a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {
     /// Single precision.
@@ -115,7 +115,7 @@ impl fmt::Display for KvType {
     }
 }
 
-/// What a matrix is for, so that a backend can lay its rows out once, at load.
+/// Purpose of a matrix, by which a backend orders its rows at load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Any projection, or at once a projection and an embedding (tied).
@@ -161,7 +161,7 @@ impl Role {
     }
 }
 
-/// What a matrix takes on a device.
+/// Memory of a matrix on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Bytes, those that only fill up included.

@@ -1,4 +1,4 @@
-//! What measuring a machine gives.
+//! Measurements of a machine.
 
 use std::fmt;
 use std::time::Instant;
@@ -24,16 +24,16 @@ impl fmt::Display for Clock {
     }
 }
 
-/// What a machine can do at best.
+/// Peak rates of a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Bytes of memory per second, and of which access.
+    /// Bytes of memory per second.
     pub bandwidth: f64,
-    /// Which access that was.
+    /// Kind of access that was measured.
     pub access: &'static str,
     /// Multiplications and additions per second.
     pub rate: f64,
-    /// Of which numbers.
+    /// Type of the numbers.
     pub numbers: &'static str,
 }
 

@@ -73,7 +73,7 @@ const MANY: usize = 1 << 20;
 type Key = (u64, DType, usize, u32);
 
 thread_local! {
-    /// Quantised weights by key: quantising takes longer than the cases, which use the same weights again.
+    /// Quantized weights by key: quantizing takes longer than the cases, which use the same weights again.
     static MADE: RefCell<HashMap<Key, Vec<u8>>> = RefCell::new(HashMap::new());
 }
 

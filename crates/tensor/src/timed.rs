@@ -1,8 +1,8 @@
 //! A machine that times every operation of another one.
 
 use crate::{
-    Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Result, Role, TOP_EXPERTS,
-    Weight,
+    Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Result, Role,
+    TOP_EXPERTS, Weight,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// An operation of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Label {
-    /// What it does: an operation's name, or that of the weight that it multiplies with.
+    /// Name of the operation, or of the weight that it multiplies with.
     pub op: String,
     /// The layer, where it belongs to one.
     pub layer: Option<usize>,
@@ -21,7 +21,7 @@ pub struct Label {
     pub values: u64,
 }
 
-/// What a pass took.
+/// Times of a pass.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// Rows, that is tokens.
@@ -32,7 +32,7 @@ pub struct Pass {
     pub seconds: f64,
 }
 
-/// What all passes took.
+/// Times of all passes.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// Operations.
@@ -59,7 +59,7 @@ pub struct Labelled<M> {
 }
 
 impl<B: Device> Timed<B> {
-    /// A backend with a stopwatch, and where the times will stand.
+    /// A machine that is timed, and its times.
     pub fn new(inner: B) -> (Self, Arc<Mutex<Trace>>) {
         let trace = Arc::new(Mutex::new(Trace::default()));
         let timed = Self { inner, trace: trace.clone(), numbers: HashMap::new(), pass: Pass::default(), began: None };
@@ -88,7 +88,7 @@ impl<B: Device> Timed<B> {
         self.inner.timestamp()
     }
 
-    /// Ends a pass: its times come back.
+    /// Ends a pass and reads its times.
     fn end(&mut self) -> Result<()> {
         let Some(began) = self.began.take() else { return Ok(()) };
         let intervals = self.inner.elapsed()?;

@@ -6,8 +6,7 @@ use phi3_tensor::ops::*;
 use phi3_tensor::parity::Random;
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Activation, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router,
-    Weight,
+    Activation, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router, Weight,
 };
 
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 8, rotary_dim: 8 };

@@ -4,8 +4,8 @@
 #![cfg(feature = "gpu")]
 
 use phi3_tensor::gpu::{Gpu, Options, Select};
-use phi3_tensor::parity::Random;
 use phi3_tensor::ops::*;
+use phi3_tensor::parity::Random;
 use phi3_tensor::reference::sample;
 use phi3_tensor::{Batch, Bytes, DType, Epilogue, Error, Role, Sampling, Weight};
 
@@ -83,7 +83,9 @@ fn no_token_is_sampled_where_a_logit_is_not_finite() {
 
 /// The tokens that exact arithmetic gives for numbers that differ by rounding.
 fn allowed(logits: &[f32], sampling: Sampling) -> Vec<u32> {
-    let Sampling::Random { temperature, top_k, top_p, min_p, draw } = sampling else { return vec![sample(logits, sampling)] };
+    let Sampling::Random { temperature, top_k, top_p, min_p, draw } = sampling else {
+        return vec![sample(logits, sampling)];
+    };
     let near = |value: f32, least: f32| {
         [0.0, -1e-5, 1e-5]
             .map(|step| if value == 0.0 || value == 1.0 { value } else { (value + step).clamp(least, 1.0) })

@@ -3,7 +3,7 @@
 use super::{Decoder, Feed, Outputs, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
 use crate::{Error, Input, Result, Sequence};
-use phi3_tensor::{Backend, Batch, Sampling, Epilogue};
+use phi3_tensor::{Backend, Batch, Epilogue, Sampling};
 
 /// A launched pass.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::Device;
 use crate::text::Message;
 use phi3_model::{Feed, Model, ModelSpec, Probe, Sequence};
-use phi3_tensor::{Sampling, DeviceInfo};
+use phi3_tensor::{DeviceInfo, Sampling};
 
 fn engine() -> Engine {
     Engine::builder().device(Device::Cpu).build().unwrap()

@@ -5,7 +5,7 @@ use super::work::{Op, Subject};
 use crate::{Result, memory};
 use phi3_model::NormSpec;
 use phi3_tensor::{
-    Backend, Batch, Bytes, Sampling, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role,
+    Backend, Batch, Bytes, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role, Sampling,
     Weight, quant,
 };
 use std::time::{Duration, Instant};

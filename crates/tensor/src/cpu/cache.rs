@@ -264,7 +264,7 @@ fn spread<T: Copy>(keys: &mut [T], slot: usize, key: &[T]) {
     }
 }
 
-/// A run in half precision; what is too large becomes the largest half.
+/// A run in half precision; larger numbers become the largest half.
 #[inline(always)]
 fn halves(run: &[f32]) -> [u16; KvType::BLOCK] {
     let mut bounded = [0.0; KvType::BLOCK];

@@ -131,7 +131,7 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
-/// What becomes of sums on the processor.
+/// Bias and epilogue of the sums of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// Added first: one for each row of the weight.
@@ -172,7 +172,7 @@ fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
         Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
         Activation::SwiGlu => silu::<S>(y) * up,
         Activation::GeGlu { limit } => {
-            // comparisons, because NaN and what is infinite must stay
+            // comparisons, because NaN and infinities must stay
             let gate = if y > limit && y < f32::INFINITY { limit } else { y };
             let up = if up > limit && up < f32::INFINITY { limit } else { up };
             let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };

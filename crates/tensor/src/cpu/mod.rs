@@ -34,11 +34,9 @@ pub use simd::Level;
 use units::Unit;
 
 use crate::checks::{self, ActivePass, Shape};
-use crate::ops::experts::Routes;
 use crate::measure::{self, Limits};
-use crate::{
-    Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Result, Role, Weight,
-};
+use crate::ops::experts::Routes;
+use crate::{Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Result, Role, Weight};
 use std::time::Instant;
 
 /// How the CPU backend runs.
@@ -48,16 +46,16 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Instruction set; the widest that the processor has where absent.
     pub level: Option<Level>,
-    /// Type of the activations that quantised weights are multiplied with.
+    /// Type of the activations that quantized weights are multiplied with.
     pub activations: Activations,
-    /// When quantised weights are interleaved.
+    /// Time at which quantized weights are interleaved.
     pub pack: Pack,
 }
 
 /// Type of the activations that weights are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Whole numbers of eight bits, with a scale for every 32, for quantised weights. For many rows of weights in half precision
+    /// Whole numbers of eight bits, with a scale for every 32, for quantized weights. For many rows of weights in half precision
     /// whole numbers of fourteen bits, where the processor has AVX-512 VNNI. For many rows of either kind bf16, where it has AMX.
     /// Single precision otherwise.
     #[default]
@@ -79,7 +77,7 @@ impl Activations {
     }
 }
 
-/// When quantised weights are interleaved for multiplication with activations of eight bits.
+/// Time at which quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pack {
     /// Once, at load, into memory of their own.
@@ -202,7 +200,6 @@ impl Cpu {
     pub(crate) fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync) {
         if work < SERIAL { (0..tasks).for_each(task) } else { self.pool.run(tasks, &task) }
     }
-
 }
 
 impl Device for Cpu {

@@ -132,7 +132,7 @@ impl<'a, T> Shares<'a, T> {
     ///
     /// # Safety
     ///
-    /// Nobody else uses it.
+    /// No other reference to the share lives.
     pub(crate) unsafe fn take(&self, i: usize) -> &'a mut [T] {
         let at = i * self.share;
         assert!(at < self.len);

@@ -1,7 +1,7 @@
 //! Which GPUs there are, and which one to take.
 
 use crate::{Error, Result};
-use phi3_shaders::{Tier, CoopMatrix};
+use phi3_shaders::{CoopMatrix, Tier};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl fmt::Display for Select {
 pub struct Options {
     /// Whether a driver that computes on the processor may be taken, where no GPU answers.
     pub software: bool,
-    /// Cap of one storage binding in bytes, below what the device can: for tests of what other devices would do.
+    /// Cap of one storage binding in bytes, below the device's own: for tests of smaller devices.
     pub max_binding: Option<u64>,
     /// Cap of one piece of a weight matrix in bytes; matrices are split into pieces of rows.
     pub max_piece: Option<u64>,
@@ -49,10 +49,10 @@ pub struct Options {
     pub tier: Option<Tier>,
     /// Whether products are as exact as single precision where the kernels could make them faster in half precision.
     pub exact: bool,
-    /// Whether kernels are checked on a small case before they are used; a tier that computes wrongly makes way for the next
-    /// lower one.
+    /// Whether kernels are checked on a small case before they are used; instead of a tier that computes wrongly the next lower one
+    /// is taken.
     pub check: bool,
-    /// Folder that remembers what checks found; nothing is remembered where absent.
+    /// Folder for the findings of checks; they are not kept where absent.
     pub memory: Option<PathBuf>,
     /// How long a submission may run before the device is given up ([`Error::Timeout`]): a pass of much work is several
     /// submissions, so that this bounds a hung driver and not a long prompt. A minute where absent, ten on a driver that computes on
@@ -94,7 +94,7 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// What is known of an adapter before it is opened.
+/// Properties of an adapter before it is opened.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
     /// Its place in [`adapters`]'s list.
@@ -119,7 +119,7 @@ pub struct AdapterInfo {
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
     pub max_binding: u64,
-    /// The best kernels that it can run; `None` where it lacks what all of them need.
+    /// The best kernels that it can run; `None` where it lacks features that all of them need.
     pub tier: Option<&'static str>,
 }
 
@@ -127,13 +127,13 @@ pub struct AdapterInfo {
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapter`] where there is none, with a hint of what to install.
+/// [`Error::NoAdapter`] where there is none, with a hint which driver to install.
 pub fn adapters() -> Result<Vec<AdapterInfo>> {
     let all: Vec<AdapterInfo> = found(false).into_iter().map(|found| found.info).collect();
     if all.is_empty() { Err(none(&Select::Any)) } else { Ok(all) }
 }
 
-/// An adapter and what is known of it.
+/// An adapter and its properties.
 pub(crate) struct Found {
     pub(crate) raw: wgpu::Adapter,
     pub(crate) info: AdapterInfo,
@@ -179,7 +179,7 @@ impl Found {
     }
 }
 
-/// Features that a tier's kernels need, and what to call them.
+/// Features that a tier's kernels need, and their name for messages.
 pub(crate) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     match tier {
         Tier::Base => (wgpu::Features::empty(), "nothing"),
@@ -194,12 +194,12 @@ pub(crate) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     }
 }
 
-/// Whether an adapter has what a tier's kernels need.
+/// Whether an adapter has the features of a tier's kernels.
 pub(crate) fn can_run(tier: Tier, features: wgpu::Features, matrix: Option<CoopMatrix>) -> bool {
     features.contains(needs(tier).0) && (tier != Tier::Coop || matrix.is_some())
 }
 
-/// The best cooperative matrices that there are kernels for, by what an adapter says of itself.
+/// The best cooperative matrices that there are kernels for, by the properties that an adapter reports.
 fn coop_matrix(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<CoopMatrix> {
     let subgroup = match info.backend {
         // wgpu says 4 to 64 of every device

@@ -15,7 +15,7 @@ const MANY_ROWS: usize = 8;
 /// Heights of tiles.
 const TILE_ROWS: [u32; 2] = [Attention::Flash.rows(), Attention::Coop { matrix: CoopMatrix::ALL[0], dim: 0 }.rows()];
 
-/// Bytes of the first buffer, so that it seldom grows.
+/// Bytes of the first buffer, large enough for most batches.
 const FIRST_SIZE: u64 = 1 << 16;
 
 pub(crate) struct BatchMetadata {

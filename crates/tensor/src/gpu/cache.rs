@@ -8,7 +8,7 @@ use phi3_shaders::{KV_BLOCK, Kv, MAX_HEAD_DIM};
 
 const _: () = assert!(KvType::BLOCK == KV_BLOCK);
 
-/// Pages that a cache starts with, so that a short talk never makes it grow.
+/// Initial pages of a cache: a short chat never makes it grow.
 const FEWEST: usize = 16;
 
 /// Keys and values of every layer: `[pages * PAGE][kv_heads][head]` each.
@@ -18,7 +18,7 @@ pub struct Cache {
     pub(crate) layers: Vec<Layer>,
     /// Pages that every layer has.
     pub(crate) pages: usize,
-    /// Keys and values of a pass, before they are quantised: `[rows][2][kv_heads][4 * head4]` f32.
+    /// Keys and values of a pass, before they are quantized: `[rows][2][kv_heads][4 * head4]` f32.
     pub(crate) staged: Option<Buffer>,
 }
 
@@ -81,7 +81,7 @@ impl Cache {
         Strides { head: head as u32, slot: (self.heads.kv_heads * head) as u32 }
     }
 
-    /// As the texts that load count: four numbers, or a word of a quantised cache.
+    /// Strides in elements of the texts that load: four numbers, or a word of a quantized cache.
     pub(crate) fn loaded(&self) -> Strides {
         match self.kv {
             Kv::F32 | Kv::F16 => self.strides(self.head4()),
@@ -89,12 +89,12 @@ impl Cache {
         }
     }
 
-    /// As the texts that store count: pairs of numbers, of a quantised cache those before they are quantised.
+    /// Strides in elements of the texts that store: pairs of numbers, in a quantized cache those before they are quantized.
     pub(crate) fn stored(&self) -> Strides {
         self.strides(2 * self.head4())
     }
 
-    /// Makes room for the keys and values of `rows` rows before they are quantised.
+    /// Allocates the staging buffer for the keys and values of `rows` rows.
     pub(crate) fn stage(&mut self, device: &mut Device, rows: usize) -> Result<()> {
         let bytes = rows as u64 * 2 * (self.heads.kv_heads * 4 * self.head4() * size_of::<f32>()) as u64;
         device.grow(&mut self.staged, "keys and values of a pass", bytes, STORAGE)
@@ -110,7 +110,7 @@ impl Cache {
         2 * self.layers.len() as u64 * self.side_bytes()
     }
 
-    /// Makes room for `pages` pages, by doubling where a buffer may be that large.
+    /// Allocates `pages` pages, by doubling where a buffer may be that large.
     pub(crate) fn reserve(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
         if pages <= self.pages {
             return Ok(());

@@ -1,15 +1,15 @@
-//! A device, its buffers, and what went wrong with it.
+//! An open device, its buffers and submissions, and its failures.
 
 use super::adapter::{AdapterInfo, AdapterKind, Options, TIMESTAMP_FEATURES, needs};
 use super::cached::Cached;
 use crate::{Error, Result};
-use phi3_shaders::{Tier, COOP_MEMORY};
+use phi3_shaders::{COOP_MEMORY, Tier};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Usage of what kernels read and write.
+/// Usage of the buffers of kernels.
 pub(crate) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
@@ -29,7 +29,7 @@ pub(crate) struct Device {
     pub(crate) cached: Option<Cached>,
     pub(crate) submits: u64,
     pub(crate) buffers: u64,
-    /// How long a submission may take.
+    /// Longest time of a submission.
     pub(crate) timeout: Duration,
     /// Submissions that were not waited for, oldest first.
     pub(crate) outstanding: VecDeque<Submission>,
@@ -41,7 +41,7 @@ pub(crate) struct Device {
     next_id: u32,
     #[cfg(test)]
     pub(crate) waits: u64,
-    /// What the driver reports while the next submission is waited for.
+    /// Failure that the driver reports while the next submission is waited for.
     #[cfg(test)]
     pub(crate) wrong_wait: Option<&'static str>,
 }
@@ -53,13 +53,13 @@ pub(crate) struct Submission {
     number: u64,
 }
 
-/// What failed first.
+/// The first failure.
 struct Failure {
     message: String,
     state: State,
 }
 
-/// What a failure leaves of a device.
+/// State of a device after a failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Everything but the work during which it happened.
@@ -69,7 +69,7 @@ enum State {
     Hung(u64),
 }
 
-/// How long a submission may take, of which a GPU needs seconds at most: systems reset a device that takes longer.
+/// Longest time of a submission. A GPU needs seconds at most, because systems reset a device that takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The same for a driver that computes on the processor, which may be busy.
@@ -97,7 +97,7 @@ impl Drop for Buffer {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // of a device that is lost nothing is worth keeping
+        // pipelines of a lost device are not kept
         if !self.is_gone()
             && let Some(cached) = &self.cached
         {
@@ -128,7 +128,7 @@ impl Device {
         let wanted = lesser.fold(wgpu::Features::empty(), |all, tier| all | needs(tier).0);
         let features = (wanted | wgpu::Features::PIPELINE_CACHE | TIMESTAMP_FEATURES) & adapter.features();
         let experimental = match tier {
-            // SAFETY: matrix units compute on buffers whose sizes the host checked; what a driver gets wrong is found by
+            // SAFETY: matrix units compute on buffers whose sizes the host checked; faults of a driver are found by
             // the check of the kernels
             Tier::Coop => unsafe { wgpu::ExperimentalFeatures::enabled() },
             _ => wgpu::ExperimentalFeatures::disabled(),
@@ -181,7 +181,7 @@ impl Device {
         })
     }
 
-    /// A zeroed buffer of at least `size` bytes; `what` says what for.
+    /// A zeroed buffer of at least `size` bytes; `what` is its purpose, for messages.
     ///
     /// # Errors
     ///
@@ -250,7 +250,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] where one takes longer, and what [`check`](Self::check) reports.
+    /// [`Error::Timeout`] where one takes longer, and the errors of [`check`](Self::check).
     pub(crate) fn wait(&mut self, submission: Submission) -> Result<()> {
         #[cfg(test)]
         {
@@ -306,7 +306,7 @@ impl Device {
         shown.and_then(|()| self.check())
     }
 
-    /// Lets go of a device whose work never ends: wgpu would wait for that if its last handle were dropped.
+    /// Leaks the handles of a device whose work never ends, because wgpu would wait for it where the last handle is dropped.
     fn give_up(&self) {
         let seconds = self.timeout.as_secs();
         record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung(seconds));
@@ -326,7 +326,7 @@ impl Device {
     }
 
     /// The first failure that the driver reported since the last call: it belongs to the work that was asked for in between.
-    /// What comes after it begins anew, unless the device is lost.
+    /// Later failures are reported anew, unless the device is lost.
     ///
     /// # Errors
     ///
@@ -335,7 +335,7 @@ impl Device {
         if locked(&self.failure).is_none() {
             return Ok(());
         }
-        // what fails on a lost device may be told before the loss
+        // failures on a lost device may be reported before the loss
         self.lost();
         let mut failure = locked(&self.failure);
         let device = self.name.clone();
@@ -349,7 +349,7 @@ impl Device {
         Err(error)
     }
 
-    /// The error of a call that failed: what the driver reported before, where that is why, else `message`.
+    /// The error of a call that failed: the failure that the driver reported before, else `message`.
     pub(crate) fn failed(&self, message: String) -> Error {
         self.lost();
         self.check().err().unwrap_or(Error::Device { device: self.name.clone(), message })

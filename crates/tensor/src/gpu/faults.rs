@@ -1,10 +1,10 @@
-//! What goes wrong while a device works: whose error it is, and what comes after it.
+//! Failures while a device works: the call that reports them, and the calls after it.
 
 use super::in_flight::PIPELINE_DEPTH;
 use super::{Gpu, Matrix, Options, Rows, Select};
-use crate::parity::Random;
 use crate::ops::*;
-use crate::{Batch, Clock, Device, DType, Epilogue, Error, Heads, KvType, Result, Role, Sampling};
+use crate::parity::Random;
+use crate::{Batch, Clock, DType, Device, Epilogue, Error, Heads, KvType, Result, Role, Sampling};
 use std::time::{Duration, Instant};
 
 const WIDTH: usize = 24;
@@ -15,7 +15,7 @@ struct Fixture {
     table: Matrix,
     x: Rows,
     logits: Rows,
-    /// What a pass over token 5 gives.
+    /// Logits of a pass over token 5.
     want: Vec<f32>,
 }
 
@@ -60,7 +60,7 @@ impl Fixture {
         Ok(token[0])
     }
 
-    /// The token of the largest of what a pass over token 5 gives.
+    /// The token of the largest logit of a pass over token 5.
     fn argmax(&self) -> u32 {
         (0..WIDTH).max_by(|a, b| self.want[*a].total_cmp(&self.want[*b])).unwrap() as u32
     }
@@ -204,7 +204,7 @@ fn a_device_that_hangs_is_given_up_once() {
     let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });
     let error = fixture.gpu.read(&y, &mut [0.0; 2048]).unwrap_err();
     assert!(hung(&error) && error.to_string().contains("within 0 s"), "{error}");
-    // nobody waits for it again
+    // it is not waited for again
     fixture.gpu.device.timeout = Duration::from_secs(3600);
     all_fail(&mut fixture, hung);
 }

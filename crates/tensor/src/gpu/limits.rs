@@ -18,7 +18,7 @@ const GROUPS: u64 = 4096;
 /// Seconds of a run that is long enough.
 const LONG: f64 = 0.02;
 
-/// Runs, of which the fastest counts.
+/// Runs; the fastest counts.
 const RUNS: usize = 5;
 
 impl Gpu {
@@ -61,7 +61,7 @@ impl Gpu {
         Ok(2.0 * bytes as f64 / best)
     }
 
-    /// Multiplications and additions per second, of which a workgroup does `each` in a step.
+    /// Multiplications and additions per second; a workgroup does `each` in a step.
     fn multiplied(&mut self, op: Op, out: u64, groups: u64, each: u64) -> Result<f64> {
         let out = self.device.buffer("results", out, STORAGE)?;
         let mut bindings = Bindings::default();

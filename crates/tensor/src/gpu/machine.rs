@@ -1,4 +1,4 @@
-//! The GPU as a machine: what it owns, and its implementation of [`Device`](crate::Device).
+//! The GPU as a machine: its state, and its implementation of [`Device`](crate::Device).
 
 use super::adapter::{self, AdapterInfo, AdapterKind, Options};
 use super::batch_metadata::BatchMetadata;
@@ -31,13 +31,13 @@ pub struct Gpu {
     /// Partial results of attention, before they are combined.
     pub(crate) partials: Option<Buffer>,
     pub(crate) halves: Halves,
-    /// Activations behind a norm that no projection computes itself.
+    /// Normed activations, for projections whose kernels do not compute the norm.
     pub(crate) normed: Option<Buffer>,
     /// Outputs of experts, one row a route.
     pub(crate) expert_outputs: Option<Buffer>,
     /// Whether products are as exact as single precision.
     pub(crate) exact: bool,
-    /// Workgroups of a large tile for matrix units that the device wants; for less there is a smaller tile.
+    /// Workgroups of large tiles of cooperative matrices that keep the device busy; fewer are replaced by smaller tiles.
     pub(crate) enough: u32,
     pub(crate) read_bytes: u64,
     pub(crate) timestamps: Timestamps,
@@ -66,26 +66,26 @@ pub(crate) struct Halves {
     pub(crate) row_scales: Option<Buffer>,
 }
 
-/// How much of everything was made so far.
+/// Counters of submissions, dispatches and objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Submissions to the queue.
     pub submits: u64,
-    /// Kernels that were recorded.
+    /// Dispatches recorded.
     pub dispatches: u64,
-    /// Bind groups that were made.
+    /// Bind groups created.
     pub bind_groups: u64,
-    /// Pipelines that were made.
+    /// Pipelines compiled.
     pub pipelines: u64,
-    /// Buffers that were made.
+    /// Buffers created.
     pub buffers: u64,
     /// Bytes that came back from the device.
     pub read_bytes: u64,
 }
 
 impl Gpu {
-    /// Opens wgpu's device that computes nothing: what is read from it is zero. Pipelines are made and dispatches are
-    /// recorded as for any other, so it shows what they cost the host.
+    /// Opens wgpu's device that computes nothing; zeros are read from it. Pipelines are compiled and dispatches recorded as for any
+    /// other, so that their cost for the host can be measured.
     ///
     /// # Errors
     ///
@@ -129,19 +129,19 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Says which kernels run, and what is wrong with better ones.
+    /// Describes the kernels in use, and the faults of better ones.
     pub(super) fn describe(&mut self, faults: &[String]) {
         let tier = format!("{} kernels", self.tier().name());
         let kernels = [&[tier], faults].concat().join("; ");
         self.info.detail = format!("{kernels}, {}, {}", self.adapter.backend, self.adapter.driver);
     }
 
-    /// The kernels that it runs.
+    /// Tier of the kernels in use.
     pub fn tier(&self) -> Tier {
         self.recorder.pipelines.tier()
     }
 
-    /// How much of everything was made so far: in steady decoding, a token adds one submission and dispatches only.
+    /// Counters since the device was opened. In steady decoding a token adds one submission and dispatches only.
     pub fn counters(&self) -> Counters {
         Counters {
             submits: self.device.submits,
@@ -243,7 +243,7 @@ impl Device for Gpu {
         if !self.metadata.many_rows || submission.is_none() {
             return Ok(());
         }
-        // two passes keep the device busy; more would only be waited for when somebody wants to stop
+        // two passes keep the device busy; more would only delay a request to stop
         match std::mem::replace(&mut self.in_queue, submission) {
             Some(before) => self.device.wait(before),
             None => Ok(()),
@@ -265,7 +265,6 @@ impl Device for Gpu {
     fn limits(&mut self) -> Result<Limits> {
         self.measure_limits()
     }
-
 }
 
 impl Rows {

@@ -1,24 +1,24 @@
-//! What self-checks found on earlier starts: a small text file per adapter and driver.
+//! Findings of the self-checks of earlier starts: a small text file per adapter and driver.
 
 use super::adapter::AdapterInfo;
 use phi3_shaders::Tier;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What turns the kernels' texts into the driver's; a test compares it with Cargo.lock.
+/// Translator of the kernels' texts for the driver; a test compares it with Cargo.lock.
 const TRANSLATOR: &str = "naga 30.0.1, wgpu 30.0.1, wgpu-core 30.0.1, wgpu-hal 30.0.1";
 
 /// A folder in which findings are kept.
 pub(crate) struct Memory {
     file: PathBuf,
-    /// What the findings are about; the first line of the file.
+    /// Subject of the findings; the first line of the file.
     about: String,
     findings: Vec<(Tier, Option<String>)>,
 }
 
 impl Memory {
-    /// What is known of an adapter and driver. A file that cannot be read, or that is about another device, other kernels or
-    /// another translator of them, is as good as none.
+    /// Findings about an adapter and driver. A file that cannot be read, or that is about another device, other kernels or
+    /// another translator of them, is ignored.
     pub(crate) fn open(folder: &Path, info: &AdapterInfo) -> Self {
         let AdapterInfo { name, backend, driver, .. } = info;
         let revision = phi3_shaders::REVISION;

@@ -5,8 +5,8 @@
 //! tokens, positions, rotations and pages lie in one buffer. Weights stay in the file's own type.
 //!
 //! Imports go one way: device, then pipelines, recorder, timestamps and uploads, then the machine that owns them
-//! (`machine.rs`), then what it records (`project.rs` here, the operations in [`ops`](crate::ops)), then its self-check and
-//! opening.
+//! (`machine.rs`), then its recordings (`project.rs` here, the operations in [`ops`](crate::ops)), then the self-check and
+//! the opening.
 
 mod adapter;
 pub(crate) mod batch_metadata;

@@ -16,7 +16,7 @@ impl Gpu {
         Self::open_and(select, options, |_| {})
     }
 
-    /// Opens an adapter, with `then` what a test does to a device before it is checked. Where the check loses the device, the
+    /// Opens an adapter; a test changes the device by `then` before it is checked. Where the check loses the device, the
     /// adapter is opened again for the next lower tier.
     pub(super) fn open_and(select: &Select, options: &Options, then: impl Fn(&mut Self)) -> Result<Self> {
         let forced = options.tier.is_some();

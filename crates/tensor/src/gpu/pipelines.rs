@@ -19,7 +19,7 @@ pub(crate) struct Pipelines {
     pipelines: Vec<Pipeline>,
     groups: HashMap<Key, wgpu::BindGroup>,
     pub(crate) groups_made: u64,
-    /// What a wrong driver would make of a text.
+    /// Words of a text, and their replacement by a faulty driver.
     #[cfg(test)]
     pub(crate) wrong: Option<(&'static str, &'static str)>,
     #[cfg(test)]
@@ -113,7 +113,7 @@ impl Pipelines {
         })
     }
 
-    /// Lets go of the bind groups of buffers that are no more, so that their memory is freed.
+    /// Drops the bind groups of dropped buffers, so that their memory is freed.
     pub(crate) fn forget(&mut self, buffers: &[u32]) {
         if !buffers.is_empty() {
             self.groups.retain(|key, _| !key[1..].iter().any(|id| buffers.contains(id)));

@@ -10,7 +10,7 @@ use crate::{Activation, Norm, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
-/// Halves of a row are a multiple of it: of DEPTH in matmul_coop.wgsl.
+/// Halves of a row are a multiple of it: DEPTH in matmul_coop.wgsl.
 const HALVES: usize = 32;
 
 /// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_coop.wgsl.
@@ -40,7 +40,7 @@ pub(crate) struct Target<'a> {
     pub(crate) values: Option<&'a Buffer>,
 }
 
-/// The text of an epilogue, and its parameters; `stride` counts floats of a row of the output.
+/// Texts of an epilogue, and its parameters; `stride` counts floats of a row of the output.
 pub(crate) fn epilogue_of(epilogue: crate::Epilogue, stride: usize) -> (Sink, EpilogueParams) {
     let (activation, limit) = match epilogue.activation {
         Activation::Identity => (phi3_shaders::Activation::Identity, 0.0),
@@ -68,11 +68,11 @@ struct Activations<'a> {
     stride: usize,
 }
 
-/// How halves lie in their buffer.
+/// Layout of the halves in their buffer.
 struct Layout {
     /// Halves of a row.
     stride: usize,
-    /// Where what the halves lack begins.
+    /// Offset of the low halves: the differences that the high halves lack.
     low: usize,
     bytes: u64,
 }
@@ -97,7 +97,7 @@ impl Gpu {
     ) -> Result<()> {
         let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
         let product = self.product_for(weight, epilogue);
-        // a kernel has room for the gain of RMSNorm, in the place of a bias
+        // a kernel binds the weight of RMSNorm in the slot of a bias
         let gain = match norm {
             Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
             _ => None,
@@ -182,7 +182,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// How a product is best computed.
+    /// The kernel of a product.
     fn product_for(&self, weight: &Matrix, epilogue: Epilogue) -> Product {
         let best = self.best_for(weight.rows);
         if epilogue.fits(best, weight.format) { best } else { Product::Matmul }

@@ -1,7 +1,7 @@
 //! Records dispatches into one compute pass and submits them at once.
 
 use super::device::{Buffer, Device, Submission};
-use super::pipelines::{Pipelines, Bindings};
+use super::pipelines::{Bindings, Pipelines};
 use crate::Result;
 use bytemuck::{Pod, bytes_of, cast_slice};
 use phi3_shaders::{FOLD, Op, PARAMS_SIZE, Tier};
@@ -69,7 +69,7 @@ impl Recorder {
         })
     }
 
-    /// Begins a pass: what an earlier one recorded is submitted, and its parameters are forgotten.
+    /// Begins a pass: recordings of an earlier pass are submitted, and its parameters are dropped.
     pub(crate) fn begin(&mut self, device: &mut Device) -> Result<()> {
         self.flush(device)?;
         self.blocks.clear();
@@ -79,7 +79,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Reserves the work of a kernel, in multiply-adds; submits what was recorded where both are too much for one submission.
+    /// Reserves the work of a kernel, in multiply-adds; submits the recording where both are too much for one submission.
     pub(crate) fn reserve_work(&mut self, device: &mut Device, work: u64) -> Result<()> {
         if self.work > 0 && self.work.saturating_add(work) > self.budget {
             self.flush(device)?;
@@ -119,7 +119,7 @@ impl Recorder {
         self.recording.get_or_insert_with(|| Recording::new(device)).pass.write_timestamp(set, index);
     }
 
-    /// Submits what was recorded, if anything.
+    /// Submits the recording, if there is any.
     pub(crate) fn flush(&mut self, device: &mut Device) -> Result<Option<Submission>> {
         let submission = self.recording.take().map(|Recording { pass, encoder, .. }| {
             drop(pass);
@@ -129,7 +129,7 @@ impl Recorder {
         Ok(submission)
     }
 
-    /// Submits what was recorded, and after it what `tail` records.
+    /// Submits the recording, with the commands of `tail` at its end.
     pub(crate) fn flush_with(
         &mut self,
         device: &mut Device,

@@ -1,7 +1,6 @@
-//! Whether a device's kernels compute what they should: every text that kernels are composed of, on a small case that the CPU
-//! computes too.
+//! Self-check of a device's kernels: every text that kernels are composed of, on small cases that the CPU computes too.
 //!
-//! It is there for drivers that compile a kernel wrongly, so what it allows is wide: a wrong kernel is far off.
+//! Its purpose is to find drivers that compile a kernel wrongly. The allowed difference is wide, because a wrong kernel is far off.
 
 pub(crate) mod inputs;
 
@@ -13,18 +12,23 @@ use crate::{DType, Error, KvType, Result, ops};
 use phi3_shaders::Tier;
 use std::time::Duration;
 
-/// How long a submission of the check may take, of which a GPU needs milliseconds.
+/// Longest time of a submission of the check; a GPU needs milliseconds.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Difference of a result, in parts of the largest, that no rounding explains.
 const WRONG: f32 = 1e-2;
 
 impl Gpu {
-    /// Takes the best tier, from the one that it has down, whose kernels compute what they should. A tier that was asked for is
-    /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again. `faults` are those
-    /// of better tiers, and then of those that were found wrong too. A tier on which the device is lost is as wrong as any other,
-    /// but nothing lower can be tried on this device.
-    pub(crate) fn select_tier(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
+    /// Selects the best tier, from the present one down, whose kernels pass the self-check. A forced tier is taken or refused.
+    /// Findings of earlier starts, about the same kernels on the same driver, are reused. `faults` has those of better tiers, and
+    /// gets those of the tiers that fail. A tier on which the device is lost fails too, and no lower tier can be tried on this
+    /// device.
+    pub(crate) fn select_tier(
+        &mut self,
+        mut memory: Option<Memory>,
+        forced: bool,
+        faults: &mut Vec<String>,
+    ) -> Result<()> {
         let (features, matrix, best) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
         let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, matrix);
         for tier in Tier::ALL.into_iter().rev().filter(can_run) {
@@ -37,7 +41,7 @@ impl Gpu {
                     let fault = match self.device.lost() {
                         Some(lost) => Some(lost),
                         None => {
-                            // after an error that says nothing of the kernels nothing is found out
+                            // an error that is not about the kernels is no finding
                             let found = found?;
                             self.device.check()?;
                             found
@@ -63,14 +67,14 @@ impl Gpu {
         Err(Error::Device { device: self.info.name.clone(), message: faults.join("; ") })
     }
 
-    /// The best tier below the one that it runs.
+    /// The best tier below the present one.
     pub(crate) fn next_lower(&self) -> Option<Tier> {
         let (features, matrix, tier) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
         Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, matrix))
     }
 }
 
-/// What is wrong with the kernels that the device runs now, if anything.
+/// Fault of the kernels that the device runs now, if there is any.
 pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let options = cpu::Options {
         threads: Some(1),
@@ -147,8 +151,7 @@ mod tests {
         folder
     }
 
-    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by what is
-    /// remembered.
+    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by the kept finding.
     #[test]
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
@@ -173,7 +176,7 @@ mod tests {
             assert_eq!((again.tier(), again.info().to_string()), (gpu.tier(), line));
             std::fs::remove_dir_all(&folder).unwrap();
 
-            // a tier that was asked for makes way for none
+            // a forced tier is not replaced
             let error = open(Some(best)).err().unwrap();
             assert!(matches!(error, Error::Device { .. }) && error.to_string().contains(says), "{error}");
             std::fs::remove_dir_all(folder).unwrap();
@@ -236,7 +239,7 @@ mod tests {
         assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
     }
 
-    /// What only attention by matrix units does is found out too.
+    /// Faults of attention with cooperative matrices only are found too.
     #[test]
     fn wrong_attention_by_matrix_units_makes_way() {
         for words in [

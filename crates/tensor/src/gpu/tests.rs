@@ -8,7 +8,7 @@ use crate::{Batch, DType, Device, Epilogue, Heads, KvType, Mask, Norm, Role};
 const ROWS: usize = 40;
 const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 16, rotary_dim: 16 };
 
-/// A pass of four projections and attention, in submissions of so many multiply-adds: what it gives, and their number.
+/// A pass of four projections and attention, in submissions of so many multiply-adds: its result, and the number of submissions.
 fn pass(budget: u64) -> Option<(Vec<f32>, u64)> {
     let mut gpu = match Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }) {
         Ok(gpu) => gpu,

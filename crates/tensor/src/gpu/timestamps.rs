@@ -60,7 +60,8 @@ impl Timestamps {
 
 impl QuerySet {
     fn new(device: &mut Device) -> Result<Self> {
-        let descriptor = wgpu::QuerySetDescriptor { label: Some("timestamps"), ty: wgpu::QueryType::Timestamp, count: MOST };
+        let descriptor =
+            wgpu::QuerySetDescriptor { label: Some("timestamps"), ty: wgpu::QueryType::Timestamp, count: MOST };
         let set = device.raw.create_query_set(&descriptor);
         let size = u64::from(MOST) * u64::from(wgpu::QUERY_SIZE);
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
@@ -74,7 +75,12 @@ impl QuerySet {
         }
         let size = u64::from(used) * u64::from(wgpu::QUERY_SIZE);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        device.grow(&mut self.readback, "timestamps on their way", u64::from(MOST) * u64::from(wgpu::QUERY_SIZE), usage)?;
+        device.grow(
+            &mut self.readback,
+            "timestamps on their way",
+            u64::from(MOST) * u64::from(wgpu::QUERY_SIZE),
+            usage,
+        )?;
         let Some(readback) = &self.readback else { return Ok(Vec::new()) };
         let submission = recorder.flush_with(device, |encoder| {
             encoder.resolve_query_set(&self.set, 0..used, &self.resolved.raw, 0);

@@ -1,8 +1,8 @@
 //! The operations of a decoder, each in a module of its own.
 //!
 //! A module has the operation's trait, arguments and their checks (`mod.rs`), its definition in double precision
-//! (`reference.rs`), the implementations (`cpu.rs`, `gpu.rs`), cases that compare them (`cases.rs`), and what a GPU is checked
-//! with at its first start (`check.rs`).
+//! (`reference.rs`), the implementations (`cpu.rs`, `gpu.rs`), cases that compare them (`cases.rs`), and cases of a GPU's
+//! self-check at its first start (`check.rs`).
 //!
 //! `use phi3_tensor::ops::*` brings every method of a machine into scope.
 
@@ -19,10 +19,10 @@ pub(crate) mod write;
 #[cfg(feature = "gpu")]
 use crate::DType;
 pub use crate::Device;
-#[cfg(any(test, feature = "reference"))]
-use crate::parity::Comparison;
 #[cfg(any(test, feature = "reference", feature = "gpu"))]
 use crate::Result;
+#[cfg(any(test, feature = "reference"))]
+use crate::parity::Comparison;
 
 /// Makes [`Backend`] of the operations' traits, and a walk through their cases.
 macro_rules! operations {

@@ -28,7 +28,7 @@ pub(crate) fn few(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect()
 }
 
-/// Tokens of one sequence from a position on, of which the last is an output; its pages are [`PAGES`], in turn.
+/// Tokens of one sequence from a position on; the last is an output. The pages are [`PAGES`], in turn.
 pub(crate) fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Result<Batch> {
     let end = position + tokens.len();
     let pages: Vec<u32> = (0..end.div_ceil(PAGE) as u32).map(|page| page % PAGES as u32).collect();
@@ -40,7 +40,7 @@ pub(crate) fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Resul
     Ok(batch)
 }
 
-/// Numbers between -1 and 1 that look like chance (Knuth's multiplicative hash).
+/// Pseudo-random numbers between -1 and 1 (Knuth's multiplicative hash).
 pub(crate) fn numbers(seed: u32, count: usize) -> Vec<f32> {
     (0..count as u32)
         .map(|i| (i.wrapping_add(seed << 20)).wrapping_mul(2_654_435_761) >> 8)

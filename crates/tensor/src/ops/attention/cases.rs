@@ -3,7 +3,7 @@
 use crate::parity::{Case, Comparison, Random, allowed, kv_step, largest, magnitude, mean};
 use crate::{Backend, Batch, BlockSparse, DType, Heads, KvType, Mask, Norm, PAGE, Result, Role};
 
-/// Narrow and wide heads, some no multiple of a vector or of a block of a quantised cache.
+/// Narrow and wide heads, some no multiple of a vector or of a block of a quantized cache.
 pub(crate) const HEADS: [Heads; 6] = [
     Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
     Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },

@@ -10,7 +10,7 @@ use phi3_shaders::{Attention, Op, Tier, binding};
 /// Workgroups that a large device wants at once.
 const ENOUGH: usize = 512;
 
-/// Positions of a split, at least, and what their number is a multiple of: the tile of attention.wgsl.
+/// Least number of positions of a split, and its divisor: the tile of attention.wgsl.
 const LEAST: usize = 256;
 const TILE: usize = 128;
 
@@ -83,7 +83,13 @@ impl Attend for Gpu {
         bindings[binding::OUTPUT as usize] = Some(&out.buffer);
         let (heads, head_dim) = (heads.heads as u32, heads.head_dim as u32);
         let params = [heads, head_dim, cache.head4() as u32, kv_splits as u32, out.stride as u32, 0, 0, 0];
-        self.recorder.dispatch(&mut self.device, Op::CombineSplits, &bindings, &params, [heads, self.pass.rows as u32, 1])
+        self.recorder.dispatch(
+            &mut self.device,
+            Op::CombineSplits,
+            &bindings,
+            &params,
+            [heads, self.pass.rows as u32, 1],
+        )
     }
 }
 
@@ -93,7 +99,8 @@ impl Gpu {
         if !self.metadata.many_rows {
             return Attention::Row;
         }
-        let matrix = self.adapter.coop_matrix.filter(|_| self.tier() == Tier::Coop && self.device.coop_memory && !self.exact);
+        let matrix =
+            self.adapter.coop_matrix.filter(|_| self.tier() == Tier::Coop && self.device.coop_memory && !self.exact);
         let coop = matrix.and_then(|matrix| Attention::coop(matrix, head_dim)).filter(|coop| coop.takes(mask));
         let flash = Some(Attention::Flash).filter(|flash| head_dim <= flash.head_dim());
         coop.or(flash).unwrap_or(Attention::Row)
@@ -116,8 +123,14 @@ mod tests {
         for groups in [1, 3, 32, 40, 511, 512, 100_000] {
             for longest in (0..3000).chain([4096, 131_072]) {
                 let (kv_splits, kv_per_split) = split_kv(groups, longest);
-                assert!(kv_splits * kv_per_split >= longest && (kv_splits - 1) * kv_per_split < longest.max(1), "{groups} {longest}");
-                assert!(kv_splits == 1 || (kv_splits * groups <= ENOUGH && kv_per_split >= LEAST), "{groups} {longest}");
+                assert!(
+                    kv_splits * kv_per_split >= longest && (kv_splits - 1) * kv_per_split < longest.max(1),
+                    "{groups} {longest}"
+                );
+                assert!(
+                    kv_splits == 1 || (kv_splits * groups <= ENOUGH && kv_per_split >= LEAST),
+                    "{groups} {longest}"
+                );
             }
         }
         assert_eq!(split_kv(32, 511).0, 1);

@@ -7,9 +7,9 @@ pub(crate) mod check;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod mask;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
-mod mask;
 
 use crate::checks::{ActivePass, CacheShape, Shape, at_most, same};
 use crate::{Device, Expected, PAGE, Result, Timed};

@@ -1,4 +1,4 @@
-//! What the self-check of a GPU computes with experts.
+//! Cases of the self-check of a GPU: experts.
 
 use crate::gpu::selfcheck::inputs::{HIDDEN, VOCAB, batch, few, weight};
 use crate::{Activation, Backend, DType, Epilogue, Result, Role, Router, TOP_EXPERTS};

@@ -1,8 +1,8 @@
-//! Mixtures of experts: which rows go to which expert, and with which weights.
+//! Routing: the experts of each row, and their weights.
 
 use crate::checks::RoutesShape;
 
-/// How a row's experts are chosen by its scores.
+/// Selection of a row's experts by its scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Router {
     /// Two experts, by `sparsemixer` of Phi-3.5-MoE (Liu et al. 2023, arXiv 2310.00811) at inference: of the scores s that are
@@ -17,12 +17,12 @@ pub enum Router {
 /// Experts that a row goes to.
 pub const TOP_EXPERTS: usize = 2;
 
-/// A row's way through an expert.
+/// An expert of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Route {
     /// The expert.
     pub expert: usize,
-    /// Factor of what it gives.
+    /// Factor of its output.
     pub weight: f32,
 }
 

@@ -52,7 +52,6 @@ impl<D: Device> Clone for Norm<'_, D> {
 
 impl<D: Device> Copy for Norm<'_, D> {}
 
-
 /// The operation `norm`.
 pub trait Normalize: Device {
     /// `out = norm(x)`; x and out are `[rows, dim]`, the norm's vectors `[dim]`.

@@ -18,12 +18,12 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
         let shapes =
             [(1, 48usize, 20), (1, 1027, 37), (3, 96, 10), (5, 131, 70), (33, 65, 129), (70, 200, 36), (130, 40, 2)];
         for (rows, inputs, outputs) in shapes {
-            // a quantised row is whole blocks
+            // a quantized row is whole blocks
             let inputs = inputs.next_multiple_of(dtype.block().0);
             let mut plans = Vec::new();
             for epilogue in [Epilogue::OVERWRITE, Epilogue::ACCUMULATE, Epilogue::of(Activation::SwiGlu)] {
                 for norm in [Normed::Rms, Normed::No] {
-                    // what does not depend on the type is tested with the plain ones; quantised weights take long to make
+                    // combinations that do not depend on the type are tested with the plain types; quantizing takes long
                     if dtype.is_quantised()
                         && (rows % 4 != 1 || (norm == Normed::Rms) == (epilogue == Epilogue::ACCUMULATE))
                     {

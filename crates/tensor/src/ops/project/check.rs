@@ -1,10 +1,10 @@
-//! What the self-check of a GPU computes with embedding, norms, projections and selected rows.
+//! Cases of the self-check of a GPU: embedding, norms, projections and selected rows.
 
 use crate::gpu::selfcheck::inputs::{HIDDEN, INNER, VOCAB, batch, few, numbers, weight};
 use crate::{Activation, Backend, DType, Epilogue, KvType, Norm, Result, Role};
 
-/// Products with weights of a type. The first types have as many as a feed-forward, and [`attention`](crate::ops::attention::check)
-/// has the same types.
+/// Products with weights of a type; of the types that [`attention`](crate::ops::attention::check) is checked with, those of a
+/// feed-forward.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
     if turn >= KvType::ALL.len() {

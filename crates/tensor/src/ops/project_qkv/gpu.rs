@@ -1,5 +1,5 @@
 //! Projection to queries, keys and values on the GPU: the product's epilogue rotates and stores them. Keys and values of a
-//! quantised cache are staged, and one more dispatch quantises them.
+//! quantized cache are staged, and one more dispatch quantizes them.
 
 use crate::gpu::pipelines::Bindings;
 use crate::gpu::project::Target;
@@ -51,7 +51,7 @@ impl ProjectQkv for Gpu {
 }
 
 impl Gpu {
-    /// Records the quantisation of the staged keys and values into the cache.
+    /// Records the quantization of the staged keys and values into the cache.
     fn quantize_kv(&mut self, cache: &Cache, layer: usize) -> Result<()> {
         const THREADS: usize = 64;
         let layer = &cache.layers[layer];

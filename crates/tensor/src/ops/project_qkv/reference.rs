@@ -1,4 +1,4 @@
-//! Projection, rotation, and what the cache holds of keys and values.
+//! Projection, rotation, and keys and values rounded to the type of the cache.
 
 use crate::ops::ProjectQkv;
 use crate::reference::{Cache, Matrix, Reference, Rows};
@@ -64,7 +64,9 @@ impl ProjectQkv for Reference {
                 let mut y: Vec<f32> = y[r * width..][..width].iter().map(|&v| v as f32).collect();
                 let (keys, values) = y[q_dim..].split_at_mut(kv_dim);
                 keys.chunks_exact_mut(heads.head_dim).for_each(|head| round_to(cache.kv, head, |i| heads.key_block(i)));
-                values.chunks_exact_mut(heads.head_dim).for_each(|head| round_to(cache.kv, head, |i| i / KvType::BLOCK));
+                values
+                    .chunks_exact_mut(heads.head_dim)
+                    .for_each(|head| round_to(cache.kv, head, |i| i / KvType::BLOCK));
                 q.values[r * q_dim..][..q_dim].copy_from_slice(&y[..q_dim]);
                 let position = segment.position + i;
                 let at = (pages[position / PAGE] as usize * PAGE + position % PAGE) * kv_dim;

@@ -1,9 +1,9 @@
-//! What the self-check of a GPU samples.
+//! Case of the self-check of a GPU: sampling.
 
 use crate::gpu::selfcheck::inputs::{VOCAB, batch};
 use crate::{Backend, Bytes, DType, Result, Role, Sampling, Weight};
 
-/// What is wrong with a greedy and a random token, of which one is far likelier than the others.
+/// Fault of a greedy and a random token, if there is any; one token is far likelier than the others.
 pub(crate) fn fault<B: Backend>(b: &mut B) -> Result<Option<String>> {
     let random = Sampling::Random { temperature: 0.5, top_k: 9, top_p: 0.9, min_p: 0.05, draw: 1 << 31 };
     let mut values = vec![-1.0f32; VOCAB * VOCAB];

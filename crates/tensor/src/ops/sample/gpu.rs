@@ -69,7 +69,7 @@ fn kernel(logits: &Rows, row: usize, sampling: &Sampling) -> (Op, [u32; 8]) {
         Sampling::Greedy => (Op::Argmax, [vocab, stride, row, 0, 0, 0, 0, 0]),
         Sampling::Random { temperature, top_k, top_p, min_p, draw } => {
             let temperature = temperature.max(f32::MIN_POSITIVE);
-            // casts of what is out of range give the nearest number in it
+            // a cast of a number out of range gives the nearest number in range
             let drop = ((1.0 - f64::from(top_p)) * 4_294_967_296.0) as u32;
             let floor = (f64::from(min_p).min(1.0) * 2_147_483_648.0).ceil() as u32;
             (Op::Sample, [vocab, stride, row, top_k, temperature.to_bits(), drop, floor, draw])

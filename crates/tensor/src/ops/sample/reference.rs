@@ -22,7 +22,7 @@ pub fn sample(logits: &[f32], sampling: Sampling) -> u32 {
         let least = logits[*least];
         order.retain(|&token| logits[token] >= least);
     }
-    // what is equal in single precision counts as equal
+    // weights that are equal in single precision count as equal
     order.sort_by(|&a, &b| (weight(b) as f32).total_cmp(&(weight(a) as f32)).then(a.cmp(&b)));
     let mut budget = (1.0 - f64::from(top_p)) * order.iter().map(|&token| weight(token)).sum::<f64>();
     while let Some(&last) = order.last()

@@ -74,7 +74,7 @@ struct Running {
 /// Least number of queries for which a page of halves is widened once for all.
 const WIDEN_MIN_QUERIES: usize = 8;
 
-/// Pages whose scores are computed before any of their values is read: what was summed before is scaled once for all of them.
+/// Pages whose scores are computed before their values are read: sums are rescaled once for all of them.
 const GROUP: usize = 4;
 
 /// Scratch memory of a task, kept by its thread.
