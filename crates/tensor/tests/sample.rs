@@ -246,6 +246,6 @@ fn the_cpu_says_that_it_does_not_sample() {
     let mut rows = cpu.rows("logits", 1, 8).unwrap();
     assert_eq!(cpu.pipeline_depth(), 0);
     let error = cpu.sample(&mut rows, &[Sampling::Greedy]).unwrap_err();
-    assert_eq!(error.to_string(), "CPU has no choice of tokens; hint: take another backend");
+    assert_eq!(error.to_string(), "CPU has no sampling of tokens; hint: take another backend");
     assert!(cpu.sampled(&mut [0]).is_err());
 }

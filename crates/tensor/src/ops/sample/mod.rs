@@ -72,5 +72,5 @@ pub trait Sample: Device {
 impl<D: Device> Sample for Timed<D> {}
 
 fn not_sampled(device: &impl Device) -> Error {
-    Error::Absent { device: device.info().name.clone(), what: "choice of tokens" }
+    Error::Absent { device: device.info().name.clone(), what: "sampling of tokens" }
 }
