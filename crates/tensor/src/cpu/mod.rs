@@ -100,7 +100,7 @@ impl Pack {
     }
 }
 
-/// The processor as a [`Backend`].
+/// The processor as a [`Backend`](crate::Backend).
 pub struct Cpu {
     pub(crate) info: DeviceInfo,
     pub(crate) level: Level,

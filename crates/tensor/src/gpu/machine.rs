@@ -1,6 +1,6 @@
 //! The GPU as a machine: its state, and its implementation of [`Device`](crate::Device).
 
-use super::adapter::{self, AdapterInfo, AdapterKind, Options};
+use super::adapter::{AdapterInfo, AdapterKind, Options};
 use super::batch_metadata::BatchMetadata;
 use super::cache::Cache;
 use super::device::{self, Buffer, STORAGE, Submission};
@@ -84,17 +84,6 @@ pub struct Counters {
 }
 
 impl Gpu {
-    /// Opens wgpu's device that computes nothing; zeros are read from it. Pipelines are compiled and dispatches recorded as for any
-    /// other, so that their cost for the host can be measured.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Device`] where it cannot be opened.
-    #[cfg(feature = "noop")]
-    pub fn noop() -> Result<Self> {
-        Self::with(adapter::noop()?, &Options::default())
-    }
-
     /// A machine on an adapter's device, before its kernels are checked.
     pub(super) fn with((adapter, found, tier): (wgpu::Adapter, AdapterInfo, Tier), options: &Options) -> Result<Self> {
         let kind = match found.kind {

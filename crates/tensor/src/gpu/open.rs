@@ -44,4 +44,15 @@ impl Gpu {
             }
         }
     }
+
+    /// Opens wgpu's device that computes nothing; zeros are read from it. Pipelines are compiled and dispatches recorded as for any
+    /// other, so that their cost for the host can be measured.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`](crate::Error::Device) where it cannot be opened.
+    #[cfg(feature = "noop")]
+    pub fn noop() -> Result<Self> {
+        Self::with(adapter::noop()?, &Options::default())
+    }
 }
