@@ -85,7 +85,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let mut cpu = Cpu::new(options)?;
     let asked = (gpu.exact, gpu.enough);
     for (turn, dtype) in DType::ALL.into_iter().enumerate() {
-        let want = ops::check(&mut cpu, dtype)?;
+        let want = ops::self_check(&mut cpu, dtype)?;
         // every way to multiply many rows that the tier has, but for most types the first only
         let ways = match gpu.tier() {
             _ if turn >= KvType::ALL.len() => 1,
@@ -95,7 +95,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
         };
         for way in [(false, u32::MAX), (true, u32::MAX), (false, 0)].into_iter().take(ways) {
             (gpu.exact, gpu.enough) = way;
-            let got = ops::check(gpu, dtype);
+            let got = ops::self_check(gpu, dtype);
             (gpu.exact, gpu.enough) = asked;
             let got = match got {
                 Ok(got) => got,
@@ -112,7 +112,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
             }
         }
     }
-    ops::sample::check::fault(gpu)
+    ops::sample::self_check::fault(gpu)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A module has the operation's trait, arguments and their checks (`mod.rs`), its definition in double precision
 //! (`reference.rs`), the implementations (`cpu.rs`, `gpu.rs`), cases that compare them (`cases.rs`), and cases of a GPU's
-//! self-check at its first start (`check.rs`).
+//! self-check at its first start (`self_check.rs`).
 //!
 //! `use phi3_tensor::ops::*` brings every method of a machine into scope.
 
@@ -57,9 +57,9 @@ operations! {
 
 /// Results by name of the operations with weights of a type, for the self-check of a GPU.
 #[cfg(feature = "gpu")]
-pub(crate) fn check<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
-    let mut results = project::check::results(b, dtype)?;
-    results.extend(attention::check::results(b, dtype)?);
-    results.extend(experts::check::results(b, dtype)?);
+pub(crate) fn self_check<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
+    let mut results = project::self_check::results(b, dtype)?;
+    results.extend(attention::self_check::results(b, dtype)?);
+    results.extend(experts::self_check::results(b, dtype)?);
     Ok(results)
 }

@@ -2,14 +2,14 @@
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
-#[cfg(feature = "gpu")]
-pub(crate) mod check;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod mask;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
+#[cfg(feature = "gpu")]
+pub(crate) mod self_check;
 
 use crate::checks::{ActivePass, CacheShape, Shape, at_most, same};
 use crate::{Device, Expected, PAGE, Result, Timed};

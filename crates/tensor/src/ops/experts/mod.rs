@@ -2,14 +2,14 @@
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
-#[cfg(feature = "gpu")]
-pub(crate) mod check;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
 mod routes;
+#[cfg(feature = "gpu")]
+pub(crate) mod self_check;
 
 use crate::checks::{ActivePass, RoutesShape, Shape, at_most, same};
 use crate::{Activation, Device, Epilogue, Error, Result, Role, Timed};

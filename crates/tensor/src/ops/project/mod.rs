@@ -2,13 +2,13 @@
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
-#[cfg(feature = "gpu")]
-pub(crate) mod check;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
+#[cfg(feature = "gpu")]
+pub(crate) mod self_check;
 
 use crate::checks::{ActivePass, Shape, same};
 use crate::ops::norm::untimed;

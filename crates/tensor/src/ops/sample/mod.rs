@@ -2,13 +2,13 @@
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
-#[cfg(feature = "gpu")]
-pub(crate) mod check;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod reference;
+#[cfg(feature = "gpu")]
+pub(crate) mod self_check;
 
 use crate::{Device, Error, Result, Timed};
 

@@ -3,7 +3,7 @@
 use crate::gpu::selfcheck::inputs::{HIDDEN, INNER, VOCAB, batch, few, numbers, weight};
 use crate::{Activation, Backend, DType, Epilogue, KvType, Norm, Result, Role};
 
-/// Products with weights of a type; of the types that [`attention`](crate::ops::attention::check) is checked with, those of a
+/// Products with weights of a type; of the types that [`attention`](crate::ops::attention::self_check) is checked with, those of a
 /// feed-forward.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
