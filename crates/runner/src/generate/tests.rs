@@ -120,7 +120,7 @@ fn an_answer_that_fails_gives_out_what_a_stop_text_held_back() {
     let mut engine = engine();
     let text = beginning(&mut engine, 4);
     engine.model = Box::new(Failing { model: self::engine().model, passes: 4 });
-    engine.resident = engine.model.sequence();
+    engine.sequence = engine.model.sequence();
     let mut events: Vec<_> = engine.chat(&question(), &greedy(&[&format!("{text}\0")])).unwrap().collect();
     assert!(events.pop().is_some_and(|last| matches!(last, Err(Error::Model(_)))));
     let text_of = |event: &Result<Event>| match event {

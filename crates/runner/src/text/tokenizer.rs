@@ -11,7 +11,6 @@ use super::added;
 use super::companions::Companions;
 use super::error::{Error, Result};
 use super::outline::{HINT, Outline};
-use super::stream::TextStream;
 
 /// A tokenizer: that of a `tokenizer.json`, of a folder with the files beside it, or of a GGUF file. Clones share it.
 #[derive(Clone)]
@@ -100,11 +99,6 @@ impl Tokenizer {
             count: ids.len(),
             reason,
         })
-    }
-
-    /// Decodes ids one by one.
-    pub fn stream(&self, skip_special: bool) -> TextStream {
-        TextStream::new(self.clone(), skip_special)
     }
 
     /// What the tokenizer's files say that is not followed, or is read otherwise than it stands there: one sentence each.
