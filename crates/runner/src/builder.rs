@@ -1,7 +1,7 @@
 //! Setting an [`Engine`] up.
 
 use crate::Result;
-use crate::device::{Device, Setup};
+use crate::device::{Device, DeviceOptions};
 use crate::engine::Engine;
 use crate::source::Source;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -15,7 +15,7 @@ pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
     source: Option<Source>,
-    setup: Setup,
+    device_options: DeviceOptions,
     policy: RopePolicy,
     template: Option<ChatTemplate>,
     require_chat: bool,
@@ -38,19 +38,19 @@ impl<'a> EngineBuilder<'a> {
 
     /// Which machine to run on.
     pub fn device(mut self, device: Device) -> Self {
-        self.setup.device = device;
+        self.device_options.device = device;
         self
     }
 
     /// Machine, threads and pass size at once.
-    pub fn setup(mut self, setup: Setup) -> Self {
-        self.setup = setup;
+    pub fn device_options(mut self, device_options: DeviceOptions) -> Self {
+        self.device_options = device_options;
         self
     }
 
     /// Threads of the CPU backend.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.setup.threads = Some(threads);
+        self.device_options.threads = Some(threads);
         self
     }
 
@@ -105,7 +105,7 @@ impl<'a> EngineBuilder<'a> {
             Some(_) => Some(source.image_reader(&checkpoint)?),
             None => None,
         };
-        let placed = self.setup.load(&checkpoint, &mut |done| {
+        let loaded = self.device_options.load(&checkpoint, &mut |done| {
             if let Some(progress) = &mut self.progress {
                 progress(done, total);
             }
@@ -116,12 +116,12 @@ impl<'a> EngineBuilder<'a> {
             tokenizer,
             template,
             notes,
-            sequence: placed.model.sequence(),
+            sequence: loaded.model.sequence(),
             last_chat: None,
             image_reader,
             features: Vec::new(),
-            model: placed.model,
-            reason: placed.reason,
+            model: loaded.model,
+            reason: loaded.reason,
             source,
             policy: self.policy,
             loading: start.elapsed(),

@@ -129,8 +129,8 @@ impl Engine {
         self.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: self.source.path().to_owned() })
     }
     /// The token of the oldest pass under way.
-    pub(crate) fn land(&mut self) -> Result<u32> {
-        self.model.land(&mut self.sequence).map_err(|error| {
+    pub(crate) fn wait(&mut self) -> Result<u32> {
+        self.model.wait(&mut self.sequence).map_err(|error| {
             self.sequence.clear();
             self.explain(error)
         })
