@@ -25,6 +25,7 @@ mod json;
 mod location;
 mod plan;
 mod prefill;
+mod published;
 mod quant_scheme;
 mod rope;
 mod safetensors;
@@ -42,17 +43,18 @@ pub use decoder::{
     Decoder, DecoderOptions, Model, Outputs, Probe, SequenceRows, check_inputs, check_length, check_tokens,
 };
 pub use error::{Error, Result};
-pub use export::{destination, write_gguf};
+pub use export::{GgufLayout, destination, write_gguf};
 pub use generation::{GenerationConfig, TURN_ENDS};
 pub use json::json_text;
 pub use location::Location;
 pub use plan::{Plan, parameters, plan, weight_bytes};
 pub use prefill::{PrefillOptions, PrefillProgress, prefill};
+pub use published::{PublishedTensor, published_tensors};
 pub use quant_scheme::{QuantScheme, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
 pub use sniff::check_text;
 pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
-pub use table::{Part, Slot, TensorSpec, tensors};
+pub use table::{Naming, Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};
 pub use vision::{Crops, FeatureId, Features, ImageProcessor, Input, VisionSpec};

@@ -5,7 +5,6 @@ mod dependencies;
 mod figures;
 mod packages;
 mod process;
-mod synth;
 mod test;
 mod tidy;
 mod vulkan;
@@ -34,8 +33,12 @@ enum Command {
     Tidy,
     /// Pack the crates that are published, and check that each could be
     Package,
-    /// Write a full-size checkpoint with random weights
-    Synth(synth::Arguments),
+    /// Write a full-size checkpoint with random weights, or a GGUF file; `synth --help` says more
+    #[command(disable_help_flag = true)]
+    Synth {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Test and measure a GPU; everything lands in one folder
     GpuFigures(figures::Arguments),
 }
@@ -46,7 +49,9 @@ fn main() -> ExitCode {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Package => ci::package(),
-        Command::Synth(arguments) => synth::run(&arguments),
+        Command::Synth { arguments } => {
+            process::run(process::cargo().args(["run", "--quiet", "-p", "phi3-synth", "--"]).args(arguments))
+        }
         Command::GpuFigures(arguments) => figures::run(&arguments),
     };
     match result {

@@ -16,7 +16,8 @@ pub use vocabulary::{TokenizerKind, Vocabulary};
 pub use write::{MetadataList, MetadataValue};
 
 pub(crate) use config::{LONG, SHORT, config};
-pub(crate) use write::{ALIGNMENT, TensorInfo, header};
+pub use write::GgufTensor;
+pub(crate) use write::{ALIGNMENT, header};
 
 use crate::Result;
 use crate::shard::{Shard, Shared, map};

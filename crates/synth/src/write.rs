@@ -26,7 +26,7 @@ pub(super) fn checkpoint(folder: &Path, tensors: &[Tensor], dtype: Dtype, seed: 
     remove_older_files(folder)?;
     let shards = shards(tensors, dtype);
     let total: u64 = tensors.iter().map(|tensor| tensor.elements() * dtype.size()).sum();
-    let mut progress = Progress { start: Instant::now(), done: 0, total, shown: 0 };
+    let mut progress = Progress::new(total);
     let mut weight_map = Map::new();
     for (i, shard) in (1..).zip(&shards) {
         let name = match shards.len() {
@@ -124,7 +124,8 @@ fn header(tensors: &[&Tensor], dtype: Dtype) -> String {
     header
 }
 
-struct Progress {
+/// Lines about the bytes that are written.
+pub(super) struct Progress {
     start: Instant,
     done: u64,
     total: u64,
@@ -132,14 +133,24 @@ struct Progress {
 }
 
 impl Progress {
+    pub(super) fn new(total: u64) -> Self {
+        Self { start: Instant::now(), done: 0, total, shown: 0 }
+    }
+
     fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+        self.show(self.done + bytes);
+    }
+
+    /// `done` bytes are written. Returns `true`: nothing breaks off.
+    pub(super) fn show(&mut self, done: u64) -> bool {
+        self.done = done;
         let percent = self.done * 100 / self.total.max(1);
         if percent / 5 > self.shown / 5 || self.done == self.total {
             self.shown = percent;
             let speed = self.done as f64 / 1e9 / self.start.elapsed().as_secs_f64();
             println!("{percent:3} %  {:.2} GB, {speed:.2} GB/s", self.done as f64 / 1e9);
         }
+        true
     }
 }
 
