@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What can fail says so in words.
+/// Errors are messages.
 type Result<T = (), E = String> = std::result::Result<T, E>;
 
 #[derive(Parser)]
@@ -26,17 +26,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run all tests, with a software Vulkan driver where there is no GPU
+    /// Run all tests; on Linux, installs a software Vulkan driver if there is none
     Test(test::Arguments),
-    /// Run everything that a change must pass
+    /// Run all checks that a change must pass
     Ci(ci::Arguments),
-    /// Check the rules that no other tool checks
+    /// Check rules that no other tool checks
     Tidy,
-    /// Pack the crates that are published, and check that each could be
+    /// Pack the published crates and check them
     Package,
     /// Write a full-size checkpoint with random weights
     Synth(synth::Arguments),
-    /// Test and measure a GPU; everything lands in one folder
+    /// Test and measure a GPU; all results are written to one folder
     GpuFigures(figures::Arguments),
 }
 

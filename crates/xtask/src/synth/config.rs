@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 
-/// What can be written.
+/// Variants that can be written.
 pub(super) const VARIANTS: [&str; 17] = [
     "phi-1",
     "phi-1.5",
@@ -25,14 +25,14 @@ pub(super) const VARIANTS: [&str; 17] = [
     "phi-tiny-moe",
 ];
 
-/// Published files that the tests have: the LongRoPE factors are taken from them.
+/// Published files in the test data: source of the LongRoPE factors.
 const PHI_3_VISION: &str = include_str!("../../../../tests/data/tokenizer/phi-3-vision/config.json");
 const OPERATIONS: &str = include_str!("../../../../tests/data/oracle/ops/ops.json");
 
-/// Sizes of the variants that run: the program measures its kernels at these.
+/// Sizes of the supported variants; the program measures its kernels with them.
 const SIZES: &str = include_str!("../../../model/src/variants.json");
 
-/// The two files of a variant.
+/// `config.json` and `generation_config.json` of a variant.
 pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
     let sizes = parse(SIZES, "variants.json")?[variant].take();
     let stops = |config: &Value| generation(config, json!([32_000, 32_001, 32_007]));
@@ -292,7 +292,7 @@ fn generation(config: &Value, eos: Value) -> Value {
     generation
 }
 
-/// Phi-3-vision's published factors, which are 48; stretched where the head is larger.
+/// Phi-3-vision's 48 published factors, resampled to `count` by repetition.
 fn longrope(kind: &str, count: usize) -> Result<Value> {
     let config = parse(PHI_3_VISION, "Phi-3-vision's config.json")?;
     let stretched = |name: &str| -> Result<Vec<Value>> {

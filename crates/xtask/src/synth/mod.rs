@@ -1,6 +1,6 @@
 //! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, and random weights.
 //!
-//! It is what speed and memory are measured with, and what a change of the loader is tried on, without any download.
+//! For measurements of speed and memory and tests of the loader, without a download.
 
 mod config;
 mod random;
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     variant: String,
     /// The folder to write
     folder: PathBuf,
-    /// The same seed gives the same files
+    /// Seed of the weights; the same seed gives the same files
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Write fewer layers than the model has
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     write::checkpoint(folder, &tensors, dtype, *seed)
 }
 
-/// The tokenizer of the tests, for the models that have that vocabulary.
+/// Copies the tokenizer of the tests, for models with its vocabulary.
 fn copy_tokenizer(config: &Value, folder: &Path) -> Result {
     if config["vocab_size"] != 32_064 {
         println!("no tokenizer is written: this model's is not in the repository");
@@ -86,10 +86,10 @@ fn write_json(path: &Path, value: &Value) -> Result {
 
 fn check_space(folder: &Path, bytes: u64) -> Result {
     let Some(free) = free_bytes(folder) else {
-        println!("cannot tell how much of the disk is free; {:.2} GB are needed", bytes as f64 / 1e9);
+        println!("the free disk space is unknown; {:.2} GB are needed", bytes as f64 / 1e9);
         return Ok(());
     };
-    // A little is left for everyone else.
+    // 1 GiB is left free
     let needed = bytes + (1 << 30);
     if free < needed {
         let [needed, free] = [needed, free].map(|bytes| bytes as f64 / 1e9);
@@ -98,7 +98,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result {
     Ok(())
 }
 
-/// What POSIX `df` says; nothing where there is none.
+/// Free bytes by POSIX `df`; `None` without it.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let folder = folder.canonicalize().ok()?;
     let text = output(std::process::Command::new("df").arg("-Pk").arg(folder)).ok()?;

@@ -1,4 +1,4 @@
-//! Random weights, quickly: every element from its own index, so that any part can be computed by any thread.
+//! Fast random weights. Each element depends on its own index only, so that threads can compute any part.
 
 use half::{bf16, f16};
 
@@ -23,7 +23,7 @@ impl Dtype {
         }
     }
 
-    /// As in the header of a safetensors file.
+    /// The name in the header of a safetensors file.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "BF16",
@@ -42,14 +42,14 @@ impl Dtype {
 
 /// The elements of one tensor.
 pub(super) enum Values {
-    /// Every 16 bits of a random stream choose one of 65,536 values, which are spread like the normal distribution.
+    /// 16 bits of a random stream per element select one of 65,536 values with a normal distribution.
     Random { stream: u64, table: Vec<u8>, size: u64 },
     /// The elements themselves.
     Given { bytes: Vec<u8>, size: u64 },
 }
 
 impl Values {
-    /// Depends on the seed, the tensor's name and its kind of values, on nothing else.
+    /// Values of a tensor, determined by the seed, the tensor's name and fill, and the type.
     pub(super) fn of(tensor: &Tensor, dtype: Dtype, seed: u64) -> Self {
         let size = dtype.size();
         match tensor.fill {
@@ -65,7 +65,7 @@ impl Values {
         }
     }
 
-    /// Writes the elements from `first` on.
+    /// Writes elements, starting with number `first`.
     pub(super) fn fill(&self, out: &mut [u8], first: u64) {
         match self {
             Self::Random { stream, table, size: 2 } => choose::<2>(out, table, *stream, first),
@@ -75,7 +75,7 @@ impl Values {
     }
 }
 
-/// Box and Muller's transform of a grid of 256 by 256 points.
+/// Box-Muller transform of a grid of 256 by 256 points.
 fn normal(i: u32) -> f32 {
     let [radius, angle] = [i / 256, i % 256].map(|step| (f64::from(step) + 0.5) / 256.0);
     ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
@@ -89,7 +89,7 @@ fn encode(values: impl Iterator<Item = f32>, dtype: Dtype) -> Vec<u8> {
     }
 }
 
-/// Element `i` takes 16 bits of the number `i / 4` of the stream.
+/// Element `i` uses 16 bits of number `i / 4` of the stream.
 fn choose<const N: usize>(out: &mut [u8], table: &[u8], stream: u64, first: u64) {
     let (out, table) = (out.as_chunks_mut::<N>().0, table.as_chunks::<N>().0);
     let bits = |group: u64| mix(stream.wrapping_add(group.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
@@ -109,7 +109,7 @@ fn choose<const N: usize>(out: &mut [u8], table: &[u8], stream: u64, first: u64)
 
 /// The stream of a tensor: its name and the seed.
 fn stream(seed: u64, name: &str) -> u64 {
-    // FNV-1a, mixed.
+    // FNV-1a, then mixed
     let hash = name
         .bytes()
         .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
@@ -135,7 +135,7 @@ mod tests {
         let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / values.len() as f64;
-        // Five standard errors of the mean of 2^18 values; as much for their spread.
+        // five standard errors of the mean of 2^18 values, and the same bound for the standard deviation
         assert!((mean - 0.5).abs() < 5.0 * 0.25 / 512.0, "{mean}");
         assert!((variance.sqrt() - 0.25).abs() < 5.0 * 0.25 / 512.0, "{}", variance.sqrt());
     }

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint, by its configuration: the names and shapes of the published files.
+//! The tensors of a checkpoint by its configuration, with the names and shapes of the published files.
 
 use serde_json::Value;
 
@@ -80,8 +80,8 @@ impl Sizes {
     }
 }
 
-/// Every matrix keeps the size of what goes through it, and norms are near 1, so that activations stay of the size that they
-/// have in a trained model.
+/// Tensors so far. Matrices preserve the magnitude of activations and norms are near 1, so that activations have the magnitude
+/// of a trained model.
 struct List(Vec<Tensor>);
 
 impl List {
@@ -184,7 +184,7 @@ fn phi3small(list: &mut List, s: &Sizes, config: &Value) {
         list.linear_with_bias(format!("{p}.self_attn.dense"), s.hidden, s.query);
         list.linear_with_bias(format!("{p}.self_attn.query_key_value"), s.query + 2 * s.key, s.hidden);
         if config["rope_scaling"].is_null() {
-            // A buffer that the published 8k files carry, and that nobody reads.
+            // an unused buffer of the published 8k files
             let fill = Fill::InverseFrequencies { base };
             let name = format!("{p}.self_attn.rotary_emb.inv_freq");
             list.0.push(Tensor { name, shape: vec![s.head / 2], fill });
