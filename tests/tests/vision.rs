@@ -153,7 +153,7 @@ fn what_does_not_fit_is_an_error() {
     }
 }
 
-/// A prompt with a picture beyond LongRoPE's border: cached rows are fed again with the other factors.
+/// A prompt with a picture longer than LongRoPE's original context: cached rows are computed again with the other factors.
 #[test]
 fn pictures_survive_the_rope_switch() {
     for setup in machines() {
@@ -166,7 +166,7 @@ fn pictures_survive_the_rope_switch() {
         assert_eq!(inputs.len(), 76);
         let tokens: Vec<u32> = (0..30).map(|i| (i * 7 + 3) % 96).collect();
         inputs.extend(tokens.iter().map(Input::from));
-        // all at once with the long factors, against token by token across the border at 96
+        // all at once with the long factors, compared with token by token across the limit of 96
         let want = logits(model, &inputs, usize::MAX, RopePolicy::Exact, None).unwrap();
         let want = &want[want.len() - 96..];
         let mut sequence = model.sequence();
@@ -183,7 +183,7 @@ fn pictures_survive_the_rope_switch() {
     }
 }
 
-/// The published configuration, whose tower's sizes are not written down.
+/// The published configuration, which does not state the sizes of the vision tower.
 #[test]
 fn the_published_configuration_and_what_is_refused() {
     let path = data("tokenizer/phi-3-vision/config.json");

@@ -37,7 +37,6 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header's text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         text(self.response.headers(), name)
     }
@@ -61,7 +60,6 @@ impl Answer {
     }
 }
 
-/// A header's text.
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }

@@ -189,7 +189,7 @@ fn named_part(text: &str, part: &str) -> Result<Part> {
     Ok(Part::Label(part.to_owned()))
 }
 
-/// Whether a path is a GGUF file's.
+/// Whether a path has the extension `.gguf`.
 pub(crate) fn is_gguf(path: &str) -> bool {
     path.len() > 5 && path.is_char_boundary(path.len() - 5) && path[path.len() - 5..].eq_ignore_ascii_case(".gguf")
 }

@@ -40,12 +40,10 @@ impl Origin {
         Some(Self { port: uri.port_u16().unwrap_or(standard), scheme, host })
     }
 
-    /// The host's name.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

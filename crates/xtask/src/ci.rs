@@ -65,8 +65,8 @@ fn doc() -> Result {
     run_program(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Minimal builds: the decoder without GPU code, the library also without terminal, command line, network and demo model, the
-/// program without GPU code and network.
+/// Minimal builds: the decoder without GPU code and tokenizers; the library without GPU code, terminal, command line, network
+/// and demo model; the program without GPU code and network.
 fn floor() -> Result {
     for (package, unwanted) in [
         ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
@@ -169,8 +169,8 @@ fn shell(line: &str) -> Command {
     shell
 }
 
-/// Packs every published crate and checks its size. The crates that embed files and need no unpublished crate are also built
-/// from the package.
+/// Packs every published crate and checks its size. phi3-shaders and phi3-demo, which embed files and need no other crate of
+/// the workspace, are also built from their packages.
 pub(crate) fn package() -> Result {
     let metadata = Metadata::load()?;
     let crates = metadata.published_members();

@@ -113,7 +113,7 @@ fn list(text: &str, table: &str, key: &str) -> Result<Vec<String>> {
     let missing = || format!("{RULES}: [{table}] has no list of strings {key}");
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or(line).trim());
     let inside = lines.skip_while(|line| *line != format!("[{table}]")).skip(1);
-    // a table ends at the next header; other lines in brackets contain strings
+    // a table ends at the next header; other lines in brackets contain quotes
     let inside = inside.take_while(|line| !(line.starts_with('[') && line.ends_with(']') && !line.contains('"')));
     let rest: String = inside.skip_while(|line| line.split('=').next().map(str::trim) != Some(key)).collect();
     let items = rest.split_once('[').and_then(|(_, rest)| rest.split_once(']')).ok_or_else(missing)?.0;

@@ -26,7 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run all tests; on Linux, installs a software Vulkan driver if there is none
+    /// Run all tests; without a Vulkan driver, install a software one on Debian and Ubuntu
     Test(test::Arguments),
     /// Run all checks that a change must pass
     Ci(ci::Arguments),

@@ -29,7 +29,7 @@ pub(crate) fn run(command: &mut Command) -> Result {
     if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", words(command))) }
 }
 
-/// Runs a program and returns what it prints; its messages go to the terminal.
+/// Runs a program and returns its standard output; its standard error goes to the terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())

@@ -43,7 +43,7 @@ fn a_broken_connection_goes_on_where_it_ended() {
 fn what_has_arrived_is_kept_when_it_is_given_up_and_the_next_try_goes_on() {
     let repo = one(500_000);
     let place = Place::new(vec![repo.clone()]);
-    // four pieces, and then five failures without a new byte
+    // four pieces, and then four more requests without a new byte
     place.server.fault("/store/", 4, Fault::Cut(50_000));
     place.server.fault("/store/", 100, Fault::Cut(0));
     let error = place.get("a/b").unwrap_err();
