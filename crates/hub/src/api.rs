@@ -88,7 +88,7 @@ impl Client<'_> {
         let odd = |message: &str| Error::NotAHub { url: shown.clone(), message: message.into() };
         let commit = answer.header("x-repo-commit").ok_or_else(|| odd("the header X-Repo-Commit is missing"))?;
         if !safe::is_commit(commit) {
-            return Err(odd("the header X-Repo-Commit holds no commit"));
+            return Err(odd("the header X-Repo-Commit is not a commit hash"));
         }
         if safe::is_commit(revision) && revision != commit {
             return Err(odd("it answers for another commit"));
@@ -175,7 +175,8 @@ fn listing(bytes: &[u8]) -> std::result::Result<Listing, String> {
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| format!("its listing is not valid JSON: {error}"))?;
     let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
-    let commit = text(&value, "sha").filter(|sha| safe::is_commit(sha)).ok_or("its listing has no commit in sha")?;
+    let commit =
+        text(&value, "sha").filter(|sha| safe::is_commit(sha)).ok_or("its listing has no commit hash in sha")?;
     let siblings = value["siblings"].as_array().ok_or("its listing has no files in siblings")?;
     let file = |(i, sibling): (usize, &Value)| {
         let path = text(sibling, "rfilename").ok_or_else(|| format!("siblings[{i}] has no rfilename"))?;

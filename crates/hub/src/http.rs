@@ -52,7 +52,8 @@ impl Answer {
         }
         let odd = |message: String| Error::NotAHub { url: shown(&self.uri), message };
         let location = self.header("location").ok_or_else(|| odd("a redirect without an address".into()))?;
-        let target = join(&self.uri, location).ok_or_else(|| odd("a redirect to no http address".into()))?;
+        let target =
+            join(&self.uri, location).ok_or_else(|| odd("a redirect to an address other than http or https".into()))?;
         if self.uri.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
             return Err(odd(format!("it redirects from https to {}, which is not secure", shown(&target))));
         }
@@ -76,7 +77,7 @@ impl<'a> Client<'a> {
     /// An address below the endpoint.
     pub(crate) fn address(&self, path: &str) -> Result<Uri> {
         let text = format!("{}/{path}", self.settings.endpoint);
-        text.parse().map_err(|_| Error::NotAHub { url: text, message: "this is no address".into() })
+        text.parse().map_err(|_| Error::NotAHub { url: text, message: "not a valid address".into() })
     }
 
     /// Metadata of a file. Redirects within the hub (renamed repositories) are followed. A redirect to another host is not:
@@ -222,7 +223,7 @@ pub(crate) fn failure(uri: &Uri, error: ureq::Error) -> Error {
     match error {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => unreachable("timeout: no connection".into()),
         ureq::Error::Timeout(_) => broken("timeout: no data".into()),
-        ureq::Error::HostNotFound => unreachable("there is no host of that name".into()),
+        ureq::Error::HostNotFound => unreachable("unknown host".into()),
         ureq::Error::ConnectionFailed => unreachable("no connection".into()),
         ureq::Error::ConnectProxyFailed(message) => unreachable(format!("the proxy refused: {message}")),
         ureq::Error::Rustls(error) => Error::Handshake { url, message: error.to_string() },

@@ -269,7 +269,7 @@ fn from_url(text: &str, path: &str) -> Result<ModelName> {
         (true, _) => {
             return Err(bad(text, forms, "for anything that is no GGUF file, name the repository without a file"));
         }
-        (false, _) => return Err(bad(text, forms, "a folder of a repository is no model; name a GGUF file in it")),
+        (false, _) => return Err(bad(text, forms, "a folder of a repository is not a model; name a GGUF file in it")),
     };
     ModelName::new(repo, Some(&revision), part)
 }

@@ -63,7 +63,7 @@ fn flaw(path: &str) -> Option<&'static str> {
         return Some("it holds control characters");
     }
     if path.contains(['<', '>', ':', '"', '|', '?', '*']) {
-        return Some("one of <>:\"|?* has a meaning of its own on Windows");
+        return Some("one of <>:\"|?* has a special meaning on Windows");
     }
     path.split('/').find_map(|part| match part {
         "" => Some("a part of it is empty, or it begins or ends with /"),

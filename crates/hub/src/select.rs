@@ -79,7 +79,7 @@ pub(crate) fn plan(name: &ModelName, wanted: Wanted, paths: &BTreeSet<String>) -
                 _ if paths.iter().any(|path| is_gguf(path)) => ggufs.plan(ggufs.usual()?, true),
                 Some(weights) => Err(Error::NoWeights {
                     repo,
-                    message: format!("it has {weights}, and no {CONFIG}"),
+                    message: format!("it has {weights}, but no {CONFIG}"),
                     hint: "name the repository of the whole model",
                 }),
                 None => Err(no_weights(repo, paths)),
@@ -121,7 +121,7 @@ fn no_weights(repo: String, paths: &BTreeSet<String>) -> Error {
     } else if ends(&[".safetensors"]) {
         (
             "its safetensors files are neither model.safetensors nor named by model.safetensors.index.json",
-            "they may be another program's; name the repository of the published model",
+            "they may belong to another program; name the repository of the published model",
         )
     } else if ends(&[".bin", ".pt", ".pth"]) {
         (

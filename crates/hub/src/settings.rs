@@ -68,7 +68,7 @@ impl Token {
         let text = text.trim();
         if text.chars().any(|c| !c.is_ascii_graphic()) {
             let found = format!("{} characters, some of them not printable ASCII", text.chars().count());
-            return Err(Error::Setting { variable, expected: "a token of letters, digits and signs", found });
+            return Err(Error::Setting { variable, expected: "a token of letters, digits and punctuation", found });
         }
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
@@ -214,9 +214,11 @@ impl Variables<'_> {
         let seconds = text.trim().parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
         match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
             Some(seconds) => Ok(Some(seconds)),
-            None => {
-                Err(Error::Setting { variable: name, expected: "seconds, more than 0", found: format!("{text:?}") })
-            }
+            None => Err(Error::Setting {
+                variable: name,
+                expected: "a number of seconds greater than 0",
+                found: format!("{text:?}"),
+            }),
         }
     }
 

@@ -28,7 +28,7 @@ fn roots(settings: &Settings) -> Result<RootCerts> {
         let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         let place = [file, folder].into_iter().flatten().map(|path| path.display().to_string()).collect::<Vec<_>>();
         let place = if named { place.join(", ") } else { "the system's store".into() };
-        let reasons = if reasons.is_empty() { "it holds none".into() } else { reasons.join(", ") };
+        let reasons = if reasons.is_empty() { "no certificates".into() } else { reasons.join(", ") };
         return Err(Error::Certificates { message: format!("{place}: {reasons}") });
     }
     Ok(found.certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into())

@@ -232,7 +232,7 @@ fn what_is_no_hub_is_recognised() {
     for (at, fault, word) in [
         ("HEAD", Fault::Without("X-Repo-Commit"), "X-Repo-Commit"),
         ("HEAD", Fault::With("X-Repo-Commit", "0a".repeat(20)), "another commit"),
-        ("HEAD", Fault::With("X-Repo-Commit", "main".into()), "no commit"),
+        ("HEAD", Fault::With("X-Repo-Commit", "main".into()), "not a commit"),
         ("HEAD", Fault::Without("X-Linked-Etag"), "ETag"),
         ("HEAD", Fault::With("X-Linked-Etag", "\"../../x\"".into()), "ETag"),
         ("HEAD", Fault::With("X-Linked-Etag", format!("\"{}\"", "0a".repeat(32))), "SHA-256"),
