@@ -1,7 +1,5 @@
 //! Tests of the whole engine, in one binary.
 
-/// Passes ahead of the host, with tokens chosen on the device.
-mod ahead;
 /// Damaged and unusual checkpoints, each with its expected result.
 mod bad_safetensors;
 /// `config.json` in all forms written by programs and by hand.
@@ -18,6 +16,8 @@ mod golden;
 mod long_rope;
 /// Setups for the tests.
 mod machines;
+/// Passes ahead of the host, with tokens chosen on the device.
+mod pipeline;
 /// GGUF files, quantization, cache types, perplexity.
 mod quantised;
 /// Misuse of sequences.
