@@ -1,4 +1,4 @@
-//! `config.json` as transformers 5 writes it and as hands edit it: each case against what transformers computes from it.
+//! `config.json` as written by transformers 5 and as edited by hand, compared with the results of transformers.
 
 use crate::machines::{data, machines};
 use phi3_model::Checkpoint;

@@ -3,7 +3,7 @@ use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOpt
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use std::ops::ControlFlow;
 
-/// A decoded token is one submit of five dispatches a layer and two around them; nothing is made for it.
+/// A decoded token is one submit of five dispatches per layer and two more. No GPU object is created for it.
 #[test]
 fn a_decoded_token_is_one_submit_and_allocates_nothing() {
     if gpu().is_none() {
@@ -20,7 +20,7 @@ fn a_decoded_token_is_one_submit_and_allocates_nothing() {
         prefill(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
     };
     feed(&mut model, &mut sequence, &[3, 1, 4, 1, 5]);
-    // the first token makes the decode pipelines and bind groups
+    // the first token creates the decode pipelines and bind groups
     feed(&mut model, &mut sequence, &[9]);
     for token in 0..20 {
         let before = model.backend().counters();

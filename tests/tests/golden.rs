@@ -5,7 +5,8 @@ use phi3_runner::{Device, DeviceOptions, RopePolicy};
 use phi3_tensor::cpu::Activations;
 use std::path::Path;
 
-/// Comparisons of a checkpoint's golden, at least: those of the family have fewer prompts, and one of them a single comparison.
+/// Minimum number of comparisons of a checkpoint's golden. Those of the family have fewer prompts, and one has a single
+/// comparison.
 fn least_checks(folder: &Path) -> usize {
     match () {
         () if folder.parent() == Some(&data("oracle/checkpoints")) => 14,
@@ -41,15 +42,15 @@ fn prompts_in_chunks() {
     }
 }
 
-/// Whether a row's way through a model jumps where a score passes another, so that any rounding may change its logits by whole
-/// units: the bounds of rounding do not hold for it. Its products are those of other models.
+/// Whether a model has experts. Rounding can change the selected experts and so change logits by whole units, so that
+/// rounding bounds do not hold. Other models test the same matrix products.
 pub(crate) fn has_experts(checkpoint: &Checkpoint) -> bool {
     checkpoint.spec().most_experts() > 0
 }
 
-/// Prompts that a GPU multiplies in half precision, where it can: within 0.4 % of the logits' deviation and 0.04 at most, which is
-/// how far llama.cpp's are off with activations in half precision. Twice that where sums of four products are halves too
-/// (`matmul_halves.wgsl`): such a sum is twice as large as one of them, and so is what is rounded off.
+/// Prompts multiplied in half precision on GPUs that support it. The error is at most 0.4 % of the logits' deviation and 0.04,
+/// like llama.cpp's with activations in half precision. The limit is twice that if sums of four products are in half precision
+/// too (`matmul_halves.wgsl`): such a sum is twice as large as a product, and so is its rounding error.
 #[test]
 fn prompts_in_half_precision() {
     for exact in machines_and_tiers().into_iter().filter(|device_options| device_options.device != Device::Cpu) {
@@ -57,7 +58,7 @@ fn prompts_in_half_precision() {
         for folder in checkpoints() {
             let checkpoint = Checkpoint::open(&folder).unwrap();
             if has_experts(&checkpoint) {
-                println!("left out: {}: rounding changes which experts a row goes to", folder.display());
+                println!("skipped: {}: rounding changes the experts of a row", folder.display());
                 continue;
             }
             let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % checkpoint.spec().vocab_size as u32).collect();
@@ -102,7 +103,7 @@ fn a_wrong_golden_is_noticed() {
     assert!(!report.ok() && report.to_string().contains("FAILED"));
 }
 
-/// The CPU's results are the same bits however a prompt is cut, and however many threads share the work.
+/// The CPU's results are bitwise equal for every chunk size and number of threads.
 #[test]
 fn the_cpu_gives_the_same_bits_for_every_chunk_and_thread_count() {
     let folder = data("oracle/checkpoints/phi-4");

@@ -1,4 +1,4 @@
-//! Tokens that a GPU chooses while passes are ahead of the host: the same as where the host chooses every one.
+//! Tokens chosen on the GPU while passes are ahead of the host equal those chosen on the host.
 
 use crate::machines::{checkpoints, data, gpu, machines_and_tiers};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
@@ -18,7 +18,7 @@ fn without_times(answer: Completion) -> (Vec<u32>, String, FinishReason, usize) 
     (ids, text, summary.finish_reason, summary.usage.completion_tokens)
 }
 
-/// Counted on the model itself: 4 bytes a token come back, in one submit of five dispatches a layer and three around them.
+/// Counters of the model: per token, 4 bytes are read back, in one submit of five dispatches per layer and three more.
 #[test]
 fn four_bytes_a_token_come_back() {
     if gpu().is_none() {
@@ -52,7 +52,7 @@ fn four_bytes_a_token_come_back() {
         (after.bind_groups, after.pipelines, after.buffers),
         (steady.bind_groups, steady.pipelines, steady.buffers)
     );
-    // the sequence knows all tokens but those of the passes that did not land
+    // the sequence has all tokens except those of passes that were not landed
     let known = [&[9], &tokens[..]].concat();
     assert_eq!(sequence.inputs()[..known.len()], known);
     assert!(sequence.inputs()[known.len()..].iter().all(|input| input.token() >= Some(Batch::CHOSEN)));
@@ -79,7 +79,7 @@ fn the_goldens_greedy_ids_are_those_of_the_device() {
     }
 }
 
-/// Talks of several turns with the demo model: ids, text, reasons, and what the next turn finds in the cache.
+/// Chats of several turns with the demo model: ids, text, finish reasons, and cached tokens of the next turn.
 #[test]
 fn talks_are_the_same_however_far_the_device_is_ahead() {
     let Some(device_options) = gpu() else { return };
@@ -93,7 +93,7 @@ fn talks_are_the_same_however_far_the_device_is_ahead() {
             cached.push(answer.summary.usage.cached_tokens);
             answers.push(without_times(answer));
         }
-        // another text, so that the next talk finds nothing
+        // another text, so that the next chat finds no cached tokens
         engine.continue_ids(&[7, 7], &options(1, ahead)).unwrap().collect_all().unwrap();
         (answers, cached)
     };
@@ -121,7 +121,7 @@ fn a_generation_that_is_dropped_leaves_nothing_behind() {
     }
 }
 
-/// With a window of few pages, tokens that were computed in vain have let go of no page that the next ones see.
+/// With a window of few pages, discarded tokens have released no page that later tokens need.
 #[test]
 fn a_window_survives_tokens_in_vain() {
     let Some(device_options) = gpu() else { return };
@@ -144,7 +144,7 @@ fn a_window_survives_tokens_in_vain() {
     }
 }
 
-/// The same seed, the host's sampler and the device's: the same random numbers, but sums in single precision.
+/// The host's and the device's sampler with the same seed use the same random numbers; the device sums in single precision.
 #[test]
 fn a_seed_gives_on_the_device_what_it_gives_on_the_host() {
     let Some(device_options) = gpu() else { return };
@@ -167,7 +167,7 @@ fn a_seed_gives_on_the_device_what_it_gives_on_the_host() {
     assert_eq!(answers.len(), 6, "seeds differ");
 }
 
-/// A penalty looks at the text so far, which the device does not have: the host chooses, and reads all logits.
+/// A repetition penalty needs the text so far, which the device does not have, so the host reads all logits and samples.
 #[test]
 fn a_repetition_penalty_is_the_hosts() {
     let Some(device_options) = gpu() else { return };

@@ -39,7 +39,7 @@ fn gguf_models_agree_with_their_goldens_on_every_machine() {
     }
 }
 
-/// Activations in eight bits against those in f32, by the oracle's tolerances for it.
+/// 8-bit activations compared with f32, within the oracle's tolerances.
 #[test]
 fn activations_of_eight_bits_stay_close_at_every_level() {
     let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 90).collect();
@@ -49,7 +49,7 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
     };
     for file in models() {
         if has_experts(&Checkpoint::open(&file).unwrap()) {
-            println!("left out: {}: rounding changes which experts a row goes to", file.display());
+            println!("skipped: {}: rounding changes the experts of a row", file.display());
             continue;
         }
         let exact = of(&file, &on(Device::Cpu), usize::MAX);
@@ -63,8 +63,8 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
             let rms = (differences().map(|d| d * d).sum::<f32>() / exact.len() as f32).sqrt();
             let most = differences().fold(0.0, f32::max);
             assert!(rms <= 0.05 * deviation && most <= 0.7, "{}, {level}: {rms}, {most}", file.display());
-            // however a prompt comes, and wherever the weights lie; but AMX rounds many rows otherwise than few, and VNNI those of
-            // weights in half precision, which only this file has
+            // equal for every chunk size and packing. Exceptions: AMX rounds many rows differently from few, and so does VNNI
+            // for weights in half precision, which only this file has
             let halves = file.ends_with("MIX.gguf") && level == Level::Avx512Vnni;
             let chunks = if level == Level::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
             for (chunk, pack, threads) in [(chunks[0], Pack::Load, 3), (chunks[1], Pack::Never, 1)] {
@@ -107,7 +107,7 @@ fn the_written_file_is_what_quantising_on_load_gives() {
     }
 }
 
-/// Biases, norms, experts and head sizes find their way through a file of each architecture.
+/// Biases, norms, experts and head sizes are preserved in a file of each architecture.
 #[test]
 fn models_of_every_architecture_are_the_same_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,7 @@ fn models_of_every_architecture_are_the_same_in_a_file() {
     assert!(refused.to_string().contains("phi2 and phimoe"), "{refused}");
 }
 
-/// Tensors have other names in a GGUF file than in a folder, and get the same types: written, loaded, and counted before.
+/// Tensors of a GGUF file and of a folder have different names but get the same types: when written, loaded and planned.
 #[test]
 fn a_gguf_file_is_quantised_as_its_folder_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -183,7 +183,7 @@ fn an_interrupted_file_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// A complete file takes the place of what has its name: never of a device, a pipe or a link.
+/// A complete file replaces an existing file of its name, but never a device, a pipe or a link.
 #[cfg(unix)]
 #[test]
 fn only_files_are_replaced_and_links_are_followed() {

@@ -1,4 +1,4 @@
-//! Pictures: towers against their goldens on every machine, and prompts with pictures.
+//! Pictures: vision towers against their goldens on every backend, and prompts with pictures.
 
 use crate::machines::{data, machines, machines_and_tiers, on};
 use phi3_image::Picture;
@@ -9,7 +9,7 @@ use phi3_runner::{Device, DeviceOptions, Engine, GenerateOptions, Image, Orienta
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Checkpoints with a tower; the first is that of six crops.
+/// Checkpoints with a vision tower; the first has six crops.
 fn checkpoints() -> [PathBuf; 2] {
     ["phi-3-vision-6", "phi-3-vision-16"].map(|name| data("oracle/family/checkpoints").join(name))
 }
@@ -78,13 +78,13 @@ fn two_pictures_and_a_longer_chat() {
         // "<s><|user|>\n", "<s>\n" and "<s>\ncompare them<|end|>\n<|assistant|>\n" of single letters
         let text = 3 + 2 + 18;
         assert_eq!((prompt, cached), (first.tokens() + second.tokens() + text, 0));
-        // tags of the user's own stand for the same
+        // explicit tags in the text give the same result
         let own = [Message::user("<|image_1|>\n<|image_2|>\ncompare them")];
         assert_eq!(ids(&mut engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
-        // other pictures, other answers, and nothing of the first picture is taken from the cache
+        // pictures in another order give another answer, and the first picture is not taken from the cache
         let (swapped, _, cached) = ids(&mut engine, &compare, &[second.clone(), first.clone()]);
         assert!(swapped != both && cached < 10, "{cached}");
-        // the next question computes no picture again
+        // the next question does not compute the pictures again
         let (answer, _, _) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
         let text = engine.tokenizer().unwrap().decode(&answer, true).unwrap();
         let longer = [own[0].clone(), Message::assistant(text), Message::user("why?")];
@@ -102,7 +102,7 @@ fn a_turned_picture_is_the_upright_one() {
     let reader = engine.image_reader().unwrap();
     let flat = reader.picture(&stored).unwrap();
     let (width, height) = (flat.width() as usize, flat.height() as usize);
-    // a quarter turn to the right: what was at the left is above
+    // a quarter turn to the right: the left edge moves to the top
     let pixels = (0..width).flat_map(|y| (0..height).map(move |x| (height - 1 - x) * width + y));
     let rgb = pixels.flat_map(|at| flat.rgb()[3 * at..][..3].to_vec()).collect();
     let upright = Picture::new(height as u32, width as u32, rgb).unwrap();
@@ -153,7 +153,7 @@ fn what_does_not_fit_is_an_error() {
     }
 }
 
-/// A prompt with a picture beyond LongRoPE's border: cached rows are fed again with the other factors.
+/// A prompt with a picture longer than LongRoPE's original context: cached rows are computed again with the other factors.
 #[test]
 fn pictures_survive_the_rope_switch() {
     for device_options in machines() {
@@ -166,7 +166,7 @@ fn pictures_survive_the_rope_switch() {
         assert_eq!(inputs.len(), 76);
         let tokens: Vec<u32> = (0..30).map(|i| (i * 7 + 3) % 96).collect();
         inputs.extend(tokens.iter().map(Input::from));
-        // all at once with the long factors, against token by token across the border at 96
+        // all at once with the long factors, compared with token by token across the limit of 96
         let want = logits(model, &inputs, usize::MAX, RopePolicy::Exact, None).unwrap();
         let want = &want[want.len() - 96..];
         let mut sequence = model.sequence();
@@ -187,7 +187,7 @@ fn pictures_survive_the_rope_switch() {
     }
 }
 
-/// The published configuration, whose tower's sizes are not written down.
+/// The published configuration, which does not state the sizes of the vision tower.
 #[test]
 fn the_published_configuration_and_what_is_refused() {
     let path = data("tokenizer/phi-3-vision/config.json");

@@ -36,7 +36,7 @@ fn golden() -> Vec<Prompt> {
     prompts.map(prompt).collect()
 }
 
-/// Loads a model and computes the logits of every prompt; what went wrong, in words.
+/// Loads a model and computes the logits of every prompt; errors are messages.
 fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
     let text = |e: phi3_model::Error| e.to_string();
     let checkpoint = Checkpoint::open(path).map_err(text)?;
@@ -68,14 +68,14 @@ fn words<'a>(case: &'a Value, field: &str) -> Vec<&'a str> {
     case[field].as_array().into_iter().flatten().map(|word| word.as_str().unwrap()).collect()
 }
 
-/// What is wrong with an error's words.
+/// The fault of an error message.
 fn fault(message: &str, path: &Path, case: &Value) -> Option<String> {
     let must = words(case, "must_contain");
     let (file, must) = must.split_first().unwrap();
     if !message.contains(file) {
         return Some(format!("does not name {file}"));
     }
-    // the path taken out, so that its words do not count
+    // words in the path do not count
     let parent = path.parent().unwrap().display().to_string();
     let rest = message.replace(&path.display().to_string(), "").replace(&parent, "");
     if let Some(word) = must.iter().find(|word| !rest.contains(**word)) {
@@ -161,7 +161,7 @@ fn every_cut_is_an_error_and_any_byte_of_the_header_may_change() {
         for value in [0, 0xff, base[at] ^ 0x80, base[at].wrapping_add(1)] {
             bytes[at] = value;
             std::fs::write(&path, &bytes).unwrap();
-            // whichever way it goes
+            // any result, but no panic
             let _ = Checkpoint::open(&path);
         }
     }

@@ -1,6 +1,6 @@
-//! GGUF models on the CPU against the reference's goldens (tests/data/oracle/gguf/models).
+//! GGUF models on the CPU compared with the reference's goldens (tests/data/oracle/gguf/models).
 //!
-//! `PHI3_GGUF_MODELS` names another folder of the same layout, such as the oracle's full set.
+//! `PHI3_GGUF_MODELS` selects another folder with the same layout, such as the oracle's full set.
 
 use phi3_model::{
     Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, PrefillOptions, RopePolicy, Sequence,
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Largest difference of a logit, for engines with f32 activations.
+/// Maximum difference of a logit, with f32 activations.
 const TOLERANCE: f32 = 2e-4;
 
 /// Every model of the oracle.
@@ -121,7 +121,7 @@ fn logits_and_greedy_ids_are_those_of_the_reference() {
 fn the_metadata_makes_the_configuration() {
     let path = |name: &str| {
         let model = models().into_iter().find(|path| path.ends_with(name));
-        model.unwrap_or_else(|| panic!("{name} is not there"))
+        model.unwrap_or_else(|| panic!("{name} is missing"))
     };
     let checkpoint = Checkpoint::open(&path("phi4-mini/Q4_K_M.gguf")).unwrap();
     let config = checkpoint.spec();

@@ -9,16 +9,16 @@ struct Counting;
 
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: hands everything to the system's allocator.
+// SAFETY: all calls are forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(layout.size() as u64, Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`, which is that of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`, which is that of the system's allocator.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -43,7 +43,7 @@ fn a_decoded_token_allocates_nothing() {
             };
             let mut allocated = [0; 8];
             for allocated in &mut allocated {
-                // fifteen tokens of room are left on the second page
+                // the second page has room for fifteen more tokens
                 let mut sequence = sequences.remove(0);
                 step(&[const { Input::Token(5) }; 16], &mut sequence);
                 step(&[Input::Token(0)], &mut sequence);
@@ -51,7 +51,7 @@ fn a_decoded_token_allocates_nothing() {
                 (0..8).for_each(|i| step(&[Input::Token(i)], &mut sequence));
                 *allocated = BYTES.load(Relaxed) - before;
             }
-            // a thread gets its scratch with its first task, which on a busy machine may come late
+            // a thread allocates its scratch memory at its first task, which may come late on a busy machine
             assert!(allocated.contains(&0), "bytes for 8 tokens: {allocated:?}, {quant:?}, {pack:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Shards and their index, written as they are computed.
+//! Writes shards and their index while the values are computed.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,12 +13,12 @@ use super::tensors::Tensor;
 use super::write_json;
 use crate::Result;
 
-/// Published checkpoints are cut at this size.
+/// Maximum shard size of published checkpoints.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 const BUFFER_BYTES: usize = 64 << 20;
 
-/// The part of the buffer that one thread fills at a time.
+/// Part of the buffer filled by one thread at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes all tensors into one or more safetensors files, and the index if there are more.
@@ -45,7 +45,7 @@ pub(super) fn checkpoint(folder: &Path, tensors: &[Tensor], dtype: Dtype, seed: 
     Ok(())
 }
 
-/// Shards of another run would be taken for parts of this checkpoint.
+/// Removes shards of an earlier run, which would be read as parts of this checkpoint.
 fn remove_older_files(folder: &Path) -> Result {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     for entry in folder.read_dir().map_err(failed)? {
@@ -76,7 +76,7 @@ fn shards(tensors: &[Tensor], dtype: Dtype) -> Vec<Vec<&Tensor>> {
     shards
 }
 
-/// Eight bytes with the header's length, the header in JSON, the data.
+/// Writes the header's length in eight bytes, the header in JSON, and the data.
 fn write_shard(
     path: &Path,
     tensors: &[&Tensor],
@@ -119,7 +119,7 @@ fn header(tensors: &[&Tensor], dtype: Dtype) -> String {
         start = end;
     }
     let mut header = Value::Object(header).to_string();
-    // The data starts at a multiple of eight bytes.
+    // the data starts at a multiple of eight bytes
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     header
 }
