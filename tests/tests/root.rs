@@ -1,8 +1,8 @@
 //! Tests of the whole engine, in one binary.
 
-/// Damaged and unusual checkpoints, each with its expected result.
+/// Damaged and unusual checkpoints: each ends as its list says.
 mod bad_safetensors;
-/// `config.json` in all forms written by programs and by hand.
+/// `config.json` in all the forms that programs and people give it.
 mod configs;
 /// Submits, dispatches and allocations of a decoded token.
 mod counters;
@@ -10,21 +10,21 @@ mod counters;
 mod demo;
 /// The seeds of the fuzz targets, without libFuzzer.
 mod fuzz_corpus;
-/// Every checkpoint of the oracle against its golden, on every backend.
+/// Every checkpoint of the oracle against its golden, on every machine.
 mod golden;
-/// LongRoPE's switch of factors: policies, events, the KV cache.
+/// LongRoPE's border: policies, events, the cache.
 mod long_rope;
-/// Setups for the tests.
+/// Machines that the tests run on.
 mod machines;
-/// Passes ahead of the host, with tokens chosen on the device.
+/// Passes ahead of the host, whose tokens the device chooses.
 mod pipeline;
-/// GGUF files, quantization, cache types, perplexity.
+/// GGUF files, quantising, cache types, perplexity.
 mod quantised;
-/// Misuse of sequences.
+/// Sequences where they do not belong.
 mod sequences;
-/// Models of odd shapes, compared with the reference operations.
+/// A model of another shape, with its golden made by the reference operations.
 mod shapes;
-/// Test vectors of text: tokenizer, streaming, chat templates, samplers.
+/// Text against vectors: tokenizer, streaming, chat templates, samplers.
 mod text;
-/// Pictures: vision towers against their goldens, and prompts with pictures.
+/// Pictures: towers against their goldens, and prompts with pictures.
 mod vision;
