@@ -16,7 +16,7 @@ const HELP: &str = "\
 /undo          remove the last question and its answer
 /retry         answer the last question again
 /quit          end (so does Ctrl-D)
-Ctrl-C ends an answer, or discards the typed line. A line that ends in \\ continues on the next line.";
+Ctrl-C ends an answer, or discards the typed text. A line that ends in \\ continues on the next line.";
 
 /// Result of reading a line of input.
 enum Typed {
