@@ -44,8 +44,8 @@ struct Decoder {
     cache: phi3_tensor::gpu::Cache,
     x: Rows,
     q: Rows,
-    mixed: Rows,
-    gated: Rows,
+    attn_out: Rows,
+    mlp_hidden: Rows,
     logits: Rows,
 }
 
@@ -75,25 +75,31 @@ impl Decoder {
             cache,
             x: gpu.rows("x", 1, HIDDEN)?,
             q: gpu.rows("q", 1, HEADS.q_dim())?,
-            mixed: gpu.rows("mixed", 1, HEADS.q_dim())?,
-            gated: gpu.rows("gated", 1, FEED_FORWARD)?,
+            attn_out: gpu.rows("attn_out", 1, HEADS.q_dim())?,
+            mlp_hidden: gpu.rows("mlp_hidden", 1, FEED_FORWARD)?,
             logits: gpu.rows("logits", 1, VOCABULARY)?,
         })
     }
 
     /// Records a token and submits it.
     fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<()> {
-        let Self { embedding, layers, norm, head, cache, x, q, mixed, gated, logits } = self;
+        let Self { embedding, layers, norm, head, cache, x, q, attn_out, mlp_hidden, logits } = self;
         let scaled = |weight| Norm::Rms { weight, eps: 1e-5 };
         let mask = Mask::Window(2047);
         gpu.begin(batch)?;
         gpu.embed(embedding, 1.0, x)?;
         for (i, layer) in layers.iter().enumerate() {
             gpu.project_qkv(x, Some(scaled(&layer.input_norm)), &[&layer.qkv], q, cache, i)?;
-            gpu.attention(q, cache, i, mask, 0.1, mixed)?;
-            gpu.project(mixed, None, &layer.o, Epilogue::ACCUMULATE, x)?;
-            gpu.project(x, Some(scaled(&layer.post_norm)), &layer.gate_up, Epilogue::of(Activation::SwiGlu), gated)?;
-            gpu.project(gated, None, &layer.down, Epilogue::ACCUMULATE, x)?;
+            gpu.attention(q, cache, i, mask, 0.1, attn_out)?;
+            gpu.project(attn_out, None, &layer.o, Epilogue::ACCUMULATE, x)?;
+            gpu.project(
+                x,
+                Some(scaled(&layer.post_norm)),
+                &layer.gate_up,
+                Epilogue::of(Activation::SwiGlu),
+                mlp_hidden,
+            )?;
+            gpu.project(mlp_hidden, None, &layer.down, Epilogue::ACCUMULATE, x)?;
         }
         gpu.project(x, Some(scaled(norm)), head, Epilogue::OVERWRITE, logits)?;
         gpu.choose(logits, &[Choice::Likeliest])?;

@@ -53,11 +53,11 @@ fn expected() -> Expected {
 fn run(folder: &Path, golden: Option<&Golden>) -> Result<(), String> {
     let message = |e: phi3_runner::Error| e.to_string();
     let checkpoint = Checkpoint::open(folder).map_err(|e| e.to_string())?;
-    let mut placed = on(Device::Cpu).load(&checkpoint, &mut |_| {}).map_err(message)?;
-    logits(&mut *placed.model, &[1, 2, 3], usize::MAX, RopePolicy::Exact, None).map_err(message)?;
+    let mut loaded = on(Device::Cpu).load(&checkpoint, &mut |_| {}).map_err(message)?;
+    logits(&mut *loaded.model, &[1, 2, 3], usize::MAX, RopePolicy::Exact, None).map_err(message)?;
     if let Some(golden) = golden {
         let options = VerifyOptions { tolerance: 2e-4, chunk: usize::MAX };
-        let report = verify(&mut *placed.model, golden, options).map_err(message)?;
+        let report = verify(&mut *loaded.model, golden, options).map_err(message)?;
         if !report.ok() {
             return Err(format!("wrong logits\n{report}"));
         }

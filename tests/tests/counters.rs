@@ -1,5 +1,5 @@
 use crate::machines::{data, gpu};
-use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, RopePolicy, advance};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOptions, RopePolicy, prefill};
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use std::ops::ControlFlow;
 
@@ -15,8 +15,9 @@ fn a_decoded_token_is_one_submit_and_allocates_nothing() {
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
     let mut feed = |model: &mut Decoder<Gpu>, sequence: &mut _, tokens: &[u32]| {
-        let options = Advance { chunk: usize::MAX, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
-        advance(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
+        let options =
+            PrefillOptions { chunk: usize::MAX, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        prefill(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
     };
     feed(&mut model, &mut sequence, &[3, 1, 4, 1, 5]);
     // the first token makes the decode pipelines and bind groups

@@ -32,8 +32,8 @@ fn prompt(len: u32) -> Vec<u32> {
 #[test]
 fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
     let folder = data("oracle/checkpoints/phi-3.5-mini");
-    for setup in machines() {
-        let mut engine = Engine::builder().model(&folder).setup(setup).build().unwrap();
+    for device_options in machines() {
+        let mut engine = Engine::builder().model(&folder).device_options(device_options).build().unwrap();
         // the border is 32: the 33rd token is fed after seven new ones
         let (ids, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(switches, [(7, RopeSet::Long, 32)]);
@@ -50,7 +50,7 @@ fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
 fn other_policies_never_rebuild() {
     let folder = data("oracle/checkpoints/phi-3-mini-128k");
     let run = |policy, max_tokens| {
-        let builder = Engine::builder().model(&folder).setup(on(Device::Cpu)).rope_policy(policy);
+        let builder = Engine::builder().model(&folder).device_options(on(Device::Cpu)).rope_policy(policy);
         generate(&mut builder.build().unwrap(), &prompt(26), max_tokens)
     };
     for policy in [RopePolicy::Ahead, RopePolicy::Long, RopePolicy::Short] {
@@ -65,8 +65,8 @@ fn other_policies_never_rebuild() {
 #[test]
 fn policies_differ_where_they_should() {
     let folder = data("oracle/checkpoints/phi-4-mini");
-    let mut placed = on(Device::Cpu).load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
-    let mut of = |len, policy| logits(&mut *placed.model, &prompt(len), usize::MAX, policy, None).unwrap();
+    let mut loaded = on(Device::Cpu).load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
+    let mut of = |len, policy| logits(&mut *loaded.model, &prompt(len), usize::MAX, policy, None).unwrap();
     assert_eq!(of(32, RopePolicy::Exact), of(32, RopePolicy::Short));
     assert_ne!(of(32, RopePolicy::Exact), of(32, RopePolicy::Long));
     assert_eq!(of(33, RopePolicy::Exact), of(33, RopePolicy::Long));

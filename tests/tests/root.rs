@@ -1,7 +1,5 @@
 //! Tests of the whole engine, in one binary.
 
-/// Passes ahead of the host, whose tokens the device chooses.
-mod ahead;
 /// Damaged and unusual checkpoints: each ends as its list says.
 mod bad_safetensors;
 /// `config.json` in all the forms that programs and people give it.
@@ -18,6 +16,8 @@ mod golden;
 mod long_rope;
 /// Machines that the tests run on.
 mod machines;
+/// Passes ahead of the host, whose tokens the device chooses.
+mod pipeline;
 /// GGUF files, quantising, cache types, perplexity.
 mod quantised;
 /// Sequences where they do not belong.

@@ -5,7 +5,7 @@ use phi3_image::Picture;
 use phi3_model::{Checkpoint, Crops, Error, Input, ModelSpec};
 use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
-use phi3_runner::{Device, Engine, GenerateOptions, Image, Orientation, RopePolicy, SamplerOptions, Setup};
+use phi3_runner::{Device, DeviceOptions, Engine, GenerateOptions, Image, Orientation, RopePolicy, SamplerOptions};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -14,23 +14,23 @@ fn checkpoints() -> [PathBuf; 2] {
     ["phi-3-vision-6", "phi-3-vision-16"].map(|name| data("oracle/family/checkpoints").join(name))
 }
 
-fn check(setup: &Setup, folder: &Path, chunk: usize) {
-    let tolerance = if setup.device == Device::Cpu { 1e-4 } else { 2e-4 };
-    let mut placed = setup.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
+fn check(device_options: &DeviceOptions, folder: &Path, chunk: usize) {
+    let tolerance = if device_options.device == Device::Cpu { 1e-4 } else { 2e-4 };
+    let mut loaded = device_options.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
     let golden = Golden::read(folder).unwrap();
-    let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
+    let report = verify(&mut *loaded.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
     for part in ["hd_rgb", "clip_features", "projected", "two_images logits", "one_image greedy"] {
         assert!(report.checks.iter().any(|check| check.name.ends_with(part)), "{part}: {report}");
     }
-    println!("{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
-    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
+    println!("{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
+    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
 }
 
 #[test]
 fn goldens_of_pictures() {
-    for setup in machines_and_tiers() {
+    for device_options in machines_and_tiers() {
         for folder in checkpoints() {
-            [usize::MAX, 7].into_iter().for_each(|chunk| check(&setup, &folder, chunk));
+            [usize::MAX, 7].into_iter().for_each(|chunk| check(&device_options, &folder, chunk));
         }
     }
 }
@@ -48,8 +48,8 @@ fn folder() -> TempDir {
     folder
 }
 
-fn engine(folder: &TempDir, setup: &Setup) -> Engine {
-    Engine::builder().model(folder.path()).setup(setup.clone()).build().unwrap()
+fn engine(folder: &TempDir, device_options: &DeviceOptions) -> Engine {
+    Engine::builder().model(folder.path()).device_options(device_options.clone()).build().unwrap()
 }
 
 fn image(engine: &Engine, name: &str) -> Image {
@@ -69,8 +69,8 @@ fn ids(engine: &mut Engine, messages: &[Message], images: &[Image]) -> (Vec<u32>
 #[test]
 fn two_pictures_and_a_longer_chat() {
     let folder = folder();
-    for setup in machines() {
-        let mut engine = engine(&folder, &setup);
+    for device_options in machines() {
+        let mut engine = engine(&folder, &device_options);
         let (first, second) = (image(&engine, "rgb.png"), image(&engine, "exif-6.jpg"));
         assert_eq!((first.tokens(), first.grid()), (73, (2, 3)));
         let compare = [Message::user("compare them")];
@@ -156,9 +156,9 @@ fn what_does_not_fit_is_an_error() {
 /// A prompt with a picture beyond LongRoPE's border: cached rows are fed again with the other factors.
 #[test]
 fn pictures_survive_the_rope_switch() {
-    for setup in machines() {
-        let mut placed = setup.load(&Checkpoint::open(&checkpoints()[0]).unwrap(), &mut |_| {}).unwrap();
-        let model = &mut *placed.model;
+    for device_options in machines() {
+        let mut loaded = device_options.load(&Checkpoint::open(&checkpoints()[0]).unwrap(), &mut |_| {}).unwrap();
+        let model = &mut *loaded.model;
         let values: Vec<f32> = (0..7 * 3 * 42 * 42).map(|i| (i % 97) as f32 / 50.0 - 0.9).collect();
         let features = model.encode_image(&Crops { values: &values, grid: (2, 3) }, None).unwrap();
         let mut inputs: Vec<Input> = [1u32, 5, 9].iter().map(Input::from).collect();
@@ -171,11 +171,15 @@ fn pictures_survive_the_rope_switch() {
         let want = &want[want.len() - 96..];
         let mut sequence = model.sequence();
         let mut row = Vec::new();
-        let settings =
-            phi3_model::Advance { chunk: 40, policy: RopePolicy::Exact, budget: 0, outputs: phi3_model::Outputs::Last };
+        let settings = phi3_model::PrefillOptions {
+            chunk: 40,
+            policy: RopePolicy::Exact,
+            budget: 0,
+            outputs: phi3_model::Outputs::Last,
+        };
         for part in [&inputs[..80], &inputs[80..95], &inputs[95..100], &inputs[100..]] {
             let watch = &mut |_| std::ops::ControlFlow::Continue(());
-            phi3_model::advance(model, &mut sequence, part, settings, &mut row, None, watch).unwrap();
+            phi3_model::prefill(model, &mut sequence, part, settings, &mut row, None, watch).unwrap();
         }
         assert_eq!(sequence.inputs(), inputs);
         let most = want.iter().zip(&row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

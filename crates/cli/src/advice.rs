@@ -2,7 +2,7 @@
 
 use phi3_model::Error as ModelError;
 use phi3_runner::Error;
-use phi3_runner::memory::Smaller;
+use phi3_runner::system_memory::Smaller;
 use phi3_tensor::Error as DeviceError;
 
 /// Options that help against an error, if there are any.

@@ -14,10 +14,12 @@ pub(super) use models::ModelsCommand;
 use crate::fetch::{self, Need};
 use crate::thinking::Style;
 use clap::{Args, Parser, Subcommand};
-use phi3_model::Recipe;
+use phi3_model::QuantScheme;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::text::ChatTemplate;
-use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
+use phi3_runner::{
+    Device, DeviceOptions, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Source,
+};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::PathBuf;
@@ -89,7 +91,7 @@ pub(super) struct ModelArgs {
     pub(super) longrope: RopePolicy,
     /// Quantize f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: unchanged]
     #[arg(long, value_name = "TYPE")]
-    quant: Option<Recipe>,
+    quant: Option<QuantScheme>,
     /// Type of the KV cache: f32 (exact), f16 or q8_0 [default: f16; f32 if activations are f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
@@ -342,7 +344,7 @@ pub(super) struct Quantize {
     pub(super) output: PathBuf,
     /// Type of the weights: q4_k_m, q8_0, q6_k, q5_k_m, q4_0, int4, f16, bf16, …
     #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "q4_k_m")]
-    pub(super) recipe: Recipe,
+    pub(super) scheme: QuantScheme,
     /// Print no progress or notes
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -394,7 +396,7 @@ pub(super) struct Perplexity {
     pub(super) against_device: Option<Device>,
     /// Quantize the weights of the other model while loading
     #[arg(long, value_name = "TYPE")]
-    pub(super) against_quant: Option<Recipe>,
+    pub(super) against_quant: Option<QuantScheme>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -432,9 +434,9 @@ pub(super) fn source(model: &Option<PathBuf>, need: Need, quiet: bool) -> Result
 }
 
 impl MachineArgs {
-    /// Setup of the device.
-    pub(super) fn setup(&self) -> Setup {
-        Setup {
+    /// DeviceOptions of the device.
+    pub(super) fn device_options(&self) -> DeviceOptions {
+        DeviceOptions {
             device: self.device.clone(),
             threads: self.threads,
             level: self.level,
@@ -443,15 +445,15 @@ impl MachineArgs {
             max_binding: self.max_binding,
             tier: self.tier.clone(),
             cache: phi3_runner::cache_folder(),
-            ..Setup::default()
+            ..DeviceOptions::default()
         }
     }
 }
 
 impl ModelArgs {
-    /// Setup of the device and the model.
-    pub(super) fn setup(&self) -> Setup {
-        Setup { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.setup() }
+    /// DeviceOptions of the device and the model.
+    pub(super) fn device_options(&self) -> DeviceOptions {
+        DeviceOptions { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.device_options() }
     }
 
     /// The same arguments, with activations in f32 by default.
@@ -472,7 +474,7 @@ impl ModelArgs {
 
     /// Builder of an engine with these arguments.
     pub(super) fn engine<'a>(&self, source: Source) -> EngineBuilder<'a> {
-        Engine::builder().source(source).setup(self.setup()).rope_policy(self.longrope)
+        Engine::builder().source(source).device_options(self.device_options()).rope_policy(self.longrope)
     }
 }
 

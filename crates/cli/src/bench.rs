@@ -7,7 +7,7 @@ use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
-use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
+use phi3_runner::{DeviceOptions, Error, Result, RopePolicy, Source, TIERS};
 use phi3_tensor::DeviceKind;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     let stop = output::stop_on_ctrl_c();
     let mut run =
         Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
-    let setups = args.setups()?;
+    let all_options = args.all_options()?;
     for path in args.models() {
         let source = match args.source(path) {
             Ok(source) => source,
@@ -32,9 +32,9 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
                 continue;
             }
         };
-        for setup in &setups {
+        for device_options in &all_options {
             if run.outcome != Outcome::Interrupted {
-                run.subject(path, &source, setup)?;
+                run.subject(path, &source, device_options)?;
             }
         }
     }
@@ -67,15 +67,15 @@ impl Run<'_> {
         self.outcome = Outcome::Error;
     }
 
-    /// Runs every test of a model with one setup.
-    fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
+    /// Runs every test of a model with one device_options.
+    fn subject(&mut self, path: Option<&Path>, source: &Source, device_options: &DeviceOptions) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             self.outcome = Outcome::Interrupted;
             return Ok(());
         }
         let loaded = source.checkpoint().and_then(|checkpoint| {
-            let placed = setup.load(&checkpoint, &mut |_| {})?;
-            Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
+            let loaded = device_options.load(&checkpoint, &mut |_| {})?;
+            Ok((Subject::new(path, &checkpoint, device_options, loaded.weights), loaded.model))
         });
         let name = name(path);
         let (subject, mut model) = match loaded {
@@ -90,7 +90,7 @@ impl Run<'_> {
             let options = BenchOptions {
                 repetitions: args.repetitions,
                 warm_up: !args.no_warmup,
-                chunk: rows(setup),
+                chunk: rows(device_options),
                 policy: RopePolicy::Ahead,
             };
             let watch = &mut || match self.stop.load(Ordering::Relaxed) {
@@ -103,7 +103,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Ok(Some(samples)) => {
-                    let record = subject.record(setup, model.device(), &samples);
+                    let record = subject.record(device_options, model.device(), &samples);
                     output::print(&self.out.row(&record))?;
                 }
                 Err(error) => self.failed(&format!("{name}: {shape}"), error),
@@ -129,20 +129,20 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(path: Option<&Path>, checkpoint: &Checkpoint, setup: &Setup, bytes: u64) -> Self {
+    fn new(path: Option<&Path>, checkpoint: &Checkpoint, device_options: &DeviceOptions, bytes: u64) -> Self {
         let count = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
         let parameters = checkpoint.tensors().map(|(_, _, shape, _)| count(shape)).sum();
-        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, setup.quant));
+        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, device_options.quant));
         Self { filename: name(path), kind, bytes, parameters }
     }
 
     /// llama-bench's fields, in its order.
-    fn record(&self, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
+    fn record(&self, device_options: &DeviceOptions, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
         let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
         let rates = samples.rates();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
         let gpu = device.kind != DeviceKind::Cpu;
-        let kv = setup.kv_type().to_string();
+        let kv = device_options.kv_type().to_string();
         let Value::Object(record) = json!({
             "build_commit": BUILD,
             "build_number": BUILD_NUMBER,
@@ -153,9 +153,9 @@ impl Subject {
             "model_type": self.kind,
             "model_size": self.bytes,
             "model_n_params": self.parameters,
-            "n_batch": rows(setup),
-            "n_ubatch": rows(setup),
-            "n_threads": setup.threads.unwrap_or_else(args::all_threads),
+            "n_batch": rows(device_options),
+            "n_ubatch": rows(device_options),
+            "n_threads": device_options.threads.unwrap_or_else(args::all_threads),
             "cpu_mask": "0x0",
             "cpu_strict": false,
             // waiting threads poll for a while, then sleep: llama.cpp's default
@@ -191,8 +191,8 @@ impl Subject {
 }
 
 /// Tokens per pass, at most.
-fn rows(setup: &Setup) -> usize {
-    setup.decoder().max_rows
+fn rows(device_options: &DeviceOptions) -> usize {
+    device_options.decoder().max_rows
 }
 
 fn billions(parameters: u64) -> String {
@@ -327,7 +327,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
             ns: vec![1_000_000_000, 2_000_000_000],
         };
-        subject.record(&Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
+        subject.record(&DeviceOptions { threads: Some(2), ..DeviceOptions::default() }, &device, &samples)
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     }
     let source = args.model.source()?;
     let golden = Golden::read(args.golden.as_deref().unwrap_or_else(|| source.path()))?;
-    let placed = load(&source, &args.model.exact())?;
-    let mut model = placed.model;
+    let loaded = load(&source, &args.model.exact())?;
+    let mut model = loaded.model;
     let on_cpu = model.device().kind == phi3_tensor::DeviceKind::Cpu;
     let tolerance = args.tolerance.unwrap_or(if on_cpu { 1e-4 } else { 2e-4 });
     let report = verify::verify(&mut *model, &golden, VerifyOptions { tolerance, chunk: args.model.chunk() })
@@ -92,12 +92,12 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     }
     let ok = report.ok();
     let verdict = if ok { "all checks passed" } else { "FAILED" };
-    output::print(&format!("{verdict} (logits within {tolerance:.0e} on {})\n", placed.reason))?;
+    output::print(&format!("{verdict} (logits within {tolerance:.0e} on {})\n", loaded.reason))?;
     Ok(if ok { Outcome::Done } else { Outcome::Failed })
 }
 
-fn load(source: &Source, args: &ModelArgs) -> Result<phi3_runner::Placed> {
+fn load(source: &Source, args: &ModelArgs) -> Result<phi3_runner::LoadedModel> {
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.quiet);
-    args.setup().load(&checkpoint, &mut |_| {})
+    args.device_options().load(&checkpoint, &mut |_| {})
 }

@@ -4,7 +4,7 @@ use crate::args::{Models, ModelsCommand};
 use crate::fetch::{hub, program, watched};
 use crate::output::{self, Outcome, note, size};
 use phi3_hub::{CachedRepo, CachedRevision, Error, Hub, ModelName, SHORT_NAMES, Wanted};
-use phi3_model::{ModelSpec, Recipe, parameters, variant, variants, weight_bytes};
+use phi3_model::{ModelSpec, QuantScheme, parameters, variant, variants, weight_bytes};
 use phi3_runner::Result;
 use phi3_tensor::Mask;
 use serde_json::{Value, json};
@@ -72,8 +72,8 @@ fn variants_table() -> Result<String> {
         let (parameters, layers) = (thousands(parameters(&spec)), spec.layers.len());
         let (context, attention) = (spec.max_position_embeddings, attention(&spec));
         text += &format!("{name:18} {parameters:>15} {layers:>6} {context:>8}  {attention:24}");
-        for recipe in TYPES.iter().filter_map(|name| name.parse::<Recipe>().ok()) {
-            text += &format!(" {:>6.2} GB", weight_bytes(&spec, recipe) as f64 / 1e9);
+        for scheme in TYPES.iter().filter_map(|name| name.parse::<QuantScheme>().ok()) {
+            text += &format!(" {:>6.2} GB", weight_bytes(&spec, scheme) as f64 / 1e9);
         }
         text.push('\n');
     }

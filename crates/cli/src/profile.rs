@@ -17,7 +17,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
         false => ControlFlow::Continue(()),
     };
     let plan = Plan { prompt: args.n_prompt, generated: args.n_gen };
-    let Some(profile) = profile::profile(&args.model.setup(), &checkpoint, plan, watch)? else {
+    let Some(profile) = profile::profile(&args.model.device_options(), &checkpoint, plan, watch)? else {
         return Ok(Outcome::Interrupted);
     };
     if let Some(path) = &args.svg {

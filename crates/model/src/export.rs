@@ -4,19 +4,19 @@
 mod layout;
 
 use crate::gguf::{ALIGNMENT, MetadataList, TensorInfo, header};
-use crate::{Checkpoint, Error, Recipe, Result};
+use crate::{Checkpoint, Error, QuantScheme, Result};
 use layout::{Architecture, Source, data, plan};
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes `checkpoint` by `recipe` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
+/// Writes `checkpoint` by `scheme` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
 /// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
 ///
 /// The file appears under its name when it is complete, or under that of [`destination`]. Returns whether it is.
 pub fn write_gguf(
     checkpoint: &Checkpoint,
-    recipe: Recipe,
+    scheme: QuantScheme,
     name: &str,
     keys: MetadataList,
     out: &Path,
@@ -30,7 +30,7 @@ pub fn write_gguf(
     }
     let architecture = Architecture::of(checkpoint.spec())?;
     let (tensors, sources): (Vec<TensorInfo>, Vec<Source>) =
-        plan(checkpoint, architecture, recipe)?.into_iter().unzip();
+        plan(checkpoint, architecture, scheme)?.into_iter().unzip();
     let mut partial = out.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
@@ -38,13 +38,13 @@ pub fn write_gguf(
     let fail = |source: std::io::Error| Error::Write { path: out.to_owned(), source };
     let result = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
-        let mut metadata = architecture.keys(checkpoint.spec(), recipe, name);
+        let mut metadata = architecture.keys(checkpoint.spec(), scheme, name);
         metadata.extend(keys);
         file.write_all(&header(&metadata, &tensors)).map_err(fail)?;
         let total = tensors.iter().map(|tensor| tensor.bytes).sum();
         let mut done = 0;
         for (tensor, source) in tensors.iter().zip(&sources) {
-            let data = data(checkpoint, recipe, source)?;
+            let data = data(checkpoint, scheme, source)?;
             check(tensor, &data, out)?;
             file.write_all(&data).map_err(fail)?;
             file.write_all(&vec![0; padding(tensor.bytes)]).map_err(fail)?;

@@ -3,7 +3,8 @@
 //! `PHI3_GGUF_MODELS` names another folder of the same layout, such as the oracle's full set.
 
 use phi3_model::{
-    Advance, Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, RopePolicy, Sequence, advance,
+    Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, PrefillOptions, RopePolicy, Sequence,
+    prefill,
 };
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
@@ -35,9 +36,9 @@ fn load(path: &Path) -> Decoder<Cpu> {
 }
 
 fn pass(model: &mut dyn Model, sequence: &mut Sequence, ids: &[u32], chunk: usize, outputs: Outputs) -> Vec<f32> {
-    let settings = Advance { chunk, policy: RopePolicy::Exact, budget: ids.len(), outputs };
+    let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: ids.len(), outputs };
     let mut out = Vec::new();
-    advance(model, sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    prefill(model, sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
     out
 }
 

@@ -2,7 +2,7 @@
 
 mod encode;
 
-use crate::device::{Device, Setup};
+use crate::device::{Device, DeviceOptions};
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, Message, SpecialTokens, Tokenizer};
@@ -218,7 +218,7 @@ impl Files {
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
     source: Option<Source>,
-    setup: Setup,
+    device_options: DeviceOptions,
     policy: RopePolicy,
     template: Option<ChatTemplate>,
     require_chat: bool,
@@ -241,19 +241,19 @@ impl<'a> EngineBuilder<'a> {
 
     /// Which machine to run on.
     pub fn device(mut self, device: Device) -> Self {
-        self.setup.device = device;
+        self.device_options.device = device;
         self
     }
 
     /// Machine, threads and pass size at once.
-    pub fn setup(mut self, setup: Setup) -> Self {
-        self.setup = setup;
+    pub fn device_options(mut self, device_options: DeviceOptions) -> Self {
+        self.device_options = device_options;
         self
     }
 
     /// Threads of the CPU backend.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.setup.threads = Some(threads);
+        self.device_options.threads = Some(threads);
         self
     }
 
@@ -308,7 +308,7 @@ impl<'a> EngineBuilder<'a> {
             Some(_) => Some(source.image_reader(&checkpoint)?),
             None => None,
         };
-        let placed = self.setup.load(&checkpoint, &mut |done| {
+        let loaded = self.device_options.load(&checkpoint, &mut |done| {
             if let Some(progress) = &mut self.progress {
                 progress(done, total);
             }
@@ -319,12 +319,12 @@ impl<'a> EngineBuilder<'a> {
             tokenizer,
             template,
             notes,
-            resident: placed.model.sequence(),
+            resident: loaded.model.sequence(),
             spoken: None,
             image_reader,
             features: Vec::new(),
-            model: placed.model,
-            reason: placed.reason,
+            model: loaded.model,
+            reason: loaded.reason,
             source,
             policy: self.policy,
             loading: start.elapsed(),
@@ -519,8 +519,8 @@ impl Engine {
     }
 
     /// The token of the oldest pass under way.
-    pub(crate) fn land(&mut self) -> Result<u32> {
-        self.model.land(&mut self.resident).map_err(|error| {
+    pub(crate) fn wait(&mut self) -> Result<u32> {
+        self.model.wait(&mut self.resident).map_err(|error| {
             self.resident.clear();
             self.explain(error)
         })

@@ -5,7 +5,7 @@ use crate::sampler::{Sampler, SamplerOptions};
 use crate::text::TextStream;
 use crate::text::stop::StopTexts;
 use crate::{Error, Result};
-use phi3_model::{Advance, Input, Outputs, RopePolicy, RopeSet, Step, advance};
+use phi3_model::{Input, Outputs, PrefillOptions, PrefillProgress, RopePolicy, RopeSet, prefill};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ pub struct GenerateOptions {
     /// Tokens of a pass; as many as the model takes where absent.
     pub chunk: Option<usize>,
     /// Passes that a machine which chooses tokens itself may be ahead; as many as it takes where absent, and none for 0.
-    pub ahead: Option<usize>,
+    pub pipeline_depth: Option<usize>,
     /// Texts that end the answer, which does not contain them: found across tokens, and special tokens by their names, too.
     pub stop: Vec<String>,
     /// Set from elsewhere, it ends generation after the pass in progress.
@@ -250,23 +250,23 @@ impl<'a> Generation<'a> {
         let budget = self.budget();
         let Self { engine, inputs, options, logits, pending, rebuild_time, .. } = self;
         let sequence = &mut engine.resident;
-        let settings = Advance {
+        let settings = PrefillOptions {
             chunk: options.chunk.unwrap_or(usize::MAX),
             policy: engine.policy,
             budget,
             outputs: Outputs::Last,
         };
         let mut rebuilding = None;
-        let watch = &mut |step: Step| {
+        let watch = &mut |step: PrefillProgress| {
             match step {
-                Step::RopeSwitch { set, tokens } => {
+                PrefillProgress::RopeSwitch { set, tokens } => {
                     rebuilding = Some(Instant::now());
                     pending.push_back(Ok(Event::RopeSwitch { set, tokens }));
                 }
-                Step::Pass { done, total } if done == total => {
+                PrefillProgress::Pass { done, total } if done == total => {
                     *rebuild_time += rebuilding.take().map_or(Duration::ZERO, |since: Instant| since.elapsed());
                 }
-                Step::Pass { .. } => {}
+                PrefillProgress::Pass { .. } => {}
             }
             match options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 true => ControlFlow::Break(()),
@@ -274,7 +274,7 @@ impl<'a> Generation<'a> {
             }
         };
         let new = &inputs[sequence.len()..];
-        let result = advance(&mut *engine.model, sequence, new, settings, logits, None, watch);
+        let result = prefill(&mut *engine.model, sequence, new, settings, logits, None, watch);
         result.map_err(|error| {
             engine.resident.clear();
             engine.explain(error)
@@ -282,23 +282,23 @@ impl<'a> Generation<'a> {
     }
 
     /// Launches as many passes as may be under way: of these only the first knows its token.
-    fn launch(&mut self) -> Result<()> {
+    fn submit(&mut self) -> Result<()> {
         if !self.sampler.is_independent() {
             return Ok(());
         }
         let budget = self.budget();
         let Engine { model, resident, policy, .. } = &mut *self.engine;
-        let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
-        while model.under_way() < most && self.inputs.len() + model.under_way() < self.prompt_tokens + self.limit {
+        let most = model.pipeline_depth().min(self.options.pipeline_depth.unwrap_or(usize::MAX));
+        while model.in_flight() < most && self.inputs.len() + model.in_flight() < self.prompt_tokens + self.limit {
             let next = resident.len() + 1;
             if model.spec().rope.choose(*policy, next, budget) != resident.rope_set() {
                 return Ok(());
             }
-            let token = match model.under_way() {
+            let token = match model.in_flight() {
                 0 => self.inputs[resident.len()].token(),
                 _ => None,
             };
-            let launched = model.launch(resident, token, self.sampler.choice());
+            let launched = model.submit(resident, token, self.sampler.choice());
             if let Err(error) = launched {
                 resident.clear();
                 return Err(self.engine.explain(error));
@@ -330,11 +330,11 @@ impl<'a> Generation<'a> {
             return self.end(FinishReason::Length);
         }
         if !first {
-            self.launch()?;
+            self.submit()?;
         }
-        let landed = match self.engine.model.under_way() {
+        let landed = match self.engine.model.in_flight() {
             0 => None,
-            _ => Some(self.engine.land()?),
+            _ => Some(self.engine.wait()?),
         };
         let finished = landed.is_some() || self.feed()?;
         if first {

@@ -20,23 +20,23 @@ mod engine;
 mod error;
 mod generate;
 pub mod kernels;
-pub mod memory;
 pub mod perplexity;
 pub mod profile;
 mod quantise;
 pub mod sampler;
+pub mod system_memory;
 pub mod text;
 pub mod verify;
 mod vision;
 
-pub use device::{Device, Placed, Setup, TIERS, cache_folder};
+pub use device::{Device, DeviceOptions, LoadedModel, TIERS, cache_folder};
 pub use engine::{Engine, EngineBuilder, Progress, Source};
 pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
 pub use phi3_image::Orientation;
-pub use phi3_model::{Recipe, RopePolicy, RopeSet};
+pub use phi3_model::{QuantScheme, RopePolicy, RopeSet};
 pub use quantise::quantise;
 pub use sampler::SamplerOptions;
 pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, prompt_pieces};

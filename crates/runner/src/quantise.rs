@@ -3,10 +3,10 @@
 use crate::text::{ChatTemplate, ChatTemplates, Message, compare, placeholder, vocabulary};
 use crate::{Result, Source};
 use phi3_model::gguf::{MetadataList, Vocabulary};
-use phi3_model::{Checkpoint, GenerationConfig, Recipe, destination, write_gguf};
+use phi3_model::{Checkpoint, GenerationConfig, QuantScheme, destination, write_gguf};
 use std::path::Path;
 
-/// Writes `source` by `recipe` to a GGUF file: weights, description, tokenizer, chat templates, stop tokens and sampling
+/// Writes `source` by `scheme` to a GGUF file: weights, description, tokenizer, chat templates, stop tokens and sampling
 /// defaults. Tensor by tensor; `progress` is told the bytes that are written, and of all, and breaks off by returning `false`.
 /// Adds to `notes` what the source says that is not followed, and what the format cannot hold.
 ///
@@ -14,7 +14,7 @@ use std::path::Path;
 /// link there leads to; anything else is an error. Returns whether the file is complete.
 pub fn quantise(
     source: &Source,
-    recipe: Recipe,
+    scheme: QuantScheme,
     out: &Path,
     notes: &mut Vec<String>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
@@ -33,7 +33,7 @@ pub fn quantise(
     let mut keys = generation.to_metadata(notes);
     keys.extend(vocabulary.to_metadata());
     keys.extend(templates);
-    Ok(write_gguf(&checkpoint, recipe, &name, keys, out, progress)?)
+    Ok(write_gguf(&checkpoint, scheme, &name, keys, out, progress)?)
 }
 
 /// The vocabulary with the default chat template, and the keys of the other templates.

@@ -1,7 +1,7 @@
 //! A decoded token on the CPU allocates nothing.
 
-use phi3_model::{Feed, Input, Outputs};
-use phi3_runner::{Device, Engine, Setup};
+use phi3_model::{Input, Outputs, SequenceRows};
+use phi3_runner::{Device, DeviceOptions, Engine};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -30,14 +30,15 @@ static ALLOCATOR: Counting = Counting;
 fn a_decoded_token_allocates_nothing() {
     for quant in [None, Some("q8_0"), Some("q4_k_m")] {
         for pack in phi3_tensor::cpu::Pack::ALL {
-            let quant = quant.map(|quant| quant.parse().expect("a recipe"));
-            let setup = Setup { device: Device::Cpu, threads: Some(2), quant, pack, ..Setup::default() };
-            let mut engine = Engine::builder().setup(setup).build().expect("the demo model");
+            let quant = quant.map(|quant| quant.parse().expect("a scheme"));
+            let device_options =
+                DeviceOptions { device: Device::Cpu, threads: Some(2), quant, pack, ..DeviceOptions::default() };
+            let mut engine = Engine::builder().device_options(device_options).build().expect("the demo model");
             let model = engine.model();
             let mut logits = Vec::new();
             let mut sequences: Vec<_> = (0..8).map(|_| model.sequence()).collect();
             let mut step = |inputs: &[Input], sequence: &mut _| {
-                let feed = Feed { sequence, inputs, outputs: Outputs::Last };
+                let feed = SequenceRows { sequence, inputs, outputs: Outputs::Last };
                 model.forward(&mut [feed], &mut logits, None).expect("a pass");
             };
             let mut allocated = [0; 8];

@@ -177,7 +177,7 @@ impl Figures {
         let which: &[&str] = self.size(&all, &few);
         self.cargo("test-operations", &[&operations, which].concat(), &environment, minutes(45));
         let goldens = ["test", "--release", "-p", "phi3-tests", "--test", "root", "--no-fail-fast", "--"];
-        let which: &[&str] = self.size(&["golden", "ahead", "counters", "--nocapture"], &["golden::whole"]);
+        let which: &[&str] = self.size(&["golden", "pipeline", "counters", "--nocapture"], &["golden::whole"]);
         self.cargo("test-goldens", &[&goldens, which].concat(), &environment, minutes(45));
     }
 

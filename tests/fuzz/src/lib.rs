@@ -3,7 +3,7 @@
 //! Each target tells whether the input went all the way. The file is also compiled into the engine's tests, which run the corpus through it.
 
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Feed, GenerationConfig, Input, Model, Outputs};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, GenerationConfig, Input, Model, Outputs, SequenceRows};
 use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
 use phi3_tensor::cpu::{Cpu, Options};
 use std::path::Path;
@@ -17,7 +17,7 @@ const TEXT: &str = "Hello,  wörld 🦙\n<|user|> 12345</s>\u{e000}";
 pub fn gguf(data: &[u8]) -> bool {
     let Ok(checkpoint) = Checkpoint::from_gguf_memory("fuzz.gguf", data.to_vec()) else { return false };
     if let Some(metadata) = checkpoint.metadata() {
-        metadata.keys().for_each(|key| drop(metadata.shown(key)));
+        metadata.keys().for_each(|key| drop(metadata.display(key)));
     }
     if let Some(vocabulary) = checkpoint.vocabulary() {
         of_vocabulary(vocabulary);
@@ -92,8 +92,8 @@ fn run(checkpoint: &Checkpoint) -> bool {
     let inputs = [0, 1, 2].map(|token| Input::Token(token % config.vocab_size as u32));
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
-    let mut feeds = [Feed { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
-    let done = model.forward(&mut feeds, &mut logits, None).is_ok();
+    let mut parts = [SequenceRows { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
+    let done = model.forward(&mut parts, &mut logits, None).is_ok();
     assert!(!done || logits.len() == 3 * config.vocab_size);
     done
 }

@@ -7,9 +7,9 @@ use super::{MachineArgs, source};
 use crate::bench::pair;
 use crate::fetch::Need;
 use clap::{Args, Subcommand, ValueEnum};
-use phi3_model::Recipe;
+use phi3_model::QuantScheme;
 use phi3_runner::bench::Shape;
-use phi3_runner::{Device, Error, Result, Setup, Source};
+use phi3_runner::{Device, DeviceOptions, Error, Result, Source};
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use phi3_tensor::{DType, KvType};
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ pub(crate) struct Bench {
     pack: Pack,
     /// Quantize f32, f16 and bf16 weights while loading
     #[arg(long, value_name = "TYPE")]
-    quant: Option<Recipe>,
+    quant: Option<QuantScheme>,
     /// Load even if memory does not seem to suffice
     #[arg(long)]
     force: bool,
@@ -126,9 +126,9 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// Setup of the device.
-    pub(crate) fn setup(&self) -> Setup {
-        self.machine.setup()
+    /// DeviceOptions of the device.
+    pub(crate) fn device_options(&self) -> DeviceOptions {
+        self.machine.device_options()
     }
 }
 
@@ -194,8 +194,8 @@ impl Bench {
     }
 
     /// Every combination of pass sizes, threads, cache types and tiers.
-    pub(crate) fn setups(&self) -> Result<Vec<Setup>> {
-        let mut setups = vec![Setup {
+    pub(crate) fn all_options(&self) -> Result<Vec<DeviceOptions>> {
+        let mut all_options = vec![DeviceOptions {
             device: self.device.clone(),
             level: self.level,
             activations: self.activations.unwrap_or_default(),
@@ -204,28 +204,31 @@ impl Bench {
             force: self.force,
             max_binding: self.max_binding,
             cache: phi3_runner::cache_folder(),
-            ..Setup::default()
+            ..DeviceOptions::default()
         }];
         let rows: Vec<usize> = all(&self.ubatch).collect();
-        spread(&mut setups, &rows, |setup, rows| setup.max_rows = Some(*rows));
-        spread(&mut setups, &self.threads, |setup, threads| setup.threads = Some(*threads));
-        spread(&mut setups, self.caches()?, |setup, kv| setup.kv = Some(*kv));
-        spread(&mut setups, &self.tier, |setup, tier| setup.tier = Some(tier.clone()));
-        Ok(setups)
+        spread(&mut all_options, &rows, |device_options, rows| device_options.max_rows = Some(*rows));
+        spread(&mut all_options, &self.threads, |device_options, threads| device_options.threads = Some(*threads));
+        spread(&mut all_options, self.caches()?, |device_options, kv| device_options.kv = Some(*kv));
+        spread(&mut all_options, &self.tier, |device_options, tier| device_options.tier = Some(tier.clone()));
+        Ok(all_options)
     }
 }
 
-/// Replaces each setup by one per choice; no choices leave the setups unchanged.
-fn spread<T>(setups: &mut Vec<Setup>, choices: &[T], set: impl Fn(&mut Setup, &T)) {
+/// Replaces each device_options by one per choice; no choices leave the all_options unchanged.
+fn spread<T>(all_options: &mut Vec<DeviceOptions>, choices: &[T], set: impl Fn(&mut DeviceOptions, &T)) {
     if choices.is_empty() {
         return;
     }
-    let with = |setup: &Setup, choice: &T| {
-        let mut setup = setup.clone();
-        set(&mut setup, choice);
-        setup
+    let with = |device_options: &DeviceOptions, choice: &T| {
+        let mut device_options = device_options.clone();
+        set(&mut device_options, choice);
+        device_options
     };
-    *setups = setups.iter().flat_map(|setup| choices.iter().map(move |choice| with(setup, choice))).collect();
+    *all_options = all_options
+        .iter()
+        .flat_map(|device_options| choices.iter().map(move |choice| with(device_options, choice)))
+        .collect();
 }
 
 /// Default number of threads of the CPU backend.

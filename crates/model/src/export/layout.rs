@@ -1,9 +1,9 @@
 //! What stands in a GGUF file of a model: its architecture, keys, tensors and where their values come from.
 
 use crate::gguf::{LONG, MetadataList, MetadataValue, SHORT, TensorInfo};
-use crate::recipe::QkvRows;
+use crate::quant_scheme::QkvRows;
 use crate::table::{TensorSpec, tensors};
-use crate::{Block, Checkpoint, Error, Mlp, ModelSpec, NormSpec, Recipe, Result};
+use crate::{Block, Checkpoint, Error, Mlp, ModelSpec, NormSpec, QuantScheme, Result};
 use phi3_tensor::{Activation, DType, Mask, Role, Rounding, Router, TOP_EXPERTS, Weight};
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ impl Architecture {
     }
 
     /// The keys of the model itself.
-    pub(super) fn keys(self, spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
+    pub(super) fn keys(self, spec: &ModelSpec, scheme: QuantScheme, name: &str) -> MetadataList {
         use MetadataValue::{F32, String, U32};
         let (NormSpec::Rms { eps } | NormSpec::Layer { eps }) = spec.norm;
         let key = |key: &str| format!("{}.{key}", self.name());
@@ -81,7 +81,7 @@ impl Architecture {
             ("general.type".into(), String("model".into())),
             ("general.name".into(), String(name.into())),
             ("general.quantization_version".into(), U32(2)),
-            ("general.file_type".into(), U32(recipe.file_type())),
+            ("general.file_type".into(), U32(scheme.file_type())),
             (key("context_length"), number(spec.max_position_embeddings)),
         ];
         if self != Self::Phi2 {
@@ -158,7 +158,11 @@ fn unwritable(found: &str) -> Error {
 }
 
 /// The tensors in llama.cpp's order.
-pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) -> Result<Vec<(TensorInfo, Source)>> {
+pub(super) fn plan(
+    checkpoint: &Checkpoint,
+    to: Architecture,
+    scheme: QuantScheme,
+) -> Result<Vec<(TensorInfo, Source)>> {
     let spec = checkpoint.spec();
     let mut plan = Vec::new();
     let floats = |name: String, len: usize, source| {
@@ -176,7 +180,7 @@ pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) ->
                 continue;
             }
             let cols = tensor.shape[1];
-            let dtype = recipe.target_of(only(checkpoint, &tensor, &rows[..1])?.dtype, &tensor, spec, of);
+            let dtype = scheme.target_of(only(checkpoint, &tensor, &rows[..1])?.dtype, &tensor, spec, of);
             let bytes = dtype.bytes(cols).and_then(|row| row.checked_mul(count)).map(|bytes| bytes as u64);
             let message = || format!("rows of {cols} values are no whole blocks of {dtype}");
             let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor, message()))?;
@@ -200,7 +204,7 @@ pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) ->
 }
 
 /// The bytes of a tensor.
-pub(super) fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<u8>> {
+pub(super) fn data(checkpoint: &Checkpoint, scheme: QuantScheme, source: &Source) -> Result<Vec<u8>> {
     let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
     match source {
         Source::Factors(factors) => Ok(floats(factors)),
@@ -213,7 +217,7 @@ pub(super) fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> 
         }
         Source::Rows { tensor, rows, of } => {
             let weight = only(checkpoint, tensor, rows)?;
-            Ok(recipe.apply_to(&weight, tensor, checkpoint.spec(), *of, None)?.to_bytes())
+            Ok(scheme.apply_to(&weight, tensor, checkpoint.spec(), *of, None)?.to_bytes())
         }
     }
 }

@@ -4,8 +4,8 @@
 //! that are left, places of tensors against the file and each other.
 
 mod config;
+mod display;
 mod reader;
-mod shown;
 mod split;
 mod value;
 mod vocabulary;
