@@ -1,11 +1,11 @@
-//! What a decoded token costs the host: the operations of Phi-3-mini's 32 layers, from `begin` until they are submitted. The
-//! device is not waited for within the measured time.
+//! Host time of a decoded token: the operations of Phi-3-mini's 32 layers, from `begin` to submission. The time until the token
+//! is read back is printed separately.
 //!
-//! On wgpu's device that computes nothing, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, as a
-//! dispatch is recorded in the same way whatever its sizes, but each layer has its own.
+//! Runs on wgpu's noop device, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, because the time to
+//! record a dispatch does not depend on their sizes, but each layer has its own.
 //!
-//! The device that computes nothing is measured twice: as it is, and with other data put through the processor's caches before
-//! each token, which is what a GPU in software does.
+//! The noop device is measured twice: with warm caches, and with cold ones, for which other data is written before each token. A
+//! software GPU displaces the caches in the same way.
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::parity::Random;
@@ -19,12 +19,12 @@ const FEED_FORWARD: usize = 96;
 const VOCABULARY: usize = 256;
 const HEADS: Heads = Heads { heads: 2, kv_heads: 2, head_dim: 32, rotary_dim: 32 };
 
-/// Positions of the sequence before the first token, and tokens: attention is not split below 512.
+/// Positions of the sequence before the first token. With all tokens it stays below 512, where attention is not split.
 const PROMPT: usize = 64;
 const WARM_UP: usize = 40;
 const TOKENS: usize = 400;
 
-/// Bytes that pass through the caches before a token where these are to be cold.
+/// Bytes written before a token to make the caches cold.
 const OTHER_DATA: usize = 64 << 20;
 
 struct Layer {
@@ -107,7 +107,7 @@ impl Decoder {
     }
 }
 
-/// The token at a position of a sequence; the first is given, the others the device chose.
+/// The token at a position of a sequence. The first is given, the others are sampled by the device.
 fn batch(position: usize) -> Result<Batch> {
     let pages: Vec<u32> = (0..=(position / PAGE) as u32).collect();
     let token = if position == PROMPT { 1 } else { Batch::CHOSEN };

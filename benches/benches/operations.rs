@@ -1,7 +1,8 @@
 //! Every operation of Phi-3-mini at its real shapes, on the CPU and on a GPU if there is one: for one decoded token and for
 //! rows of a prompt. The cases are those of `phi3-run bench kernels`; throughput is in bytes that must be read and written.
 //!
-//! `cargo bench -- CPU/bf16` picks some. PHI3_ADAPTER names a GPU; a software one is measured too, with few rows, and says so.
+//! `cargo bench -- CPU/bf16` selects cases. PHI3_ADAPTER names a GPU. A software GPU is measured too, with fewer rows; the output
+//! names the device.
 
 #![allow(missing_docs, reason = "the macro of criterion makes public functions")]
 

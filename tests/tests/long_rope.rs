@@ -12,7 +12,7 @@ fn options(max_tokens: usize) -> GenerateOptions {
     }
 }
 
-/// Ids that a generation gives, and the switches on the way: (after how many new tokens, to, computed again).
+/// Ids of a generation, and its LongRoPE switches: (number of new tokens before it, new set, tokens computed again).
 fn generate(engine: &mut Engine, prompt: &[u32], max_tokens: usize) -> (Vec<u32>, Vec<(usize, RopeSet, usize)>) {
     let (mut ids, mut switches) = (Vec::new(), Vec::new());
     for event in engine.continue_ids(prompt, &options(max_tokens)).unwrap() {
@@ -34,10 +34,10 @@ fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
     let folder = data("oracle/checkpoints/phi-3.5-mini");
     for device_options in machines() {
         let mut engine = Engine::builder().model(&folder).device_options(device_options).build().unwrap();
-        // the border is 32: the 33rd token is fed after seven new ones
+        // the original context is 32: the 33rd token is fed after seven new ones
         let (ids, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(switches, [(7, RopeSet::Long, 32)]);
-        // going on from a long text, a short one starts with short factors again
+        // after a long text, a short one starts with short factors again
         let (again, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(ids, again);
         assert_eq!(switches.len(), 2, "{switches:?}");
@@ -57,7 +57,7 @@ fn other_policies_never_rebuild() {
         assert!(run(policy, 12).1.is_empty(), "{policy:?}");
     }
     assert_eq!(run(RopePolicy::Ahead, 12).0, run(RopePolicy::Long, 12).0);
-    // six new tokens stay below the border: ahead is then exact
+    // six new tokens stay within the original context: `Ahead` then equals `Exact`
     assert_eq!(run(RopePolicy::Ahead, 6).0, run(RopePolicy::Exact, 6).0);
     assert_eq!(run(RopePolicy::Short, 6).0, run(RopePolicy::Exact, 6).0);
 }

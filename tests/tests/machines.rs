@@ -4,18 +4,17 @@ use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// The machines of this computer that tests run on: the CPU, and a GPU if there is one, software ones included; PHI3_ADAPTER
-/// names it where there are several.
+/// Setups for the tests: the CPU, and a GPU if there is one (software adapters included). PHI3_ADAPTER selects one of several.
 ///
-/// Where there is no adapter the reason is printed; with PHI3_GPU=require it is a failure.
+/// Without an adapter, the reason is printed; with PHI3_GPU=require, the test fails.
 pub(crate) fn machines() -> Vec<DeviceOptions> {
     let mut machines = vec![on(Device::Cpu)];
     machines.extend(gpu());
     machines
 }
 
-/// The same, the GPU with every tier of kernels that it can run; those that it cannot are printed. PHI3_TIER names one that is
-/// tested alone.
+/// Like [`machines`], with the GPU at every supported kernel tier; unsupported ones are printed. PHI3_TIER restricts the tests
+/// to one tier.
 pub(crate) fn machines_and_tiers() -> Vec<DeviceOptions> {
     let only = std::env::var("PHI3_TIER").ok();
     let mut machines = if only.is_some() { Vec::new() } else { vec![on(Device::Cpu)] };
@@ -46,7 +45,7 @@ pub(crate) fn gpu() -> Option<DeviceOptions> {
     }
 }
 
-/// A machine as exact as it can be.
+/// The most exact device_options of a device.
 pub(crate) fn on(device: Device) -> DeviceOptions {
     DeviceOptions { device, activations: Activations::F32, ..DeviceOptions::default() }
 }

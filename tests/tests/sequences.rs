@@ -1,4 +1,4 @@
-//! Sequences where they do not belong: of another model, or of the same one in another's place.
+//! Misuse of sequences: those of another model, and one in place of another of the same model.
 
 use crate::machines::{data, machines};
 use phi3_model::{
@@ -54,14 +54,14 @@ fn a_sequence_of_another_model_is_refused() {
                 refused("wait", another, ours.wait(&mut strange));
             }
 
-            // nothing has happened to any of them
+            // all sequences are unchanged
             assert_eq!((ours.cache_bytes(), strange.inputs()), (bytes, &held[..]));
             assert_eq!(mine.inputs(), [3u32, 1, 4]);
             let mut fresh = other.sequence();
             let want = forward(&mut *other, &mut fresh, &[2, 7, 1, 8, 5]).unwrap();
             let got = forward(&mut *other, &mut strange, &[5]).unwrap();
             assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-3));
-            // a sequence that survives its model gives its pages to nobody
+            // a sequence that outlives its model is still refused by another one
             drop(other);
             refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
         }
@@ -79,7 +79,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
             model.discard().unwrap();
             continue;
         }
-        // what each gives alone
+        // tokens of each sequence alone
         let mut alone = |first: u32| {
             let mut sequence = model.sequence();
             let mut tokens = vec![first];
@@ -97,7 +97,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
         model.submit(&mut a, Some(9), Choice::Likeliest).unwrap();
         model.submit(&mut a, None, Choice::Likeliest).unwrap();
-        // the token on the device is the other's
+        // the token on the device belongs to the other sequence
         refused("submit", "no token is given", model.submit(&mut b, None, Choice::Likeliest));
         model.submit(&mut b, Some(14), Choice::Likeliest).unwrap();
         refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
@@ -115,7 +115,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         model.submit(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
         assert_eq!(model.wait(&mut a).unwrap(), want_a[3]);
 
-        // a sequence that was cut under its passes, and one that is no more
+        // a sequence truncated during its passes, and a dropped one
         model.submit(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
         model.submit(&mut b, None, Choice::Likeliest).unwrap();
         b.truncate(1, None);

@@ -42,16 +42,16 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// The commit that was built, or the version where that is not known.
+/// Commit of the build, or the version if the commit is not known.
 const BUILD: &str = match option_env!("PHI3_COMMIT") {
     Some(commit) => commit,
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// Commits up to the built one: not known.
+/// Number of commits up to that of the build: not known.
 const BUILD_NUMBER: u32 = 0;
 
-/// All tests of a command line.
+/// A run of all tests of a command line.
 struct Run<'a> {
     args: &'a Bench,
     stop: Arc<AtomicBool>,
@@ -60,14 +60,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// An error costs its own rows only.
+    /// Reports an error. Other rows are still measured.
     fn failed(&mut self, what: &str, error: Error) {
         output::note(&format!("{what} left out:"));
         output::complain(&error);
         self.outcome = Outcome::Error;
     }
 
-    /// Every test of a model on a machine.
+    /// Runs every test of a model with one device_options.
     fn subject(&mut self, path: Option<&Path>, source: &Source, device_options: &DeviceOptions) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             self.outcome = Outcome::Interrupted;
@@ -113,7 +113,7 @@ impl Run<'_> {
     }
 }
 
-/// What a model is called.
+/// Name of a model in rows and messages.
 fn name(path: Option<&Path>) -> String {
     path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string())
 }
@@ -166,7 +166,7 @@ impl Subject {
             "split_mode": "none",
             "main_gpu": 0,
             "no_kv_offload": false,
-            // scores are never in memory as a whole
+            // scores are never stored as a whole
             "flash_attn": true,
             "devices": device.to_string(),
             "tensor_split": "0.00",
@@ -190,7 +190,7 @@ impl Subject {
     }
 }
 
-/// Tokens of a pass.
+/// Tokens per pass, at most.
 fn rows(device_options: &DeviceOptions) -> usize {
     device_options.decoder().max_rows
 }
@@ -202,7 +202,7 @@ fn billions(parameters: u64) -> String {
     }
 }
 
-/// The processor's name, where the system tells.
+/// Name of the processor, or its architecture if the system does not report a name.
 fn processor() -> String {
     let named = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -211,13 +211,13 @@ fn processor() -> String {
     named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// llama-bench's columns, and the tier where tiers are compared.
+/// llama-bench's columns, and one for the tier if tiers are compared.
 struct Tests {
     by_tier: bool,
 }
 
 impl Tests {
-    /// A cell that stands only where tiers are compared.
+    /// Cell of the tier column; empty if tiers are not compared.
     fn tier(&self, cell: &str) -> String {
         if self.by_tier { format!(" {cell:>8} |") } else { String::new() }
     }
@@ -257,7 +257,7 @@ impl Table for Tests {
     }
 
     fn line(&self, record: &Record) -> String {
-        // the device says which kernels run: those asked for, or lesser ones where these computed wrongly
+        // the device names the tier in use, which is below the requested one if that failed its self-check
         let device = plain(&record["devices"]);
         let tier = TIERS.into_iter().find(|tier| device.contains(&format!("{tier} kernels"))).unwrap_or("");
         markdown(record, &self.tier(tier))
@@ -289,14 +289,14 @@ fn markdown(record: &Record, tier: &str) -> String {
     )
 }
 
-/// A list of two numbers with a comma between.
+/// Parses two numbers separated by a comma.
 pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
     let both = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     both.filter(|&(a, b)| a > 0 || b > 0)
         .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
 }
 
-/// What llama-bench writes with one dash.
+/// Long form of llama-bench's options of several letters after one dash.
 pub(super) fn long_option(word: &str) -> Option<&'static str> {
     Some(match word {
         "-pg" => "--pg",
@@ -342,7 +342,7 @@ mod tests {
             of(BenchFormat::Jsonl).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(),
             2
         );
-        // what llama.cpp's scripts/compare-llama-bench.py asks for
+        // fields that llama.cpp's scripts/compare-llama-bench.py reads
         for key in "cpu_info gpu_info backends n_gpu_layers tensor_buft_overrides model_filename model_type n_batch n_ubatch \
                     embeddings cpu_mask cpu_strict poll n_threads type_k type_v use_mmap no_kv_offload split_mode main_gpu \
                     tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts"
@@ -350,7 +350,7 @@ mod tests {
         {
             assert!(!json[0][key].is_null(), "{key}");
         }
-        // every number has its type
+        // every numeric column is declared
         for (name, value) in &record() {
             let declared = Tests::INTEGERS.contains(&name.as_str()) || Tests::REALS.contains(&name.as_str());
             assert_eq!(declared, value.is_number() || value.is_boolean(), "{name}");

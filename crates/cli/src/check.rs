@@ -1,4 +1,4 @@
-//! `logits` and `verify`: what a model computes, exactly.
+//! `logits` and `verify`: exact outputs of a model.
 
 use crate::args::{Logits, ModelArgs, Verify};
 use crate::ask;
@@ -32,7 +32,7 @@ pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes f32 tensors as safetensors: an existing file is filled anew, a pipe or device is written to.
+/// Writes f32 tensors as safetensors. An existing file is overwritten in place, so pipes and devices work, too.
 fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
     let mut header = serde_json::Map::new();
     let mut end = 0;

@@ -1,4 +1,4 @@
-//! `phi3-run bench kernels`: every operation at a variant's shapes, as per cent of what the machine can do.
+//! `phi3-run bench kernels`: every operation at a variant's shapes, as a share of the measured bandwidth and arithmetic rate.
 
 use crate::args::{BenchFormat, Kernels};
 use crate::fetch::{self, Need};
@@ -14,17 +14,17 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Shapes of which model, where none is named.
+/// Default variant.
 const VARIANT: &str = "phi-3-mini-4k";
 
-/// All samples of a case.
+/// Time for all samples of a case.
 const TIME: Duration = Duration::from_secs(1);
 
 pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
     let plan = plan(args)?;
     let without: Vec<&str> = Op::ALL.into_iter().filter(|op| !op.is_of(&plan.shape.spec)).map(|op| op.name()).collect();
     if !without.is_empty() {
-        output::note(&format!("note     {}: this model has none, its feed-forward is of experts", without.join(", ")));
+        output::note(&format!("note     {}: not in this model, whose feed-forward has experts", without.join(", ")));
     }
     let stop = output::stop_on_ctrl_c();
     let mut out = Writer::new(args.output, Cases);
@@ -78,7 +78,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Vec<Kernel>)> {
     Ok((spec, types))
 }
 
-/// The types that an operation's weights have, in the layers' order.
+/// Types of an operation's weights, in the order of the layers.
 fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
     let spec = checkpoint.spec();
     let layers = if op.slot(0) == op.slot(1) { 1 } else { spec.layers.len() };
@@ -97,7 +97,7 @@ fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
     Ok(types)
 }
 
-/// The machine, and what it can do.
+/// Device, clock and measured limits.
 fn head(machine: &Machine) -> String {
     let Machine { device, clock, limits } = machine;
     format!(
@@ -144,7 +144,7 @@ fn record(shape: &ModelShape, machine: &Machine, row: &Row) -> Record {
     record
 }
 
-/// Cases as rows.
+/// Table with one row per case.
 struct Cases;
 
 impl Table for Cases {

@@ -65,7 +65,7 @@ pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The model to compare with, where one was asked for.
+/// The model to compare with, if one was requested.
 fn other(args: &Perplexity) -> Result<Option<(Source, DeviceOptions)>> {
     if args.against.is_none() && args.against_device.is_none() && args.against_quant.is_none() {
         return Ok(None);

@@ -41,7 +41,7 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
         row("total", total, ""),
     ))?;
     let verdict = match available {
-        None => "how much memory this device has is not known".to_owned(),
+        None => "the memory of this device is not known".to_owned(),
         Some(available) if total <= available => format!("fits: {} are available", size(available)),
         Some(available) => {
             let instead = system_memory::instead(&device_options, &checkpoint, tokens, available)?.map_or_else(

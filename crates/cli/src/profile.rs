@@ -1,4 +1,4 @@
-//! `phi3-run profile`: where a token's time goes.
+//! `phi3-run profile`: time of each operation.
 
 use crate::args::Profile;
 use crate::output::{self, Outcome};
@@ -25,7 +25,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
             action: "write",
             path: path.clone(),
             source: error.into(),
-            hint: "is the folder there, and may it be written to?",
+            hint: "does the folder exist, and is it writable?",
         })?;
     }
     output::print(&if args.json { format!("{}\n", object(&profile)) } else { text(&profile) })?;
