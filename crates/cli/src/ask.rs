@@ -1,6 +1,7 @@
 //! `phi3-run "PROMPT"` and `phi3-run generate`.
 
 use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
+use crate::load;
 use crate::output::{self, Outcome};
 use crate::thinking::Style;
 use phi3_runner::text::Message;
@@ -18,7 +19,7 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
 
     args.sampling.check()?;
     let images = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = output::load_chat(&args.model, &args.talk)?;
+    let mut engine = load::chat(&args.model, &args.talk)?;
     output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
@@ -125,7 +126,7 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
             found: format!("token ids and the picture {}", image.path().display()),
         });
     }
-    let mut engine = output::load(&args.model)?;
+    let mut engine = load::engine(&args.model)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
     options.cancel = Some(output::stop_on_ctrl_c());

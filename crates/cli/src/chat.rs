@@ -1,6 +1,7 @@
 //! `phi3-run chat`: several turns.
 
 use crate::args::Chat;
+use crate::load;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{Cause, Engine, Error, FinishReason, Image, Result, image_tag};
@@ -91,7 +92,7 @@ impl Lines {
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = output::load_chat(&args.model, &args.talk)?;
+    let mut engine = load::chat(&args.model, &args.talk)?;
     let mut gallery = Gallery { images: named, shown: 0 };
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();

@@ -2,6 +2,7 @@
 
 use crate::args::{Logits, ModelArgs, Verify};
 use crate::ask;
+use crate::load;
 use crate::output::{self, Outcome};
 use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
 use phi3_runner::{Error, Result, RopePolicy, Source};
@@ -13,7 +14,7 @@ use std::path::Path;
 /// `phi3-run logits`
 pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     let input = ask::input(&args.input)?;
-    let mut engine = output::load(&args.model.exact())?;
+    let mut engine = load::engine(&args.model.exact())?;
     let ids = ask::input_ids(&engine, &input)?;
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });

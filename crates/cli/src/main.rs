@@ -12,6 +12,7 @@ mod devices;
 mod fetch;
 mod files;
 mod kernels;
+mod load;
 #[cfg(feature = "hub")]
 mod models;
 mod output;

@@ -1,11 +1,10 @@
 //! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
 
 use crate::advice::advice;
-use crate::args::{ModelArgs, TalkArgs};
 use crate::thinking::{self, Display, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
-use phi3_runner::{Cause, Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use phi3_runner::{Cause, Engine, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -148,37 +147,6 @@ pub(super) fn notes(notes: &[String], quiet: bool) {
     for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {
         note(&format!("note     {}", without_controls(&notes[i])));
     }
-}
-
-/// Loads the engine of a chat, which needs a tokenizer and a chat template, the model's or the given one.
-pub(super) fn load_chat(model: &ModelArgs, talk: &TalkArgs) -> Result<Engine> {
-    let source = model.source()?;
-    let template = talk.template.template(&source)?;
-    let builder = model.engine(source).require_chat();
-    load_built(model, template.into_iter().fold(builder, EngineBuilder::chat_template))
-}
-
-/// Loads the engine with a progress bar, and prints its device.
-pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
-    load_built(model, model.engine(model.source()?))
-}
-
-fn load_built(model: &ModelArgs, builder: EngineBuilder<'_>) -> Result<Engine> {
-    let bar = bar("loading", model.quiet);
-    let progress = bar.clone();
-    let result = builder
-        .progress(move |done, total| {
-            progress.set_length(total);
-            progress.set_position(done);
-        })
-        .build();
-    bar.finish_and_clear();
-    let engine = result?;
-    notes(engine.notes(), model.quiet);
-    if !model.quiet {
-        note(&format!("device   {}", engine.device()));
-    }
-    Ok(engine)
 }
 
 /// Flag that Ctrl-C sets. A process can have one handler only.
