@@ -1,5 +1,4 @@
-// out[r][h] = attention over all positions, from the partial results of its splits (split-KV, arXiv:2311.01282), which
-// output/partial.wgsl wrote
+// out[r][h] = attention over all positions, combined from the partial results of output/partial.wgsl (arXiv:2311.01282)
 //
 // Shapes: partials [rows][heads][kv_splits][head4 + 1] vec4, out [rows, out_stride]. Grid: (heads, rows).
 

@@ -1,9 +1,9 @@
-// Sortable key of a logit: a whole number that grows with it, from its bits. The kernels that sample tokens share it. The
-// constant NO_TOKEN stands before this text.
+// Shared by the kernels that sample tokens: the bits of a logit as an integer of the same order. The constant NO_TOKEN is
+// declared before this source.
 
 const NOT_FINITE: u32 = 0xffffffffu;
 
-// Both zeros have the same key. Numbers that are not finite have the largest. No finite number has key 0.
+// Both zeros are equal. Infinities and NaNs give NOT_FINITE, which is above all others. No number gives 0.
 fn float_key(bits: u32) -> u32 {
     if ((bits & 0x7f800000u) == 0x7f800000u) {
         return NOT_FINITE;

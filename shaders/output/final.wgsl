@@ -1,4 +1,4 @@
-// Final result of attention, over all positions.
+// The result of attention over all positions.
 
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 

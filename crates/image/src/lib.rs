@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod decode;
 mod error;
 mod explain;

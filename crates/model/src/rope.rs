@@ -104,7 +104,7 @@ impl Rope {
     /// Appends cosine and sine of every rotated pair at `position`: `[rotary_dim / 2, 2]`.
     ///
     /// The angle is the f32 product that the reference forms; cosine and sine of it are rounded once.
-    pub fn turn(&self, set: RopeSet, position: usize, out: &mut Vec<f32>) {
+    pub fn cos_sin(&self, set: RopeSet, position: usize, out: &mut Vec<f32>) {
         let (frequencies, scale) = match (set, &self.scaling) {
             (RopeSet::Long, Some(scaling)) => (&self.long, scaling.long_mscale),
             (_, scaling) => (&self.short, scaling.as_ref().map_or(1.0, |s| s.short_mscale)),

@@ -106,7 +106,7 @@ impl Sequence {
         self.set
     }
 
-    /// The empty sequence with these factors, for passes over several sequences; [`advance`](crate::advance) chooses them
+    /// The empty sequence with these factors, for passes over several sequences; [`prefill`](crate::prefill) chooses them
     /// itself.
     pub fn with_rope(mut self, set: RopeSet) -> Self {
         self.clear();
@@ -155,13 +155,13 @@ impl Sequence {
     }
 
     /// How many of the tokens are known.
-    fn known(&self) -> usize {
-        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unknown(input)).count()
+    fn resolved_len(&self) -> usize {
+        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unresolved(input)).count()
     }
 
     /// Records what the token at a position is, where the sequence has one there that is not known yet.
-    pub(crate) fn learn(&mut self, position: usize, token: u32) {
-        if let Some(input) = self.inputs.get_mut(position).filter(|input| unknown(input)) {
+    pub(crate) fn resolve_token(&mut self, position: usize, token: u32) {
+        if let Some(input) = self.inputs.get_mut(position).filter(|input| unresolved(input)) {
             *input = Input::Token(token);
         }
     }
@@ -169,7 +169,7 @@ impl Sequence {
     /// Records inputs whose keys and values a pass has written, and frees pages that no token after the known ones sees.
     pub(crate) fn append(&mut self, inputs: &[Input], window: Option<usize>) {
         self.inputs.extend_from_slice(inputs);
-        let seen = window.map_or(0, |window| (self.known() + 1).saturating_sub(window));
+        let seen = window.map_or(0, |window| (self.resolved_len() + 1).saturating_sub(window));
         for page in &mut self.pages[..seen / PAGE] {
             self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
         }
@@ -177,7 +177,7 @@ impl Sequence {
 }
 
 /// Whether it is a token that only the machine knows.
-fn unknown(input: &Input) -> bool {
+fn unresolved(input: &Input) -> bool {
     input.token().is_some_and(|token| token >= Batch::SAMPLED)
 }
 

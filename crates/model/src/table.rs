@@ -2,6 +2,7 @@
 //! take names, shapes and purposes.
 
 use crate::{Mlp, ModelSpec};
+use Naming::{Llama, Phi, Phi3, Phi3Small, PhiMoe};
 use phi3_tensor::Role;
 
 /// A tensor's place in the decoder.
@@ -40,6 +41,21 @@ pub enum Part {
     ExpertsDown,
 }
 
+/// Naming of the tensors in published checkpoints: the classes of one naming have the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `Phi3ForCausalLM`, and text models inside of others.
+    Phi3,
+    /// `PhiForCausalLM`.
+    Phi,
+    /// `Phi3SmallForCausalLM`.
+    Phi3Small,
+    /// `PhiMoEForCausalLM`.
+    PhiMoe,
+    /// `LlamaForCausalLM`, `MistralForCausalLM`.
+    Llama,
+}
+
 /// Tensors of a file that hold one of the model's, one below the other. Of experts, those of one: in a published checkpoint with
 /// their number in place of `#`, in a GGUF file those of all in one tensor of three dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +63,8 @@ pub(crate) struct Form {
     /// Names, without layer and `.weight`.
     pub(crate) sources: &'static [&'static str],
     pub(crate) order: Order,
+    /// Namings of the form; none of a form in GGUF files, or where there is no other form.
+    pub(crate) of: &'static [Naming],
 }
 
 /// How rows stand in a file; the sizes are the model's.
@@ -60,8 +78,13 @@ pub(crate) enum Order {
     ByGroup,
 }
 
+/// The only form, or a form in GGUF files.
 const fn form(sources: &'static [&'static str]) -> Form {
-    Form { sources, order: Order::AsStored }
+    named(&[], sources)
+}
+
+const fn named(of: &'static [Naming], sources: &'static [&'static str]) -> Form {
+    Form { sources, order: Order::AsStored, of }
 }
 
 /// Of what stands in no table.
@@ -81,29 +104,36 @@ const PARTS: [Names<Part>; 9] = [
     Names {
         of: Part::Qkv,
         published: &[
-            form(&["self_attn.qkv_proj"]),
-            form(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
-            Form { sources: &["self_attn.query_key_value"], order: Order::ByGroup },
+            named(&[Phi3], &["self_attn.qkv_proj"]),
+            named(&[Phi, PhiMoe, Llama], &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+            Form { sources: &["self_attn.query_key_value"], order: Order::ByGroup, of: &[Phi3Small] },
         ],
         gguf: &[form(&["attn_qkv"]), form(&["attn_q", "attn_k", "attn_v"])],
     },
     Names {
         of: Part::AttentionOut,
-        published: &[form(&["self_attn.o_proj"]), form(&["self_attn.dense"])],
+        published: &[
+            named(&[Phi3, PhiMoe, Llama], &["self_attn.o_proj"]),
+            named(&[Phi, Phi3Small], &["self_attn.dense"]),
+        ],
         gguf: &[form(&["attn_output"])],
     },
     Names { of: Part::MlpNorm, published: &[form(&["post_attention_layernorm"])], gguf: &[form(&["ffn_norm"])] },
     Names {
         of: Part::Up,
         published: &[
-            form(&["mlp.gate_up_proj"]),
-            form(&["mlp.gate_proj", "mlp.up_proj"]),
-            form(&["mlp.fc1"]),
-            Form { sources: &["mlp.up_proj"], order: Order::Alternating },
+            named(&[Phi3], &["mlp.gate_up_proj"]),
+            named(&[Llama], &["mlp.gate_proj", "mlp.up_proj"]),
+            named(&[Phi], &["mlp.fc1"]),
+            Form { sources: &["mlp.up_proj"], order: Order::Alternating, of: &[Phi3Small] },
         ],
         gguf: &[form(&["ffn_up"]), form(&["ffn_gate", "ffn_up"])],
     },
-    Names { of: Part::Down, published: &[form(&["mlp.down_proj"]), form(&["mlp.fc2"])], gguf: &[form(&["ffn_down"])] },
+    Names {
+        of: Part::Down,
+        published: &[named(&[Phi3, Phi3Small, Llama], &["mlp.down_proj"]), named(&[Phi], &["mlp.fc2"])],
+        gguf: &[form(&["ffn_down"])],
+    },
     Names { of: Part::Router, published: &[form(&["block_sparse_moe.gate"])], gguf: &[form(&["ffn_gate_inp"])] },
     Names {
         of: Part::ExpertsUp,
@@ -122,7 +152,10 @@ const TOP: [Names<Slot>; 3] = [
     Names { of: Slot::Embedding, published: &[form(&["model.embed_tokens"])], gguf: &[form(&["token_embd"])] },
     Names {
         of: Slot::Norm,
-        published: &[form(&["model.norm"]), form(&["model.final_layernorm"])],
+        published: &[
+            named(&[Phi3, PhiMoe, Llama], &["model.norm"]),
+            named(&[Phi, Phi3Small], &["model.final_layernorm"]),
+        ],
         gguf: &[form(&["output_norm"])],
     },
     Names { of: Slot::Head, published: &[form(&["lm_head"])], gguf: &[form(&["output"])] },
@@ -173,6 +206,12 @@ impl Slot {
         };
         let (published, of_gguf) = forms.unwrap_or((NO_NAMES, NO_NAMES));
         if gguf { of_gguf } else { published }
+    }
+
+    /// Its form in checkpoints of a naming.
+    pub(crate) fn published(self, naming: Naming) -> &'static Form {
+        let forms = self.forms(false);
+        forms.iter().find(|form| form.of.contains(&naming)).unwrap_or(&forms[0])
     }
 
     /// The tensor, as `spec` has it.

@@ -4,7 +4,7 @@
 //! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled.
 
 use crate::Result;
-use phi3_model::{Advance, Model, Outputs, RopePolicy, Sequence, Step, advance};
+use phi3_model::{Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -123,13 +123,13 @@ impl Run<'_> {
         let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let Shape { prompt, generated, depth } = self.shape;
         let BenchOptions { chunk, policy, .. } = self.options;
-        let settings = Advance { chunk, policy, budget: depth + prompt + generated, outputs };
-        let watch = &mut |step: Step| match step {
+        let settings = PrefillOptions { chunk, policy, budget: depth + prompt + generated, outputs };
+        let watch = &mut |step: PrefillProgress| match step {
             // the last pass is behind
-            Step::Pass { done, total } if done == total => ControlFlow::Continue(()),
+            PrefillProgress::Pass { done, total } if done == total => ControlFlow::Continue(()),
             _ => (self.watch)(),
         };
-        Ok(advance(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
+        Ok(prefill(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
     }
 
     /// Leaves `depth` tokens in the sequence.

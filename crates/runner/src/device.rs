@@ -1,7 +1,7 @@
 //! Choosing a machine, and saying why.
 
-use crate::{Error, Result, memory};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
+use crate::{Error, Result, system_memory};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, QuantScheme};
 use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
@@ -64,7 +64,7 @@ pub const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 
 /// How a model is set up on its machine.
 #[derive(Clone, Debug, Default)]
-pub struct Setup {
+pub struct DeviceOptions {
     /// Which machine.
     pub device: Device,
     /// Threads of the CPU backend, and of quantising while a model is loaded; as many as the process may use where absent.
@@ -89,7 +89,7 @@ pub struct Setup {
     /// checked where absent. See [`cache_folder`].
     pub cache: Option<PathBuf>,
     /// How plain weights are quantised while they are loaded.
-    pub quant: Option<Recipe>,
+    pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values; where absent f16, and f32 where activations are.
     pub kv: Option<KvType>,
     /// Whether to load where memory does not seem to suffice.
@@ -108,7 +108,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 }
 
 /// A loaded model, and why it is on this machine.
-pub struct Placed {
+pub struct LoadedModel {
     /// The model.
     pub model: Box<dyn Model>,
     /// One line for the user: the machine and the reason.
@@ -117,7 +117,7 @@ pub struct Placed {
     pub weights: u64,
 }
 
-impl Setup {
+impl DeviceOptions {
     /// How the CPU backend is set up.
     fn cpu(&self) -> cpu::Options {
         let Self { threads, level, activations, pack, .. } = *self;
@@ -140,7 +140,7 @@ impl Setup {
 
     /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.
     pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, DeviceInfo)> {
-        self.visit(Planning { setup: self, checkpoint })
+        self.visit(Planning { device_options: self, checkpoint })
     }
 
     /// An error where kernels of a GPU were asked for: this is to run on the processor.
@@ -174,7 +174,7 @@ impl Setup {
     }
 
     /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.
-    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         match &self.device {
             Device::Cpu => self.on_cpu(checkpoint, "as asked", progress),
             Device::Auto => self.on_any(checkpoint, progress),
@@ -188,7 +188,7 @@ impl Setup {
         }
     }
 
-    fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.no_tier()?;
         let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
             Err(error @ Error::TooLarge { .. }) if self.pack == Pack::Load => error,
@@ -210,20 +210,20 @@ impl Setup {
         checkpoint: &Checkpoint,
         why: &str,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Placed> {
+    ) -> Result<LoadedModel> {
         let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
-        memory::check(self, checkpoint, &plan, backend.info())?;
+        system_memory::check(self, checkpoint, &plan, backend.info())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
-        Ok(Placed { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
+        Ok(LoadedModel { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
     }
 
     #[cfg(not(feature = "gpu"))]
-    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.on_cpu(checkpoint, "this build has no GPU backend", progress)
     }
 
     #[cfg(feature = "gpu")]
-    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         let backend = match gpu::open(&Device::Auto, self) {
             Ok(backend) => backend,
             Err(Error::Model(phi3_model::Error::Device(phi3_tensor::Error::NoAdapter { .. }))) => {
@@ -248,7 +248,7 @@ pub(crate) trait Visit {
 }
 
 struct Planning<'a> {
-    setup: &'a Setup,
+    device_options: &'a DeviceOptions,
     checkpoint: &'a Checkpoint,
 }
 
@@ -256,7 +256,7 @@ impl Visit for Planning<'_> {
     type Output = (Plan, DeviceInfo);
 
     fn visit<B: Backend>(self, mut backend: B) -> Result<Self::Output> {
-        let plan = phi3_model::plan(&mut backend, self.checkpoint, self.setup.decoder())?;
+        let plan = phi3_model::plan(&mut backend, self.checkpoint, self.device_options.decoder())?;
         Ok((plan, backend.info().clone()))
     }
 }
@@ -273,23 +273,23 @@ fn without_gpu(device: &Device) -> Error {
 #[cfg(feature = "gpu")]
 mod gpu {
     use super::TIERS;
-    use super::{Device, Setup};
+    use super::{Device, DeviceOptions};
     use crate::{Error, Result};
     use phi3_tensor::cpu::Activations;
     use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 
-    pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
+    pub(super) fn open(device: &Device, device_options: &DeviceOptions) -> Result<Gpu> {
         let select = match device {
             Device::Auto | Device::Gpu | Device::Cpu => Select::Any,
             Device::GpuIndex(index) => Select::Index(*index),
             Device::Name(name) => Select::Name(name.clone()),
         };
         let software = *device != Device::Auto;
-        let tier = setup.tier.as_deref().map(tier).transpose()?;
-        let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
+        let tier = device_options.tier.as_deref().map(tier).transpose()?;
+        let (max_binding, memory) = (device_options.max_binding, device_options.cache.clone());
         let check = memory.is_some();
-        let exact = setup.activations == Activations::F32;
-        let timeout = setup.timeout;
+        let exact = device_options.activations == Activations::F32;
+        let timeout = device_options.timeout;
         let options = Options { software, max_binding, tier, exact, check, memory, timeout, ..Options::default() };
         Ok(Gpu::open(&select, &options)?)
     }

@@ -1,11 +1,11 @@
 //! Generation as an iterator of events.
 
-use crate::engine::{Engine, Spoken};
+use crate::engine::{Engine, RenderedChat};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::text::TextStream;
 use crate::text::stop::StopTexts;
 use crate::{Error, Result};
-use phi3_model::{Advance, Input, Outputs, RopePolicy, RopeSet, Step, advance};
+use phi3_model::{Input, Outputs, PrefillOptions, PrefillProgress, RopePolicy, RopeSet, prefill};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ pub struct GenerateOptions {
     /// Tokens of a pass; as many as the model takes where absent.
     pub chunk: Option<usize>,
     /// Passes that a machine which chooses tokens itself may be ahead; as many as it takes where absent, and none for 0.
-    pub ahead: Option<usize>,
+    pub pipeline_depth: Option<usize>,
     /// Texts that end the answer, which does not contain them: found across tokens, and special tokens by their names, too.
     pub stop: Vec<String>,
     /// Set from elsewhere, it ends generation after the pass in progress.
@@ -148,7 +148,7 @@ pub struct Generation<'a> {
     /// New tokens, at most.
     limit: usize,
     /// The rendered chat, its answer as it grows; `None` where the request was none.
-    spoken: Option<Spoken>,
+    chat: Option<RenderedChat>,
     logits: Vec<f32>,
     pending: VecDeque<Result<Event>>,
     started: Instant,
@@ -169,7 +169,7 @@ impl<'a> Generation<'a> {
     pub(crate) fn start(
         engine: &'a mut Engine,
         inputs: Vec<Input>,
-        spoken: Option<Spoken>,
+        chat: Option<RenderedChat>,
         options: &GenerateOptions,
     ) -> Result<Self> {
         if inputs.is_empty() {
@@ -178,12 +178,12 @@ impl<'a> Generation<'a> {
         phi3_model::check_length(engine.spec(), inputs.len())?;
         phi3_model::check_inputs(engine.spec(), &inputs)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
-        let (stop_tokens, stop_texts) = stops(engine, spoken.is_some(), options)?;
+        let (stop_tokens, stop_texts) = stops(engine, chat.is_some(), options)?;
         // an earlier generation may have been dropped before its end; an error of its passes is none of this one
         let _ = engine.discard();
         let room = engine.spec().max_position_embeddings - inputs.len();
         if let Some(max_tokens) = options.max_tokens {
-            match engine.model.prepare(&engine.resident, inputs.len() + max_tokens.min(room)) {
+            match engine.model.prepare(&engine.sequence, inputs.len() + max_tokens.min(room)) {
                 // the answer may end long before its limit: what does not fit shows when it is needed
                 Ok(()) | Err(phi3_model::Error::Device(phi3_tensor::Error::OutOfMemory { .. })) => {}
                 Err(error) => return Err(error.into()),
@@ -200,7 +200,7 @@ impl<'a> Generation<'a> {
             limit: options.max_tokens.unwrap_or(usize::MAX).min(room + 1),
             ids: inputs.iter().filter_map(Input::token).collect(),
             inputs,
-            spoken,
+            chat,
             options: options.clone(),
             logits: Vec::new(),
             pending: VecDeque::new(),
@@ -249,24 +249,24 @@ impl<'a> Generation<'a> {
     fn feed(&mut self) -> Result<bool> {
         let budget = self.budget();
         let Self { engine, inputs, options, logits, pending, rebuild_time, .. } = self;
-        let sequence = &mut engine.resident;
-        let settings = Advance {
+        let sequence = &mut engine.sequence;
+        let settings = PrefillOptions {
             chunk: options.chunk.unwrap_or(usize::MAX),
             policy: engine.policy,
             budget,
             outputs: Outputs::Last,
         };
         let mut rebuilding = None;
-        let watch = &mut |step: Step| {
+        let watch = &mut |step: PrefillProgress| {
             match step {
-                Step::RopeSwitch { set, tokens } => {
+                PrefillProgress::RopeSwitch { set, tokens } => {
                     rebuilding = Some(Instant::now());
                     pending.push_back(Ok(Event::RopeSwitch { set, tokens }));
                 }
-                Step::Pass { done, total } if done == total => {
+                PrefillProgress::Pass { done, total } if done == total => {
                     *rebuild_time += rebuilding.take().map_or(Duration::ZERO, |since: Instant| since.elapsed());
                 }
-                Step::Pass { .. } => {}
+                PrefillProgress::Pass { .. } => {}
             }
             match options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 true => ControlFlow::Break(()),
@@ -274,33 +274,33 @@ impl<'a> Generation<'a> {
             }
         };
         let new = &inputs[sequence.len()..];
-        let result = advance(&mut *engine.model, sequence, new, settings, logits, None, watch);
+        let result = prefill(&mut *engine.model, sequence, new, settings, logits, None, watch);
         result.map_err(|error| {
-            engine.resident.clear();
+            engine.sequence.clear();
             engine.explain(error)
         })
     }
 
     /// Launches as many passes as may be under way: of these only the first knows its token.
-    fn launch(&mut self) -> Result<()> {
+    fn submit(&mut self) -> Result<()> {
         if !self.sampler.is_independent() {
             return Ok(());
         }
         let budget = self.budget();
-        let Engine { model, resident, policy, .. } = &mut *self.engine;
-        let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
-        while model.under_way() < most && self.inputs.len() + model.under_way() < self.prompt_tokens + self.limit {
-            let next = resident.len() + 1;
-            if model.spec().rope.choose(*policy, next, budget) != resident.rope_set() {
+        let Engine { model, sequence, policy, .. } = &mut *self.engine;
+        let most = model.pipeline_depth().min(self.options.pipeline_depth.unwrap_or(usize::MAX));
+        while model.in_flight() < most && self.inputs.len() + model.in_flight() < self.prompt_tokens + self.limit {
+            let next = sequence.len() + 1;
+            if model.spec().rope.choose(*policy, next, budget) != sequence.rope_set() {
                 return Ok(());
             }
-            let token = match model.under_way() {
-                0 => self.inputs[resident.len()].token(),
+            let token = match model.in_flight() {
+                0 => self.inputs[sequence.len()].token(),
                 _ => None,
             };
-            let launched = model.launch(resident, token, self.sampler.sampling());
+            let launched = model.submit(sequence, token, self.sampler.sampling());
             if let Err(error) = launched {
-                resident.clear();
+                sequence.clear();
                 return Err(self.engine.explain(error));
             }
         }
@@ -315,7 +315,7 @@ impl<'a> Generation<'a> {
     /// Keeps of the cached text what the new one begins with; at least the prompt's last token is computed anew.
     fn reuse(&mut self) {
         let window = self.engine.spec().window();
-        let sequence = &mut self.engine.resident;
+        let sequence = &mut self.engine.sequence;
         let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
         self.cached_tokens = sequence.truncate(same.min(self.inputs.len() - 1), window);
     }
@@ -330,11 +330,11 @@ impl<'a> Generation<'a> {
             return self.end(FinishReason::Length);
         }
         if !first {
-            self.launch()?;
+            self.submit()?;
         }
-        let landed = match self.engine.model.under_way() {
+        let landed = match self.engine.model.in_flight() {
             0 => None,
-            _ => Some(self.engine.land()?),
+            _ => Some(self.engine.wait()?),
         };
         let finished = landed.is_some() || self.feed()?;
         if first {
@@ -369,7 +369,7 @@ impl<'a> Generation<'a> {
             text = certain;
             if ended {
                 // the ids of the answer say more than its text
-                self.spoken = None;
+                self.chat = None;
                 stop = true;
             } else if stop || full {
                 text.push_str(&self.stop_texts.finish());
@@ -385,8 +385,8 @@ impl<'a> Generation<'a> {
     }
 
     fn say(&mut self, text: &str) {
-        if let Some(spoken) = &mut self.spoken {
-            spoken.text.push_str(text);
+        if let Some(chat) = &mut self.chat {
+            chat.text.push_str(text);
         }
     }
 
@@ -411,7 +411,7 @@ impl<'a> Generation<'a> {
         }
         self.engine.discard()?;
         let window = self.engine.spec().window();
-        let sequence = &mut self.engine.resident;
+        let sequence = &mut self.engine.sequence;
         let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
         sequence.truncate(same, window);
         self.remember(finish_reason);
@@ -446,8 +446,8 @@ impl<'a> Generation<'a> {
     /// Notes the ids behind the chat's text, without a stop token, which the template writes again.
     fn remember(&mut self, finish_reason: FinishReason) {
         let said = self.inputs.len() - usize::from(finish_reason == FinishReason::Stop);
-        self.engine.spoken = match self.spoken.take() {
-            Some(spoken) if !self.options.raw => Some(Spoken { inputs: self.inputs[..said].to_vec(), ..spoken }),
+        self.engine.last_chat = match self.chat.take() {
+            Some(chat) if !self.options.raw => Some(RenderedChat { inputs: self.inputs[..said].to_vec(), ..chat }),
             _ => None,
         };
     }

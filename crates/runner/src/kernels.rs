@@ -1,16 +1,16 @@
 //! Every operation of a decoder by itself, at a variant's shapes: how long it takes, and what part of the machine's best that
 //! is.
 //!
-//! The cases are here and nowhere else: `phi3-run bench kernels` and `cargo bench` both take them from [`Stage`].
+//! The cases are here and nowhere else: `phi3-run bench kernels` and `cargo bench` both take them from [`Case`].
 
-mod stage;
-mod work;
+mod case;
+mod cost;
 
-pub use stage::{Stage, Timing};
-pub use work::{Op, Subject, Work};
+pub use case::{Case, Timing};
+pub use cost::{Cost, ModelShape, Op};
 
 use crate::device::Visit;
-use crate::{Result, Setup};
+use crate::{DeviceOptions, Result};
 use phi3_tensor::{Backend, Clock, DType, Limits};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub type Kernel = (Op, Option<DType>);
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The model's sizes.
-    pub subject: Subject,
+    pub shape: ModelShape,
     /// Operations, and the types of their weights; an operation without weights stands there once, with none. Operations that the
     /// model does not have are left out.
     pub kernels: Vec<Kernel>,
@@ -62,7 +62,7 @@ pub struct Row {
     /// Rows.
     pub rows: usize,
     /// What it has to do.
-    pub work: Work,
+    pub work: Cost,
     /// Copies of what is read, which are taken in turn.
     pub copies: usize,
     /// How long it took, or why it could not be measured.
@@ -123,11 +123,11 @@ impl Row {
 ///
 /// A machine that cannot be opened or measured, and those of `each`.
 pub fn measure(
-    setup: &Setup,
+    device_options: &DeviceOptions,
     plan: &Plan,
     each: &mut dyn FnMut(&Machine, Row) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    setup.visit(Measuring { plan, each })
+    device_options.visit(Measuring { plan, each })
 }
 
 struct Measuring<'a> {
@@ -142,20 +142,18 @@ impl Visit for Measuring<'_> {
         let Self { plan, each } = self;
         let limits = backend.limits()?;
         let machine = Machine { device: backend.info().to_string(), clock: backend.clock(), limits };
-        for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.subject.spec)) {
+        for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.shape.spec)) {
             let rows: Vec<usize> = plan.rows.iter().copied().filter(|&rows| op.takes(rows)).collect();
             if rows.is_empty() || (op.is_sampling() && backend.pipeline_depth() == 0) {
                 continue;
             }
-            let kind = dtype.map_or_else(|| plan.subject.kind(op), DType::name);
+            let kind = dtype.map_or_else(|| plan.shape.kind(op), DType::name);
             let longest = rows.iter().copied().max().unwrap_or(1);
-            let mut stage = Stage::new(&mut backend, &plan.subject, op, dtype, longest);
+            let mut case = Case::new(&mut backend, &plan.shape, op, dtype, longest);
             for rows in rows {
-                let work = plan.subject.work(op, dtype, rows);
-                let (copies, timing) = match &mut stage {
-                    Ok(stage) => {
-                        (stage.copies(), stage.time(&mut backend, rows, plan.effort).map_err(|e| e.to_string()))
-                    }
+                let work = plan.shape.work(op, dtype, rows);
+                let (copies, timing) = match &mut case {
+                    Ok(case) => (case.copies(), case.time(&mut backend, rows, plan.effort).map_err(|e| e.to_string())),
                     Err(error) => (0, Err(error.to_string())),
                 };
                 if each(&machine, Row { op, kind, rows, work, copies, timing })?.is_break() {

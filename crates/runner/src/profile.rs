@@ -6,8 +6,8 @@ pub use flame::flame;
 
 use crate::device::Visit;
 use crate::kernels::Bound;
-use crate::{Result, Setup, memory};
-use phi3_model::{Advance, Checkpoint, Decoder, Model, Outputs, RopePolicy, Sequence, Step, advance};
+use crate::{DeviceOptions, Result, system_memory};
+use phi3_model::{Checkpoint, Decoder, Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
 use phi3_tensor::{Backend, Clock, Label, Limits, Timed, Trace};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -144,16 +144,16 @@ pub struct Profile {
 ///
 /// More tokens than the model's context, and what the device reports.
 pub fn profile(
-    setup: &Setup,
+    device_options: &DeviceOptions,
     checkpoint: &Checkpoint,
     plan: Plan,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Option<Profile>> {
-    setup.visit(Profiling { setup, checkpoint, plan, watch })
+    device_options.visit(Profiling { device_options, checkpoint, plan, watch })
 }
 
 struct Profiling<'a> {
-    setup: &'a Setup,
+    device_options: &'a DeviceOptions,
     checkpoint: &'a Checkpoint,
     plan: Plan,
     watch: &'a mut dyn FnMut() -> ControlFlow<()>,
@@ -163,14 +163,14 @@ impl Visit for Profiling<'_> {
     type Output = Option<Profile>;
 
     fn visit<B: Backend>(self, mut backend: B) -> Result<Option<Profile>> {
-        let Self { setup, checkpoint, plan, watch } = self;
+        let Self { device_options, checkpoint, plan, watch } = self;
         phi3_model::check_length(checkpoint.spec(), plan.prompt + plan.generated)?;
-        let needed = phi3_model::plan(&mut backend, checkpoint, setup.decoder())?;
-        memory::check(setup, checkpoint, &needed, backend.info())?;
+        let needed = phi3_model::plan(&mut backend, checkpoint, device_options.decoder())?;
+        system_memory::check(device_options, checkpoint, &needed, backend.info())?;
         let limits = backend.limits()?;
         let (device, clock) = (backend.info().to_string(), backend.clock());
         let (timed, trace) = Timed::new(backend);
-        let mut model = Decoder::load(timed, checkpoint, setup.decoder(), &mut |_| {})?;
+        let mut model = Decoder::load(timed, checkpoint, device_options.decoder(), &mut |_| {})?;
         let mut run = Run { sequence: model.sequence(), model: &mut model, watch, logits: Vec::new() };
         // kernels are compiled and memory is touched
         if !run.all(plan)? {
@@ -214,15 +214,16 @@ impl Run<'_> {
         }
         let vocab = self.model.spec().vocab_size;
         let tokens: Vec<u32> = (0..count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
-        let settings = Advance { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
+        let settings =
+            PrefillOptions { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
         let Self { model, sequence, watch, logits } = self;
         let mut stopped = false;
-        let step = &mut |_: Step| {
+        let step = &mut |_: PrefillProgress| {
             let flow = watch();
             stopped |= flow.is_break();
             flow
         };
-        advance(*model, sequence, &tokens, settings, logits, None, step)?;
+        prefill(*model, sequence, &tokens, settings, logits, None, step)?;
         Ok(!stopped)
     }
 }

@@ -7,7 +7,7 @@
 mod pictures;
 
 use crate::{Cause, Error, Result};
-use phi3_model::{Advance, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_model::{Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, prefill};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -213,16 +213,16 @@ where
 {
     let mut sequence = model.sequence();
     let mut out = Vec::new();
-    let settings = Advance { chunk, policy, budget: ids.len(), outputs: Outputs::All };
+    let settings = PrefillOptions { chunk, policy, budget: ids.len(), outputs: Outputs::All };
     let watch = &mut |_| ControlFlow::Continue(());
     match hidden {
-        None => advance(model, &mut sequence, ids, settings, &mut out, None, watch)?,
+        None => prefill(model, &mut sequence, ids, settings, &mut out, None, watch)?,
         Some(hidden) => {
             let mut probe = |name: &str, rows: &[f32]| match hidden.iter_mut().find(|(known, _)| known == name) {
                 Some((_, all)) => all.extend_from_slice(rows),
                 None => hidden.push((name.to_owned(), rows.to_vec())),
             };
-            advance(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
+            prefill(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
         }
     };
     Ok(out)
@@ -302,8 +302,8 @@ fn greedy_from(
     let (mut ids, mut rows, mut row) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let new = inputs[sequence.len()..].to_vec();
-        let settings = Advance { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
-        advance(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
+        let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        prefill(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
         rows.extend_from_slice(&row);
         let best = (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best });
         let best = best.unwrap_or(0) as u32;
@@ -343,19 +343,19 @@ pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> 
     let mut out = Vec::new();
     loop {
         let mut owners = Vec::new();
-        let mut feeds = Vec::new();
+        let mut parts = Vec::new();
         for (i, (sequence, ids)) in sequences.iter_mut().zip(&prompts).enumerate() {
             let part = &ids[sequence.len()..];
             let part = &part[..part.len().min(chunk)];
             if !part.is_empty() {
                 owners.push((i, part.len()));
-                feeds.push(Feed { sequence, inputs: part, outputs: Outputs::All });
+                parts.push(SequenceRows { sequence, inputs: part, outputs: Outputs::All });
             }
         }
-        if feeds.is_empty() {
+        if parts.is_empty() {
             return Ok(all);
         }
-        model.forward(&mut feeds, &mut out, None)?;
+        model.forward(&mut parts, &mut out, None)?;
         let mut rest = out.as_slice();
         for (owner, rows) in owners {
             let (mine, others) = rest.split_at(rows * vocab);

@@ -88,8 +88,8 @@ impl<B: Backend> Loader<'_, B> {
     fn bring(&mut self, weight: Weight, tensor: &crate::TensorSpec, role: Role) -> Result<B::Matrix> {
         let DecoderOptions { quant, threads, .. } = self.options;
         let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
-            Some(recipe) => {
-                let weight = recipe.apply(&weight, tensor, self.spec, threads)?;
+            Some(scheme) => {
+                let weight = scheme.apply(&weight, tensor, self.spec, threads)?;
                 (self.backend.matrix(&weight, role)?, false)
             }
             None => {

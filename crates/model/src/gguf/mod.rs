@@ -4,8 +4,8 @@
 //! that are left, places of tensors against the file and each other.
 
 mod config;
+mod display;
 mod reader;
-mod shown;
 mod split;
 mod value;
 mod vocabulary;
@@ -16,7 +16,8 @@ pub use vocabulary::{TokenizerKind, Vocabulary};
 pub use write::{MetadataList, MetadataValue};
 
 pub(crate) use config::{LONG, SHORT, config};
-pub(crate) use write::{ALIGNMENT, TensorInfo, header};
+pub use write::GgufTensor;
+pub(crate) use write::{ALIGNMENT, header};
 
 use crate::Result;
 use crate::shard::{Shard, Shared, map};

@@ -30,18 +30,20 @@ pub enum MetadataValue {
 pub type MetadataList = Vec<(String, MetadataValue)>;
 
 /// A tensor of a file.
-pub(crate) struct TensorInfo {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GgufTensor {
     /// Its name there.
-    pub(crate) name: String,
-    /// Outermost first; one dimension for a vector.
-    pub(crate) shape: Vec<usize>,
-    pub(crate) dtype: DType,
+    pub name: String,
+    /// Its shape, outermost dimension first; one dimension for a vector.
+    pub shape: Vec<usize>,
+    /// Type of its elements.
+    pub dtype: DType,
     /// Bytes of its data.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// Everything before the tensor data, padded.
-pub(crate) fn header(metadata: &[(String, MetadataValue)], tensors: &[TensorInfo]) -> Vec<u8> {
+pub(crate) fn header(metadata: &[(String, MetadataValue)], tensors: &[GgufTensor]) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());

@@ -7,8 +7,8 @@ use tokenizers::{AddedToken, PreTokenizerWrapper};
 
 use super::companions::{Companions, Wanted};
 use super::error::{Error, Result};
+use super::guarded::guarded;
 use super::outline::{HINT, Outline};
-use super::tokenizer::guarded;
 
 /// A tokenizer of the library with all its added tokens.
 pub(super) struct Opened {

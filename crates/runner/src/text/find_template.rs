@@ -6,7 +6,7 @@ use phi3_model::gguf::Vocabulary;
 
 use super::companions::{Beside, Fields};
 use super::error::{Error, Result};
-use super::template::{ChatTemplate, special_tokens_of_gguf};
+use super::template::{ChatTemplate, special_tokens_of_gguf, text_of_file};
 use super::templates::ChatTemplates;
 
 /// The templates of this library by name, with the tokens that begin and end a text in their models.
@@ -71,7 +71,7 @@ impl ChatTemplate {
         if is_json || begins_as_object(&bytes) {
             return ChatTemplates::of_fields(&Fields::parse(path.into(), &bytes)?, tokens.0)?.main();
         }
-        Self::new(file, &text(path, bytes)?, None, tokens.0)
+        Self::new(file, &text_of_file(path, bytes)?, None, tokens.0)
     }
 
     /// A template of this library; [`names`](Self::names) lists them.
@@ -118,14 +118,4 @@ impl ChatTemplate {
 fn begins_as_object(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
     bytes.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
-}
-
-/// The text of a template's file, without a byte order mark.
-pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
-        file: path.display().to_string(),
-        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
-        hint: "a template is a text file with Jinja in it",
-    })?;
-    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }

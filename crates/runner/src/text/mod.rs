@@ -9,6 +9,7 @@ mod error;
 mod find_template;
 mod folder;
 mod gguf;
+mod guarded;
 mod message;
 mod outline;
 mod ranks;

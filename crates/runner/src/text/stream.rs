@@ -25,12 +25,15 @@ enum State {
     Whole { ids: Vec<u32> },
 }
 
-impl TextStream {
-    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
-        let state = State::of(tokenizer.decoder());
-        Self { tokenizer, skip_special, state }
+impl Tokenizer {
+    /// Decodes ids one by one.
+    pub fn stream(&self, skip_special: bool) -> TextStream {
+        let state = State::of(self.decoder());
+        TextStream { tokenizer: self.clone(), skip_special, state }
     }
+}
 
+impl TextStream {
     /// Takes the next id and returns the text that is certain by now, often none.
     ///
     /// # Errors

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use phi3_jinja::{ErrorKind, Template};
 use phi3_model::gguf::Vocabulary;
 use serde_json::Value;
@@ -141,4 +143,14 @@ fn failed(file: &str, error: &phi3_jinja::Error) -> Error {
         ErrorKind::Raised => Error::TemplateRaised { message: error.message().into() },
         _ => Error::TemplateFailed { file: file.into(), reason: error.to_string() },
     }
+}
+
+/// The text of a template's file, without a byte order mark.
+pub(super) fn text_of_file(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
+        file: path.display().to_string(),
+        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
+        hint: "a template is a text file with Jinja in it",
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }

@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::companions::{Beside, Fields};
 use super::error::{Error, Result};
-use super::find_template::text;
-use super::template::{ChatTemplate, special_tokens_of_gguf};
+use super::template::{ChatTemplate, special_tokens_of_gguf, text_of_file};
 
 /// The template that is taken where none is asked for, and the one for conversations with tools.
 const DEFAULT: &str = "default";
@@ -44,7 +43,7 @@ impl ChatTemplates {
         let own = folder.join("chat_template.jinja");
         let mut sources = BTreeMap::new();
         if let Some(source) = read_if_there(&own)? {
-            sources.insert(DEFAULT.to_owned(), text(&own, source)?);
+            sources.insert(DEFAULT.to_owned(), text_of_file(&own, source)?);
         }
         additional(&folder.join("additional_chat_templates"), &mut sources)?;
         if !sources.is_empty() {
@@ -193,7 +192,7 @@ fn additional(folder: &Path, templates: &mut BTreeMap<String, String>) -> Result
         let is_template = path.extension().is_some_and(|extension| extension == "jinja");
         if let (true, Some(name)) = (is_template, path.file_stem()) {
             let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-            templates.insert(name.to_string_lossy().into_owned(), text(&path, bytes)?);
+            templates.insert(name.to_string_lossy().into_owned(), text_of_file(&path, bytes)?);
         }
     }
     Ok(())

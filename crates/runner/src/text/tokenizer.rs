@@ -1,6 +1,5 @@
 use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,8 +9,8 @@ use tokenizers::DecoderWrapper;
 use super::added;
 use super::companions::Companions;
 use super::error::{Error, Result};
+use super::guarded::guarded;
 use super::outline::{HINT, Outline};
-use super::stream::TextStream;
 
 /// A tokenizer: that of a `tokenizer.json`, of a folder with the files beside it, or of a GGUF file. Clones share it.
 #[derive(Clone)]
@@ -102,11 +101,6 @@ impl Tokenizer {
         })
     }
 
-    /// Decodes ids one by one.
-    pub fn stream(&self, skip_special: bool) -> TextStream {
-        TextStream::new(self.clone(), skip_special)
-    }
-
     /// What the tokenizer's files say that is not followed, or is read otherwise than it stands there: one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.0.notes
@@ -170,14 +164,5 @@ impl Tokenizer {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer").field("file", &self.0.file).field("vocab_size", &self.vocab_size()).finish()
-    }
-}
-
-/// Runs the tokenizers library on data that it may not have checked: its panics become errors.
-pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the tokenizers library gave up on it".into()),
     }
 }

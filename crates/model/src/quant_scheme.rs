@@ -20,28 +20,28 @@ pub(crate) enum QkvRows {
 
 /// A way to quantise a model: a type for every matrix. Norms stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recipe {
+pub struct QuantScheme {
     name: &'static str,
     dtype: DType,
     /// Whether the matrices that llama.cpp keeps finer are kept finer.
     mixed: bool,
     rounding: Rounding,
-    /// llama.cpp's number of the recipe (`llama_ftype`).
+    /// llama.cpp's number of the scheme (`llama_ftype`).
     file_type: u32,
 }
 
-const fn plain(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
-    Recipe { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
+const fn plain(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme {
+    QuantScheme { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
 }
 
-const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
-    Recipe { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
+const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme {
+    QuantScheme { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
 }
 
-impl Recipe {
-    /// Every recipe. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name; the others use one
+impl QuantScheme {
+    /// Every scheme. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name; the others use one
     /// type throughout.
-    pub const ALL: [Recipe; 20] = [
+    pub const ALL: [QuantScheme; 20] = [
         plain("f32", DType::F32, 0),
         plain("f16", DType::F16, 1),
         plain("bf16", DType::Bf16, 32),
@@ -57,7 +57,7 @@ impl Recipe {
         plain("q4_0", DType::Q4_0, 2),
         plain("iq4_nl", DType::Iq4Nl, 25),
         plain("iq4_xs", DType::Iq4Xs, 30),
-        Recipe { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
+        QuantScheme { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
         mixed("q3_k_m", DType::Q3K, 12),
         plain("q3_k", DType::Q3K, 11),
         mixed("q2_k_m", DType::Q2K, 10),
@@ -74,7 +74,7 @@ impl Recipe {
         self.file_type
     }
 
-    /// What llama.cpp calls a model by this recipe, where it has the same; else the recipe's own name.
+    /// What llama.cpp calls a model by this scheme, where it has the same; else the scheme's own name.
     pub fn label(self) -> String {
         let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
         known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
@@ -129,7 +129,7 @@ impl Recipe {
         }
     }
 
-    /// A matrix by this recipe, on so many threads; on all that the process may use where absent.
+    /// A matrix by this scheme, on so many threads; on all that the process may use where absent.
     pub fn apply(
         self,
         weight: &Weight,
@@ -200,9 +200,9 @@ fn file_type_label(file_type: u32) -> Option<&'static str> {
     })
 }
 
-/// What the type of a model is called when it is loaded by `quant`: the recipe where it quantises most of the values, else what
+/// What the type of a model is called when it is loaded by `quant`: the scheme where it quantises most of the values, else what
 /// a GGUF file says of itself, else the type of most bytes.
-pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
+pub fn type_label(checkpoint: &Checkpoint, quant: Option<QuantScheme>) -> String {
     let (mut plain, mut values) = (0, 0);
     let mut by_type = BTreeMap::<&str, u64>::new();
     for (_, dtype, shape, bytes) in checkpoint.tensors() {
@@ -212,8 +212,8 @@ pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
         values += count;
         *by_type.entry(dtype).or_default() += bytes;
     }
-    if let Some(recipe) = quant.filter(|_| 2 * plain > values) {
-        return recipe.label();
+    if let Some(scheme) = quant.filter(|_| 2 * plain > values) {
+        return scheme.label();
     }
     let said =
         checkpoint.metadata().and_then(|metadata| metadata.integer("general.file_type", 0..=1023).ok().flatten());
@@ -222,18 +222,18 @@ pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
     said.map_or_else(|| most().to_uppercase(), str::to_owned)
 }
 
-impl fmt::Display for Recipe {
+impl fmt::Display for QuantScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
-impl FromStr for Recipe {
+impl FromStr for QuantScheme {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let wanted = text.to_ascii_lowercase();
-        Self::ALL.into_iter().find(|recipe| recipe.name == wanted).ok_or_else(|| Error::Request {
+        Self::ALL.into_iter().find(|scheme| scheme.name == wanted).ok_or_else(|| Error::Request {
             what: "unknown type",
             found: format!("{text:?}"),
             limit: format!("there are {}", Self::ALL.map(Self::name).join(", ")),
@@ -248,18 +248,18 @@ mod tests {
 
     #[test]
     fn recipes_have_llama_cpp_s_names_where_they_are_the_same() {
-        let label = |name: &str| name.parse::<Recipe>().unwrap().label();
+        let label = |name: &str| name.parse::<QuantScheme>().unwrap().label();
         assert_eq!(label("q4_k_m"), "Q4_K - Medium");
         assert_eq!(label("q4_k"), "Q4_K");
         assert_eq!((label("int4"), label("q8_0"), label("bf16")), ("INT4".into(), "Q8_0".into(), "BF16".into()));
-        assert!(Recipe::ALL.into_iter().all(|recipe| file_type_label(recipe.file_type).is_some()));
+        assert!(QuantScheme::ALL.into_iter().all(|scheme| file_type_label(scheme.file_type).is_some()));
     }
 
     #[test]
     fn q4_k_m_keeps_what_llama_cpp_keeps_finer() {
         let phi_3_mini = crate::variant("phi-3-mini-4k").unwrap();
-        let recipe: Recipe = "Q4_K_M".parse().unwrap();
-        let of = |slot: Slot| recipe.target(DType::Bf16, &slot.tensor(&phi_3_mini), &phi_3_mini);
+        let scheme: QuantScheme = "Q4_K_M".parse().unwrap();
+        let of = |slot: Slot| scheme.target(DType::Bf16, &slot.tensor(&phi_3_mini), &phi_3_mini);
         assert_eq!(of(Slot::Head), DType::Q6K);
         assert_eq!(of(Slot::Embedding), DType::Q4K);
         assert_eq!(of(Slot::Layer(3, Part::Qkv)), DType::Q5K);
@@ -269,11 +269,11 @@ mod tests {
         let narrow = |i: usize, cols: usize| {
             let mut tensor = Slot::Layer(i, Part::Down).tensor(&phi_3_mini);
             tensor.shape[1] = cols;
-            recipe.target(DType::Bf16, &tensor, &phi_3_mini)
+            scheme.target(DType::Bf16, &tensor, &phi_3_mini)
         };
         assert_eq!((narrow(3, 672), narrow(4, 672), narrow(4, 35)), (DType::Q8_0, DType::Q5_0, DType::F16));
-        let kept = recipe.target(DType::Q4_0, &Slot::Head.tensor(&phi_3_mini), &phi_3_mini);
+        let kept = scheme.target(DType::Q4_0, &Slot::Head.tensor(&phi_3_mini), &phi_3_mini);
         assert_eq!(kept, DType::Q4_0);
-        assert!("q9".parse::<Recipe>().is_err());
+        assert!("q9".parse::<QuantScheme>().is_err());
     }
 }

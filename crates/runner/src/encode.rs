@@ -1,14 +1,14 @@
 //! From texts and pictures to what the decoder is fed.
 
-use super::{Engine, Spoken};
 use crate::Result;
+use crate::engine::{Engine, RenderedChat};
 use crate::vision::{Image, PromptPiece, check_tags, pieces};
 use phi3_model::{Features, Input};
 use std::sync::Arc;
 
 impl Engine {
     /// Whether tags in a text stand for pictures: in those for a model with a tower.
-    pub(super) fn reads_tags(&self, images: &[Image]) -> Result<bool> {
+    pub(crate) fn reads_tags(&self, images: &[Image]) -> Result<bool> {
         match self.image_reader() {
             Err(error) if !images.is_empty() => Err(error),
             reader => Ok(reader.is_ok()),
@@ -17,11 +17,11 @@ impl Engine {
 
     /// The inputs of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
     /// one are kept as the model produced them, so that its cache stays valid.
-    pub(super) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+    pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         let reads_tags = self.reads_tags(images)?;
         let tokenizer = self.tokenizer()?;
-        if let Some(Spoken { text: spoken, inputs, images: seen }) = &self.spoken
-            && let Some(rest) = text.strip_prefix(spoken.as_str())
+        if let Some(RenderedChat { text: past, inputs, images: seen }) = &self.last_chat
+            && let Some(rest) = text.strip_prefix(past.as_str())
             && seen.iter().zip(images).all(|(seen, image)| *seen == image.id())
         {
             let ids = tokenizer.encode(rest, false)?;
@@ -43,7 +43,7 @@ impl Engine {
     }
 
     /// The inputs of a text with tags.
-    pub(super) fn encode_pieces(&mut self, text: &str, images: &[Image], inputs: Vec<Input>) -> Result<Vec<Input>> {
+    pub(crate) fn encode_pieces(&mut self, text: &str, images: &[Image], inputs: Vec<Input>) -> Result<Vec<Input>> {
         check_tags(text, images.len())?;
         self.encode_rest(text, images, inputs)
     }
@@ -84,6 +84,6 @@ impl Engine {
 }
 
 /// Tokens as inputs.
-pub(super) fn tokens(ids: &[u32]) -> Vec<Input> {
+pub(crate) fn tokens(ids: &[u32]) -> Vec<Input> {
     ids.iter().map(Input::from).collect()
 }

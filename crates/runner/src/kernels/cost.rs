@@ -88,7 +88,7 @@ impl Op {
 
 /// Whose sizes, and at what length.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct ModelShape {
     /// Sizes of the model.
     pub spec: ModelSpec,
     /// Positions of a sequence, the rows included, of which they are the last.
@@ -99,7 +99,7 @@ pub struct Subject {
 
 /// What an operation has to do, at least.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Work {
+pub struct Cost {
     /// Shape of the weight, or of what stands in its place.
     pub shape: String,
     /// Bytes that must be read and written.
@@ -108,7 +108,7 @@ pub struct Work {
     pub flops: f64,
 }
 
-impl Subject {
+impl ModelShape {
     /// The layer whose shapes and mask are measured: the first.
     fn layer(&self) -> Option<&LayerSpec> {
         self.spec.layers.first()
@@ -178,7 +178,7 @@ impl Subject {
     }
 
     /// What an operation has to do for `rows` rows.
-    pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Work {
+    pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Cost {
         const F32: f64 = 4.0;
         let heads = self.spec.heads;
         let ((n, k), count) = (self.matrix(op), rows as f64);
@@ -202,7 +202,7 @@ impl Subject {
             }
             Op::Argmax | Op::Sample => (format!("[{k}]"), input, 0.0),
         };
-        Work { shape, bytes, flops }
+        Cost { shape, bytes, flops }
     }
 
     /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees; of a pattern that differs
@@ -245,17 +245,17 @@ impl Subject {
 mod tests {
     use super::*;
 
-    fn subject(context: usize, kv: KvType) -> Subject {
-        Subject { spec: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
+    fn shape(context: usize, kv: KvType) -> ModelShape {
+        ModelShape { spec: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
     }
 
     #[test]
     fn work_is_what_phi_3_mini_has_to_do() {
-        let subject = subject(1024, KvType::F16);
-        let down = subject.work(Op::Down, Some(DType::Bf16), 1);
+        let shape = shape(1024, KvType::F16);
+        let down = shape.work(Op::Down, Some(DType::Bf16), 1);
         assert_eq!(down.shape, "[3072, 8192]");
         assert_eq!((down.bytes, down.flops), ((3072 * 8192 * 2 + 8192 * 4 + 2 * 3072 * 4) as f64, 50_331_648.0));
-        let attention = subject.work(Op::Attention, None, 2);
+        let attention = shape.work(Op::Attention, None, 2);
         assert_eq!(attention.shape, "32/32 heads of 96, 1024 positions");
         assert_eq!(attention.flops, 4.0 * (1023.0 + 1024.0) * 3072.0);
         assert_eq!(attention.bytes, 1024.0 * 2.0 * 3072.0 * 2.0 + 2.0 * 2.0 * 3072.0 * 4.0);
@@ -263,24 +263,24 @@ mod tests {
 
     #[test]
     fn a_window_hides_positions_and_a_pass_is_no_longer_than_its_sequence() {
-        assert_eq!(subject(4096, KvType::F32).seen(1), (2047, 2047.0));
-        assert_eq!(subject(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
-        assert_eq!(subject(2, KvType::F32).seen(3), (3, 6.0));
+        assert_eq!(shape(4096, KvType::F32).seen(1), (2047, 2047.0));
+        assert_eq!(shape(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
+        assert_eq!(shape(2, KvType::F32).seen(3), (3, 6.0));
     }
 
-    fn of(variant: &str, context: usize) -> Subject {
-        Subject { spec: phi3_model::variant(variant).unwrap(), context, kv: KvType::F16 }
+    fn of(variant: &str, context: usize) -> ModelShape {
+        ModelShape { spec: phi3_model::variant(variant).unwrap(), context, kv: KvType::F16 }
     }
 
     #[test]
     fn experts_have_no_dense_feed_forward() {
         for variant in phi3_model::variants() {
-            let subject = of(&variant, 1024);
-            let (has, without): (Vec<Op>, Vec<Op>) = Op::ALL.into_iter().partition(|op| op.is_of(&subject.spec));
+            let shape = of(&variant, 1024);
+            let (has, without): (Vec<Op>, Vec<Op>) = Op::ALL.into_iter().partition(|op| op.is_of(&shape.spec));
             let wanted: &[Op] = if variant.ends_with("-moe") { &[Op::GateUp, Op::Down] } else { &[] };
             assert_eq!(without, wanted, "{variant}");
             for op in has {
-                let work = subject.work(op, Some(DType::Bf16), 3);
+                let work = shape.work(op, Some(DType::Bf16), 3);
                 assert!(work.bytes > 0.0 && work.bytes.is_finite() && work.flops.is_finite(), "{variant} {op:?}");
             }
         }

@@ -19,7 +19,7 @@ impl Metadata {
     }
 
     /// A key's value on one line, long strings and arrays cut short.
-    pub fn shown(&self, key: &str) -> String {
+    pub fn display(&self, key: &str) -> String {
         match self.values.get(key) {
             None => String::new(),
             Some(Value::Array(array)) => {
@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(metadata.json("e")["first"].as_array().map(Vec::len), Some(FIRST));
         assert_eq!((metadata.json("f"), metadata.json("g")), (true.into(), serde_json::Value::Null));
         assert_eq!(metadata.json("h"), json!([1.5, 1e-5]));
-        assert_eq!((metadata.shown("a"), metadata.shown("c")), ("15".into(), "phi3\\n".into()));
-        assert_eq!(metadata.shown("d"), "[t0, t1] (2 values, string)");
-        assert!(metadata.shown("e").ends_with("t7, …] (300 values, string)"));
+        assert_eq!((metadata.display("a"), metadata.display("c")), ("15".into(), "phi3\\n".into()));
+        assert_eq!(metadata.display("d"), "[t0, t1] (2 values, string)");
+        assert!(metadata.display("e").ends_with("t7, …] (300 values, string)"));
     }
 }

@@ -26,11 +26,11 @@ pub(super) const VARIANTS: [&str; 17] = [
 ];
 
 /// Published files that the tests have: the LongRoPE factors are taken from them.
-const PHI_3_VISION: &str = include_str!("../../../../tests/data/tokenizer/phi-3-vision/config.json");
-const OPERATIONS: &str = include_str!("../../../../tests/data/oracle/ops/ops.json");
+const PHI_3_VISION: &str = include_str!("../../../tests/data/tokenizer/phi-3-vision/config.json");
+const OPERATIONS: &str = include_str!("../../../tests/data/oracle/ops/ops.json");
 
 /// Sizes of the variants that run: the program measures its kernels at these.
-const SIZES: &str = include_str!("../../../model/src/variants.json");
+const SIZES: &str = include_str!("../../model/src/variants.json");
 
 /// The two files of a variant.
 pub(super) fn of(variant: &str) -> Result<(Value, Value)> {

@@ -1,8 +1,8 @@
 //! An operation with everything that it needs, ready to be run again and again.
 
 use super::Effort;
-use super::work::{Op, Subject};
-use crate::{Result, memory};
+use super::cost::{ModelShape, Op};
+use crate::{Result, system_memory};
 use phi3_model::NormSpec;
 use phi3_tensor::{
     Backend, Batch, Bytes, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role, Sampling,
@@ -44,8 +44,8 @@ pub struct Timing {
 }
 
 /// An operation on a machine, with its weights or its cache.
-pub struct Stage<B: Backend> {
-    subject: Subject,
+pub struct Case<B: Backend> {
+    shape: ModelShape,
     op: Op,
     weights: Vec<B::Matrix>,
     gain: B::Vector,
@@ -67,7 +67,7 @@ struct Activations<B: Backend> {
     table: B::Matrix,
 }
 
-impl<B: Backend> Stage<B> {
+impl<B: Backend> Case<B> {
     /// Brings an operation's weights to a machine, in copies enough that no cache holds all of them; attention's keys and
     /// values likewise, in layers. `rows` is the largest number of rows to come.
     ///
@@ -75,27 +75,27 @@ impl<B: Backend> Stage<B> {
     ///
     /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape; an operation that the model
     /// does not have.
-    pub fn new(b: &mut B, subject: &Subject, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
-        if !op.is_of(&subject.spec) {
+    pub fn new(b: &mut B, shape: &ModelShape, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
+        if !op.is_of(&shape.spec) {
             return Err(crate::Error::NoOperation { op: op.name() });
         }
-        let gain = b.vector("norm", &vec![1.0; subject.spec.hidden_size])?;
-        let norm_bias = b.vector("norm", &vec![0.0; subject.spec.hidden_size])?;
-        let (subject, weights) = (subject.clone(), Vec::new());
-        let mut stage = Self { subject, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
+        let gain = b.vector("norm", &vec![1.0; shape.spec.hidden_size])?;
+        let norm_bias = b.vector("norm", &vec![0.0; shape.spec.hidden_size])?;
+        let (shape, weights) = (shape.clone(), Vec::new());
+        let mut case = Self { shape, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
         if let Some(dtype) = dtype {
-            stage.weights = stage.copies_of(b, dtype)?;
+            case.weights = case.copies_of(b, dtype)?;
         }
         match op {
-            Op::Qkv => stage.cache = Some(stage.cached(b, 1, rows)?),
+            Op::Qkv => case.cache = Some(case.cached(b, 1, rows)?),
             Op::Attention => {
-                let layer = stage.subject.positions(rows) as f64 * stage.subject.position_bytes();
-                stage.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
-                stage.cache = Some(stage.filled(b, rows)?);
+                let layer = case.shape.positions(rows) as f64 * case.shape.position_bytes();
+                case.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
+                case.cache = Some(case.filled(b, rows)?);
             }
             _ => {}
         }
-        Ok(stage)
+        Ok(case)
     }
 
     /// Copies of the weight or layers of the cache that are taken in turn.
@@ -104,8 +104,8 @@ impl<B: Backend> Stage<B> {
     }
 
     fn copies_of(&self, b: &mut B, dtype: DType) -> Result<Vec<B::Matrix>> {
-        let (rows, cols) = self.subject.matrix(self.op);
-        let role = self.op.slot(0).map_or(Role::Plain, |slot| slot.tensor(&self.subject.spec).role);
+        let (rows, cols) = self.shape.matrix(self.op);
+        let role = self.op.slot(0).map_or(Role::Plain, |slot| slot.tensor(&self.shape.spec).role);
         let name = self.op.name();
         let Some(row) = dtype.bytes(cols) else {
             return Err(Error::Blocks { name: name.into(), cols, dtype, block: dtype.block().0 }.into());
@@ -133,8 +133,8 @@ impl<B: Backend> Stage<B> {
 
     /// An empty cache for the positions of a pass of so many rows.
     fn cached(&self, b: &mut B, layers: usize, rows: usize) -> Result<B::Cache> {
-        let mut cache = b.cache(layers, self.subject.spec.heads, self.subject.kv)?;
-        let pages = self.subject.positions(rows).div_ceil(PAGE);
+        let mut cache = b.cache(layers, self.shape.spec.heads, self.shape.kv)?;
+        let pages = self.shape.positions(rows).div_ceil(PAGE);
         room(b.info(), "keys and values", b.page_bytes(&cache).saturating_mul(pages as u64))?;
         b.reserve(&mut cache, pages)?;
         Ok(cache)
@@ -142,7 +142,7 @@ impl<B: Backend> Stage<B> {
 
     /// A cache full of keys and values.
     fn filled(&self, b: &mut B, rows: usize) -> Result<B::Cache> {
-        let heads = self.subject.spec.heads;
+        let heads = self.shape.spec.heads;
         let mut cache = self.cached(b, self.layers, rows)?;
         let narrow = weight(b.info(), "keys and values", DType::F32, (heads.qkv_dim(), NARROW), &piece(DType::F32))?;
         let narrow = b.matrix(&narrow, Role::Qkv(heads))?;
@@ -150,7 +150,7 @@ impl<B: Backend> Stage<B> {
         let table = filling(b, NARROW)?;
         let mut x = b.rows("x", CHUNK, NARROW)?;
         let mut q = b.rows("q", CHUNK, heads.q_dim())?;
-        let positions = self.subject.positions(rows);
+        let positions = self.shape.positions(rows);
         for first in (0..positions).step_by(CHUNK) {
             b.begin(&batch(heads, FILLING, first, CHUNK.min(positions - first))?)?;
             b.embed(&table, 1.0, &mut x)?;
@@ -165,19 +165,19 @@ impl<B: Backend> Stage<B> {
 
     /// Room for a pass of `rows` rows, and numbers in it.
     fn activations(&self, b: &mut B, rows: usize) -> Result<Activations<B>> {
-        let (width, width_out) = (self.subject.width(self.op), self.subject.width_out(self.op));
+        let (width, width_out) = (self.shape.width(self.op), self.shape.width_out(self.op));
         // twice, because a machine may need as much to work in
         let bytes = (rows as u64).saturating_mul(2 * 4 * (width + width_out) as u64);
         room(b.info(), "activations", bytes)?;
         let table = filling(b, width)?;
         let mut x = b.rows("x", rows, width)?;
         let out = b.rows("out", rows, width_out)?;
-        let first = self.subject.positions(rows) - rows;
-        let of = |vocab| batch(self.subject.spec.heads, vocab, first, rows);
+        let first = self.shape.positions(rows) - rows;
+        let of = |vocab| batch(self.shape.spec.heads, vocab, first, rows);
         b.begin(&of(FILLING)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.submit()?;
-        let batch = of(if self.op == Op::Embed { self.subject.spec.vocab_size } else { FILLING })?;
+        let batch = of(if self.op == Op::Embed { self.shape.spec.vocab_size } else { FILLING })?;
         Ok(Activations { batch, x, out, table })
     }
 
@@ -185,8 +185,8 @@ impl<B: Backend> Stage<B> {
     fn run(&mut self, b: &mut B, a: &mut Activations<B>) -> Result<()> {
         let turn = self.turn;
         self.turn = (turn + 1) % self.copies();
-        let Self { subject, op, weights, gain, norm_bias, cache, layers, .. } = self;
-        let norm = match subject.spec.norm {
+        let Self { shape, op, weights, gain, norm_bias, cache, layers, .. } = self;
+        let norm = match shape.spec.norm {
             NormSpec::Rms { eps } => Norm::Rms { weight: gain, eps },
             NormSpec::Layer { eps } => Norm::Layer { weight: gain, bias: norm_bias, eps },
         };
@@ -196,11 +196,11 @@ impl<B: Backend> Stage<B> {
             (Op::Norm, ..) => b.norm(x, norm, out)?,
             (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, Some(norm), &[weight], out, cache, 0)?,
             (Op::Attention, _, Some(cache)) => {
-                b.attention(x, cache, turn % *layers, subject.mask(), subject.spec.attention_scale, out)?;
+                b.attention(x, cache, turn % *layers, shape.mask(), shape.spec.attention_scale, out)?;
             }
             (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Epilogue::ACCUMULATE, out)?,
             (Op::GateUp, Some(weight), _) => {
-                b.project(x, Some(norm), weight, Epilogue::of(subject.activation()), out)?;
+                b.project(x, Some(norm), weight, Epilogue::of(shape.activation()), out)?;
             }
             (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
             (Op::Argmax, ..) => b.sample(out, &[Sampling::Greedy])?,
@@ -344,8 +344,8 @@ fn weight(
 fn room(device: &DeviceInfo, what: &str, bytes: u64) -> phi3_tensor::Result<()> {
     // a card's memory is not known; what goes there is in the computer's first
     let available = match device.kind {
-        DeviceKind::Gpu => memory::of_computer(),
-        _ => memory::available(device),
+        DeviceKind::Gpu => system_memory::of_computer(),
+        _ => system_memory::available(device),
     };
     match available {
         Some(available) if bytes > available => Err(Error::OutOfMemory {

@@ -1,0 +1,146 @@
+//! Setting an [`Engine`] up.
+
+use crate::Result;
+use crate::device::{Device, DeviceOptions};
+use crate::engine::Engine;
+use crate::source::Source;
+use crate::text::{ChatTemplate, Tokenizer};
+use phi3_model::{RopePolicy, TURN_ENDS};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Bytes of weights that are loaded, and of all.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+/// Sets an [`Engine`] up.
+#[derive(Default)]
+pub struct EngineBuilder<'a> {
+    source: Option<Source>,
+    device_options: DeviceOptions,
+    policy: RopePolicy,
+    template: Option<ChatTemplate>,
+    require_chat: bool,
+    progress: Option<Box<Progress<'a>>>,
+}
+
+impl<'a> EngineBuilder<'a> {
+    /// A folder in the layout of a published checkpoint, or a GGUF file. Without this call, the demo model inside this library
+    /// (feature `demo`).
+    pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source = Some(Source::Path(path.into()));
+        self
+    }
+
+    /// Where the model comes from.
+    pub fn source(mut self, source: Source) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Which machine to run on.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device_options.device = device;
+        self
+    }
+
+    /// Machine, threads and pass size at once.
+    pub fn device_options(mut self, device_options: DeviceOptions) -> Self {
+        self.device_options = device_options;
+        self
+    }
+
+    /// Threads of the CPU backend.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.device_options.threads = Some(threads);
+        self
+    }
+
+    /// Which factors a LongRoPE model uses.
+    pub fn rope_policy(mut self, policy: RopePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The chat template, in place of the model's own.
+    pub fn chat_template(mut self, template: ChatTemplate) -> Self {
+        self.template = Some(template);
+        self
+    }
+
+    /// Makes [`build`](Self::build) fail, before the weights are loaded, where the model has no tokenizer or no chat template.
+    pub fn require_chat(mut self) -> Self {
+        self.require_chat = true;
+        self
+    }
+
+    /// Is told how many bytes of the weights are loaded.
+    pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Loads the model.
+    pub fn build(mut self) -> Result<Engine> {
+        let start = Instant::now();
+        #[cfg(feature = "demo")]
+        let source = self.source.unwrap_or(Source::Demo);
+        #[cfg(not(feature = "demo"))]
+        let source = self.source.ok_or(crate::Error::NoModel)?;
+        let checkpoint = source.checkpoint()?;
+        let total = checkpoint.bytes();
+        let mut notes = checkpoint.notes().to_vec();
+        // small files first: what is wrong with them shows before the weights are loaded
+        let generation = source.generation(&checkpoint, &mut notes)?;
+        let files = source.files_of(&checkpoint)?;
+        let tokenizer = source.tokenizer_of(&files)?;
+        notes.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.notes()).cloned());
+        let template = match self.template {
+            Some(template) => Ok(template),
+            None => source.templates_of(&files).and_then(|templates| Ok(templates.main()?)),
+        };
+        if self.require_chat && tokenizer.is_none() {
+            return Err(source.no_tokenizer());
+        }
+        let template = if self.require_chat { Some(template?) } else { template.ok() };
+        let image_reader = match &checkpoint.spec().vision {
+            Some(_) => Some(source.image_reader(&checkpoint)?),
+            None => None,
+        };
+        let loaded = self.device_options.load(&checkpoint, &mut |done| {
+            if let Some(progress) = &mut self.progress {
+                progress(done, total);
+            }
+        })?;
+        Ok(Engine {
+            turn_ends: turn_ends(tokenizer.as_ref(), template.as_ref()),
+            generation,
+            tokenizer,
+            template,
+            notes,
+            sequence: loaded.model.sequence(),
+            last_chat: None,
+            image_reader,
+            features: Vec::new(),
+            model: loaded.model,
+            reason: loaded.reason,
+            source,
+            policy: self.policy,
+            loading: start.elapsed(),
+        })
+    }
+}
+
+impl Engine {
+    /// Begins to set an engine up.
+    pub fn builder<'a>() -> EngineBuilder<'a> {
+        EngineBuilder::default()
+    }
+}
+
+/// The tokens that end a turn: those that Phi models have for it, and the `eos_token` of the tokenizer's configuration. Files
+/// that name only the end of a text are common, and an answer would go on behind its end.
+fn turn_ends(tokenizer: Option<&Tokenizer>, template: Option<&ChatTemplate>) -> Vec<u32> {
+    let Some(tokenizer) = tokenizer else { return Vec::new() };
+    let named = TURN_ENDS.into_iter().chain(template.and_then(|template| template.special_token("eos_token")));
+    let ids = named.filter_map(|token| tokenizer.token_to_id(token)).filter(|&id| tokenizer.is_special(id));
+    ids.collect()
+}

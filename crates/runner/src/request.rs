@@ -1,0 +1,82 @@
+//! Requests to an [`Engine`]: chats, texts and token ids to continue.
+
+use crate::encode::tokens;
+use crate::engine::{Engine, RenderedChat};
+use crate::generate::{GenerateOptions, Generation};
+use crate::text::Message;
+use crate::vision::{Image, has_tag, image_tags, tagged};
+use crate::{Error, Result};
+
+impl Engine {
+    /// Answers the last of `messages`.
+    pub fn chat(&mut self, messages: &[Message], options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.chat_with_images(messages, &[], options)
+    }
+
+    /// Answers the last of `messages`, whose tags `<|image_1|>`, `<|image_2|>` … stand for `images`; where no message has one,
+    /// they are put in front of the last question.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVision`] where the model has no tower, [`Error::ImageTags`] where the tags are not those of the pictures, and
+    /// what [`chat`](Self::chat) reports.
+    pub fn chat_with_images(
+        &mut self,
+        messages: &[Message],
+        images: &[Image],
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        let text = self.render(&tagged(messages, images.len()), true)?;
+        self.check_size(&text)?;
+        let inputs = self.encode_chat(&text, images)?;
+        if inputs.is_empty() {
+            return Err(Error::EmptyPrompt { hint: "the chat template prints nothing for these messages" });
+        }
+        let chat = RenderedChat { text, inputs: Vec::new(), images: images.iter().map(Image::id).collect() };
+        Generation::start(self, inputs, Some(chat), options)
+    }
+
+    /// Continues a text, without a chat template.
+    pub fn complete(&mut self, prompt: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.complete_with_images(prompt, &[], options)
+    }
+
+    /// Continues a text, whose tags stand for `images`; where it has none, they are put in front.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`chat_with_images`](Self::chat_with_images).
+    pub fn complete_with_images(
+        &mut self,
+        prompt: &str,
+        images: &[Image],
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        self.check_size(prompt)?;
+        let tags = if has_tag(prompt) { String::new() } else { image_tags(1, images.len()) };
+        let inputs = match self.reads_tags(images)? {
+            true => self.encode_pieces(&(tags + prompt), images, Vec::new())?,
+            false => tokens(&self.tokenizer()?.encode(prompt, true)?),
+        };
+        if inputs.is_empty() {
+            return Err(Error::EmptyPrompt { hint: "give some text to continue" });
+        }
+        Generation::start(self, inputs, None, options)
+    }
+
+    /// Continues token ids.
+    pub fn continue_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+        Generation::start(self, tokens(ids), None, options)
+    }
+    /// Refuses a text that cannot fit the context, however well it is tokenized, before it is.
+    fn check_size(&self, text: &str) -> Result<()> {
+        const LARGE: usize = 1 << 20;
+        if text.len() < LARGE {
+            return Ok(());
+        }
+        let tokenizer = self.tokenizer()?;
+        let ids = 0..tokenizer.vocab_size() as u32;
+        let longest = ids.filter_map(|id| Some(tokenizer.id_to_token(id)?.len())).max().unwrap_or(1).max(1);
+        Ok(phi3_model::check_length(self.spec(), text.len() / longest)?)
+    }
+}
