@@ -24,8 +24,7 @@ pub fn quantise(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     if checkpoint.spec().vision.is_some() {
-        notes
-            .push(format!("{}: the GGUF file will read text only: it has no vision tower", source.path().display()));
+        notes.push(format!("{}: the GGUF file will read text only: it has no vision tower", source.path().display()));
     }
     let generation = source.generation(&checkpoint, notes)?;
     let (vocabulary, templates) = match (checkpoint.metadata(), checkpoint.vocabulary()) {

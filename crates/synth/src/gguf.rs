@@ -70,7 +70,7 @@ fn keys(config: &Value, generation: &Value, spec: &ModelSpec, file: &Path) -> Re
 struct Tables(Vec<(DType, [u32; 2], Vec<u8>)>);
 
 impl Tables {
-    /// The bytes of a tensor: each block is one of a table, by the tensor's random stream.
+    /// The bytes of a tensor: each block is chosen from a table by the tensor's random stream.
     fn values(
         &mut self,
         layout: &GgufLayout<'_>,

@@ -15,7 +15,7 @@ pub(super) fn around(processor: &Value) -> (Vec<u32>, Vec<u32>) {
             let ids = ids.filter_map(|id| u32::try_from(id.as_u64()?).ok());
             if seen { behind.extend(ids) } else { before.extend(ids) }
         }
-        // each step puts its own around those of the steps before
+        // each step puts its ids around those of the steps before
         first.splice(0..0, before);
         last.extend(behind);
     }

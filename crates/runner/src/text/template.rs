@@ -13,7 +13,7 @@ use super::message::Message;
 pub struct ChatTemplate {
     file: String,
     template: Template,
-    /// For conversations with tools, where that is another.
+    /// Template for conversations with tools, if it is another one.
     with_tools: Option<Template>,
     special_tokens: Vec<(String, String)>,
 }
@@ -21,11 +21,11 @@ pub struct ChatTemplate {
 /// What a chat template does with a message of the role `system`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemMessages {
-    /// The prompt is another one with it.
+    /// The prompt changes with it.
     Used,
-    /// The prompt is the same with it and without.
+    /// The prompt is the same with and without it.
     Dropped,
-    /// The template fails on it, and works without.
+    /// The template fails with it, and works without it.
     Refused,
 }
 
@@ -42,8 +42,8 @@ impl ChatTemplate {
 
     /// The default chat template of a GGUF file; [`ChatTemplates`](super::ChatTemplates) has the others.
     ///
-    /// It prints the token that begins a text where it says so, whatever `tokenizer.ggml.add_bos_token` is:
-    /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) sees to it that the token does not stand there twice.
+    /// It may print the token that begins a text, independent of `tokenizer.ggml.add_bos_token`:
+    /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) adds that token only if the text does not begin with it.
     ///
     /// # Errors
     /// There is no template, or it is no valid Jinja.
