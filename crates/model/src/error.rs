@@ -13,7 +13,7 @@ pub enum Error {
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -42,7 +42,7 @@ pub enum Error {
         path: PathBuf,
         /// The parser's error, with line and column where it has them.
         source: Box<dyn std::error::Error + Send + Sync>,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -55,7 +55,7 @@ pub enum Error {
         expected: &'static str,
         /// The content found.
         found: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -70,7 +70,7 @@ pub enum Error {
         expected: String,
         /// The value found.
         found: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -79,7 +79,7 @@ pub enum Error {
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
 
@@ -88,7 +88,7 @@ pub enum Error {
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
 
@@ -99,9 +99,9 @@ pub enum Error {
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         message: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -114,7 +114,7 @@ pub enum Error {
         found: String,
         /// The limit.
         limit: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -123,9 +123,9 @@ pub enum Error {
     Sequence {
         /// The call.
         call: &'static str,
-        /// What is wrong with the sequence.
+        /// State of the sequence or of the call.
         found: &'static str,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 

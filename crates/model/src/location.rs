@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the files of a model are.
+/// Location of a model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A folder with `config.json`, safetensors weights and the tokenizer's files.
@@ -23,7 +23,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const CONFIG: &str = "config.json";
 
 impl Location {
-    /// Finds the files behind a path: a checkpoint folder, one of its files, a GGUF file, a folder that holds one, a model's
+    /// Finds the model of a path: a checkpoint folder, one of its files, a GGUF file, a folder that holds one, a model's
     /// folder in the Hugging Face cache (above its `snapshots`), or one of its snapshots.
     ///
     /// A folder without a recognized model is returned as [`Location::Folder`]; opening it reports what is missing.
@@ -126,7 +126,7 @@ fn snapshot(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The names in a folder, sorted; none where it cannot be read.
+/// The names in a folder, sorted; none if it cannot be read.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

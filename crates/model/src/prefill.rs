@@ -46,7 +46,7 @@ pub enum PrefillProgress {
 ///
 /// # Errors
 ///
-/// A sequence of another model, more tokens than the model's context, unknown ids, and what the device reports. The sequence
+/// A sequence of another model, more tokens than the model's context, unknown ids, and errors of the backend. The sequence
 /// is unchanged by the first three.
 pub fn prefill<'a, T>(
     model: &mut dyn Model,

@@ -9,7 +9,7 @@
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     theta: f32,
-    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors where there are any.
+    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors with LongRoPE.
     short: Vec<f32>,
     /// The same with the long factors; empty without LongRoPE.
     long: Vec<f32>,

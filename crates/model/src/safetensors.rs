@@ -85,7 +85,7 @@ pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
         let value = serde_json::from_str(text).map_err(|e| tensor(path, &name, format!("its description: {e}")))?;
         let entry = entry(path, name, &value, start, tensors.len())?;
         if !names.insert(entry.name.clone()) {
-            return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
+            return Err(tensor(path, &entry.name, "occurs twice in the header (duplicate name)"));
         }
         entries.push(entry);
         Ok(())
@@ -152,7 +152,7 @@ fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> 
         return Err(bad(format!("data_offsets: expected begin and end, found {offsets:?}")));
     };
     if begin > end {
-        return Err(bad(format!("data_offsets: begin {begin} lies behind end {end}")));
+        return Err(bad(format!("data_offsets: begin {begin} is after end {end}")));
     }
     let bytes = shape.iter().try_fold(bits, |n, &d| n.checked_mul(d)).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
     if bytes != Some(end - begin) {

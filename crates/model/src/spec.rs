@@ -44,11 +44,11 @@ pub struct ModelSpec {
     pub logit_scale: f32,
     /// Placeholder tokens, which no text has: their logits become `f32::MIN`.
     pub suppressed: Vec<u32>,
-    /// First token of a text, where the model has one.
+    /// First token of a text, if the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
-    /// The tower for pictures, where the model has one.
+    /// The vision tower, if the model has one.
     pub vision: Option<VisionSpec>,
 }
 

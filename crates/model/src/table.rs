@@ -14,7 +14,7 @@ pub enum Slot {
     Layer(usize, Part),
     /// The norm of the output.
     Norm,
-    /// The output projection, where it is not the embedding.
+    /// The output projection, if it is not the embedding.
     Head,
 }
 

@@ -76,7 +76,7 @@ pub struct BenchOptions {
 ///
 /// # Errors
 ///
-/// More tokens than the model's context, and what the device reports.
+/// More tokens than the model's context, and errors of the backend.
 pub fn measure(
     model: &mut dyn Model,
     shape: Shape,

@@ -30,7 +30,7 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Where the model comes from.
+    /// Source of the model.
     pub fn source(mut self, source: Source) -> Self {
         self.source = Some(source);
         self
@@ -66,7 +66,7 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Makes [`build`](Self::build) fail, before the weights are loaded, where the model has no tokenizer or no chat template.
+    /// Makes [`build`](Self::build) fail, before the weights are loaded, if the model has no tokenizer or no chat template.
     pub fn require_chat(mut self) -> Self {
         self.require_chat = true;
         self

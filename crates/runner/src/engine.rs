@@ -75,7 +75,7 @@ impl Engine {
         self.loading
     }
 
-    /// Where the model came from.
+    /// Source of the model.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -102,7 +102,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::NoTokenizer`] where the checkpoint has none.
+    /// [`Error::NoTokenizer`] if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| self.source.no_tokenizer())
     }
@@ -124,7 +124,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::NoVision`] where the model has no tower.
+    /// [`Error::NoVision`] if the model has no vision tower.
     pub fn image_reader(&self) -> Result<&ImageReader> {
         self.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: self.source.path().to_owned() })
     }

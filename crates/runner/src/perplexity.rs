@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(counted, (1..tokens).collect::<Vec<_>>());
             assert_eq!(windows.last().unwrap().0.end, tokens);
         }
-        // without overlap, the first token of each window has nothing before it
+        // without overlap, the first token of each window has no context
         let windows = Windows { window: 4, stride: 4 }.of(8).unwrap();
         assert_eq!(windows, [(0..4, 1..4), (4..8, 5..8)]);
         assert!(Windows { window: 4, stride: 5 }.of(8).is_err() && Windows { window: 1, stride: 1 }.of(8).is_err());

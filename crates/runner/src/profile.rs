@@ -142,7 +142,7 @@ pub struct Profile {
 ///
 /// # Errors
 ///
-/// More tokens than the model's context, and what the device reports.
+/// More tokens than the model's context, too little memory, and errors of the backend.
 pub fn profile(
     device_options: &DeviceOptions,
     checkpoint: &Checkpoint,

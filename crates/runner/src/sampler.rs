@@ -260,7 +260,7 @@ fn kth_largest(values: &[f32], k: usize) -> f32 {
     *best.select_nth_unstable_by(k - 1, descending).1
 }
 
-/// Drops the least likely tokens whose probabilities add up to at most `1 - top_p`, never the likeliest. Of equals, those with
+/// Drops the least likely tokens, up to a total probability of `1 - top_p`, but never the likeliest. Of equal ones, those with
 /// the lower id stay.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     let max = max_logit(candidates);

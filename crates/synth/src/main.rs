@@ -130,7 +130,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result {
     Ok(())
 }
 
-/// The free space that POSIX `df` prints; `None` where there is no such program.
+/// The free space that POSIX `df` prints; `None` if there is no such program.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let folder = folder.canonicalize().ok()?;
     let output = Command::new("df").arg("-Pk").arg(folder).output().ok()?;

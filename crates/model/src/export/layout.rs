@@ -157,7 +157,7 @@ fn unwritable(found: impl Into<String>) -> Error {
     }
 }
 
-/// The tensors in llama.cpp's order. `stored` gives the type of some rows of a matrix before the scheme is applied.
+/// The tensors in llama.cpp's order. `stored` returns the type of some rows of a matrix before the scheme is applied.
 pub(super) fn plan(
     spec: &ModelSpec,
     to: Architecture,

@@ -188,7 +188,7 @@ impl Reader<'_> {
             let key = self.name(&format!("the name of key {i}"))?;
             let value = self.value(&key)?;
             if values.insert(key.clone(), value).is_some() {
-                return Err(self.bad(format!("key {key} stands twice (duplicate)")));
+                return Err(self.bad(format!("key {key} occurs twice (duplicate)")));
             }
         }
         Ok(Metadata { path: self.path.to_owned(), values })
@@ -277,7 +277,7 @@ impl Reader<'_> {
                 return Err(self.tensor(&entry.name, message));
             }
             if !names.insert(entry.name.clone()) {
-                return Err(self.tensor(&entry.name, "stands twice in the file (duplicate name)"));
+                return Err(self.tensor(&entry.name, "occurs twice in the file (duplicate name)"));
             }
             described.push((entry, offset));
         }

@@ -290,7 +290,7 @@ mod tests {
     fn blocks_that_no_head_of_a_group_sees_are_not_read() {
         // 1024 positions are 16 local blocks: all are seen
         assert_eq!(of("phi-3-small-8k", 1024).seen(1), (1024, 1024.0));
-        // of 64 blocks a head sees 16 local ones and an eighth of the others; a group of four heads half of these
+        // a head sees 16 local blocks of the 64, and an eighth of the others; a group of four heads reads half of the others
         let (read, pairs) = of("phi-3-small-8k", 4096).seen(1);
         assert_eq!((read, pairs), (1024 + 3072 / 2, 1024.0 + 3072.0 / 8.0));
     }

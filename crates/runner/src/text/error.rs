@@ -18,7 +18,7 @@ pub enum Error {
         file: String,
         /// The parser's error.
         reason: String,
-        /// What to do.
+        /// Suggested fix.
         hint: &'static str,
     },
     /// A file is not JSON text, but another kind of file.
@@ -35,7 +35,7 @@ pub enum Error {
         expected: String,
         /// The value found.
         found: String,
-        /// What to do.
+        /// Suggested fix.
         hint: &'static str,
     },
     /// No chat template in the checkpoint.

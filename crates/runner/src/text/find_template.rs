@@ -51,7 +51,7 @@ impl ChatTemplate {
         ChatTemplates::of_checkpoint(folder)?.main()
     }
 
-    /// The default template in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    /// The default template in the text of a `tokenizer_config.json`; `name` is its name in errors.
     ///
     /// # Errors
     /// There is no template, or the text is malformed.

@@ -122,7 +122,7 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
         .collect()
 }
 
-/// The first and the last token around a text, where the file says so.
+/// The tokens added before and after a text, by the flags of the file.
 fn post_processor(vocabulary: &Vocabulary) -> Value {
     let token = |wanted: bool, id: Option<u32>| {
         let id = id.filter(|_| wanted)?;

@@ -57,7 +57,7 @@ pub(super) struct AddedToken {
 }
 
 impl Outline {
-    /// Reads and checks the bytes of a `tokenizer.json`; `file` stands for it in errors.
+    /// Reads and checks the bytes of a `tokenizer.json`; `file` is its name in errors.
     pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         let malformed =
             |error: serde_json::Error| Error::Malformed { file: file.into(), reason: error.to_string(), hint: HINT };

@@ -9,7 +9,7 @@ pub(crate) struct StopTexts {
 }
 
 impl StopTexts {
-    /// Looks for any of `texts`, none of which is empty.
+    /// Searches for any of `texts`, which must not be empty.
     pub(crate) fn new(texts: Vec<String>) -> Self {
         Self { texts, held: String::new() }
     }
@@ -28,7 +28,7 @@ impl StopTexts {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// The text that was held back, at the end of an answer.
+    /// The text that was held back, for the end of an answer.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

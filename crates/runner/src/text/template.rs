@@ -8,7 +8,7 @@ use super::clock;
 use super::error::{Error, Result};
 use super::message::Message;
 
-/// The chat template of a model: Jinja, with the settings, names and functions that transformers gives it.
+/// The chat template of a model: Jinja, with the settings, names and functions of transformers.
 #[derive(Debug)]
 pub struct ChatTemplate {
     file: String,
@@ -18,7 +18,7 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
 }
 
-/// What a chat template does with a message of the role `system`.
+/// Effect of a message of the role `system` on a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemMessages {
     /// The prompt changes with it.
@@ -67,7 +67,7 @@ impl ChatTemplate {
         Ok(Self { file, template, with_tools, special_tokens })
     }
 
-    /// The prompt of a conversation; with `add_generation_prompt`, up to where the model's answer begins.
+    /// The prompt of a conversation; with `add_generation_prompt`, up to the beginning of the model's answer.
     ///
     /// # Errors
     /// The template refuses the messages or fails on them.
@@ -104,7 +104,7 @@ impl ChatTemplate {
         template.render(&variables, clock::strftime_now).map_err(|error| failed(&self.file, &error))
     }
 
-    /// What the template does with a system message before a question.
+    /// Effect of a system message before a question.
     pub fn system_messages(&self) -> SystemMessages {
         let system = Message::system("Answer in French only, in one word.");
         let question = Message::user("Who are you?");

@@ -58,7 +58,7 @@ impl ChatTemplates {
         }
     }
 
-    /// The templates in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    /// The templates in the text of a `tokenizer_config.json`; `name` is its name in errors.
     ///
     /// # Errors
     /// The text is malformed.

@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::guarded::guarded;
 use super::outline::{HINT, Outline};
 
-/// A tokenizer: that of a `tokenizer.json`, of a folder with the files beside it, or of a GGUF file. Clones share it.
+/// A tokenizer, from a `tokenizer.json`, a folder or a GGUF file. Clones share its data.
 #[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 
@@ -25,7 +25,7 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, and none of the files beside it.
+    /// Reads a `tokenizer.json` without the files beside it.
     ///
     /// # Errors
     /// The file cannot be read or is no usable tokenizer.
@@ -35,7 +35,7 @@ impl Tokenizer {
         Self::from_bytes(path.display().to_string(), &bytes)
     }
 
-    /// Reads the bytes of a `tokenizer.json`; `name` stands for it in errors.
+    /// Reads the bytes of a `tokenizer.json`; `name` is its name in errors.
     ///
     /// # Errors
     /// The bytes are no usable tokenizer.
@@ -43,7 +43,7 @@ impl Tokenizer {
         Self::with_companions(name.into(), bytes, Companions::default())
     }
 
-    /// A `tokenizer.json` with what the files beside it add.
+    /// A `tokenizer.json` with the additions of the files beside it.
     pub(super) fn with_companions(file: String, bytes: &[u8], companions: Companions) -> Result<Self> {
         let bytes = phi3_model::json_text(Path::new(&file), bytes)?;
         let outline = Outline::parse(&file, &bytes)?;
@@ -60,7 +60,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The token ids of a text; with `add_special`, with those that the tokenizer puts around it (such as `<s>`).
+    /// The token ids of a text; with `add_special`, with those that the tokenizer adds around it (such as `<s>`).
     ///
     /// # Errors
     /// The text has a character that the vocabulary cannot express.
