@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(of(Slot::Layer(3, Part::Qkv)), DType::Q5K);
         let finer = (0..32).filter(|&i| of(Slot::Layer(i, Part::Down)) == DType::Q6K);
         assert_eq!(finer.collect::<Vec<_>>(), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
-        // rows that are no whole blocks
+        // rows that are not whole blocks
         let narrow = |i: usize, cols: usize| {
             let mut tensor = Slot::Layer(i, Part::Down).tensor(&phi_3_mini);
             tensor.shape[1] = cols;

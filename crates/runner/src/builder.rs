@@ -137,7 +137,7 @@ impl Engine {
 }
 
 /// Special tokens that end a turn: those named in [`TURN_ENDS`], and the `eos_token` of the tokenizer's configuration. Many model
-/// files list only the token that ends a text as a stop token; answers would continue after the turn.
+/// files list only the token that ends a text as a stop token; without these tokens, an answer would continue after its turn.
 fn turn_ends(tokenizer: Option<&Tokenizer>, template: Option<&ChatTemplate>) -> Vec<u32> {
     let Some(tokenizer) = tokenizer else { return Vec::new() };
     let named = TURN_ENDS.into_iter().chain(template.and_then(|template| template.special_token("eos_token")));

@@ -21,7 +21,7 @@ pub enum Device {
     Gpu,
     /// The adapter of this number, as `devices` lists them.
     GpuIndex(usize),
-    /// The first adapter whose name contains this text, in upper or lower case.
+    /// The first adapter whose name contains this text; case is ignored.
     Name(String),
 }
 

@@ -42,7 +42,7 @@ pub struct VerifyOptions {
 pub struct Check {
     /// Prompt, and the values that are compared.
     pub name: String,
-    /// Largest difference, for hidden states divided by `1 + |x|`; absent for ids and for values of another number.
+    /// Largest difference, for hidden states divided by `1 + |x|`; absent for ids, and where the numbers of values differ.
     pub difference: Option<f64>,
     /// Place of the largest difference, or a description.
     pub place: String,

@@ -1,8 +1,8 @@
 //! Rotary embedding from `config.json`, in the layouts of transformers 4 and 5.
 //!
 //! Precedence is that of `Phi3Config` and `modeling_rope_utils.py` of transformers 5: the first of the objects `rope_scaling` and
-//! `rope_parameters` that is not empty; fields of that object before those at the top. Only `original_max_position_embeddings` is
-//! read at the top alone.
+//! `rope_parameters` that is not empty; fields of that object before those at the top. The exception is
+//! `original_max_position_embeddings`, which Phi-3 reads at the top only.
 
 use crate::json::Object;
 use crate::rope::{LongRope, Rope};

@@ -61,7 +61,7 @@ pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Comp
     tokenizer.set_encode_special_tokens(companions.split_special_tokens);
     let lost = companions.unread.iter().filter(|(_, token)| tokenizer.token_to_id(token).is_none());
     let lost = lost.map(|(from, token)| {
-        format!("{from}: {token:?} is not followed: tokenizer_config.json has added_tokens_decoder, and not this token")
+        format!("{from}: {token:?} is not added: added_tokens_decoder of tokenizer_config.json does not have it")
     });
     let notes = companions.notes.into_iter().chain(plan.notes).chain(lost).collect();
     Ok(Opened { tokenizer, special, notes })
@@ -179,8 +179,7 @@ impl Plan {
                 }
                 Some(given) if *given != next => {
                     plan.notes.push(format!(
-                        "{from}: the id {given} of {content:?} does not follow the vocabulary, whose next one is {next}; it \
-                         is taken as it stands"
+                        "{from}: the id {given} of {content:?} does not follow the vocabulary, where {next} is next; it is used"
                     ));
                     plan.gaps.push((content.to_owned(), *given));
                     next = next.max(given.saturating_add(1));

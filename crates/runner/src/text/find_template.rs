@@ -77,7 +77,7 @@ impl ChatTemplate {
     /// A template of this library; [`names`](Self::names) lists them.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no template of that name.
     pub fn named(name: &str, tokens: SpecialTokens) -> Result<Self> {
         let found = NAMED.into_iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
         let Some((name, source, [bos, eos])) = found else {

@@ -107,7 +107,7 @@ fn follow(beside: &Beside, outline: &Outline) -> Result<Companions> {
     }
     const CORRUPTING: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
     if config.boolean(CORRUPTING)? == Some(true) {
-        companions.notes.push(format!("{}: it is true, and not followed", config.at(CORRUPTING)));
+        companions.notes.push(format!("{}: it is true, which is ignored", config.at(CORRUPTING)));
     }
     Ok(companions)
 }

@@ -79,7 +79,7 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
         ));
     } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
         notes.push(format!(
-            "{file}: {KEY}[{id}] is {}, and types go from 0 to 6: no text has this token",
+            "{file}: {KEY}[{id}] is {}, but types are 0 to 6: the token is not used",
             vocabulary.types[id]
         ));
     }

@@ -33,7 +33,7 @@ impl ChatTemplate {
     /// A template given as text, with the special tokens that it can name.
     ///
     /// # Errors
-    /// The template is no valid Jinja.
+    /// The template is not valid Jinja.
     pub fn from_source(name: impl Into<String>, source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
         let tokens = [("bos_token", bos_token), ("eos_token", eos_token)];
         let tokens = tokens.map(|(name, token)| (name.to_owned(), token.to_owned())).to_vec();
@@ -46,7 +46,7 @@ impl ChatTemplate {
     /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) adds that token only if the text does not begin with it.
     ///
     /// # Errors
-    /// There is no template, or it is no valid Jinja.
+    /// There is no template, or it is not valid Jinja.
     pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
         let file = vocabulary.path().display().to_string();
         match &vocabulary.chat_template {

@@ -30,7 +30,7 @@ pub struct ChatTemplates {
 }
 
 impl ChatTemplates {
-    /// The templates of the checkpoint in a folder, where transformers looks for them: `chat_template.jinja` with those in
+    /// The templates of the checkpoint in a folder, in the order of transformers: `chat_template.jinja` with those in
     /// `additional_chat_templates`, else the field `chat_template` of `tokenizer_config.json`, else that of
     /// `chat_template.json`.
     ///
@@ -115,7 +115,7 @@ impl ChatTemplates {
     /// The default template; for conversations with tools, the template named `tool_use`, if there is one.
     ///
     /// # Errors
-    /// There is none, or it is no valid Jinja.
+    /// There is none, or it is not valid Jinja.
     pub fn main(&self) -> Result<ChatTemplate> {
         let Some(source) = self.sources.get(DEFAULT) else {
             let names = self.names().collect::<Vec<_>>().join(", ");
@@ -126,10 +126,10 @@ impl ChatTemplates {
         ChatTemplate::new(self.file.clone(), source, with_tools, self.tokens.clone())
     }
 
-    /// The template of a name, for conversations with tools and without; `None` where there is none.
+    /// The template of a name, for conversations with tools and without; `None` if there is none.
     ///
     /// # Errors
-    /// It is no valid Jinja.
+    /// It is not valid Jinja.
     pub fn named(&self, name: &str) -> Result<Option<ChatTemplate>> {
         let template = |source| ChatTemplate::new(self.file.clone(), source, None, self.tokens.clone());
         self.sources.get(name).map(|source| template(source)).transpose()
@@ -174,7 +174,7 @@ impl ChatTemplates {
     }
 }
 
-/// The bytes of a file, unless there is none.
+/// The bytes of a file; `None` if it does not exist.
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),

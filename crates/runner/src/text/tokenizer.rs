@@ -28,7 +28,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` without the files beside it.
     ///
     /// # Errors
-    /// The file cannot be read or is no usable tokenizer.
+    /// The file cannot be read or is not a usable tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
@@ -38,7 +38,7 @@ impl Tokenizer {
     /// Reads the bytes of a `tokenizer.json`; `name` is its name in errors.
     ///
     /// # Errors
-    /// The bytes are no usable tokenizer.
+    /// The bytes are not a usable tokenizer.
     pub fn from_bytes(name: impl Into<String>, bytes: &[u8]) -> Result<Self> {
         Self::with_companions(name.into(), bytes, Companions::default())
     }
