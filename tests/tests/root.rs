@@ -1,5 +1,7 @@
 //! Tests of the whole engine, in one binary.
 
+/// Damaged configurations and tensors of every class.
+mod bad_classes;
 /// Damaged and unusual checkpoints, each with its expected result.
 mod bad_safetensors;
 /// `config.json` in all forms written by programs and by hand.

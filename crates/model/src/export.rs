@@ -1,4 +1,4 @@
-//! Writing a checkpoint as a GGUF file, tensor by tensor: never the model in memory. Keys and tensor order are those of llama.cpp's
+//! Export of a checkpoint as a GGUF file, with one tensor in memory at a time. Keys and tensor order are those of llama.cpp's
 //! converter.
 
 mod data;
@@ -14,7 +14,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Tensors and keys of a GGUF file that is written, in llama.cpp's order.
+/// Tensors and keys of a GGUF file to write, in llama.cpp's order.
 pub struct GgufLayout<'a> {
     spec: &'a ModelSpec,
     scheme: QuantScheme,
@@ -28,7 +28,7 @@ impl<'a> GgufLayout<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] where no architecture of GGUF holds the model.
+    /// [`Error::Request`] if no supported GGUF architecture can hold the model.
     pub fn new(spec: &'a ModelSpec, stored: DType, scheme: QuantScheme) -> Result<Self> {
         Self::of(spec, scheme, &|_, _| Ok(stored))
     }
@@ -48,7 +48,7 @@ impl<'a> GgufLayout<'a> {
         &self.tensors
     }
 
-    /// The model's tensor that tensor `i` is a part of, or whose bias it is; the embedding where it is none.
+    /// The model tensor of which tensor `i` holds weights or the bias; [`Slot::Embedding`] for LongRoPE's factors.
     pub fn slot(&self, i: usize) -> Slot {
         match self.sources.get(i) {
             Some(Source::Rows { tensor, .. } | Source::Bias { tensor, .. } | Source::Norm { tensor, .. }) => {
@@ -58,7 +58,7 @@ impl<'a> GgufLayout<'a> {
         }
     }
 
-    /// Values of tensor `i` that belong to the description: LongRoPE's factors.
+    /// Values of tensor `i` that come from the model's configuration: LongRoPE's factors. `None` for weights.
     pub fn given(&self, i: usize) -> Option<&[f32]> {
         match self.sources.get(i) {
             Some(Source::Factors(factors)) => Some(factors),
@@ -66,11 +66,10 @@ impl<'a> GgufLayout<'a> {
         }
     }
 
-    /// Writes the file. `data` gives the bytes of tensor `i`; `keys` are those of sampling and of the tokenizer. `progress` is called
-    /// with the bytes of tensor data that are written, and of all; it may break off by returning `false`, and nothing is left behind
-    /// then.
+    /// Writes the file. `data` returns the bytes of tensor `i`; `keys` are those of sampling and of the tokenizer. `progress` is
+    /// called with the bytes of tensor data written so far, and of all. It cancels by returning `false`; no file is left then.
     ///
-    /// The file appears under its name when it is complete, or under that of [`destination`]. Returns whether it is.
+    /// The file is written under a temporary name and renamed to [`destination`] when complete. Returns whether it is complete.
     ///
     /// # Errors
     ///
@@ -111,19 +110,19 @@ impl<'a> GgufLayout<'a> {
             Ok(true)
         })();
         if !matches!(result, Ok(true)) {
-            // the unfinished file is of no use; that it cannot be removed changes nothing about the result
+            // an error of removing the unfinished file does not change the result
             let _ = fs::remove_file(partial);
         }
         result
     }
 }
 
-/// Writes `checkpoint` by `scheme` to `out`, as [`GgufLayout::write`] does.
+/// Writes `checkpoint`, quantized by `scheme`, to `out`, as [`GgufLayout::write`] does.
 ///
 /// # Errors
 ///
-/// [`Error::Occupied`] where `out` is a weight file of the checkpoint, [`Error::Request`] where no architecture of GGUF holds the
-/// model, and those of reading and writing.
+/// [`Error::Occupied`] if `out` is a weight file of the checkpoint, [`Error::Request`] if no supported GGUF architecture can hold
+/// the model, and those of reading and writing.
 pub fn write_gguf(
     checkpoint: &Checkpoint,
     scheme: QuantScheme,
@@ -144,7 +143,7 @@ pub fn write_gguf(
     layout.write(name, keys, out, &mut data, progress)
 }
 
-/// The header stands in the file already: a tensor of another size would move all that follow.
+/// Checks a tensor's size against the header, which is already written: another size would shift all tensors after it.
 fn check(tensor: &GgufTensor, data: &[u8], out: &Path) -> Result<()> {
     let found = data.len() as u64;
     if found == tensor.bytes {
@@ -158,10 +157,10 @@ fn check(tensor: &GgufTensor, data: &[u8], out: &Path) -> Result<()> {
     })
 }
 
-/// The file that writing to `out` replaces: itself, or where a symbolic link leads.
+/// The file that a write to `out` replaces: `out` itself, or the target of a symbolic link.
 ///
 /// # Errors
-/// Something other than a regular file is there, such as a device: a complete file would take its place.
+/// [`Error::Occupied`] if something other than a regular file is there, such as a device: the complete file would replace it.
 pub fn destination(out: &Path) -> Result<PathBuf> {
     let linked = fs::symlink_metadata(out).is_ok_and(|found| found.is_symlink());
     let target = match fs::canonicalize(out) {

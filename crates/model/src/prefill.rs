@@ -1,24 +1,24 @@
-//! Feeding a sequence: in chunks, with LongRoPE's rebuilding where a sequence crosses the border.
+//! Prefill of a sequence, in chunks. Rebuilds the KV cache where the sequence crosses LongRoPE's border.
 
 use crate::decoder::{Model, Outputs, Probe, SequenceRows, check_inputs, check_length, not_of_the_model};
 use crate::rope::{RopePolicy, RopeSet};
 use crate::{Input, Result, Sequence};
 use std::ops::ControlFlow;
 
-/// How tokens are fed.
+/// Options of [`prefill`].
 #[derive(Clone, Copy, Debug)]
 pub struct PrefillOptions {
-    /// Tokens of a pass; at most the model's [`max_rows`](Model::max_rows).
+    /// Tokens per pass; at most the model's [`max_rows`](Model::max_rows).
     pub chunk: usize,
-    /// Which rope factors.
+    /// Choice of the rope factors.
     pub policy: RopePolicy,
     /// Tokens that the sequence may grow to, for [`RopePolicy::Ahead`].
     pub budget: usize,
-    /// Whose logits are wanted.
+    /// Tokens whose logits are returned.
     pub outputs: Outputs,
 }
 
-/// What happens while tokens are fed.
+/// Progress of [`prefill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefillProgress {
     /// The sequence changes to other rope factors: its cache is dropped, and `tokens` tokens are computed again.
@@ -30,22 +30,23 @@ pub enum PrefillProgress {
     },
     /// `done` of `total` tokens were computed.
     Pass {
-        /// Tokens so far.
+        /// Tokens computed so far.
         done: usize,
         /// Tokens of this call, those computed again included.
         total: usize,
     },
 }
 
-/// Feeds `inputs`, tokens or rows of pictures, after what `sequence` holds; `logits` becomes those of `options.outputs`.
+/// Feeds `inputs`, tokens or rows of picture features, after the cached inputs of `sequence`. `logits` receives those of
+/// `options.outputs`.
 ///
-/// The rope factors are chosen by the length that the sequence has at the end. Where they differ from those of the
-/// cached keys, the cache is dropped and everything is computed again, as the reference does. `watch` is told of that
-/// and of every pass, and may break off: then `false` is returned, and `sequence` holds what was computed.
+/// The rope factors are chosen by the sequence's length after all inputs. If they differ from those of the cached keys, the cache
+/// is dropped and all tokens are computed again, as in the reference. `watch` is called for that switch and after every pass.
+/// It cancels by returning `Break`: with inputs left, the result is `false`, and `sequence` holds the tokens computed so far.
 ///
 /// # Errors
 ///
-/// A sequence of another model, more tokens than the model's context, unknown ids, and what the device reports. The sequence
+/// A sequence of another model, more tokens than the model's context, unknown ids, and errors of the backend. The sequence
 /// is unchanged by the first three.
 pub fn prefill<'a, T>(
     model: &mut dyn Model,

@@ -1,4 +1,4 @@
-//! The tensors of a published checkpoint, for writing one.
+//! Names and shapes of a published checkpoint's tensors, for writing one.
 
 use crate::ModelSpec;
 use crate::table::{Naming, Slot, tensors};
@@ -11,7 +11,7 @@ pub struct PublishedTensor {
     pub name: String,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
-    /// The model's tensor that it is a part of, or whose bias it is.
+    /// The model tensor of which it holds weights or the bias.
     pub slot: Slot,
 }
 

@@ -1,4 +1,4 @@
-//! Which type each matrix gets when a model is quantised.
+//! Quantization schemes: the type of each matrix of a quantized model.
 
 use crate::table::{Part, Slot, TensorSpec};
 use crate::{Checkpoint, Error, ModelSpec, Result};
@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// Which rows of queries, keys and values a tensor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QkvRows {
-    /// All of them; or it is another tensor.
+    /// All of them, or another tensor.
     All,
     /// Queries, or keys.
     QueriesOrKeys,
@@ -18,12 +18,12 @@ pub(crate) enum QkvRows {
     Values,
 }
 
-/// A way to quantise a model: a type for every matrix. Norms stay f32.
+/// A quantization scheme: a type for every matrix. Norms stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuantScheme {
     name: &'static str,
     dtype: DType,
-    /// Whether the matrices that llama.cpp keeps finer are kept finer.
+    /// Whether some matrices get a finer type, by llama.cpp's rules.
     mixed: bool,
     rounding: Rounding,
     /// llama.cpp's number of the scheme (`llama_ftype`).
@@ -39,8 +39,8 @@ const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme 
 }
 
 impl QuantScheme {
-    /// Every scheme. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name; the others use one
-    /// type throughout.
+    /// All schemes. A scheme that ends in `_m` gives some matrices a finer type, as llama.cpp's of the same name; the others use
+    /// one type throughout.
     pub const ALL: [QuantScheme; 20] = [
         plain("f32", DType::F32, 0),
         plain("f16", DType::F16, 1),
@@ -64,7 +64,7 @@ impl QuantScheme {
         plain("q2_k", DType::Q2K, 10),
     ];
 
-    /// The name that is typed.
+    /// The name, as it is parsed.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -74,18 +74,18 @@ impl QuantScheme {
         self.file_type
     }
 
-    /// What llama.cpp calls a model by this scheme, where it has the same; else the scheme's own name.
+    /// llama.cpp's name of the scheme, if it has the same one; else the scheme's own name in upper case.
     pub fn label(self) -> String {
         let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
         known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
     }
 
-    /// The type that a matrix of type `now` gets. What is quantised already stays as it is.
+    /// Target type of a matrix of type `now`. Quantized matrices and routers keep their type.
     pub fn target(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec) -> DType {
         self.target_of(now, tensor, spec, QkvRows::All)
     }
 
-    /// [`target`](Self::target) of a part of queries, keys and values.
+    /// [`target`](Self::target) for a part of queries, keys and values.
     pub(crate) fn target_of(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec, of: QkvRows) -> DType {
         if now.is_quantised() || tensor.slot.is_router() {
             return now;
@@ -94,7 +94,7 @@ impl QuantScheme {
         fitting(wanted, tensor.shape.last().copied().unwrap_or(0))
     }
 
-    /// llama.cpp's choice (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
+    /// llama.cpp's type for a mixed scheme (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
     fn finer(self, slot: Slot, spec: &ModelSpec, of: QkvRows) -> DType {
         let layers = spec.layers.len();
         let more_bits = |i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2;
@@ -129,7 +129,7 @@ impl QuantScheme {
         }
     }
 
-    /// A matrix by this scheme, on so many threads; on all that the process may use where absent.
+    /// Quantizes a matrix on `threads` threads; `None` for all that the process may use.
     pub fn apply(
         self,
         weight: &Weight,
@@ -158,7 +158,7 @@ impl QuantScheme {
     }
 }
 
-/// The type itself where rows are whole blocks of it, else the nearest that fits, as llama.cpp chooses.
+/// The type itself if rows are whole blocks of it, else llama.cpp's fallback type.
 fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(dtype.block().0) {
         return dtype;
@@ -173,7 +173,7 @@ fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
 }
 
-/// What llama.cpp calls a model by its `general.file_type` (`llama_ftype`).
+/// llama.cpp's name for a `general.file_type` (`llama_ftype`).
 fn file_type_label(file_type: u32) -> Option<&'static str> {
     Some(match file_type {
         0 => "all F32",
@@ -200,8 +200,8 @@ fn file_type_label(file_type: u32) -> Option<&'static str> {
     })
 }
 
-/// What the type of a model is called when it is loaded by `quant`: the scheme where it quantises most of the values, else what
-/// a GGUF file says of itself, else the type of most bytes.
+/// Name of a model's weight type when it is loaded with `quant`: the scheme's if it quantizes most of the values, else that of a
+/// GGUF file's `general.file_type`, else the type with the most bytes.
 pub fn type_label(checkpoint: &Checkpoint, quant: Option<QuantScheme>) -> String {
     let (mut plain, mut values) = (0, 0);
     let mut by_type = BTreeMap::<&str, u64>::new();
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(of(Slot::Layer(3, Part::Qkv)), DType::Q5K);
         let finer = (0..32).filter(|&i| of(Slot::Layer(i, Part::Down)) == DType::Q6K);
         assert_eq!(finer.collect::<Vec<_>>(), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
-        // rows that are no whole blocks
+        // rows that are not whole blocks
         let narrow = |i: usize, cols: usize| {
             let mut tensor = Slot::Layer(i, Part::Down).tensor(&phi_3_mini);
             tensor.shape[1] = cols;

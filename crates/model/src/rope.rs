@@ -9,9 +9,9 @@
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     theta: f32,
-    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors where there are any.
+    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors with LongRoPE.
     short: Vec<f32>,
-    /// The same, divided by the long factors; empty without LongRoPE.
+    /// The same with the long factors; empty without LongRoPE.
     long: Vec<f32>,
     scaling: Option<LongRope>,
     /// Factor of the positions.
@@ -46,10 +46,10 @@ pub enum RopeSet {
 /// Which set a sequence uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RopePolicy {
-    /// As the reference: short up to the border, long beyond it, the cache rebuilt when generation crosses.
+    /// As in the reference: short up to the border, long beyond it. The cache is rebuilt when a sequence crosses the border.
     #[default]
     Exact,
-    /// Long from the start where prompt and token budget together pass the border, short elsewhere: no rebuilding.
+    /// Long from the start if the sequence may grow beyond the border, else short: the cache is not rebuilt.
     Ahead,
     /// Always long.
     Long,

@@ -1,5 +1,5 @@
-//! The tensors of a model: one row each, from which loading, the plan, GGUF's names, the mixes of quantized models and the tests
-//! take names, shapes and purposes.
+//! Tensor table of a model, one row per tensor. Loading, the memory plan, GGUF names, quantization schemes and the tests take
+//! names, shapes and roles from it.
 
 use crate::{Mlp, ModelSpec};
 use Naming::{Llama, Phi, Phi3, Phi3Small, PhiMoe};
@@ -14,37 +14,37 @@ pub enum Slot {
     Layer(usize, Part),
     /// The norm of the output.
     Norm,
-    /// The output projection, where it is not the embedding.
+    /// The output projection, if it is not the embedding.
     Head,
 }
 
 /// A part of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// The norm in front of attention, and of a parallel block.
+    /// The norm before attention; in a parallel block, the norm before attention and feed-forward.
     InputNorm,
     /// Queries, keys and values.
     Qkv,
-    /// The projection of what the heads give.
+    /// Output projection of attention.
     AttentionOut,
-    /// The norm in front of the feed-forward.
+    /// The norm before the feed-forward.
     MlpNorm,
-    /// Up projection; of a gated activation, gate and up.
+    /// Up projection; for a gated activation, gate and up.
     Up,
     /// Down projection.
     Down,
-    /// What gives the experts' scores.
+    /// Router: projection to the experts' scores.
     Router,
-    /// Up projections of all experts, one below the other.
+    /// Up projections of all experts, stacked by rows.
     ExpertsUp,
-    /// Down projections of all experts.
+    /// Down projections of all experts, stacked by rows.
     ExpertsDown,
 }
 
-/// Naming of the tensors in published checkpoints: the classes of one naming have the same names.
+/// Tensor names of published checkpoints, by model class. Classes of one naming have the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// `Phi3ForCausalLM`, and text models inside of others.
+    /// `Phi3ForCausalLM`, and text models that are part of others.
     Phi3,
     /// `PhiForCausalLM`.
     Phi,
@@ -56,25 +56,25 @@ pub enum Naming {
     Llama,
 }
 
-/// Tensors of a file that hold one of the model's, one below the other. Of experts, those of one: in a published checkpoint with
-/// their number in place of `#`, in a GGUF file those of all in one tensor of three dimensions.
+/// File tensors that hold one model tensor, stacked by rows. For experts, the tensors of one expert: a published checkpoint has
+/// the expert's number in place of `#`, a GGUF file has all experts in one tensor of three dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     /// Names, without layer and `.weight`.
     pub(crate) sources: &'static [&'static str],
     pub(crate) order: Order,
-    /// Namings of the form; none of a form in GGUF files, or where there is no other form.
+    /// Namings that use the form; empty for GGUF files, and for the only form of a tensor.
     pub(crate) of: &'static [Naming],
 }
 
-/// How rows stand in a file; the sizes are the model's.
+/// Order of the rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// As the operations want them.
+    /// The order of the operations.
     AsStored,
-    /// Gates and ups by turns.
+    /// Gate rows and up rows alternate.
     Alternating,
-    /// By group of heads.
+    /// Queries, keys and values by group of heads.
     ByGroup,
 }
 
@@ -87,11 +87,11 @@ const fn named(of: &'static [Naming], sources: &'static [&'static str]) -> Form 
     Form { sources, order: Order::AsStored, of }
 }
 
-/// Of what stands in no table.
+/// Forms of a tensor that is in no table.
 const NO_NAMES: &[Form] = &[form(&[""])];
 
-/// Names of a tensor: forms in published checkpoints, of which the first is Phi-3's, and in GGUF files, of which the first is the
-/// one that is written.
+/// Names of a tensor: forms in published checkpoints, Phi-3's first, and in GGUF files. Export writes the first GGUF form; only
+/// for queries, keys and values of other architectures than phi3 it writes the last.
 struct Names<T: 'static> {
     of: T,
     published: &'static [Form],
@@ -170,9 +170,9 @@ pub struct TensorSpec {
     pub name: String,
     /// Its shape, outermost dimension first; one dimension for a vector.
     pub shape: Vec<usize>,
-    /// What it is for, of a matrix.
+    /// Role of a matrix.
     pub role: Role,
-    /// Whether a bias is beside it: one number for each row of a matrix, or for each dimension of a norm.
+    /// Whether it has a bias: one number per row of a matrix, or per dimension of a norm.
     pub bias: bool,
 }
 
@@ -182,12 +182,12 @@ impl Slot {
         format!("{}{}.weight", self.prefix(false), self.forms(false)[0].sources[0])
     }
 
-    /// Whether it gives the scores of experts, which are never quantized: a row's route depends on them.
+    /// Whether it is a router, which is never quantized: the choice of a row's experts depends on it.
     pub(crate) fn is_router(self) -> bool {
         matches!(self, Self::Layer(_, Part::Router))
     }
 
-    /// What stands in front of the names of its forms.
+    /// Prefix of the names of its forms.
     pub(crate) fn prefix(self, gguf: bool) -> String {
         match (self, gguf) {
             (Self::Layer(layer, _), false) => format!("model.layers.{layer}."),
@@ -214,7 +214,7 @@ impl Slot {
         forms.iter().find(|form| form.of.contains(&naming)).unwrap_or(&forms[0])
     }
 
-    /// The tensor, as `spec` has it.
+    /// The tensor in a model of `spec`.
     pub fn tensor(self, spec: &ModelSpec) -> TensorSpec {
         let (hidden, heads) = (spec.hidden_size, spec.heads);
         let layer = |layer: usize| spec.layers.get(layer).copied();
@@ -270,7 +270,7 @@ impl Part {
         Slot::Layer(0, self).forms(false)[0].sources[0]
     }
 
-    /// The part of a published name or GGUF's, without layer and `.weight`.
+    /// The part with a published name or a GGUF name, without layer and `.weight`.
     pub fn from_name(name: &str) -> Option<Self> {
         let has = |forms: &[Form]| forms.iter().any(|form| form.sources.contains(&name));
         PARTS.iter().find(|names| has(names.published) || has(names.gguf)).map(|names| names.of)
@@ -288,7 +288,7 @@ pub fn tensors(spec: &ModelSpec) -> Vec<TensorSpec> {
     slots.map(|slot| slot.tensor(spec)).collect()
 }
 
-/// The name in a GGUF file of a tensor in Phi-3's form; a name that stands in no table stays as it is.
+/// The GGUF name of a tensor in Phi-3's form; a name that is in no table is unchanged.
 pub(crate) fn gguf_name(published: &str) -> String {
     let translated = || {
         let (stem, kind) = published.rsplit_once('.')?;

@@ -1,4 +1,4 @@
-//! Setting an [`Engine`] up.
+//! Builder of an [`Engine`].
 
 use crate::Result;
 use crate::device::{Device, DeviceOptions};
@@ -9,9 +9,9 @@ use phi3_model::{RopePolicy, TURN_ENDS};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Bytes of weights that are loaded, and of all.
+/// Callback with the bytes of weights loaded so far, and of all weights.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
-/// Sets an [`Engine`] up.
+/// Builder of an [`Engine`].
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
     source: Option<Source>,
@@ -30,19 +30,19 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Where the model comes from.
+    /// Source of the model.
     pub fn source(mut self, source: Source) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Which machine to run on.
+    /// Device to run on.
     pub fn device(mut self, device: Device) -> Self {
         self.device_options.device = device;
         self
     }
 
-    /// Machine, threads and pass size at once.
+    /// All device options at once.
     pub fn device_options(mut self, device_options: DeviceOptions) -> Self {
         self.device_options = device_options;
         self
@@ -54,7 +54,7 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Which factors a LongRoPE model uses.
+    /// Choice of a LongRoPE model's factors.
     pub fn rope_policy(mut self, policy: RopePolicy) -> Self {
         self.policy = policy;
         self
@@ -66,13 +66,13 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Makes [`build`](Self::build) fail, before the weights are loaded, where the model has no tokenizer or no chat template.
+    /// Makes [`build`](Self::build) fail, before the weights are loaded, if the model has no tokenizer or no chat template.
     pub fn require_chat(mut self) -> Self {
         self.require_chat = true;
         self
     }
 
-    /// Is told how many bytes of the weights are loaded.
+    /// Callback during loading, with the bytes of weights loaded so far, and of all weights.
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> Self {
         self.progress = Some(Box::new(progress));
         self
@@ -88,7 +88,7 @@ impl<'a> EngineBuilder<'a> {
         let checkpoint = source.checkpoint()?;
         let total = checkpoint.bytes();
         let mut notes = checkpoint.notes().to_vec();
-        // small files first: what is wrong with them shows before the weights are loaded
+        // small files first: their errors are reported before the weights are loaded
         let generation = source.generation(&checkpoint, &mut notes)?;
         let files = source.files_of(&checkpoint)?;
         let tokenizer = source.tokenizer_of(&files)?;
@@ -130,14 +130,14 @@ impl<'a> EngineBuilder<'a> {
 }
 
 impl Engine {
-    /// Begins to set an engine up.
+    /// A builder with default options.
     pub fn builder<'a>() -> EngineBuilder<'a> {
         EngineBuilder::default()
     }
 }
 
-/// The tokens that end a turn: those that Phi models have for it, and the `eos_token` of the tokenizer's configuration. Files
-/// that name only the end of a text are common, and an answer would go on behind its end.
+/// Special tokens that end a turn: those named in [`TURN_ENDS`], and the `eos_token` of the tokenizer's configuration. Many model
+/// files list only the token that ends a text as a stop token; without these tokens, an answer would continue after its turn.
 fn turn_ends(tokenizer: Option<&Tokenizer>, template: Option<&ChatTemplate>) -> Vec<u32> {
     let Some(tokenizer) = tokenizer else { return Vec::new() };
     let named = TURN_ENDS.into_iter().chain(template.and_then(|template| template.special_token("eos_token")));

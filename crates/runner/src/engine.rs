@@ -11,20 +11,20 @@ use std::time::Duration;
 
 /// A loaded model with its tokenizer and chat template.
 ///
-/// It keeps the keys and values of the last text, so that a request which begins like it, as the next turn of a chat
-/// does, computes only what is new.
+/// It keeps the KV cache of the last request. A request with the same beginning, such as the next turn of a chat, computes only
+/// its new tokens.
 pub struct Engine {
     pub(crate) model: Box<dyn Model>,
     pub(crate) generation: GenerationConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
-    /// Tokens that end a turn of a chat, beside those that end a text.
+    /// Tokens that end a turn of a chat, in addition to those that end a text.
     pub(crate) turn_ends: Vec<u32>,
     pub(crate) notes: Vec<String>,
     pub(crate) sequence: Sequence,
-    /// The last chat, its answer included: a longer chat goes on from these very ids.
+    /// The last chat, its answer included; a longer chat continues from the same ids.
     pub(crate) last_chat: Option<RenderedChat>,
-    /// Of a model with a tower.
+    /// Image preprocessing of a model with a vision tower.
     pub(crate) image_reader: Option<ImageReader>,
     /// Features of the last request's pictures.
     pub(crate) features: Vec<Arc<Features>>,
@@ -34,23 +34,23 @@ pub struct Engine {
     pub(crate) loading: Duration,
 }
 
-/// A chat as it was computed.
+/// A chat as it was fed to the model.
 pub(crate) struct RenderedChat {
-    /// As the template has it.
+    /// Text of the template, then of the answer.
     pub(crate) text: String,
-    /// Its tokens and pictures.
+    /// Its tokens and rows of picture features.
     pub(crate) inputs: Vec<Input>,
-    /// The pictures by their numbers.
+    /// Ids of its pictures, in the order of their numbers.
     pub(crate) images: Vec<FeatureId>,
 }
 
 impl Engine {
-    /// The model, for passes of one's own.
+    /// The model, for custom passes.
     pub fn model(&mut self) -> &mut dyn Model {
         &mut *self.model
     }
 
-    /// What the model computes.
+    /// Description of the model.
     pub fn spec(&self) -> &ModelSpec {
         self.model.spec()
     }
@@ -60,12 +60,12 @@ impl Engine {
         &self.generation
     }
 
-    /// The machine, and why it was taken.
+    /// The device, and the reason for it.
     pub fn device(&self) -> &str {
         &self.reason
     }
 
-    /// What the model's files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    /// Notes about values in the model's files that are ignored or replaced: one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -75,13 +75,13 @@ impl Engine {
         self.loading
     }
 
-    /// Where the model came from.
+    /// Source of the model.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// How this model samples unless told otherwise: `generation_config.json` where it says so, else temperature 0.8
-    /// and top-p 0.95. Every call has another seed.
+    /// Default sampling options: those of `generation_config.json`, else temperature 0.8 and top-p 0.95. With `do_sample: false`,
+    /// greedy decoding. Every call has another seed.
     pub fn sampler_defaults(&self) -> SamplerOptions {
         let g = &self.generation;
         let repetition_penalty = g.repetition_penalty.unwrap_or(1.0) as f32;
@@ -102,12 +102,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::NoTokenizer`] where the checkpoint has none.
+    /// [`Error::NoTokenizer`] if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| self.source.no_tokenizer())
     }
 
-    /// The prompt that the chat template makes of `messages`.
+    /// The prompt for `messages`, by the chat template.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         match &self.template {
             Some(template) => Ok(template.render(messages, add_generation_prompt)?),
@@ -115,20 +115,20 @@ impl Engine {
         }
     }
 
-    /// The chat template; `None` where the model has none that can be used, which [`render`](Self::render) tells.
+    /// The chat template; `None` if the model has no usable one. [`render`](Self::render) returns the reason.
     pub fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
     }
 
-    /// What prepares pictures for this model.
+    /// Image preprocessing for this model.
     ///
     /// # Errors
     ///
-    /// [`Error::NoVision`] where the model has no tower.
+    /// [`Error::NoVision`] if the model has no vision tower.
     pub fn image_reader(&self) -> Result<&ImageReader> {
         self.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: self.source.path().to_owned() })
     }
-    /// The token of the oldest pass under way.
+    /// Waits for the oldest pass in flight and returns its token.
     pub(crate) fn wait(&mut self) -> Result<u32> {
         self.model.wait(&mut self.sequence).map_err(|error| {
             self.sequence.clear();
@@ -136,7 +136,7 @@ impl Engine {
         })
     }
 
-    /// Waits for passes whose tokens nobody wants.
+    /// Waits for all passes in flight and drops their tokens.
     pub(crate) fn discard(&mut self) -> Result<()> {
         self.model.discard().map_err(|error| {
             self.sequence.clear();
@@ -150,7 +150,7 @@ impl Engine {
     }
 }
 
-/// A seed that nobody chose: short enough to be typed again.
+/// A random seed of at most nine digits, short enough to be typed.
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() % 1_000_000_000

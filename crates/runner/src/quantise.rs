@@ -1,4 +1,4 @@
-//! A checkpoint as a quantised GGUF file.
+//! Export of a checkpoint as a quantized GGUF file.
 
 use crate::text::{ChatTemplate, ChatTemplates, Message, Tokenizer, compare, placeholder, vocabulary};
 use crate::{Result, Source};
@@ -6,12 +6,13 @@ use phi3_model::gguf::{MetadataList, Vocabulary};
 use phi3_model::{GenerationConfig, ModelSpec, QuantScheme, destination, write_gguf};
 use std::path::Path;
 
-/// Writes `source` by `scheme` to a GGUF file: weights, description, tokenizer, chat templates, stop tokens and sampling
-/// defaults. Tensor by tensor; `progress` is told the bytes that are written, and of all, and breaks off by returning `false`.
-/// Adds to `notes` what the source says that is not followed, and what the format cannot hold.
+/// Writes `source`, quantized by `scheme`, to a GGUF file: weights, description, tokenizer, chat templates, stop tokens and
+/// sampling defaults. One tensor is in memory at a time. `progress` is called with the bytes written so far, and of all; it
+/// cancels by returning `false`. Adds notes about values of the source that are ignored, and about those that the format cannot
+/// hold.
 ///
-/// Matrices that are quantised in the source stay as they are. A regular file at `out` is replaced, or the one that a symbolic
-/// link there leads to; anything else is an error. Returns whether the file is complete.
+/// Matrices that are quantized in the source are unchanged. A regular file at `out`, or the target of a symbolic link there, is
+/// replaced; anything else is an error. Returns whether the file is complete.
 pub fn quantise(
     source: &Source,
     scheme: QuantScheme,
@@ -23,8 +24,7 @@ pub fn quantise(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     if checkpoint.spec().vision.is_some() {
-        notes
-            .push(format!("{}: the file will read text only: it holds no tower for pictures", source.path().display()));
+        notes.push(format!("{}: the GGUF file will read text only: it has no vision tower", source.path().display()));
     }
     let generation = source.generation(&checkpoint, notes)?;
     let (vocabulary, templates) = match (checkpoint.metadata(), checkpoint.vocabulary()) {
@@ -98,7 +98,7 @@ fn text(
     Ok((vocabulary, templates.to_metadata(notes)))
 }
 
-/// Adds a note where a template prints something else from the written file, such as another token that ends a text.
+/// Adds a note if a template prints another text with the written file, for example with another end token.
 fn compare_chats(here: &ChatTemplate, there: &ChatTemplate, notes: &mut Vec<String>) {
     let messages = [Message::user("Hello"), Message::assistant("Hi"), Message::user("Who?")];
     for (messages, asks) in [(&messages[..], true), (&messages[..2], false)] {

@@ -13,13 +13,13 @@ impl Engine {
         self.chat_with_images(messages, &[], options)
     }
 
-    /// Answers the last of `messages`, whose tags `<|image_1|>`, `<|image_2|>` … stand for `images`; where no message has one,
-    /// they are put in front of the last question.
+    /// Answers the last of `messages`. Tags `<|image_1|>`, `<|image_2|>` … in the messages stand for `images`; without tags, the
+    /// pictures precede the last question.
     ///
     /// # Errors
     ///
-    /// [`Error::NoVision`] where the model has no tower, [`Error::ImageTags`] where the tags are not those of the pictures, and
-    /// what [`chat`](Self::chat) reports.
+    /// [`Error::NoVision`] if the model has no vision tower, [`Error::ImageTags`] if the tags do not match the pictures, and those
+    /// of [`chat`](Self::chat).
     pub fn chat_with_images(
         &mut self,
         messages: &[Message],
@@ -41,7 +41,7 @@ impl Engine {
         self.complete_with_images(prompt, &[], options)
     }
 
-    /// Continues a text, whose tags stand for `images`; where it has none, they are put in front.
+    /// Continues a text. Tags in the text stand for `images`; without tags, the pictures precede the text.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Engine {
     pub fn continue_ids(&mut self, ids: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
         Generation::start(self, tokens(ids), None, options)
     }
-    /// Refuses a text that cannot fit the context, however well it is tokenized, before it is.
+    /// Checks a large text before tokenization: an error if it cannot fit the context even with the longest token throughout.
     fn check_size(&self, text: &str) -> Result<()> {
         const LARGE: usize = 1 << 20;
         if text.len() < LARGE {

@@ -9,14 +9,14 @@ use std::fmt;
 /// Types to suggest, finest first.
 const SMALLER: [&str; 6] = ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"];
 
-/// Bytes that can be had on a device, where the system says: Linux's MemAvailable and the limit of the process's group, for
-/// the processor and for drivers that compute on it. wgpu does not tell what a card has.
+/// Available memory of a device in bytes, where the system reports it: on Linux, the smaller of `MemAvailable` and the remainder
+/// of the process's cgroup, for the CPU and for GPU drivers that compute on it. `None` for a GPU: wgpu does not report its memory.
 pub fn available(device: &DeviceInfo) -> Option<u64> {
     let ours = matches!(device.kind, DeviceKind::Cpu | DeviceKind::SoftwareGpu);
     ours.then(of_computer).flatten()
 }
 
-/// Bytes that can be had of the computer's own memory, where the system says.
+/// Available host memory in bytes, where the system reports it.
 pub(crate) fn of_computer() -> Option<u64> {
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -24,7 +24,7 @@ pub(crate) fn of_computer() -> Option<u64> {
     Some(group().map_or(bytes, |group| group.min(bytes)))
 }
 
-/// What the process's group (cgroup v2) may still take; pages of files count as free.
+/// Remaining memory of the process's cgroup (v2) in bytes; pages of files count as free.
 fn group() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -36,12 +36,12 @@ fn group() -> Option<u64> {
     Some((number("memory.max")? + files).saturating_sub(number("memory.current")?))
 }
 
-/// What must be in memory of its own: everything but mapped weights, which the system takes back when it is short.
+/// Bytes that need memory of their own: all but mapped weights, which the system can reclaim.
 fn needed(plan: &Plan) -> u64 {
     plan.weights - plan.mapped + plan.scratch + plan.cache_per_token
 }
 
-/// An error with the numbers where a model cannot fit.
+/// Checks that a model fits into memory; the error has the sizes.
 pub(crate) fn check(
     device_options: &DeviceOptions,
     checkpoint: &Checkpoint,
@@ -73,16 +73,16 @@ fn check_against(
     })
 }
 
-/// Settings that take less memory: those that are to be changed.
+/// Changes of settings that take less memory; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smaller {
-    /// When quantised weights are interleaved.
+    /// When quantized weights are interleaved.
     pub pack: Option<Pack>,
     /// Type of plain weights.
     pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
     pub kv: Option<KvType>,
-    /// Tokens of the text.
+    /// Length of the sequence, in tokens.
     pub context: Option<usize>,
 }
 
@@ -120,7 +120,8 @@ impl fmt::Display for Smaller {
     }
 }
 
-/// The first settings that fit: another cache, finer types before coarser ones, or nothing.
+/// The first settings that fit: mapped weights, then other types of the KV cache, then weight types from fine to coarse. `None` if
+/// nothing fits.
 fn smaller(
     device_options: &DeviceOptions,
     checkpoint: &Checkpoint,
@@ -144,7 +145,7 @@ fn smaller(
     Ok(None)
 }
 
-/// What would fit `tokens` tokens into `available` bytes: another cache, a finer type, else a shorter text.
+/// Settings that fit `tokens` tokens into `available` bytes: other types of the KV cache or of weights, else a shorter sequence.
 pub fn instead(
     device_options: &DeviceOptions,
     checkpoint: &Checkpoint,

@@ -14,10 +14,10 @@ use crate::tensors::distribution;
 use crate::write::Progress;
 use crate::{Result, check_space, spec, write_small_files};
 
-/// Elements of a table of blocks.
+/// Number of elements in a table of blocks.
 const TABLE: usize = 1 << 18;
 
-/// Bytes that one thread fills at a time, about.
+/// Approximate number of bytes that one thread fills at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes a model of `config` by `scheme`.
@@ -70,7 +70,7 @@ fn keys(config: &Value, generation: &Value, spec: &ModelSpec, file: &Path) -> Re
 struct Tables(Vec<(DType, [u32; 2], Vec<u8>)>);
 
 impl Tables {
-    /// The bytes of a tensor: each block is one of a table, by the tensor's random stream.
+    /// The bytes of a tensor: each block is chosen from a table by the tensor's random stream.
     fn values(
         &mut self,
         layout: &GgufLayout<'_>,

@@ -1,6 +1,6 @@
 //! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, or a GGUF file, and random weights.
 //!
-//! Speed and memory are measured with it, and changes of the loader are tried on it, without any download.
+//! For measurements of speed and memory, and for tests of the loader, without a download.
 
 mod config;
 mod gguf;
@@ -16,7 +16,7 @@ use clap::builder::PossibleValuesParser;
 use phi3_model::{ModelSpec, QuantScheme};
 use serde_json::{Map, Value};
 
-/// The reason of a failure is a sentence.
+/// Errors are sentences for the user.
 type Result<T = (), E = String> = std::result::Result<T, E>;
 
 /// Writes a full-size model with random weights.
@@ -130,7 +130,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result {
     Ok(())
 }
 
-/// The free space that POSIX `df` prints; `None` where there is no such program.
+/// The free space that POSIX `df` prints; `None` if there is no such program.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let folder = folder.canonicalize().ok()?;
     let output = Command::new("df").arg("-Pk").arg(folder).output().ok()?;

@@ -1,4 +1,4 @@
-//! Random weights, quickly: every element from its own index, so that any part can be computed by any thread.
+//! Random weights. Each element depends on its own index only, so that any thread can compute any part.
 
 use half::{bf16, f16};
 
@@ -23,7 +23,7 @@ impl Dtype {
         }
     }
 
-    /// As in the header of a safetensors file.
+    /// Name in the header of a safetensors file.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "BF16",
@@ -49,7 +49,7 @@ pub(super) enum Values {
 }
 
 impl Values {
-    /// Depends on the seed, the tensor's name and its kind of values, on nothing else.
+    /// Values that depend on the seed, the tensor's name, its shape and its fill only.
     pub(super) fn of(tensor: &Tensor, dtype: Dtype, seed: u64) -> Self {
         let size = dtype.size();
         match tensor.fill {

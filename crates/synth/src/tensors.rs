@@ -13,7 +13,7 @@ pub(super) struct Tensor {
     pub(super) fill: Fill,
 }
 
-/// Its values.
+/// Values of a tensor.
 #[derive(Debug)]
 pub(super) enum Fill {
     Normal { mean: f32, sigma: f32 },
@@ -43,7 +43,7 @@ pub(super) fn of(config: &Value) -> Result<Vec<Tensor>> {
     let published = published_tensors(&spec, naming);
     let mut list = List(published.into_iter().map(|tensor| decoder(tensor, &spec)).collect());
     if naming == Naming::Phi3Small && spec.rope.scaling().is_none() {
-        // a buffer that the published 8k files carry, and that no reader uses
+        // a buffer of the published 8k files that no reader uses
         let shape = vec![spec.heads.head_dim as u64 / 2];
         for i in 0..spec.layers.len() {
             let fill = Fill::InverseFrequencies { base: f64::from(spec.rope.theta()) };
@@ -64,8 +64,8 @@ fn decoder(tensor: PublishedTensor, spec: &ModelSpec) -> Tensor {
     Tensor::normal(tensor.name, &shape, mean, sigma)
 }
 
-/// Mean and standard deviation of a tensor's values. Every matrix keeps the size of the rows that it is multiplied with, and norms
-/// are near 1: activations stay of the size that they have in a trained model.
+/// Mean and standard deviation of a tensor's values. A matrix product keeps the magnitude of its rows, and norms are near 1:
+/// activations have about the magnitude of a trained model's.
 pub(super) fn distribution(slot: Slot, shape: &[usize], is_bias: bool, spec: &ModelSpec) -> (f32, f32) {
     let width = shape.last().map_or(1.0, |&cols| cols as f32);
     match slot {

@@ -124,7 +124,7 @@ fn header(tensors: &[&Tensor], dtype: Dtype) -> String {
     header
 }
 
-/// Lines about the bytes that are written.
+/// Progress of writing, printed in lines.
 pub(super) struct Progress {
     start: Instant,
     done: u64,
@@ -141,7 +141,7 @@ impl Progress {
         self.show(self.done + bytes);
     }
 
-    /// `done` bytes are written. Returns `true`: nothing breaks off.
+    /// Sets the number of bytes written, and prints a line every 5 %. Returns `true`: writing is never cancelled.
     pub(super) fn show(&mut self, done: u64) -> bool {
         self.done = done;
         let percent = self.done * 100 / self.total.max(1);

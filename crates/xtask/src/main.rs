@@ -3,6 +3,7 @@
 mod ci;
 mod dependencies;
 mod figures;
+mod imports;
 mod packages;
 mod process;
 mod test;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::Result;
 use crate::dependencies;
+use crate::imports;
 use crate::process::{command, output, root};
 
 const LONGEST_FILE: usize = 600;
@@ -17,13 +18,15 @@ const WRITTEN: [&str; 9] = ["rs", "wgsl", "py", "toml", "md", "sh", "yml", "yaml
 pub(crate) fn run() -> Result {
     let mut faults = dependencies::faults()?;
     let files = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
-    let mut count = 0;
+    let mut texts = Vec::new();
     for name in files.split('\0').filter(|name| is_written(name)) {
         // a file in git's index may be deleted
         let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
-        count += 1;
         check(name, &text, &mut faults);
+        texts.push((name, text));
     }
+    faults.extend(imports::circles(texts.iter().map(|(name, text)| (*name, text.as_str()))));
+    let count = texts.len();
     if faults.is_empty() {
         println!("{count} files and all dependencies are tidy");
         return Ok(());

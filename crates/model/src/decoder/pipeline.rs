@@ -1,15 +1,15 @@
-//! Passes ahead of the host: the machine chooses their tokens, and the next pass embeds them where they are.
+//! Pipelined decode: the device samples the token of a pass, and the next pass embeds it there, before the host has read it.
 
 use super::{Decoder, Outputs, SequenceRows, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
 use crate::{Error, Input, Result, Sequence};
 use phi3_tensor::{Backend, Batch, Epilogue, Sampling};
 
-/// A launched pass.
+/// A submitted pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct InFlight {
     pub(super) sequence: SequenceId,
-    /// Of its token; the one that it chooses follows.
+    /// Position of its input token; the sampled token has the next position.
     position: usize,
 }
 
@@ -48,7 +48,8 @@ impl<B: Backend> Decoder<B> {
         Ok(backend.sample(&mut a.logits, &[sampling])?)
     }
 
-    /// The pass follows the sequence's own submitted, and a token that the device knows is the sequence's.
+    /// Checks that the pass continues the sequence's last submitted pass, and that a token left on the device was sampled for
+    /// this sequence.
     fn check_submit(&self, sequence: &Sequence, token: Option<u32>) -> Result<()> {
         let call = "submit";
         self.check_owner(call, sequence)?;
@@ -60,7 +61,7 @@ impl<B: Backend> Decoder<B> {
         }
         let chose = |pass: &InFlight| pass.sequence == sequence.id() && ends(pass);
         if token.is_none() && !self.last_submitted.as_ref().is_some_and(chose) {
-            let found = "no token is given, and the pass before chose one for another sequence or none";
+            let found = "no token is given, and the last pass sampled none for this sequence";
             return Err(Error::Sequence { call, found, hint: "give the token" });
         }
         Ok(())

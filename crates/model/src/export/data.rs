@@ -30,7 +30,7 @@ pub(super) fn stored(checkpoint: &Checkpoint, tensor: &TensorSpec, rows: &[Range
     Ok(only(checkpoint, tensor, rows)?.dtype)
 }
 
-/// Rows of a matrix: of the part that has them all, where it comes in several.
+/// Rows of a matrix: from one part if it has all of them, else from the whole matrix.
 fn only(checkpoint: &Checkpoint, tensor: &TensorSpec, rows: &[Range<usize>]) -> Result<Weight> {
     let mut first = 0;
     for part in checkpoint.matrices(tensor)? {
@@ -44,7 +44,7 @@ fn only(checkpoint: &Checkpoint, tensor: &TensorSpec, rows: &[Range<usize>]) -> 
     Ok(whole(checkpoint, tensor)?.only(rows)?)
 }
 
-/// A matrix in one part: where the file's tensors are of several types, in single precision.
+/// A matrix in one part; several parts are converted to f32 and stacked.
 fn whole(checkpoint: &Checkpoint, tensor: &TensorSpec) -> Result<Weight> {
     let parts = checkpoint.matrices(tensor)?;
     if let [weight] = &parts[..] {

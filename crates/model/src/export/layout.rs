@@ -7,7 +7,7 @@ use crate::{Block, Error, Mlp, ModelSpec, NormSpec, QuantScheme, Result};
 use phi3_tensor::{Activation, DType, Mask, Role, Router, TOP_EXPERTS};
 use std::ops::Range;
 
-/// An architecture of llama.cpp that holds a model.
+/// A GGUF architecture, by llama.cpp's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Architecture {
     Phi2,
@@ -19,16 +19,16 @@ pub(super) enum Architecture {
 pub(super) enum Source {
     /// Rows of a matrix of the model.
     Rows { tensor: TensorSpec, rows: Vec<Range<usize>>, of: QkvRows },
-    /// Rows of its bias.
+    /// Rows of a matrix's bias.
     Bias { tensor: TensorSpec, rows: Vec<Range<usize>> },
     /// A norm's weight, or its bias.
     Norm { tensor: TensorSpec, bias: bool },
-    /// Factors of LongRoPE, which a published checkpoint has in `config.json`.
+    /// Factors of LongRoPE, from the model's configuration.
     Factors(Vec<f32>),
 }
 
 impl Architecture {
-    /// The architecture that holds the whole model.
+    /// The architecture for a model; an error if none can hold all of it.
     pub(super) fn of(spec: &ModelSpec) -> Result<Self> {
         let Some(layer) = spec.layers.first().copied() else { return Err(unwritable("a model without layers")) };
         if spec.layers.iter().any(|other| *other != layer) {
@@ -39,7 +39,7 @@ impl Architecture {
             return Err(unwritable("factors of the embedding, of scores or of logits"));
         }
         if spec.rope.scaling().is_some_and(|scaling| scaling.short_mscale != scaling.long_mscale) {
-            return Err(unwritable("two magnitudes of LongRoPE, where a file has one"));
+            return Err(unwritable("different LongRoPE magnitudes for short and long sequences, where a file has one"));
         }
         let (norm_bias, head_bias) = (spec.norm.has_bias(), spec.head_bias);
         let windowed = !matches!(layer.mask, Mask::Blocks(_));
@@ -120,11 +120,11 @@ impl Architecture {
         keys
     }
 
-    /// The tensors that hold one of the model's: names without kind, and rows of it.
+    /// File tensors that hold a model tensor: names without `.weight` or `.bias`, and the rows of the model tensor in each.
     fn parts(self, tensor: &TensorSpec, spec: &ModelSpec) -> Vec<(String, Vec<Range<usize>>, QkvRows)> {
         let prefix = tensor.slot.prefix(true);
         let forms = tensor.slot.forms(true);
-        // of queries, keys and values, the first form is one tensor
+        // the first form of queries, keys and values is one fused tensor, the last has three
         let apart = self != Self::Phi3 && matches!(tensor.role, Role::Qkv(_));
         let form = if apart { forms[forms.len() - 1] } else { forms[0] };
         let names = form.sources.iter().map(|name| format!("{prefix}{name}"));
@@ -157,7 +157,7 @@ fn unwritable(found: impl Into<String>) -> Error {
     }
 }
 
-/// The tensors in llama.cpp's order. `stored` gives the type of some rows of a matrix before the scheme is applied.
+/// The tensors in llama.cpp's order. `stored` returns the type of some rows of a matrix before the scheme is applied.
 pub(super) fn plan(
     spec: &ModelSpec,
     to: Architecture,

@@ -1,7 +1,7 @@
 //! GGUF files: metadata, tensor table, shards, and the description of a decoder from them.
 //!
-//! A file is mapped, not read. Everything in it is checked before it is believed: counts and lengths against the bytes
-//! that are left, places of tensors against the file and each other.
+//! A file is mapped, not read. Everything in it is checked before use: counts and lengths against the remaining bytes, offsets
+//! of tensors against the file's size and each other.
 
 mod config;
 mod display;
@@ -59,7 +59,7 @@ fn open_one(path: &Path) -> Result<(Metadata, Shard)> {
 }
 
 impl Metadata {
-    /// The metadata of a GGUF file, whatever its architecture; of a model in several files, of this file alone.
+    /// The metadata of a GGUF file of any architecture. For a sharded model, only the metadata of this shard.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.

@@ -1,8 +1,8 @@
-//! The head of a GGUF file, version 3, as bytes. Layout after `docs/gguf.md` of ggml.
+//! Header, metadata and tensor table of a GGUF file, version 3, as bytes. Layout after `docs/gguf.md` of ggml.
 
 use phi3_tensor::DType;
 
-/// Where tensor data begins: at multiples of this.
+/// Alignment of tensor data, in bytes.
 pub(crate) const ALIGNMENT: u64 = 32;
 
 /// A metadata value to write.
@@ -32,13 +32,13 @@ pub type MetadataList = Vec<(String, MetadataValue)>;
 /// A tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GgufTensor {
-    /// Its name there.
+    /// Its name in the file.
     pub name: String,
     /// Its shape, outermost dimension first; one dimension for a vector.
     pub shape: Vec<usize>,
     /// Type of its elements.
     pub dtype: DType,
-    /// Bytes of its data.
+    /// Size of its data in bytes, without padding.
     pub bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! An operation with everything that it needs, ready to be run again and again.
+//! A benchmark case: an operation with its weights, KV cache and activations, for repeated runs.
 
 use super::Effort;
 use super::cost::{ModelShape, Op};
@@ -10,71 +10,71 @@ use phi3_tensor::{
 };
 use std::time::{Duration, Instant};
 
-/// Bytes of all copies of a weight, or of all layers of a cache: more than caches hold.
+/// Bytes of all copies of a weight, or of all layers of a KV cache: more than processor caches hold.
 const BYTES: f64 = (320u64 << 20) as f64;
 
-/// Copies, at most.
+/// Most copies.
 const COPIES: usize = 64;
 
-/// Seconds of a sample: long enough that its submission and its two marks do not count.
+/// Length of a sample, in seconds: the time of its submission and its two timestamps is negligible.
 const LONG: f64 = 0.005;
 
-/// Runs of a sample, at most.
+/// Most runs per sample.
 const RUNS: usize = 256;
 
-/// Rows of a table that fills activations.
+/// Rows of the table that activations are filled from.
 const FILLING: usize = 16;
 
-/// Elements of the piece that weights repeat: whole blocks of every type.
+/// Elements of the pattern that weights repeat: whole blocks of every type.
 const PIECE: usize = 1 << 16;
 
-/// Rows and width of what fills a cache.
+/// Rows and width of the passes that fill a KV cache.
 const CHUNK: usize = 256;
 const NARROW: usize = 32;
 
-/// How long an operation took.
+/// Time of an operation.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// Seconds of one run: the median of the samples.
     pub seconds: f64,
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
-    /// Runs of each sample, one after another in one pass.
+    /// Runs per sample, one after another in one pass.
     pub runs: usize,
 }
 
-/// An operation on a machine, with its weights or its cache.
+/// An operation on a backend, with its weights or its KV cache.
 pub struct Case<B: Backend> {
     shape: ModelShape,
     op: Op,
     weights: Vec<B::Matrix>,
     gain: B::Vector,
-    /// Of a LayerNorm.
+    /// Bias of a LayerNorm.
     norm_bias: B::Vector,
     cache: Option<B::Cache>,
-    /// Layers of the cache, which are as good as copies.
+    /// Layers of the cache, which are used like copies.
     layers: usize,
-    /// The copy that is next.
+    /// Index of the next copy.
     turn: usize,
 }
 
-/// Activations of a number of rows.
+/// Activations for a number of rows.
 struct Activations<B: Backend> {
     batch: Batch,
     x: B::Rows,
     out: B::Rows,
-    /// What fills the logits before each sampling.
+    /// Table that fills the logits before each sampling.
     table: B::Matrix,
 }
 
 impl<B: Backend> Case<B> {
-    /// Brings an operation's weights to a machine, in copies enough that no cache holds all of them; attention's keys and
-    /// values likewise, in layers. `rows` is the largest number of rows to come.
+    /// Loads an operation's weights into a backend, in so many copies that processor caches cannot hold all of them; attention's
+    /// keys and values likewise, in layers. `rows` is the largest number of rows to be timed.
     ///
     /// # Errors
     ///
-    /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape; an operation that the model
-    /// does not have.
+    /// Too little memory; no kernel for the operation; a type whose blocks do not fit the shape; an operation that the model does
+    /// not have.
     pub fn new(b: &mut B, shape: &ModelShape, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
         if !op.is_of(&shape.spec) {
             return Err(crate::Error::NoOperation { op: op.name() });
@@ -98,7 +98,7 @@ impl<B: Backend> Case<B> {
         Ok(case)
     }
 
-    /// Copies of the weight or layers of the cache that are taken in turn.
+    /// Number of copies of the weight, or of layers of the KV cache, that are used in turn.
     pub fn copies(&self) -> usize {
         self.weights.len().max(self.layers)
     }
@@ -118,7 +118,7 @@ impl<B: Backend> Case<B> {
         let piece = piece(dtype);
         let mut all = Vec::with_capacity(copies);
         while all.len() < copies {
-            // the memory of a few more must not be the last
+            // memory for a few more copies stays free
             if !all.is_empty() && room(b.info(), name, 4 * file.max(own)).is_err() {
                 break;
             }
@@ -131,7 +131,7 @@ impl<B: Backend> Case<B> {
         Ok(all)
     }
 
-    /// An empty cache for the positions of a pass of so many rows.
+    /// An empty KV cache for the positions of a pass of `rows` rows.
     fn cached(&self, b: &mut B, layers: usize, rows: usize) -> Result<B::Cache> {
         let mut cache = b.cache(layers, self.shape.spec.heads, self.shape.kv)?;
         let pages = self.shape.positions(rows).div_ceil(PAGE);
@@ -140,7 +140,7 @@ impl<B: Backend> Case<B> {
         Ok(cache)
     }
 
-    /// A cache full of keys and values.
+    /// A KV cache filled with keys and values.
     fn filled(&self, b: &mut B, rows: usize) -> Result<B::Cache> {
         let heads = self.shape.spec.heads;
         let mut cache = self.cached(b, self.layers, rows)?;
@@ -163,10 +163,10 @@ impl<B: Backend> Case<B> {
         Ok(cache)
     }
 
-    /// Room for a pass of `rows` rows, and numbers in it.
+    /// Activations for a pass of `rows` rows, filled with numbers.
     fn activations(&self, b: &mut B, rows: usize) -> Result<Activations<B>> {
         let (width, width_out) = (self.shape.width(self.op), self.shape.width_out(self.op));
-        // twice, because a machine may need as much to work in
+        // twice, because a backend may need scratch memory of the same size
         let bytes = (rows as u64).saturating_mul(2 * 4 * (width + width_out) as u64);
         room(b.info(), "activations", bytes)?;
         let table = filling(b, width)?;
@@ -233,7 +233,7 @@ impl<B: Backend> Case<B> {
         Ok(seconds / runs as f64)
     }
 
-    /// Runs of a sample of an operation that takes `seconds`. Sampling uses its logits up.
+    /// Runs per sample of an operation that takes `seconds`; one for sampling, which overwrites its logits.
     fn runs(&self, seconds: f64) -> usize {
         if self.op.is_sampling() { 1 } else { (LONG / seconds.max(1e-9)).ceil().clamp(1.0, RUNS as f64) as usize }
     }
@@ -242,10 +242,10 @@ impl<B: Backend> Case<B> {
     ///
     /// # Errors
     ///
-    /// What the machine has no memory for, and its own failures.
+    /// Too little memory, and failures of the backend.
     pub fn time(&mut self, b: &mut B, rows: usize, effort: Effort) -> Result<Timing> {
         let mut a = self.activations(b, rows)?;
-        // kernels are compiled and memory is touched
+        // warm-up: kernels are compiled and memory is touched
         let (mut start, mut runs) = (Instant::now(), 1);
         let mut samples = vec![self.sample(b, &mut a, runs)?];
         if start.elapsed() < effort.time {
@@ -261,11 +261,11 @@ impl<B: Backend> Case<B> {
         Ok(Timing { seconds: samples[samples.len() / 2], samples: samples.len(), runs })
     }
 
-    /// Gives `with` a clock for the operation: it takes a number of runs, and gives the time of all of them.
+    /// Calls `with` with a function that runs the operation a number of times and returns the time of all runs.
     ///
     /// # Errors
     ///
-    /// Those of [`time`](Self::time), and what the first run gives.
+    /// Those of [`time`](Self::time).
     pub fn clocked(
         &mut self,
         b: &mut B,
@@ -306,7 +306,7 @@ fn filling<B: Backend>(b: &mut B, width: usize) -> Result<B::Matrix> {
     Ok(b.matrix(&weight, Role::Embedding)?)
 }
 
-/// Bytes of some numbers.
+/// The pattern of a type: [`PIECE`] pseudo-random numbers, as bytes.
 fn piece(dtype: DType) -> Vec<u8> {
     let mut state = 1u32;
     let values: Vec<f32> = (0..PIECE)
@@ -318,7 +318,7 @@ fn piece(dtype: DType) -> Vec<u8> {
     quant::quantise(dtype, &values).unwrap_or_default()
 }
 
-/// A matrix in memory of its own, which repeats a piece.
+/// A matrix that repeats a pattern, in memory of its own.
 fn weight(
     device: &DeviceInfo,
     name: &str,
@@ -340,9 +340,9 @@ fn weight(
     Weight::new(name, dtype, rows, cols, Bytes::from(bytes))
 }
 
-/// An error where a machine that says what memory it has does not have so much.
+/// Checks that `bytes` of memory are available, where the system reports it.
 fn room(device: &DeviceInfo, what: &str, bytes: u64) -> phi3_tensor::Result<()> {
-    // a card's memory is not known; what goes there is in the computer's first
+    // a GPU's memory is not known; its data is in host memory first
     let available = match device.kind {
         DeviceKind::Gpu => system_memory::of_computer(),
         _ => system_memory::available(device),

@@ -1,4 +1,4 @@
-//! What an operation has to do at a variant's sizes.
+//! Cost of an operation at a variant's sizes.
 
 use phi3_model::{LayerSpec, Mlp, ModelSpec, Part, Slot};
 use phi3_tensor::{Activation, DType, Heads, KvType, Mask};
@@ -10,21 +10,21 @@ pub enum Op {
     Embed,
     /// A norm by itself.
     Norm,
-    /// Norm, fused projection, rotation, keys and values into the cache.
+    /// Norm, fused projection, rotary embedding, and writing keys and values into the KV cache.
     Qkv,
     /// Attention.
     Attention,
-    /// Projection of what the heads return, and residual.
+    /// Output projection of attention, and residual.
     O,
-    /// Norm, up projection (of a gated activation gate and up) and activation.
+    /// Norm, up projection (for a gated activation, gate and up) and activation.
     GateUp,
-    /// Projection back, and residual.
+    /// Down projection, and residual.
     Down,
     /// Last norm and logits.
     Head,
-    /// The most likely token, sampled by the machine.
+    /// On-device sampling: the most likely token.
     Argmax,
-    /// A random token, sampled by the machine.
+    /// On-device sampling: a random token.
     Sample,
 }
 
@@ -49,7 +49,7 @@ impl Op {
         }
     }
 
-    /// The weight matrix that it reads in a layer, or beside the layers.
+    /// The weight matrix that it reads, in a layer or outside the layers.
     pub fn slot(self, layer: usize) -> Option<Slot> {
         match self {
             Op::Embed => Some(Slot::Embedding),
@@ -75,32 +75,32 @@ impl Op {
         self.slot(0).is_some()
     }
 
-    /// Whether it samples tokens, which not every machine does.
+    /// Whether it samples tokens, which not every backend does.
     pub fn is_sampling(self) -> bool {
         matches!(self, Op::Argmax | Op::Sample)
     }
 
-    /// Whether it is ever asked for so many rows: a machine samples one token at a time.
+    /// Whether it runs with so many rows: on-device sampling takes one row.
     pub fn takes(self, rows: usize) -> bool {
         rows == 1 || !self.is_sampling()
     }
 }
 
-/// Whose sizes, and at what length.
+/// Sizes of a model and length of a sequence.
 #[derive(Clone, Debug)]
 pub struct ModelShape {
     /// Sizes of the model.
     pub spec: ModelSpec,
-    /// Positions of a sequence, the rows included, of which they are the last.
+    /// Positions of a sequence; the rows are the last of them.
     pub context: usize,
     /// Type of the cached keys and values.
     pub kv: KvType,
 }
 
-/// What an operation has to do, at least.
+/// Least cost of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
-    /// Shape of the weight, or of what stands in its place.
+    /// Shape of the weight or of the main input.
     pub shape: String,
     /// Bytes that must be read and written.
     pub bytes: f64,
@@ -119,7 +119,7 @@ impl ModelShape {
         self.layer().map_or(Mask::Causal, |layer| layer.mask)
     }
 
-    /// The feed-forward's function.
+    /// Activation of the feed-forward.
     pub(super) fn activation(&self) -> Activation {
         match self.layer().map(|layer| layer.mlp) {
             Some(Mlp::Dense { activation, .. } | Mlp::Experts { activation, .. }) => activation,
@@ -127,7 +127,7 @@ impl ModelShape {
         }
     }
 
-    /// Type of what an operation without weights reads.
+    /// Type of the main input of an operation without weights.
     pub(super) fn kind(&self, op: Op) -> &'static str {
         if op == Op::Attention { self.kv.name() } else { "f32" }
     }
@@ -177,7 +177,7 @@ impl ModelShape {
         2.0 * self.spec.heads.kv_dim() as f64 * each
     }
 
-    /// What an operation has to do for `rows` rows.
+    /// Cost of an operation for `rows` rows.
     pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Cost {
         const F32: f64 = 4.0;
         let heads = self.spec.heads;
@@ -205,8 +205,8 @@ impl ModelShape {
         Cost { shape, bytes, flops }
     }
 
-    /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees; of a pattern that differs
-    /// between heads, the mean over the heads.
+    /// Number of positions that the rows of a pass see together, and number of pairs of a row and a position that it sees. If the
+    /// mask differs between heads, the means over the heads.
     fn seen(&self, rows: usize) -> (usize, f64) {
         let positions = self.positions(rows);
         let first = positions - rows;
@@ -290,7 +290,7 @@ mod tests {
     fn blocks_that_no_head_of_a_group_sees_are_not_read() {
         // 1024 positions are 16 local blocks: all are seen
         assert_eq!(of("phi-3-small-8k", 1024).seen(1), (1024, 1024.0));
-        // of 64 blocks a head sees 16 local ones and an eighth of the others; a group of four heads half of these
+        // a head sees 16 local blocks of the 64, and an eighth of the others; a group of four heads reads half of the others
         let (read, pairs) = of("phi-3-small-8k", 4096).seen(1);
         assert_eq!((read, pairs), (1024 + 3072 / 2, 1024.0 + 3072.0 / 8.0));
     }

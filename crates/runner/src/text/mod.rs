@@ -1,4 +1,4 @@
-//! From messages to token ids and from token ids back to text.
+//! Conversion of messages to token ids, and of token ids to text.
 
 mod added;
 mod around;
