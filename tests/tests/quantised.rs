@@ -6,7 +6,7 @@ use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
 use phi3_runner::{Device, Engine, GenerateOptions, RopePolicy, SamplerOptions, Setup, Source, quantise};
 use phi3_tensor::KvType;
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::{Path, PathBuf};
 
 /// The GGUF models.
@@ -55,7 +55,7 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
         let exact = of(&file, &on(Device::Cpu), usize::MAX);
         let mean = exact.iter().sum::<f32>() / exact.len() as f32;
         let deviation = (exact.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / exact.len() as f32).sqrt();
-        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        for level in Isa::ALL.into_iter().filter(|level| level.available()) {
             let setup = Setup { activations: Activations::Int8, level: Some(level), ..on(Device::Cpu) };
             let found = of(&file, &setup, usize::MAX);
             let differences = || found.iter().zip(&exact).map(|(a, b)| (a - b).abs());
@@ -64,9 +64,9 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
             assert!(rms <= 0.05 * deviation && most <= 0.7, "{}, {level}: {rms}, {most}", file.display());
             // however a prompt comes, and wherever the weights lie; but AMX rounds many rows otherwise than few, and VNNI those of
             // weights in half precision, which only this file has
-            let halves = file.ends_with("MIX.gguf") && level == Level::Avx512Vnni;
-            let chunks = if level == Level::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
-            for (chunk, pack, threads) in [(chunks[0], Pack::Load, 3), (chunks[1], Pack::Never, 1)] {
+            let halves = file.ends_with("MIX.gguf") && level == Isa::Avx512Vnni;
+            let chunks = if level == Isa::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
+            for (chunk, pack, threads) in [(chunks[0], Repack::AtLoad, 3), (chunks[1], Repack::Never, 1)] {
                 let other = of(&file, &Setup { pack, threads: Some(threads), ..setup.clone() }, chunk);
                 assert!(found == other, "{}, {level}, chunk {chunk}, {pack:?}", file.display());
             }
@@ -151,7 +151,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     for recipe in ["q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"] {
         let recipe: Recipe = recipe.parse().unwrap();
         let sources = [Source::Demo, Source::Path(plain.clone())];
-        let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
+        let setup = Setup { quant: Some(recipe), pack: Repack::Never, ..on(Device::Cpu) };
         let [of_folder, of_file] = sources.map(|source| {
             let out = path("out.gguf");
             assert!(quantise(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
@@ -167,7 +167,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
         let recipe: Recipe = "q4_k_m".parse().unwrap();
         let out = path("out.gguf");
         quantise(&Source::Path(file.clone()), recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
-        let setup = Setup { quant: Some(recipe), pack: Pack::Never, ..on(Device::Cpu) };
+        let setup = Setup { quant: Some(recipe), pack: Repack::Never, ..on(Device::Cpu) };
         let plan = setup.plan(&Checkpoint::open(&file).unwrap()).unwrap().0;
         assert_eq!(tensors(&out).iter().map(|tensor| tensor.3).sum::<u64>(), plan.weights, "{}", file.display());
     }

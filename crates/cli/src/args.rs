@@ -19,7 +19,7 @@ use phi3_runner::sampler::Sampler;
 use phi3_runner::text::ChatTemplate;
 use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
 use phi3_tensor::KvType;
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::PathBuf;
 use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
 
@@ -112,7 +112,7 @@ pub(super) struct MachineArgs {
     threads: Option<usize>,
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
-    level: Option<Level>,
+    level: Option<Isa>,
     /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
     /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
@@ -120,7 +120,7 @@ pub(super) struct MachineArgs {
     /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
     /// mapped: an instant start, slower tokens)
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
-    pack: Pack,
+    pack: Repack,
     /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
     #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
     tier: Option<String>,

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
-use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
+use phi3_tensor::cpu::{self, Activations, Cpu, Isa, Repack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
 use std::path::PathBuf;
@@ -70,12 +70,12 @@ pub struct Setup {
     /// Threads of the CPU backend, and of quantising while a model is loaded; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the processor has where absent.
-    pub level: Option<Level>,
+    pub level: Option<Isa>,
     /// Activations that the CPU backend multiplies quantised weights with. Where they are f32, the GPU backend is as exact
     /// too; else it multiplies many rows in half precision if its tier can.
     pub activations: Activations,
     /// When the CPU backend interleaves quantised weights.
-    pub pack: Pack,
+    pub pack: Repack,
     /// Tokens of a pass, at most.
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
@@ -121,7 +121,7 @@ impl Setup {
     /// How the CPU backend is set up.
     fn cpu(&self) -> cpu::Options {
         let Self { threads, level, activations, pack, .. } = *self;
-        cpu::Options { threads, level, activations, pack }
+        cpu::Options { threads, isa: level, activations, repack: pack }
     }
 
     /// How the decoder is set up.
@@ -191,11 +191,11 @@ impl Setup {
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
         self.no_tier()?;
         let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
-            Err(error @ Error::TooLarge { .. }) if self.pack == Pack::Load => error,
+            Err(error @ Error::TooLarge { .. }) if self.pack == Repack::AtLoad => error,
             other => return other,
         };
         // weights that stay in the mapping need no memory of their own: of experts, only those that are used are read
-        let mapped = Self { pack: Pack::Never, ..self.clone() };
+        let mapped = Self { pack: Repack::Never, ..self.clone() };
         let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would not fit into memory");
         match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
             Err(Error::TooLarge { .. }) => Err(large),

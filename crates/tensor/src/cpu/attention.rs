@@ -5,7 +5,7 @@ use super::kernels::{Output, dispatch, exp, fma};
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{F16, F32, Format, Level, Portable, Simd};
+use super::simd::{F16, F32, Format, Isa, Portable, Simd};
 use crate::{BlockSparse, Heads, KvType, Mask, PAGE};
 use half::f16;
 use std::cell::Cell;
@@ -84,7 +84,7 @@ const GROUP: usize = 4;
 
 /// What a task needs beside its arguments, kept by its thread.
 #[derive(Default)]
-struct Room {
+struct Scratch {
     running: Vec<Running>,
     /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass lie so far apart that they would share
     /// a few lines of the first-level cache.
@@ -95,34 +95,34 @@ struct Room {
 }
 
 thread_local! {
-    static ROOM: Cell<Room> =
-        const { Cell::new(Room { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> =
+        const { Cell::new(Scratch { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
 }
 
 /// Attention of one task; see [`Attend`]. Writes rows and heads of its own.
-pub(super) fn attend(level: Level, task: &Attend<'_>, out: Output<'_>) {
-    let mut room = ROOM.take();
-    // SAFETY: the level is available; panels have the sizes of the cache that they are from.
-    unsafe { attend_rows(level, task, &mut room, out) }
-    ROOM.set(room);
+pub(super) fn attend(isa: Isa, task: &Attend<'_>, out: Output<'_>) {
+    let mut scratch = SCRATCH.take();
+    // SAFETY: the ISA is available; panels have the sizes of the cache that they are from.
+    unsafe { attend_rows(isa, task, &mut scratch, out) }
+    SCRATCH.set(scratch);
 }
 
-dispatch!(attend_rows = attend_generic(task: &Attend<'_>, room: &mut Room, out: Output<'_>));
+dispatch!(attend_rows = attend_generic(task: &Attend<'_>, scratch: &mut Scratch, out: Output<'_>));
 
 #[inline(always)]
-unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Output<'_>) {
+unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, scratch: &mut Scratch, out: Output<'_>) {
     let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
     let columns = task.heads.start * d..task.heads.end * d;
-    room.queries.clear();
+    scratch.queries.clear();
     for row in task.rows.clone() {
-        room.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
+        scratch.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
     }
-    room.running.clear();
-    room.running.resize(count, Running { most: f32::NEG_INFINITY, sum: 0.0 });
-    room.sums.clear();
-    room.sums.resize(count * d, 0.0);
-    room.widened.resize(GROUP * 2 * PAGE * d, 0.0);
-    let mut state = State { queries: &room.queries, sums: &mut room.sums, running: &mut room.running };
+    scratch.running.clear();
+    scratch.running.resize(count, Running { most: f32::NEG_INFINITY, sum: 0.0 });
+    scratch.sums.clear();
+    scratch.sums.resize(count * d, 0.0);
+    scratch.widened.resize(GROUP * 2 * PAGE * d, 0.0);
+    let mut state = State { queries: &scratch.queries, sums: &mut scratch.sums, running: &mut scratch.running };
     let last_page = task.last_page();
     let mut page = task.first_seen(task.position) / PAGE;
     while page <= last_page {
@@ -134,7 +134,7 @@ unsafe fn attend_generic<S: Simd>(task: &Attend<'_>, room: &mut Room, out: Outpu
         }
         // SAFETY: panels have the sizes of the cache.
         unsafe {
-            match gather::<S>(task, pages, count, &mut room.widened) {
+            match gather::<S>(task, pages, count, &mut scratch.widened) {
                 (group, false) => attend_group::<S, F32>(task, &group, &mut state),
                 (group, true) => attend_group::<S, F16>(task, &group, &mut state),
             }
@@ -235,17 +235,17 @@ struct Group {
 
 /// Finds the pages, and widens them into `room` if need be. Whether they are halves.
 #[inline(always)]
-unsafe fn gather<S: Simd>(task: &Attend<'_>, pages: Range<usize>, count: usize, room: &mut [f32]) -> (Group, bool) {
+unsafe fn gather<S: Simd>(task: &Attend<'_>, pages: Range<usize>, count: usize, scratch: &mut [f32]) -> (Group, bool) {
     let panel = PAGE * task.head_dim;
     let last_page = task.last_page();
     let none = [std::ptr::null(); GROUP];
     let mut group = Group { position: pages.start * PAGE, pages: pages.len(), keys: none, values: none };
     let mut halves = false;
-    for ((i, page), room) in pages.enumerate().zip(room.chunks_exact_mut(2 * panel)) {
+    for ((i, page), scratch) in pages.enumerate().zip(scratch.chunks_exact_mut(2 * panel)) {
         if count < MANY && page < last_page {
             (task.panels)(page + 1).prefetch::<S>();
         }
-        let (to_keys, to_values) = room.split_at_mut(panel);
+        let (to_keys, to_values) = scratch.split_at_mut(panel);
         (group.keys[i], group.values[i]) = match (task.panels)(page) {
             Panels::F32 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
             Panels::F16 { keys, values } if count < MANY => {
@@ -419,7 +419,7 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(
 /// Makes scores `exp(s - most)`, and 0 where nothing is seen; what was summed before is scaled where `most` grows.
 #[inline(always)]
 fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &mut Running, sums: &mut [f32]) {
-    // loops, because closures may be compiled without the level's instructions
+    // loops, because closures may be compiled without the ISA's instructions
     let mut mosts = [f32::NEG_INFINITY; PAGE];
     for (page, scores) in scores.iter_mut().enumerate() {
         for j in 0..PAGE {

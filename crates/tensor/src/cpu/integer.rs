@@ -3,11 +3,11 @@
 //! For each unit of 32 elements the products are summed exactly, then scaled and added in f32, units in order: a result
 //! depends on its own operands only, not on how many rows a pass has.
 
-use super::codes::{self, Codes};
-use super::lanes::{self, Lanes};
-use super::panel::PANEL;
-use super::simd::Level;
-use super::units::{UNIT, Unit, Wants};
+use super::activations::{BlockQ8, Q8_LEN, Q8Options};
+use super::int_simd::{self, IntSimd};
+use super::quants::{self, QuantBlock};
+use super::repack::PANEL;
+use super::simd::Isa;
 use crate::DType;
 
 /// How far ahead weights are asked for, in bytes.
@@ -17,7 +17,7 @@ const AHEAD: usize = 4096;
 struct Task<'a> {
     panel: &'a [u8],
     /// `[count, rows]`: unit by unit, the rows side by side.
-    units: &'a [Unit],
+    units: &'a [BlockQ8],
     /// Units of a row.
     count: usize,
     /// A row's product with each row of the panel.
@@ -26,10 +26,10 @@ struct Task<'a> {
 
 /// The products of a panel's rows with `sums.len()` rows of activations, each of `count` units, which lie unit by unit.
 pub(super) fn product(
-    level: Level,
+    isa: Isa,
     dtype: DType,
     panel: &[u8],
-    units: &[Unit],
+    units: &[BlockQ8],
     count: usize,
     sums: &mut [[f32; PANEL]],
 ) {
@@ -37,75 +37,75 @@ pub(super) fn product(
     let task = Task { panel, units, count, sums };
     match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => unreachable!("plain types have kernels of their own"),
-        DType::Q8_0 => run::<codes::Q8_0>(level, task),
-        DType::Q4_0 => run::<codes::Q4_0>(level, task),
-        DType::Q4_1 => run::<codes::Q4_1>(level, task),
-        DType::Q5_0 => run::<codes::Q5_0>(level, task),
-        DType::Q5_1 => run::<codes::Q5_1>(level, task),
-        DType::Q2K => run::<codes::Q2K>(level, task),
-        DType::Q3K => run::<codes::Q3K>(level, task),
-        DType::Q4K => run::<codes::Q4K>(level, task),
-        DType::Q5K => run::<codes::Q5K>(level, task),
-        DType::Q6K => run::<codes::Q6K>(level, task),
-        DType::Iq4Nl => run::<codes::Iq4Nl>(level, task),
-        DType::Iq4Xs => run::<codes::Iq4Xs>(level, task),
+        DType::Q8_0 => run::<quants::Q8_0>(isa, task),
+        DType::Q4_0 => run::<quants::Q4_0>(isa, task),
+        DType::Q4_1 => run::<quants::Q4_1>(isa, task),
+        DType::Q5_0 => run::<quants::Q5_0>(isa, task),
+        DType::Q5_1 => run::<quants::Q5_1>(isa, task),
+        DType::Q2K => run::<quants::Q2K>(isa, task),
+        DType::Q3K => run::<quants::Q3K>(isa, task),
+        DType::Q4K => run::<quants::Q4K>(isa, task),
+        DType::Q5K => run::<quants::Q5K>(isa, task),
+        DType::Q6K => run::<quants::Q6K>(isa, task),
+        DType::Iq4Nl => run::<quants::Iq4Nl>(isa, task),
+        DType::Iq4Xs => run::<quants::Iq4Xs>(isa, task),
     }
 }
 
-/// [`rows`] compiled for the instruction set of `level`.
-fn run<C: Codes>(level: Level, task: Task<'_>) {
+/// [`rows`] compiled for the instruction set of `isa`.
+fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
     assert!(task.panel.len() == task.count / C::UNITS * C::BYTES && task.count.is_multiple_of(C::UNITS));
-    match level {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx => {
+        Isa::Avx512Vnni | Isa::Amx => {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Vnni, C>(task) }
+                unsafe { rows::<int_simd::Vnni, C>(task) }
             }
-            // SAFETY: a level is only used where it is available; the panel is whole blocks, of as many units as a row.
+            // SAFETY: an ISA is only used where it is available; the panel is whole blocks, of as many units as a row.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
+        Isa::Avx512 => {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Avx512, C>(task) }
+                unsafe { rows::<int_simd::Avx512, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
+        Isa::Avx2 => {
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Avx2, C>(task) }
+                unsafe { rows::<int_simd::Avx2, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "aarch64")]
-        Level::NeonDot => {
+        Isa::NeonDot => {
             #[target_feature(enable = "neon,dotprod")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
                 // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::NeonDot, C>(task) }
+                unsafe { rows::<int_simd::NeonDot, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::Neon => unsafe { rows::<lanes::Neon, C>(task) },
+        Isa::Neon => unsafe { rows::<int_simd::Neon, C>(task) },
         // SAFETY: as above.
-        _ => unsafe { rows::<lanes::Portable, C>(task) },
+        _ => unsafe { rows::<int_simd::Portable, C>(task) },
     }
 }
 
 #[inline(always)]
-unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
+unsafe fn rows<L: IntSimd, C: QuantBlock>(task: Task<'_>) {
     let (rows, mut first) = (task.sums.len(), 0);
     while first < rows {
         // SAFETY: the caller's; `units` has `count` units of each row.
@@ -124,9 +124,9 @@ unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
 
 /// A panel times B times M of `rows` activation rows: a unit is unpacked once, M rows' sums fill the registers. Returns B * M.
 #[inline(always)]
-unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
+unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
     panel: &[u8],
-    units: *const Unit,
+    units: *const BlockQ8,
     count: usize,
     rows: usize,
     sums: &mut [[f32; PANEL]],
@@ -153,7 +153,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
                             L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
                         }
                     }
-                    let codes = C::codes::<L>(block, part, u);
+                    let codes = C::quants::<L>(block, part, u);
                     let x = units.add((b * C::UNITS + u) * rows);
                     let scale = |half| C::scale::<L>(head, block, part, u, half);
                     if C::SIXTEENS {
@@ -185,10 +185,10 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
 /// Adds the products of N quads from FIRST on with M rows' units at `x`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, const M: usize>(
+unsafe fn half_unit<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usize, const M: usize>(
     [scale, min]: [L::F; 2],
     codes: &[L::I; 8],
-    x: *const Unit,
+    x: *const BlockQ8,
     acc: &mut [L::F; M],
 ) {
     let half = FIRST / 4;
@@ -196,7 +196,7 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
     unsafe {
         // two chains where no other row is there to wait with
         let mut sums = [[L::splat(0); M]; 2];
-        if C::SIGNED || C::OFFSET != 0 {
+        if C::SIGNED || C::ZERO_POINT != 0 {
             for m in 0..M {
                 sums[0][m] = L::splat((*x.add(m)).start[half]);
             }
@@ -222,60 +222,60 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
 }
 
 /// Units of a row of `dim` elements.
-pub(super) fn units_of(dim: usize) -> usize {
-    dim.div_ceil(UNIT)
+pub(super) fn q8_blocks(dim: usize) -> usize {
+    dim.div_ceil(Q8_LEN)
 }
 
 /// A row of activations for weights of `dtype`; its units lie `step` apart.
-pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit], step: usize) {
+pub(super) fn quantise(isa: Isa, dtype: DType, x: &[f32], units: &mut [BlockQ8], step: usize) {
     let wants = match dtype {
         DType::F32 | DType::F16 | DType::Bf16 => return,
-        DType::Q8_0 => wants::<codes::Q8_0>(level),
-        DType::Q4_0 => wants::<codes::Q4_0>(level),
-        DType::Q4_1 => wants::<codes::Q4_1>(level),
-        DType::Q5_0 => wants::<codes::Q5_0>(level),
-        DType::Q5_1 => wants::<codes::Q5_1>(level),
-        DType::Q2K => wants::<codes::Q2K>(level),
-        DType::Q3K => wants::<codes::Q3K>(level),
-        DType::Q4K => wants::<codes::Q4K>(level),
-        DType::Q5K => wants::<codes::Q5K>(level),
-        DType::Q6K => wants::<codes::Q6K>(level),
-        DType::Iq4Nl => wants::<codes::Iq4Nl>(level),
-        DType::Iq4Xs => wants::<codes::Iq4Xs>(level),
+        DType::Q8_0 => wants::<quants::Q8_0>(isa),
+        DType::Q4_0 => wants::<quants::Q4_0>(isa),
+        DType::Q4_1 => wants::<quants::Q4_1>(isa),
+        DType::Q5_0 => wants::<quants::Q5_0>(isa),
+        DType::Q5_1 => wants::<quants::Q5_1>(isa),
+        DType::Q2K => wants::<quants::Q2K>(isa),
+        DType::Q3K => wants::<quants::Q3K>(isa),
+        DType::Q4K => wants::<quants::Q4K>(isa),
+        DType::Q5K => wants::<quants::Q5K>(isa),
+        DType::Q6K => wants::<quants::Q6K>(isa),
+        DType::Iq4Nl => wants::<quants::Iq4Nl>(isa),
+        DType::Iq4Xs => wants::<quants::Iq4Xs>(isa),
     };
-    // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { super::kernels::quantise_units(level, x, wants, units, step) }
+    // SAFETY: the ISA is available; plain loops over checked slices.
+    unsafe { super::kernels::quantise_q8(isa, x, wants, units, step) }
 }
 
-fn wants<C: Codes>(level: Level) -> Wants {
-    let offset = if C::SIGNED { bias(level) } else { C::OFFSET };
-    Wants { offset, sixteens: C::SIXTEENS, powers: powers::<C>() }
+fn wants<C: QuantBlock>(isa: Isa) -> Q8Options {
+    let offset = if C::SIGNED { bias(isa) } else { C::ZERO_POINT };
+    Q8Options { offset, sixteens: C::SIXTEENS, powers: powers::<C>() }
 }
 
 /// Whether scales of activations are powers of two: K types have so many scales of their own that multiplying them costs an
 /// eighth of the time.
-const fn powers<C: Codes>() -> bool {
+const fn powers<C: QuantBlock>() -> bool {
     C::UNITS > 1
 }
 
 /// Whether such scales are multiplied by adding to exponents: a single row waits for memory and not for products.
-const fn grows<C: Codes, const M: usize>() -> bool {
+const fn grows<C: QuantBlock, const M: usize>() -> bool {
     powers::<C>() && M > 1
 }
 
-/// What the level's kernel adds to signed codes.
-fn bias(level: Level) -> i32 {
-    match level {
+/// What the ISA's kernel adds to signed codes.
+fn bias(isa: Isa) -> i32 {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx => lanes::Vnni::BIAS,
-        _ => lanes::Portable::BIAS,
+        Isa::Avx512Vnni | Isa::Amx => int_simd::Vnni::BIAS,
+        _ => int_simd::Portable::BIAS,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::panel;
+    use crate::cpu::repack;
 
     /// Scales of activations are added to exponents at some levels, which numbers that are not finite do not survive.
     #[test]
@@ -292,23 +292,23 @@ mod tests {
             };
             rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
             let mut panel = vec![0; PANEL * size];
-            panel::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
-            for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            repack::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
                 for count in [1, 4, 8, 16] {
-                    let per_row = units_of(elements);
+                    let per_row = q8_blocks(elements);
                     let mut units = vec![bytemuck::Zeroable::zeroed(); count * per_row];
                     for i in 0..count {
-                        quantise(level, dtype, &row, &mut units[i..], count);
+                        quantise(isa, dtype, &row, &mut units[i..], count);
                     }
                     let mut sums = vec![[0.0; PANEL]; count];
-                    product(level, dtype, &panel, &units, per_row, &mut sums);
+                    product(isa, dtype, &panel, &units, per_row, &mut sums);
                     for sums in sums {
-                        assert!(!sums[1].is_finite(), "{dtype:?} at {level}, {count} rows: {}", sums[1]);
+                        assert!(!sums[1].is_finite(), "{dtype:?} at {isa}, {count} rows: {}", sums[1]);
                         for i in [0, 2] {
                             let off = (sums[i] / elements as f32 - 1.0).abs();
-                            assert!(off < 0.02, "{dtype:?} at {level}, {count} rows: {}", sums[i]);
+                            assert!(off < 0.02, "{dtype:?} at {isa}, {count} rows: {}", sums[i]);
                         }
-                        assert!(sums[3].abs() < 1e-20, "{dtype:?} at {level}: {}", sums[3]);
+                        assert!(sums[3].abs() < 1e-20, "{dtype:?} at {isa}: {}", sums[3]);
                     }
                 }
             }

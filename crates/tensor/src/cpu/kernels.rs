@@ -3,13 +3,13 @@
 //! Each result is summed in an order that depends on its own operands only, not on how many rows a pass has: a token's
 //! logits are the same bits whether its prompt came whole, in chunks or beside other sequences.
 
-use super::panel::PANEL;
+use super::activations::{self, BlockQ8, Q8Options};
+use super::repack::PANEL;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
-use super::units::{self, Unit, Wants};
+use super::simd::{Isa, Portable, Simd};
 use crate::{Activation, Epilogue, Store};
 use std::ops::Range;
 
@@ -17,31 +17,31 @@ use std::ops::Range;
 macro_rules! dispatch {
     ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
         $(#[$doc])*
-        $vis unsafe fn $name(level: Level, $($arg: $ty),*) {
-            match level {
+        $vis unsafe fn $name(isa: Isa, $($arg: $ty),*) {
+            match isa {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Vnni | Level::Amx => {
+                Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
                     unsafe fn go($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.
                         unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
+                    // SAFETY: an ISA is only used where it is available.
                     unsafe { go($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => {
+                Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
                     unsafe fn go($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.
                         unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
+                    // SAFETY: an ISA is only used where it is available.
                     unsafe { go($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: the outer function's promise.
-                Level::Neon | Level::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
+                Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
                 // SAFETY: the outer function's promise.
                 _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
             }
@@ -197,7 +197,7 @@ fn gelu_erf<S: Simd>(y: f32) -> f32 {
 
 /// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
 pub(super) fn finish(
-    level: Level,
+    isa: Isa,
     finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
@@ -205,8 +205,8 @@ pub(super) fn finish(
     cells: Range<usize>,
     out: Output<'_>,
 ) {
-    // SAFETY: the level is available; cells are the task's own.
-    unsafe { finish_rows(level, finish, sums, ups, first, cells, out) }
+    // SAFETY: the ISA is available; cells are the task's own.
+    unsafe { finish_rows(isa, finish, sums, ups, first, cells, out) }
 }
 
 dispatch!(finish_rows = finish_generic(
@@ -241,7 +241,7 @@ unsafe fn finish_generic<S: Simd>(
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
         // SAFETY: cells of this task only.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        // loops, because a closure may be compiled without the level's instructions
+        // loops, because a closure may be compiled without the ISA's instructions
         let mut results = *sums;
         let mut ups = *ups;
         if bias.is_some() {
@@ -268,10 +268,10 @@ unsafe fn finish_generic<S: Simd>(
 }
 
 /// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
-pub(super) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+pub(super) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { layer_norm_row(level, x, weight, bias, eps, out) }
+    // SAFETY: the ISA is available; the lengths were checked.
+    unsafe { layer_norm_row(isa, x, weight, bias, eps, out) }
 }
 
 dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
@@ -305,17 +305,17 @@ unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], e
 }
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
-pub(super) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(super) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { norm_row(level, x, weight, eps, out) }
+    // SAFETY: the ISA is available; the lengths were checked.
+    unsafe { norm_row(isa, x, weight, eps, out) }
 }
 
-dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], wants: Wants, units: &mut [Unit], step: usize));
+dispatch!(pub(super) quantise_q8 = quantise_generic(x: &[f32], wants: Q8Options, units: &mut [BlockQ8], step: usize));
 
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], wants: Wants, units: &mut [Unit], step: usize) {
-    units::quantise(x, wants, units, step);
+unsafe fn quantise_generic<S: Simd>(x: &[f32], wants: Q8Options, units: &mut [BlockQ8], step: usize) {
+    activations::quantise(x, wants, units, step);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
@@ -341,9 +341,9 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
 }
 
 /// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
-pub(super) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
-    // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { rotate_row(level, row, head_dim, turn) }
+pub(super) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
+    // SAFETY: the ISA is available; plain loops over checked slices.
+    unsafe { rotate_row(isa, row, head_dim, turn) }
 }
 
 dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));

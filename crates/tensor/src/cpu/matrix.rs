@@ -1,7 +1,7 @@
 //! A weight as the CPU holds it.
 
-use super::panel::{self, Order, PANEL, Panels};
 use super::pool::Pool;
+use super::repack::{self, Order, PANEL, Panels};
 use super::zeros;
 use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
@@ -61,12 +61,12 @@ impl Matrix {
     }
 
     /// Interleaves the rows, on all threads.
-    pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
+    pub(super) fn repacked(mut self, pool: &Pool) -> Result<Self> {
         let weight = match self.store {
             Store::Panels(_) => return Ok(self),
             Store::Experts(experts) => {
-                let packed = experts.into_iter().map(|expert| expert.packed(pool));
-                self.store = Store::Experts(packed.collect::<Result<_>>()?);
+                let repacked = experts.into_iter().map(|expert| expert.repacked(pool));
+                self.store = Store::Experts(repacked.collect::<Result<_>>()?);
                 return Ok(self);
             }
             Store::Rows(ref weight) => weight,
@@ -78,7 +78,7 @@ impl Matrix {
             // a lock of its own for every task: it only hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
-                panel::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
+                repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
             }
         });
         drop(targets);
@@ -92,31 +92,31 @@ impl Matrix {
     }
 
     /// Panel i; interleaved in `room` where the rows lie as the file has them.
-    pub(super) fn panel<'a>(&'a self, i: usize, room: &'a mut Vec<u8>) -> &'a [u8] {
+    pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
             // each of them has panels of its own
             Store::Experts(_) => &[],
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
-                room.resize(PANEL * row, 0);
-                panel::pack(self.dtype, |i| weight.row(i), range, room);
-                room
+                scratch.resize(PANEL * row, 0);
+                repack::pack(self.dtype, |i| weight.row(i), range, scratch);
+                scratch
             }
         }
     }
 
     /// Widens row `row`.
-    pub(super) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+    pub(super) fn widen(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
             // no embedding has experts
             Store::Experts(_) => {}
             Store::Panels(panels) => {
-                if room.len() < self.row_bytes() {
-                    *room = zeros("CPU", "a row of the embedding", self.row_bytes())?;
+                if scratch.len() < self.row_bytes() {
+                    *scratch = zeros("CPU", "a row of the embedding", self.row_bytes())?;
                 }
-                let bytes = &mut room[..self.row_bytes()];
+                let bytes = &mut scratch[..self.row_bytes()];
                 panels.row(row, bytes);
                 self.dtype.widen(bytes, out);
             }

@@ -1,32 +1,33 @@
 //! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_gemm;
 mod attention;
 mod cache;
-mod codes;
 #[cfg(all(feature = "reference", target_os = "linux", target_arch = "x86_64"))]
 mod emulated;
 mod experts;
+mod gemm;
+mod int_simd;
 mod integer;
 mod kernels;
-mod lanes;
 mod limits;
-mod many;
 mod matrix;
-mod panel;
 mod plain;
 mod pool;
 mod project;
+mod quants;
+mod repack;
 mod simd;
 #[cfg(target_arch = "x86_64")]
-mod tiles;
-#[cfg(target_arch = "x86_64")]
 mod transpose;
-mod units;
 #[cfg(target_arch = "x86_64")]
-mod words;
+mod vnni_i16;
 
+use activations::BlockQ8;
 use attention::Attend;
 pub use cache::Cache;
 use cache::Target;
@@ -34,8 +35,7 @@ use kernels::{Input, Output};
 pub use matrix::Matrix;
 use pool::Pool;
 use project::Shares;
-pub use simd::Level;
-use units::Unit;
+pub use simd::Isa;
 
 use crate::checks::{self, ActivePass, Shape};
 use crate::experts::Routes;
@@ -52,11 +52,11 @@ pub struct Options {
     /// Threads; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set; the widest that the processor has where absent.
-    pub level: Option<Level>,
+    pub isa: Option<Isa>,
     /// Type of the activations that quantised weights are multiplied with.
     pub activations: Activations,
     /// When quantised weights are interleaved.
-    pub pack: Pack,
+    pub repack: Repack,
 }
 
 /// Type of the activations that weights are multiplied with.
@@ -86,23 +86,23 @@ impl Activations {
 
 /// When quantised weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Pack {
+pub enum Repack {
     /// Once, at load, into memory of their own.
     #[default]
-    Load,
+    AtLoad,
     /// Whenever they are used: the file stays mapped, loading is instant, each token slower.
     Never,
 }
 
-impl Pack {
+impl Repack {
     /// Every choice, for tests that walk them.
-    pub const ALL: [Pack; 2] = [Pack::Load, Pack::Never];
+    pub const ALL: [Repack; 2] = [Repack::AtLoad, Repack::Never];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
         match self {
-            Pack::Load => "load",
-            Pack::Never => "never",
+            Repack::AtLoad => "load",
+            Repack::Never => "never",
         }
     }
 }
@@ -110,9 +110,9 @@ impl Pack {
 /// The processor as a [`Backend`].
 pub struct Cpu {
     info: DeviceInfo,
-    level: Level,
+    isa: Isa,
     activations: Activations,
-    pack: Pack,
+    repack: Repack,
     pool: Pool,
     pass: ActivePass,
     /// Where the keys and values of the pass go.
@@ -121,9 +121,9 @@ pub struct Cpu {
     projected: Vec<f32>,
     /// Rows of an expert, and what it gives for them.
     gathered: [Vec<f32>; 2],
-    units: Vec<Unit>,
+    q8: Vec<BlockQ8>,
     #[cfg(target_arch = "x86_64")]
-    room: many::Room,
+    scratch: gemm::Scratch,
     /// A row of an embedding in panels.
     row: Vec<u8>,
     marks: Vec<Instant>,
@@ -169,38 +169,38 @@ impl Cpu {
             Some(threads) => threads.max(1),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let level = options.level.filter(|level| level.available()).unwrap_or_else(Level::best);
+        let isa = options.isa.filter(|isa| isa.available()).unwrap_or_else(Isa::best);
         let plural = if threads == 1 { "" } else { "s" };
         let info = DeviceInfo {
             kind: DeviceKind::Cpu,
             name: "CPU".into(),
-            detail: format!("{level}, {threads} thread{plural}"),
+            detail: format!("{isa}, {threads} thread{plural}"),
         };
         Ok(Self {
             info,
-            level,
+            isa,
             activations: options.activations,
-            pack: options.pack,
+            repack: options.repack,
             pool: Pool::new(threads)?,
             pass: ActivePass::default(),
             targets: Vec::new(),
             normed: Vec::new(),
             projected: Vec::new(),
             gathered: Default::default(),
-            units: Vec::new(),
+            q8: Vec::new(),
             #[cfg(target_arch = "x86_64")]
-            room: many::Room::default(),
+            scratch: gemm::Scratch::default(),
             row: Vec::new(),
             marks: Vec::new(),
         })
     }
 
     /// Whether a matrix is interleaved at load.
-    fn packs(&self, dtype: DType, role: Role) -> bool {
+    fn repacks(&self, dtype: DType, role: Role) -> bool {
         dtype.is_quantised()
             && role != Role::Embedding
             && self.activations == Activations::Int8
-            && self.pack == Pack::Load
+            && self.repack == Repack::AtLoad
     }
 
     /// Runs `0 .. tasks` on the pool, or here where `work` is small.
@@ -215,8 +215,8 @@ impl Cpu {
             let out = unsafe { out.slice(row, 0..x.dim) };
             let x = &x.values[row * x.dim..][..x.dim];
             match norm {
-                Norm::Rms { weight, eps } => kernels::rms_norm(self.level, x, weight, eps, out),
-                Norm::Layer { weight, bias, eps } => kernels::layer_norm(self.level, x, weight, bias, eps, out),
+                Norm::Rms { weight, eps } => kernels::rms_norm(self.isa, x, weight, eps, out),
+                Norm::Layer { weight, bias, eps } => kernels::layer_norm(self.isa, x, weight, bias, eps, out),
             }
         });
     }
@@ -230,7 +230,7 @@ impl Cpu {
             // SAFETY: a task takes its own row.
             let (y, q) = unsafe { (rows.take(row), queries.take(row)) };
             let turned = &mut y[..q_dim + heads.kv_dim()];
-            kernels::rotate(self.level, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);
+            kernels::rotate(self.isa, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);
             q.copy_from_slice(&y[..q_dim]);
         });
         self.projected = projected;
@@ -251,11 +251,11 @@ impl Backend for Cpu {
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         checks::matrix(weight, role)?;
         let matrix = Matrix::new(weight, role)?;
-        if self.packs(weight.dtype, role) { matrix.packed(&self.pool) } else { Ok(matrix) }
+        if self.repacks(weight.dtype, role) { matrix.repacked(&self.pool) } else { Ok(matrix) }
     }
 
     fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
-        let pack = self.packs(dtype, role);
+        let pack = self.repacks(dtype, role);
         let rows = if pack { Matrix::panel_rows(rows, role) } else { rows };
         let row = dtype.bytes(cols).unwrap_or(usize::MAX);
         Ok(Footprint { bytes: (row as u64).saturating_mul(rows as u64), in_place: !pack })
@@ -380,7 +380,7 @@ impl Backend for Cpu {
         }
         self.projected = projected;
         self.rotate(heads, q);
-        cache.append(self.level, layer, &self.targets, &self.projected, &self.pool);
+        cache.append(self.isa, layer, &self.targets, &self.projected, &self.pool);
         Ok(())
     }
 
@@ -424,7 +424,7 @@ impl Backend for Cpu {
                     end: Batch::end(segment),
                     scale,
                 };
-                return attention::attend(self.level, &task, output);
+                return attention::attend(self.isa, &task, output);
             }
         });
         Ok(())
@@ -458,6 +458,6 @@ impl Backend for Cpu {
     }
 
     fn limits(&mut self) -> Result<Limits> {
-        limits::limits(self.level, &self.pool)
+        limits::limits(self.isa, &self.pool)
     }
 }

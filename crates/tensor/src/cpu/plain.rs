@@ -5,7 +5,7 @@ use super::kernels::{Finish, Input, Output, dispatch};
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
+use super::simd::{Bf16, F16, F32, Format, Isa, Portable, Simd};
 use crate::quant::{self, Block};
 use crate::{DType, Weight};
 use std::cell::Cell;
@@ -28,23 +28,16 @@ impl<'a> Weights<'a> {
 /// Columns `task` of `out`: `x wᵀ`, finished.
 ///
 /// The caller has checked that the shapes fit, and gives each task other columns.
-pub(super) fn project(
-    level: Level,
-    x: Input<'_>,
-    w: Weights<'_>,
-    finish: Finish<'_>,
-    task: Range<usize>,
-    out: Output<'_>,
-) {
+pub(super) fn project(isa: Isa, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>) {
     assert!(x.dim == w.0.cols && x.values.len() >= x.rows * x.dim);
-    // SAFETY: the level is available (checked when the backend was made); the kernel reads whole rows inside the
+    // SAFETY: the ISA is available (checked when the backend was made); the kernel reads whole rows inside the
     // slices just checked, and writes the task's own columns.
     unsafe {
         match w.0.dtype {
-            DType::F32 => project_f32(level, x, w, finish, task, out),
-            DType::F16 => project_f16(level, x, w, finish, task, out),
-            DType::Bf16 => project_bf16(level, x, w, finish, task, out),
-            _ => project_decoded(level, x, w, finish, task, out),
+            DType::F32 => project_f32(isa, x, w, finish, task, out),
+            DType::F16 => project_f16(isa, x, w, finish, task, out),
+            DType::Bf16 => project_bf16(isa, x, w, finish, task, out),
+            _ => project_decoded(isa, x, w, finish, task, out),
         }
     }
 }
@@ -54,8 +47,8 @@ dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finis
 dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 
-/// Decodes whole blocks of a quantised row, in the instruction set of the level.
-type Decode = unsafe fn(Level, &[u8], &mut [f32]);
+/// Decodes whole blocks of a quantised row, in the instruction set of the ISA.
+type Decode = unsafe fn(Isa, &[u8], &mut [f32]);
 
 fn decoder(dtype: DType) -> Decode {
     match dtype {
@@ -105,7 +98,7 @@ const ROUND: usize = 96;
 
 thread_local! {
     /// Sums between chunks, and a group of decoded rows.
-    static ROOM: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
 /// Weight rows that are multiplied at once, and the outputs that they make.
@@ -138,7 +131,7 @@ unsafe fn columns<S: Simd, F: Format>(
     let (task, step) = (Task { x, finish, out }, step(finish));
     let groups = columns.len().div_ceil(step);
     let chunk = if x.rows > S::ROWS { CHUNK } else { w.0.cols };
-    let (mut sums, decoded) = ROOM.take();
+    let (mut sums, decoded) = SCRATCH.take();
     let kept = if chunk < w.0.cols { groups * ROUND.min(x.rows) * GROUP * S::LANES } else { 0 };
     sums.resize(sums.len().max(kept), 0.0);
     for first in (0..x.rows).step_by(ROUND) {
@@ -167,7 +160,7 @@ unsafe fn columns<S: Simd, F: Format>(
             from = part.end.max(1);
         }
     }
-    ROOM.set((sums, decoded));
+    SCRATCH.set((sums, decoded));
 }
 
 /// As [`columns`], for a quantised type: each group of weight rows is decoded once for all activation rows.
@@ -181,17 +174,17 @@ unsafe fn decoded_columns<S: Simd>(
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
     let decode = decoder(w.0.dtype);
-    // taken out, because a closure would not be compiled for the level's instructions
-    let (sums, mut room) = ROOM.take();
-    room.resize(room.len().max(GROUP * w.0.cols), 0.0);
-    let decoded = &mut room[..GROUP * w.0.cols];
+    // taken out, because a closure would not be compiled for the ISA's instructions
+    let (sums, mut scratch) = SCRATCH.take();
+    scratch.resize(scratch.len().max(GROUP * w.0.cols), 0.0);
+    let decoded = &mut scratch[..GROUP * w.0.cols];
     for column in columns.clone().step_by(step) {
         let outputs = step.min(columns.end - column);
         let mut group = Group { rows: [std::ptr::null(); GROUP], column, outputs };
         for (i, row) in group.rows.iter_mut().enumerate() {
             let bytes = w.row(i, step, column, outputs);
             let decoded = &mut decoded[i * w.0.cols..][..w.0.cols];
-            // SAFETY: the level that this function was compiled for is available.
+            // SAFETY: the ISA that this function was compiled for is available.
             unsafe { decode(S::LEVEL, bytes, decoded) }
             *row = decoded.as_ptr().cast();
         }
@@ -201,7 +194,7 @@ unsafe fn decoded_columns<S: Simd>(
             m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.0.cols, std::ptr::null_mut()) };
         }
     }
-    ROOM.set((sums, room));
+    SCRATCH.set((sums, scratch));
 }
 
 /// Elements `part` of a group of weight rows times as many of activation rows `rows` as registers hold. Returns how many.

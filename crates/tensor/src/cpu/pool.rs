@@ -18,24 +18,24 @@ const SPIN: Duration = Duration::from_micros(30);
 
 /// A value on cache lines of its own.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 type Job = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
     /// The region's number in the upper half, its tasks not yet taken in the lower.
-    ticket: Apart<AtomicU64>,
+    epoch: CachePadded<AtomicU64>,
     /// Tasks finished.
-    done: Apart<AtomicUsize>,
+    done: CachePadded<AtomicUsize>,
     /// What the tasks run, and how many there are.
     job: UnsafeCell<Option<(Job, usize)>>,
     panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
-    sleeping: Vec<Apart<AtomicBool>>,
+    sleeping: Vec<CachePadded<AtomicBool>>,
     stop: AtomicBool,
 }
 
 // SAFETY: `job` is written only while no task of the last region is unfinished, and read only by a thread that has
-// taken a task of this one; the ticket's exchange orders the two.
+// taken a task of this one; the epoch's exchange orders the two.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is used only while its region runs.
 unsafe impl Send for Shared {}
@@ -43,15 +43,15 @@ unsafe impl Send for Shared {}
 impl Shared {
     /// Takes a task: how many were left with it.
     fn take(&self) -> Option<usize> {
-        let mut ticket = self.ticket.0.load(Acquire);
+        let mut epoch = self.epoch.0.load(Acquire);
         loop {
-            let left = ticket as u32;
+            let left = epoch as u32;
             if left == 0 {
                 return None;
             }
-            match self.ticket.0.compare_exchange_weak(ticket, ticket - 1, AcqRel, Acquire) {
+            match self.epoch.0.compare_exchange_weak(epoch, epoch - 1, AcqRel, Acquire) {
                 Ok(_) => return Some(left as usize),
-                Err(found) => ticket = found,
+                Err(found) => epoch = found,
             }
         }
     }
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     fn idle(&self) -> bool {
-        self.ticket.0.load(SeqCst) as u32 == 0 && !self.stop.load(SeqCst)
+        self.epoch.0.load(SeqCst) as u32 == 0 && !self.stop.load(SeqCst)
     }
 
     /// What thread `i` does all its life.
@@ -113,11 +113,11 @@ impl Pool {
     pub(super) fn new(threads: usize) -> Result<Self> {
         let beside = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
-            ticket: Apart(AtomicU64::new(0)),
-            done: Apart(AtomicUsize::new(0)),
+            epoch: CachePadded(AtomicU64::new(0)),
+            done: CachePadded(AtomicUsize::new(0)),
             job: UnsafeCell::new(None),
             panicked: Mutex::new(None),
-            sleeping: (0..beside).map(|_| Apart(AtomicBool::new(false))).collect(),
+            sleeping: (0..beside).map(|_| CachePadded(AtomicBool::new(false))).collect(),
             stop: AtomicBool::new(false),
         });
         let mut pool = Self { shared, threads: Vec::with_capacity(beside), region: Mutex::new(()) };
@@ -146,8 +146,8 @@ impl Pool {
         // SAFETY: every task of the last region is finished, so nobody reads.
         unsafe { *shared.job.get() = Some((job, tasks)) };
         shared.done.0.store(0, Relaxed);
-        let number = (shared.ticket.0.load(Relaxed) >> 32).wrapping_add(1);
-        shared.ticket.0.store(number << 32 | tasks as u64, SeqCst);
+        let number = (shared.epoch.0.load(Relaxed) >> 32).wrapping_add(1);
+        shared.epoch.0.store(number << 32 | tasks as u64, SeqCst);
         for (thread, sleeping) in self.threads.iter().zip(&shared.sleeping).take(tasks - 1) {
             if sleeping.0.load(SeqCst) {
                 thread.thread().unpark();

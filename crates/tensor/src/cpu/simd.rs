@@ -5,7 +5,7 @@ use std::fmt;
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Level {
+pub enum Isa {
     /// What every target has; vectorised by the compiler.
     Portable,
     /// AVX2 with FMA and F16C, 256 bits.
@@ -22,38 +22,38 @@ pub enum Level {
     NeonDot,
 }
 
-impl Level {
-    /// Every level, widest last.
-    pub const ALL: [Level; 7] =
-        [Level::Portable, Level::Neon, Level::NeonDot, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx];
+impl Isa {
+    /// Every ISA, widest last.
+    pub const ALL: [Isa; 7] =
+        [Isa::Portable, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
         match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-            Level::Avx512Vnni => "avx512-vnni",
-            Level::Amx => "amx",
-            Level::Neon => "neon",
-            Level::NeonDot => "neon-dot",
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Amx => "amx",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dot",
         }
     }
 
-    /// The level of a name of [`name`](Self::name).
+    /// The ISA of a name of [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.name() == name)
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
 
-    /// The widest level that this processor has.
+    /// The widest ISA that this processor has.
     pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|level| level.native()).unwrap_or(Level::Portable)
+        Self::ALL.into_iter().rev().find(|isa| isa.native()).unwrap_or(Isa::Portable)
     }
 
     /// Whether it can be used: this processor has it, or a test emulates what it lacks.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Level::Amx {
+        if self == Isa::Amx {
             return self.has_features() && (super::amx::available() || super::amx::emulated());
         }
         self.native()
@@ -61,25 +61,25 @@ impl Level {
 
     fn native(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Level::Amx && !super::amx::available() {
+        if self == Isa::Amx && !super::amx::available() {
             return false;
         }
         self.has_features()
     }
 }
 
-/// The one list of the features of each level: what its kernels are compiled for, word by word (a test compares them), and what
+/// The one list of the features of each ISA: what its kernels are compiled for, word by word (a test compares them), and what
 /// is asked of the processor. AMX, which the compiler does not know, is asked for in `amx.rs`.
 macro_rules! features {
-    ($($arch:literal $detected:ident { $($level:ident: $($feature:tt),+;)+ })+) => {
-        impl Level {
-            /// Whether this processor has everything that the level's kernels are compiled for.
+    ($($arch:literal $detected:ident { $($isa:ident: $($feature:tt),+;)+ })+) => {
+        impl Isa {
+            /// Whether this processor has everything that the ISA's kernels are compiled for.
             fn has_features(self) -> bool {
                 match self {
-                    Level::Portable => true,
+                    Isa::Portable => true,
                     $($(
                         #[cfg(target_arch = $arch)]
-                        Level::$level => $(std::arch::$detected!($feature))&&+,
+                        Isa::$isa => $(std::arch::$detected!($feature))&&+,
                     )+)+
                     _ => false,
                 }
@@ -87,7 +87,7 @@ macro_rules! features {
         }
 
         #[cfg(test)]
-        const FEATURES: &[(Level, &[&str])] = &[$($((Level::$level, &[$($feature),+])),+),+];
+        const FEATURES: &[(Isa, &[&str])] = &[$($((Isa::$isa, &[$($feature),+])),+),+];
     };
 }
 
@@ -104,16 +104,16 @@ features! {
     }
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "AVX2",
-            Level::Avx512 => "AVX-512",
-            Level::Avx512Vnni => "AVX-512 VNNI",
-            Level::Amx => "AMX",
-            Level::Neon => "NEON",
-            Level::NeonDot => "NEON dot product",
+            Isa::Portable => "portable",
+            Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512",
+            Isa::Avx512Vnni => "AVX-512 VNNI",
+            Isa::Amx => "AMX",
+            Isa::Neon => "NEON",
+            Isa::NeonDot => "NEON dot product",
         })
     }
 }
@@ -126,8 +126,8 @@ impl fmt::Display for Level {
 pub(super) unsafe trait Simd: Copy + 'static {
     /// A register of f32.
     type V: Copy;
-    /// The level whose instructions these are.
-    const LEVEL: Level;
+    /// The ISA whose instructions these are.
+    const LEVEL: Isa;
     /// f32 in a register.
     const LANES: usize;
     /// Activation rows that the projection kernel holds at once: as many as the register file allows.
@@ -221,7 +221,7 @@ pub(super) struct Portable;
 // SAFETY: needs no instruction set; loads are unaligned and of LANES elements.
 unsafe impl Simd for Portable {
     type V = [f32; 8];
-    const LEVEL: Level = Level::Portable;
+    const LEVEL: Isa = Isa::Portable;
     const LANES: usize = 8;
     const ROWS: usize = 2;
     const FMA: bool = false;
@@ -286,7 +286,7 @@ pub(super) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Level, Simd};
+    use super::{Isa, Simd};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -295,7 +295,7 @@ mod x86 {
     // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller vouches for.
     unsafe impl Simd for Avx2 {
         type V = __m256;
-        const LEVEL: Level = Level::Avx2;
+        const LEVEL: Isa = Isa::Avx2;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
@@ -371,7 +371,7 @@ mod x86 {
     // SAFETY: every function is one AVX-512 instruction (or a few), which the caller vouches for.
     unsafe impl Simd for Avx512 {
         type V = __m512;
-        const LEVEL: Level = Level::Avx512;
+        const LEVEL: Isa = Isa::Avx512;
         const LANES: usize = 16;
         const ROWS: usize = 6;
         const FMA: bool = true;
@@ -443,7 +443,7 @@ pub(super) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{Level, Simd};
+    use super::{Isa, Simd};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -452,7 +452,7 @@ mod arm {
     // SAFETY: NEON is part of AArch64.
     unsafe impl Simd for Neon {
         type V = [float32x4_t; 2];
-        const LEVEL: Level = Level::Neon;
+        const LEVEL: Isa = Isa::Neon;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
@@ -531,7 +531,7 @@ mod arm {
 
 #[cfg(test)]
 mod tests {
-    use super::{FEATURES, Level};
+    use super::{FEATURES, Isa};
     use std::path::{Path, PathBuf};
 
     fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -549,32 +549,31 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             for (line, text) in text.lines().enumerate() {
                 let place = format!("{}:{}", path.display(), line + 1);
-                assert!(!text.contains(&detection), "{place}: Level::available tells what a processor has");
+                assert!(!text.contains(&detection), "{place}: Isa::available tells what a processor has");
                 let Some((_, inside)) = text.split_once(&attribute) else { continue };
                 let wanted = inside.split('"').nth(1).unwrap_or_default();
                 let list = lists.iter().position(|list| list == wanted);
-                found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no level's list: {lists:#?}"))] += 1;
+                found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no isa's list: {lists:#?}"))] += 1;
             }
         }
         // NEON is always there on AArch64, so that nothing needs the attribute
-        for ((level, _), found) in FEATURES.iter().zip(found) {
-            assert!((found > 0) == (*level != Level::Neon), "{level}: {found} attributes");
+        for ((isa, _), found) in FEATURES.iter().zip(found) {
+            assert!((found > 0) == (*isa != Isa::Neon), "{isa}: {found} attributes");
         }
     }
 
-    /// A level runs the kernels of the levels below it too.
+    /// An ISA runs the kernels of the levels below it too.
     #[test]
     fn a_level_has_what_the_ones_below_it_have() {
-        let of = |level: Level| FEATURES.iter().find(|(of, _)| *of == level).map(|(_, features)| *features).unwrap();
-        for order in [&[Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx][..], &[Level::Neon, Level::NeonDot]]
-        {
+        let of = |isa: Isa| FEATURES.iter().find(|(of, _)| *of == isa).map(|(_, features)| *features).unwrap();
+        for order in [&[Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx][..], &[Isa::Neon, Isa::NeonDot]] {
             for pair in order.windows(2) {
                 assert!(of(pair[0]).iter().all(|feature| of(pair[1]).contains(feature)), "{pair:?}");
             }
         }
-        for level in Level::ALL.into_iter().filter(|level| level.available()) {
-            assert!(level.has_features(), "{level}");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            assert!(isa.has_features(), "{isa}");
         }
-        assert!(Level::best().available());
+        assert!(Isa::best().available());
     }
 }

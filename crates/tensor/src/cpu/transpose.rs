@@ -1,7 +1,7 @@
 //! Rows of a weight of half precision, sixteen side by side.
 
-use super::panel::PANEL;
 use super::plain::Weights;
+use super::repack::PANEL;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn elements_stand_where_they_should() {
-        if !crate::cpu::Level::Avx512.available() {
+        if !crate::cpu::Isa::Avx512.available() {
             println!("skipped: this processor has no AVX-512");
             return;
         }

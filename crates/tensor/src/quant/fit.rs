@@ -38,7 +38,7 @@ macro_rules! wide {
         $(#[$doc])*
         pub(super) fn $name $(<$f: $bound>)? ($($arg: $ty),*) -> $out {
             #[cfg(target_arch = "x86_64")]
-            if crate::cpu::Level::Avx2.available() {
+            if crate::cpu::Isa::Avx2.available() {
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn go $(<$f: $bound>)? ($($arg: $ty),*) -> $out {
                     $inner($($arg),*)

@@ -1,29 +1,29 @@
 //! Products of many rows with weights of half precision, in whole numbers of fourteen bits: AVX-512 VNNI multiplies twice as
 //! many of these at once as numbers in single precision.
 //!
-//! Activations and weights become multiples, up to [`LARGEST`], of a scale for each [`UNIT`] elements, whose products are summed
+//! Activations and weights become multiples, up to [`LARGEST`], of a scale for each [`Q14_LEN`] elements, whose products are summed
 //! exactly, then scaled and added in f32. What is rounded off is at most 1/11584 of the largest of a unit: about as much as
 //! half precision rounds off, and a 45th of what eight bits do.
 
+use super::activations;
 use super::kernels::{self, Finish, Output, dispatch};
-use super::panel::{Order, PANEL};
 use super::plain::Weights;
+use super::repack::{Order, PANEL};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
+use super::simd::{Isa, Portable, Simd};
 use super::transpose::rows_of_half;
-use super::units;
 use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
 
 /// Elements that share a scale.
-pub(super) const UNIT: usize = 64;
+pub(super) const Q14_LEN: usize = 64;
 
-/// Largest multiple: [`UNIT`] products of two of them fit in 32 bits.
+/// Largest multiple: [`Q14_LEN`] products of two of them fit in 32 bits.
 const LARGEST: f32 = 5792.0;
 
 /// Rows of activations that the kernel takes at once.
@@ -32,35 +32,35 @@ pub(super) const TILE: usize = 8;
 /// A unit of a row.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct Word {
+pub(super) struct BlockQ14 {
     /// Two words each.
-    pairs: [i32; UNIT / 2],
+    pairs: [i32; Q14_LEN / 2],
     scale: f32,
 }
 
 /// Rows from which on it is faster than single precision.
-const MANY: usize = 16;
+const GEMM_MIN_ROWS: usize = 16;
 
-/// Whether a level multiplies so many rows this way.
-pub(super) fn suits(level: Level, dtype: DType, rows: usize) -> bool {
-    rows >= MANY && matches!(level, Level::Avx512Vnni | Level::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
+/// Whether an ISA multiplies so many rows this way.
+pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
+    rows >= GEMM_MIN_ROWS && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
-dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [Word]));
+dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [BlockQ14]));
 
 /// Units of a row, [`TILE`] apart. What is missing at the end of the row counts as zero.
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [Word]) {
+unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
     // adding this rounds to a whole number, ties to even, in the lowest bits
     const ROUND: f32 = 12_582_912.0;
-    for (from, to) in x.chunks(UNIT).zip(out.iter_mut().step_by(TILE)) {
-        let mut unit = [0.0; UNIT];
+    for (from, to) in x.chunks(Q14_LEN).zip(out.iter_mut().step_by(TILE)) {
+        let mut unit = [0.0; Q14_LEN];
         unit[..from.len()].copy_from_slice(from);
         // magnitudes order as their bits do, and a NaN is the largest
         let most = f32::from_bits(unit.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
         // the inverse of less might be infinite
         let inverse = if most > 1e-32 { LARGEST / most } else { 0.0 };
-        let words: &mut [i16; UNIT] = bytemuck::cast_mut(&mut to.pairs);
+        let words: &mut [i16; Q14_LEN] = bytemuck::cast_mut(&mut to.pairs);
         for (to, v) in words.iter_mut().zip(unit) {
             *to = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i16;
         }
@@ -69,37 +69,37 @@ unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [Word]) {
 }
 
 /// A row of activations; `out` begins at the row's place in its tile.
-pub(super) fn quantise(level: Level, x: &[f32], out: &mut [Word]) {
-    assert!(out.len() > (x.len().div_ceil(UNIT).max(1) - 1) * TILE);
-    // SAFETY: the level is available; plain loops over slices.
-    unsafe { quantise_row(level, x, out) }
+pub(super) fn quantise(isa: Isa, x: &[f32], out: &mut [BlockQ14]) {
+    assert!(out.len() > (x.len().div_ceil(Q14_LEN).max(1) - 1) * TILE);
+    // SAFETY: the ISA is available; plain loops over slices.
+    unsafe { quantise_row(isa, x, out) }
 }
 
 /// A unit of sixteen rows of a weight: pairs of words, a pair of each row side by side.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Block {
-    pairs: [[i32; PANEL]; UNIT / 2],
+struct PanelQ14 {
+    pairs: [[i32; PANEL]; Q14_LEN / 2],
     scales: [f32; PANEL],
 }
 
 thread_local! {
     /// Panels of a gate and its up, as words.
-    static ROOM: Cell<[Vec<Block>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+    static SCRATCH: Cell<[Vec<PanelQ14>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
 /// What a task multiplies: activations as words, `count` units of each row, tile by tile and unit by unit.
 #[derive(Clone, Copy)]
-pub(super) struct Words<'a> {
-    pub(super) units: &'a [Word],
+pub(super) struct RowsQ14<'a> {
+    pub(super) blocks: &'a [BlockQ14],
     pub(super) count: usize,
     pub(super) rows: usize,
 }
 
 /// Output panels `columns` of all rows.
 pub(super) fn project(
-    level: Level,
-    x: Words<'_>,
+    isa: Isa,
+    x: RowsQ14<'_>,
     w: Weights<'_>,
     finish: Finish<'_>,
     columns: Range<usize>,
@@ -108,38 +108,38 @@ pub(super) fn project(
 ) {
     let order = Order { rows: w.0.rows, gated: finish.is_gated() };
     let sides = if order.gated { 2 } else { 1 };
-    assert!(x.units.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.0.cols.div_ceil(UNIT));
-    assert!(suits(level, w.0.dtype, x.rows));
-    let mut room = ROOM.take();
+    assert!(x.blocks.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.0.cols.div_ceil(Q14_LEN));
+    assert!(suits(isa, w.0.dtype, x.rows));
+    let mut scratch = SCRATCH.take();
     let mut sums = [[[0.0; PANEL]; TILE]; 2];
     for column in columns {
-        for (side, blocks) in room.iter_mut().enumerate().take(sides) {
+        for (side, blocks) in scratch.iter_mut().enumerate().take(sides) {
             blocks.resize(x.count, bytemuck::Zeroable::zeroed());
-            // SAFETY: the level has AVX-512.
+            // SAFETY: the ISA has AVX-512.
             unsafe { pack(w, order.of(column * sides + side), blocks) };
         }
         let cells = column * PANEL..((column + 1) * PANEL).min(width);
         for first in (0..x.rows).step_by(TILE) {
             let taken = TILE.min(x.rows - first);
-            let units = &x.units[first * x.count..][..TILE * x.count];
-            for (blocks, sums) in room.iter().zip(&mut sums).take(sides) {
-                // SAFETY: the level has AVX-512 VNNI; there are as many blocks as units of a row.
+            let units = &x.blocks[first * x.count..][..TILE * x.count];
+            for (blocks, sums) in scratch.iter().zip(&mut sums).take(sides) {
+                // SAFETY: the ISA has AVX-512 VNNI; there are as many blocks as units of a row.
                 unsafe { multiply(blocks, units, sums) };
             }
             let [sums, ups] = &sums;
-            kernels::finish(level, finish, &sums[..taken], &ups[..taken], first, cells.clone(), out);
+            kernels::finish(isa, finish, &sums[..taken], &ups[..taken], first, cells.clone(), out);
         }
     }
-    ROOM.set(room);
+    SCRATCH.set(scratch);
 }
 
 /// Rows `rows` of a weight, sixteen at most, as words; zeros in place of missing rows.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
+unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
     for (u, block) in blocks.iter_mut().enumerate() {
         // SAFETY: AVX-512 is there; the rows are the weight's.
         unsafe {
-            let part = |i: usize| rows_of_half(w, rows.clone(), u * UNIT + i * units::UNIT);
+            let part = |i: usize| rows_of_half(w, rows.clone(), u * Q14_LEN + i * activations::Q8_LEN);
             let pairs = [part(0), part(1)];
             let mut most = _mm512_setzero_si512();
             for pair in pairs.as_flattened().iter().copied() {
@@ -171,7 +171,7 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [Block]) {
 
 /// The products of sixteen rows of a weight with a tile of activations.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn multiply(blocks: &[Block], units: &[Word], sums: &mut [[f32; PANEL]; TILE]) {
+unsafe fn multiply(blocks: &[PanelQ14], units: &[BlockQ14], sums: &mut [[f32; PANEL]; TILE]) {
     let mut acc = [_mm512_setzero_ps(); TILE];
     for (block, units) in blocks.iter().zip(units.as_chunks::<TILE>().0) {
         let mut whole = [_mm512_setzero_si512(); TILE];

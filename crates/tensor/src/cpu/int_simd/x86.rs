@@ -1,6 +1,6 @@
 //! AVX2, AVX-512 and AVX-512 VNNI.
 
-use super::{Lanes, Unit};
+use super::{BlockQ8, IntSimd};
 use std::arch::x86_64::*;
 
 /// What both AVX-512 levels share.
@@ -91,7 +91,7 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
-        unsafe fn scaled(a: __m512, unit: &Unit) -> __m512 {
+        unsafe fn scaled(a: __m512, unit: &BlockQ8) -> __m512 {
             // SAFETY: the instruction set is there.
             unsafe {
                 // beside the products, which have pipes of their own on some processors
@@ -124,7 +124,7 @@ macro_rules! avx512 {
 pub(crate) struct Avx512;
 
 // SAFETY: every function is an AVX-512 F, BW or VL instruction (or a few), which the caller vouches for.
-unsafe impl Lanes for Avx512 {
+unsafe impl IntSimd for Avx512 {
     type I = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
@@ -165,7 +165,7 @@ unsafe impl Lanes for Avx512 {
 pub(crate) struct Vnni;
 
 // SAFETY: as above, and AVX-512 VNNI.
-unsafe impl Lanes for Vnni {
+unsafe impl IntSimd for Vnni {
     type I = __m512i;
     type F = __m512;
     const ROWS: usize = 16;
@@ -197,7 +197,7 @@ unsafe impl Lanes for Vnni {
 pub(crate) struct Avx2;
 
 // SAFETY: every function is an AVX2, FMA or F16C instruction (or a few), which the caller vouches for.
-unsafe impl Lanes for Avx2 {
+unsafe impl IntSimd for Avx2 {
     type I = __m256i;
     type F = __m256;
     const ROWS: usize = 8;

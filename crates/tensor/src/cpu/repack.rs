@@ -205,7 +205,7 @@ impl Order {
 
 /// Zeros that begin on a cache line, in huge pages where the system has them: clearing pages of 4 KiB one by one takes
 /// longer than interleaving what goes into them.
-struct Memory {
+struct AlignedBuf {
     #[cfg(target_os = "linux")]
     bytes: memmap2::MmapMut,
     #[cfg(not(target_os = "linux"))]
@@ -214,7 +214,7 @@ struct Memory {
     len: usize,
 }
 
-impl Memory {
+impl AlignedBuf {
     /// Bytes of a cache line.
     const LINE: usize = 64;
 
@@ -225,17 +225,17 @@ impl Memory {
             bytes: len as u64,
             detail,
         };
-        let room = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
+        let padded = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
         #[cfg(target_os = "linux")]
         let bytes = {
-            let bytes = memmap2::MmapMut::map_anon(room).map_err(|e| out(format!(" ({e})")))?;
+            let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
             // a wish: without huge pages it is only slower
             let _ = bytes.advise(memmap2::Advice::HugePage);
             bytes
         };
         // bytes without an alignment of their own come from the system as zeros, without being written here
         #[cfg(not(target_os = "linux"))]
-        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(room).map_err(|()| out(String::new()))?;
+        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
         let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
         Ok(Self { bytes, start, len })
     }
@@ -255,26 +255,26 @@ pub(super) struct Panels {
     order: Order,
     /// Bytes of a row.
     row: usize,
-    memory: Memory,
+    buf: AlignedBuf,
 }
 
 impl Panels {
     /// Room for a matrix whose rows have `row` bytes.
     pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
         let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
-        Ok(Self { dtype, order, row, memory: Memory::new(len, name)? })
+        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, name)? })
     }
 
     /// Every panel with the rows that belong into it.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
         let (order, bytes) = (self.order, (PANEL * self.row).max(1));
-        let panels = self.memory.bytes_mut().chunks_exact_mut(bytes);
+        let panels = self.buf.bytes_mut().chunks_exact_mut(bytes);
         panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
     }
 
     pub(super) fn panel(&self, i: usize) -> &[u8] {
         let bytes = PANEL * self.row;
-        &self.memory.bytes()[i * bytes..][..bytes]
+        &self.buf.bytes()[i * bytes..][..bytes]
     }
 
     /// Row `row` as the file had it; `out` has as many bytes as a row.
@@ -300,7 +300,7 @@ mod tests {
             for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
                 let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
                 let order = Order { rows, gated };
-                let mut panels = Panels::new(dtype, order, row, "test").expect("memory");
+                let mut panels = Panels::new(dtype, order, row, "test").expect("buf");
                 for (range, panel) in panels.panels_mut() {
                     pack(dtype, |i| &bytes[i * row..][..row], range, panel);
                 }

@@ -1,6 +1,6 @@
 //! NEON, with and without the dot product instructions.
 
-use super::Lanes;
+use super::IntSimd;
 use std::arch::aarch64::*;
 
 /// What both levels share.
@@ -140,7 +140,7 @@ macro_rules! neon {
 pub(crate) struct Neon;
 
 // SAFETY: NEON is part of AArch64.
-unsafe impl Lanes for Neon {
+unsafe impl IntSimd for Neon {
     type I = int32x4_t;
     type F = float32x4_t;
     const ROWS: usize = 4;
@@ -165,7 +165,7 @@ unsafe impl Lanes for Neon {
 pub(crate) struct NeonDot;
 
 // SAFETY: NEON is part of AArch64; the caller vouches for the dot product.
-unsafe impl Lanes for NeonDot {
+unsafe impl IntSimd for NeonDot {
     type I = int32x4_t;
     type F = float32x4_t;
     const ROWS: usize = 4;

@@ -1,6 +1,6 @@
 //! Registers of whole numbers: several rows of a weight side by side, four elements of each in a 32-bit lane.
 
-use super::units::Unit;
+use super::activations::BlockQ8;
 
 /// What the integer kernel needs of an instruction set. A *quad* is four consecutive elements of a row: one lane.
 ///
@@ -9,12 +9,12 @@ use super::units::Unit;
 /// # Safety
 ///
 /// Every function needs the instruction set at run time, and pointers to as many readable bytes as it loads.
-pub(super) unsafe trait Lanes: Copy + 'static {
+pub(super) unsafe trait IntSimd: Copy + 'static {
     /// One quad, or one 32-bit number, of each row.
     type I: Copy;
     /// One f32 of each row.
     type F: Copy;
-    /// Rows in a register; divides [`PANEL`](super::panel::PANEL).
+    /// Rows in a register; divides [`PANEL`](super::repack::PANEL).
     const ROWS: usize;
     /// What [`biased`](Self::biased) adds to signed elements.
     const BIAS: i32;
@@ -49,7 +49,7 @@ pub(super) unsafe trait Lanes: Copy + 'static {
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     /// Times the unit's scale, a power of two. What is zero may become a number below 1e-26, what is not finite anything.
     #[inline(always)]
-    unsafe fn scaled(a: Self::F, unit: &Unit) -> Self::F {
+    unsafe fn scaled(a: Self::F, unit: &BlockQ8) -> Self::F {
         // SAFETY: the instruction set is there.
         unsafe { Self::mul(a, Self::splat_f32(unit.scale)) }
     }
@@ -70,7 +70,7 @@ fn each_byte(a: [i32; 16], f: impl Fn(u8) -> u8) -> [i32; 16] {
 }
 
 // SAFETY: needs no instruction set; loads are unaligned and of the stated length.
-unsafe impl Lanes for Portable {
+unsafe impl IntSimd for Portable {
     type I = [i32; 16];
     type F = [f32; 16];
     const ROWS: usize = 16;
@@ -189,13 +189,11 @@ unsafe impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[path = "lanes_x86.rs"]
 mod x86;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, Vnni};
 
 #[cfg(target_arch = "aarch64")]
-#[path = "lanes_arm.rs"]
 mod arm;
 #[cfg(target_arch = "aarch64")]
 pub(super) use arm::{Neon, NeonDot};

@@ -3,17 +3,17 @@
 //! A task takes a few pairs of panels, turns [`DEPTH`] elements of their rows into tiles that stay in the second-level cache,
 //! and multiplies them with all activations before it takes the next.
 
+use super::activations::Q8_LEN;
 use super::amx::{self, Tiles};
-use super::codes::{self, Codes};
-use super::integer::units_of;
+use super::int_simd::{IntSimd, Vnni};
+use super::integer::q8_blocks;
 use super::kernels::{self, Finish, Input, Output};
-use super::lanes::{Lanes, Vnni};
 use super::matrix::{Matrix, Store};
-use super::panel::PANEL;
 use super::plain::Weights;
-use super::simd::Level;
+use super::quants::{self, QuantBlock};
+use super::repack::PANEL;
+use super::simd::Isa;
 use super::transpose::rows_of_half;
-use super::units::UNIT;
 use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -37,30 +37,30 @@ pub(super) struct Line([u8; 64]);
 const LINES: usize = amx::TILE / size_of::<Line>();
 
 /// Rows from which on it is faster than other products.
-const MANY: usize = 24;
+const GEMM_MIN_ROWS: usize = 24;
 
-/// Whether a level multiplies so many rows this way.
-pub(super) fn suits(level: Level, dtype: DType, rows: usize) -> bool {
-    rows >= MANY && level == Level::Amx && dtype != DType::F32
+/// Whether an ISA multiplies so many rows this way.
+pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
+    rows >= GEMM_MIN_ROWS && isa == Isa::Amx && dtype != DType::F32
 }
 
 /// Lines that activations take.
 pub(super) fn lines(rows: usize, cols: usize) -> usize {
-    rows.next_multiple_of(ROWS) * units_of(cols)
+    rows.next_multiple_of(ROWS) * q8_blocks(cols)
 }
 
 /// Rows `block * ROWS ..` as tiles: two of each unit, sixteen rows each.
 ///
 /// # Safety
 ///
-/// The level is [`Level::Amx`].
+/// The ISA is [`Isa::Amx`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
     for (i, lines) in out.chunks_exact_mut(LINES).enumerate() {
         let (unit, half) = (i / 2, i % 2);
         for (r, line) in lines.iter_mut().enumerate() {
             let row = block * ROWS + half * LINES + r;
-            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(unit * UNIT).min(x.dim)..] } else { &[] };
+            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(unit * Q8_LEN).min(x.dim)..] } else { &[] };
             // SAFETY: masks leave out what is past the row.
             unsafe {
                 let of = |from: usize| {
@@ -75,7 +75,7 @@ pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
 
 thread_local! {
     /// A task's tiles of weights, its sums, and a panel that is interleaved when it is needed.
-    static ROOM: Cell<(Vec<Line>, Vec<Line>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
+    static SCRATCH: Cell<(Vec<Line>, Vec<Line>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
 }
 
 /// How a matrix is shared out.
@@ -94,7 +94,7 @@ impl Plan {
         let pairs = w.order.panels().div_ceil(2);
         // a panel that is interleaved anew is taken whole
         let whole = w.dtype.is_quantised() && matches!(w.store, Store::Rows(_));
-        let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(UNIT);
+        let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(Q8_LEN);
         let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, 8);
         Self { pairs, depth, share: pairs.div_ceil(threads * 4).clamp(1, most) }
     }
@@ -121,26 +121,26 @@ pub(super) struct Task<'a> {
 ///
 /// # Safety
 ///
-/// The level is [`Level::Amx`].
+/// The ISA is [`Isa::Amx`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     let Task { tiles, rows, weight, plan, .. } = task;
-    let units = units_of(weight.cols);
+    let units = q8_blocks(weight.cols);
     let blocks = rows.div_ceil(ROWS);
     assert!(tiles.len() >= lines(rows, weight.cols));
     let pairs = share * plan.share..((share + 1) * plan.share).min(plan.pairs);
-    let (mut b, mut c, mut panel) = ROOM.take();
-    let deep = plan.depth / UNIT;
+    let (mut b, mut c, mut panel) = SCRATCH.take();
+    let deep = plan.depth / Q8_LEN;
     let zero: Line = bytemuck::Zeroable::zeroed();
     b.resize(b.len().max(pairs.len() * deep * 2 * LINES), zero);
     c.resize(c.len().max(blocks * pairs.len() * 4 * LINES), zero);
-    // SAFETY: the level has tiles.
+    // SAFETY: the ISA has tiles.
     let registers = unsafe { Tiles::new() };
     for first in (0..units).step_by(deep.max(1)) {
         let taken = first..(first + deep).min(units);
         for (pair, b) in pairs.clone().zip(b.chunks_exact_mut(deep * 2 * LINES)) {
             for side in 0..2 {
-                // SAFETY: the level has AVX-512.
+                // SAFETY: the ISA has AVX-512.
                 unsafe { fill(weight, 2 * pair + side, taken.clone(), &mut panel, b, side) };
             }
         }
@@ -158,7 +158,7 @@ pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
             }
         }
     }
-    ROOM.set((b, c, panel));
+    SCRATCH.set((b, c, panel));
 }
 
 /// Finishes the sums of a block of rows and a pair of panels.
@@ -171,7 +171,7 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
     let put = |sums: &[[f32; PANEL]], ups: &[[f32; PANEL]], column: usize| {
         let cells = column * PANEL..((column + 1) * PANEL).min(task.width);
         if !cells.is_empty() {
-            kernels::finish(Level::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
+            kernels::finish(Isa::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     };
     if task.finish.is_gated() {
@@ -184,7 +184,7 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
 
 /// Units `units` of panel i as tiles: of each unit that of side 0, then that of side 1. Zeros stand for a panel that is not there.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, out: &mut [Line], side: usize) {
+unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, scratch: &mut Vec<u8>, out: &mut [Line], side: usize) {
     let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(units.len());
     if i >= w.order.panels() {
         tiles.for_each(|tile| tile.fill(bytemuck::Zeroable::zeroed()));
@@ -195,46 +195,46 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, ou
         for (unit, tile) in units.zip(&mut tiles) {
             // SAFETY: AVX-512 is there; the rows are the weight's.
             unsafe {
-                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), unit * UNIT)) {
+                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), unit * Q8_LEN)) {
                     store(line, if w.dtype == DType::F16 { halves_to_bf16(pairs) } else { pairs });
                 }
             }
         }
         return;
     }
-    let panel = w.panel(i, room);
+    let panel = w.panel(i, scratch);
     // SAFETY: AVX-512 and VNNI are there.
     unsafe {
         match w.dtype {
             DType::F32 | DType::F16 | DType::Bf16 => {}
-            DType::Q8_0 => widen::<codes::Q8_0>(panel, units, tiles),
-            DType::Q4_0 => widen::<codes::Q4_0>(panel, units, tiles),
-            DType::Q4_1 => widen::<codes::Q4_1>(panel, units, tiles),
-            DType::Q5_0 => widen::<codes::Q5_0>(panel, units, tiles),
-            DType::Q5_1 => widen::<codes::Q5_1>(panel, units, tiles),
-            DType::Q2K => widen::<codes::Q2K>(panel, units, tiles),
-            DType::Q3K => widen::<codes::Q3K>(panel, units, tiles),
-            DType::Q4K => widen::<codes::Q4K>(panel, units, tiles),
-            DType::Q5K => widen::<codes::Q5K>(panel, units, tiles),
-            DType::Q6K => widen::<codes::Q6K>(panel, units, tiles),
-            DType::Iq4Nl => widen::<codes::Iq4Nl>(panel, units, tiles),
-            DType::Iq4Xs => widen::<codes::Iq4Xs>(panel, units, tiles),
+            DType::Q8_0 => widen::<quants::Q8_0>(panel, units, tiles),
+            DType::Q4_0 => widen::<quants::Q4_0>(panel, units, tiles),
+            DType::Q4_1 => widen::<quants::Q4_1>(panel, units, tiles),
+            DType::Q5_0 => widen::<quants::Q5_0>(panel, units, tiles),
+            DType::Q5_1 => widen::<quants::Q5_1>(panel, units, tiles),
+            DType::Q2K => widen::<quants::Q2K>(panel, units, tiles),
+            DType::Q3K => widen::<quants::Q3K>(panel, units, tiles),
+            DType::Q4K => widen::<quants::Q4K>(panel, units, tiles),
+            DType::Q5K => widen::<quants::Q5K>(panel, units, tiles),
+            DType::Q6K => widen::<quants::Q6K>(panel, units, tiles),
+            DType::Iq4Nl => widen::<quants::Iq4Nl>(panel, units, tiles),
+            DType::Iq4Xs => widen::<quants::Iq4Xs>(panel, units, tiles),
         }
     }
 }
 
 /// Units of a panel as bf16.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
+unsafe fn widen<'a, C: QuantBlock>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
     assert!(panel.len() / C::BYTES * C::UNITS >= units.end);
-    let too_high = if C::SIGNED { Vnni::BIAS } else { C::OFFSET };
+    let too_high = if C::SIGNED { Vnni::BIAS } else { C::ZERO_POINT };
     for (unit, tile) in units.zip(tiles) {
         let (block, u) = (unit / C::UNITS, unit % C::UNITS);
         // SAFETY: the block lies in the panel.
         unsafe {
             let block = panel.as_ptr().add(block * C::BYTES);
             let head = C::head::<Vnni>(block, 0);
-            let quads = C::codes::<Vnni>(block, 0, u);
+            let quads = C::quants::<Vnni>(block, 0, u);
             let mut scale = C::scale::<Vnni>(head, block, 0, u, 0);
             for (q, quad) in quads.into_iter().enumerate() {
                 if C::SIXTEENS && q == 4 {
