@@ -13,7 +13,7 @@ const RANGE: u32 = 40;
 /// 32 activations, on one cache line.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct BlockQ8 {
+pub(crate) struct BlockQ8 {
     /// Element i is `base * scale * quants[i]`.
     pub(super) quants: [i8; Q8_LEN],
     /// The same for all units of a row: 1 where scales need not be powers of two.

@@ -10,11 +10,12 @@ use super::integer::q8_blocks;
 use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::plain::Weights;
-use super::quants::{self, QuantBlock};
+use super::quants::QuantBlock;
 use super::repack::PANEL;
 use super::simd::Isa;
 use super::transpose::rows_of_half;
 use crate::DType;
+use crate::dtype::with_quant_type;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -204,35 +205,19 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, scratch: &mut Vec<u8>,
     }
     let panel = w.panel(i, scratch);
     // SAFETY: AVX-512 and VNNI are there.
-    unsafe {
-        match w.dtype {
-            DType::F32 | DType::F16 | DType::Bf16 => {}
-            DType::Q8_0 => widen::<quants::Q8_0>(panel, units, tiles),
-            DType::Q4_0 => widen::<quants::Q4_0>(panel, units, tiles),
-            DType::Q4_1 => widen::<quants::Q4_1>(panel, units, tiles),
-            DType::Q5_0 => widen::<quants::Q5_0>(panel, units, tiles),
-            DType::Q5_1 => widen::<quants::Q5_1>(panel, units, tiles),
-            DType::Q2K => widen::<quants::Q2K>(panel, units, tiles),
-            DType::Q3K => widen::<quants::Q3K>(panel, units, tiles),
-            DType::Q4K => widen::<quants::Q4K>(panel, units, tiles),
-            DType::Q5K => widen::<quants::Q5K>(panel, units, tiles),
-            DType::Q6K => widen::<quants::Q6K>(panel, units, tiles),
-            DType::Iq4Nl => widen::<quants::Iq4Nl>(panel, units, tiles),
-            DType::Iq4Xs => widen::<quants::Iq4Xs>(panel, units, tiles),
-        }
-    }
+    unsafe { with_quant_type!(w.dtype, Q => widen::<Q>(panel, units, tiles), else { _ => {} }) }
 }
 
 /// Units of a panel as bf16.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 unsafe fn widen<'a, C: QuantBlock>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
-    assert!(panel.len() / C::BYTES * C::UNITS >= units.end);
+    assert!(panel.len() / C::PANEL_BYTES * C::SUB_BLOCKS >= units.end);
     let too_high = if C::SIGNED { Vnni::BIAS } else { C::ZERO_POINT };
     for (unit, tile) in units.zip(tiles) {
-        let (block, u) = (unit / C::UNITS, unit % C::UNITS);
+        let (block, u) = (unit / C::SUB_BLOCKS, unit % C::SUB_BLOCKS);
         // SAFETY: the block lies in the panel.
         unsafe {
-            let block = panel.as_ptr().add(block * C::BYTES);
+            let block = panel.as_ptr().add(block * C::PANEL_BYTES);
             let head = C::head::<Vnni>(block, 0);
             let quads = C::quants::<Vnni>(block, 0, u);
             let mut scale = C::scale::<Vnni>(head, block, 0, u, 0);

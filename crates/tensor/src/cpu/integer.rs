@@ -5,10 +5,11 @@
 
 use super::activations::{BlockQ8, Q8_LEN, Q8Options};
 use super::int_simd::{self, IntSimd};
-use super::quants::{self, QuantBlock};
+use super::quants::QuantBlock;
 use super::repack::PANEL;
 use super::simd::Isa;
 use crate::DType;
+use crate::dtype::with_quant_type;
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4096;
@@ -35,26 +36,16 @@ pub(super) fn product(
 ) {
     assert!(units.len() >= sums.len() * count);
     let task = Task { panel, units, count, sums };
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => unreachable!("plain types have kernels of their own"),
-        DType::Q8_0 => run::<quants::Q8_0>(isa, task),
-        DType::Q4_0 => run::<quants::Q4_0>(isa, task),
-        DType::Q4_1 => run::<quants::Q4_1>(isa, task),
-        DType::Q5_0 => run::<quants::Q5_0>(isa, task),
-        DType::Q5_1 => run::<quants::Q5_1>(isa, task),
-        DType::Q2K => run::<quants::Q2K>(isa, task),
-        DType::Q3K => run::<quants::Q3K>(isa, task),
-        DType::Q4K => run::<quants::Q4K>(isa, task),
-        DType::Q5K => run::<quants::Q5K>(isa, task),
-        DType::Q6K => run::<quants::Q6K>(isa, task),
-        DType::Iq4Nl => run::<quants::Iq4Nl>(isa, task),
-        DType::Iq4Xs => run::<quants::Iq4Xs>(isa, task),
-    }
+    with_quant_type!(dtype, Q => run::<Q>(isa, task), else {
+        _ => unreachable!("plain types have kernels of their own"),
+    });
 }
 
 /// [`rows`] compiled for the instruction set of `isa`.
 fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
-    assert!(task.panel.len() == task.count / C::UNITS * C::BYTES && task.count.is_multiple_of(C::UNITS));
+    assert!(
+        task.panel.len() == task.count / C::SUB_BLOCKS * C::PANEL_BYTES && task.count.is_multiple_of(C::SUB_BLOCKS)
+    );
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni | Isa::Amx => {
@@ -139,22 +130,22 @@ unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
         // zeros, or no numbers where scales are not finite, which additions to exponents would hide
         let mut faults = [L::splat_f32(0.0); 4];
-        for b in 0..count / C::UNITS {
-            let block = panel.as_ptr().add(b * C::BYTES);
+        for b in 0..count / C::SUB_BLOCKS {
+            let block = panel.as_ptr().add(b * C::PANEL_BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
                 if grows {
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
-                for u in 0..C::UNITS {
+                for u in 0..C::SUB_BLOCKS {
                     if part == 0 && M == 1 {
-                        let bytes = C::BYTES / C::UNITS;
+                        let bytes = C::PANEL_BYTES / C::SUB_BLOCKS;
                         for line in 0..bytes.div_ceil(64) {
                             L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
                         }
                     }
                     let codes = C::quants::<L>(block, part, u);
-                    let x = units.add((b * C::UNITS + u) * rows);
+                    let x = units.add((b * C::SUB_BLOCKS + u) * rows);
                     let scale = |half| C::scale::<L>(head, block, part, u, half);
                     if C::SIXTEENS {
                         let (low, high) = (scale(0), scale(1));
@@ -228,26 +219,12 @@ pub(super) fn q8_blocks(dim: usize) -> usize {
 
 /// A row of activations for weights of `dtype`; its units lie `step` apart.
 pub(super) fn quantise(isa: Isa, dtype: DType, x: &[f32], units: &mut [BlockQ8], step: usize) {
-    let wants = match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => return,
-        DType::Q8_0 => wants::<quants::Q8_0>(isa),
-        DType::Q4_0 => wants::<quants::Q4_0>(isa),
-        DType::Q4_1 => wants::<quants::Q4_1>(isa),
-        DType::Q5_0 => wants::<quants::Q5_0>(isa),
-        DType::Q5_1 => wants::<quants::Q5_1>(isa),
-        DType::Q2K => wants::<quants::Q2K>(isa),
-        DType::Q3K => wants::<quants::Q3K>(isa),
-        DType::Q4K => wants::<quants::Q4K>(isa),
-        DType::Q5K => wants::<quants::Q5K>(isa),
-        DType::Q6K => wants::<quants::Q6K>(isa),
-        DType::Iq4Nl => wants::<quants::Iq4Nl>(isa),
-        DType::Iq4Xs => wants::<quants::Iq4Xs>(isa),
-    };
+    let options = with_quant_type!(dtype, Q => options::<Q>(isa), else { _ => return });
     // SAFETY: the ISA is available; plain loops over checked slices.
-    unsafe { super::kernels::quantise_q8(isa, x, wants, units, step) }
+    unsafe { super::kernels::quantise_q8(isa, x, options, units, step) }
 }
 
-fn wants<C: QuantBlock>(isa: Isa) -> Q8Options {
+fn options<C: QuantBlock>(isa: Isa) -> Q8Options {
     let offset = if C::SIGNED { bias(isa) } else { C::ZERO_POINT };
     Q8Options { offset, sixteens: C::SIXTEENS, powers: powers::<C>() }
 }
@@ -255,7 +232,7 @@ fn wants<C: QuantBlock>(isa: Isa) -> Q8Options {
 /// Whether scales of activations are powers of two: K types have so many scales of their own that multiplying them costs an
 /// eighth of the time.
 const fn powers<C: QuantBlock>() -> bool {
-    C::UNITS > 1
+    C::SUB_BLOCKS > 1
 }
 
 /// Whether such scales are multiplied by adding to exponents: a single row waits for memory and not for products.
@@ -285,11 +262,7 @@ mod tests {
             let row = vec![1.0; elements];
             let good = crate::quant::quantise(dtype, &row).unwrap();
             let mut rows = good.repeat(3);
-            let scale = match dtype {
-                DType::Q6K | DType::Q3K => size - 2,
-                DType::Q2K => size - 4,
-                _ => 0,
-            };
+            let scale = dtype.halves()[0];
             rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
             let mut panel = vec![0; PANEL * size];
             repack::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);

@@ -15,29 +15,28 @@ use std::ops::Range;
 
 /// Compiles a generic function for every instruction set and picks at run time.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
-        $(#[$doc])*
-        $vis unsafe fn $name(isa: Isa, $($arg: $ty),*) {
+    ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
+        $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-                    unsafe fn go($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.
                         unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
                     }
                     // SAFETY: an ISA is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    unsafe fn go($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
                         // SAFETY: the outer function's promise.
                         unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
                     }
                     // SAFETY: an ISA is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: the outer function's promise.

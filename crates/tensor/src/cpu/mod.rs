@@ -19,7 +19,7 @@ mod matrix;
 mod plain;
 mod pool;
 mod project;
-mod quants;
+pub(crate) mod quants;
 mod repack;
 mod simd;
 #[cfg(target_arch = "x86_64")]

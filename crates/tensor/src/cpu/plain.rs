@@ -6,6 +6,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Isa, Portable, Simd};
+use crate::dtype::with_quant_type;
 use crate::quant::{self, Block};
 use crate::{DType, Weight};
 use std::cell::Cell;
@@ -51,35 +52,12 @@ dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish
 type Decode = unsafe fn(Isa, &[u8], &mut [f32]);
 
 fn decoder(dtype: DType) -> Decode {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => |_, _, _| unreachable!("plain types have loads of their own"),
-        DType::Q8_0 => decode_q8_0,
-        DType::Q4_0 => decode_q4_0,
-        DType::Q4_1 => decode_q4_1,
-        DType::Q5_0 => decode_q5_0,
-        DType::Q5_1 => decode_q5_1,
-        DType::Q2K => decode_q2_k,
-        DType::Q3K => decode_q3_k,
-        DType::Q4K => decode_q4_k,
-        DType::Q5K => decode_q5_k,
-        DType::Q6K => decode_q6_k,
-        DType::Iq4Nl => decode_iq4_nl,
-        DType::Iq4Xs => decode_iq4_xs,
-    }
+    with_quant_type!(dtype, Q => decode_blocks::<Q>, else {
+        _ => |_, _, _| unreachable!("plain types have loads of their own"),
+    })
 }
 
-dispatch!(decode_q8_0 = decode[quant::Q8_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_0 = decode[quant::Q4_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_1 = decode[quant::Q4_1](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_0 = decode[quant::Q5_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_1 = decode[quant::Q5_1](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q2_k = decode[quant::Q2K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q3_k = decode[quant::Q3K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_k = decode[quant::Q4K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_k = decode[quant::Q5K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q6_k = decode[quant::Q6K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_iq4_nl = decode[quant::Iq4Nl](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_iq4_xs = decode[quant::Iq4Xs](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_blocks<Q: Block> = decode[Q](bytes: &[u8], out: &mut [f32]));
 
 #[inline(always)]
 unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {

@@ -4,21 +4,23 @@
 //! A panel holds its rows' blocks one after another, and of a block each part for all sixteen rows: halves, bytes, and
 //! quads of four consecutive bytes. It takes as many bytes as the rows do.
 
+use super::quants::QuantBlock;
+use crate::dtype::with_quant_type;
 use crate::{DType, Error, Result};
 use std::ops::Range;
 
 /// Rows of a panel.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// A part of a block as the file has it; offsets count bytes from the block's start.
 #[derive(Clone, Copy)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// A half: scale or minimum.
     Half(usize),
     /// So many bytes: packed scales.
     Bytes(usize, usize),
     /// So many quads of bytes.
-    Quads(usize, usize),
+    Words(usize, usize),
     /// 32 bits that become bit q of byte i for element 4q + i.
     Bits(usize),
 }
@@ -29,7 +31,7 @@ impl Field {
         match self {
             Field::Half(_) => 2,
             Field::Bytes(_, n) => n,
-            Field::Quads(_, n) => 4 * n,
+            Field::Words(_, n) => 4 * n,
             Field::Bits(_) => 4,
         }
     }
@@ -45,38 +47,9 @@ pub(super) const fn place(fields: &[Field], i: usize) -> usize {
     at
 }
 
-pub(super) const Q8_0: &[Field] = &[Field::Half(0), Field::Quads(2, 8)];
-pub(super) const Q4_0: &[Field] = &[Field::Half(0), Field::Quads(2, 4)];
-pub(super) const Q4_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Quads(4, 4)];
-pub(super) const Q5_0: &[Field] = &[Field::Half(0), Field::Bits(2), Field::Quads(6, 4)];
-pub(super) const Q5_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bits(4), Field::Quads(8, 4)];
-pub(super) const Q2_K: &[Field] = &[Field::Half(80), Field::Half(82), Field::Bytes(0, 16), Field::Quads(16, 16)];
-pub(super) const Q3_K: &[Field] = &[Field::Half(108), Field::Bytes(96, 12), Field::Quads(0, 8), Field::Quads(32, 16)];
-pub(super) const Q4_K: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 32)];
-pub(super) const Q5_K: &[Field] =
-    &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 8), Field::Quads(48, 32)];
-pub(super) const Q6_K: &[Field] =
-    &[Field::Half(208), Field::Bytes(192, 16), Field::Quads(0, 32), Field::Quads(128, 16)];
-pub(super) const IQ4_NL: &[Field] = Q4_0;
-pub(super) const IQ4_XS: &[Field] = &[Field::Half(0), Field::Bytes(2, 6), Field::Quads(8, 32)];
-
 /// The parts of a block, in the order of a panel; empty for a plain type.
-pub(super) fn fields(dtype: DType) -> &'static [Field] {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => &[],
-        DType::Q8_0 => Q8_0,
-        DType::Q4_0 => Q4_0,
-        DType::Q4_1 => Q4_1,
-        DType::Q5_0 => Q5_0,
-        DType::Q5_1 => Q5_1,
-        DType::Q2K => Q2_K,
-        DType::Q3K => Q3_K,
-        DType::Q4K => Q4_K,
-        DType::Q5K => Q5_K,
-        DType::Q6K => Q6_K,
-        DType::Iq4Nl => IQ4_NL,
-        DType::Iq4Xs => IQ4_XS,
-    }
+fn fields(dtype: DType) -> &'static [Field] {
+    with_quant_type!(dtype, Q => Q::FIELDS, else { _ => &[] })
 }
 
 /// The 32 bits of [`Field::Bits`], moved: bit 4q + i to bit q of byte i; an 8x4 transposition.
@@ -121,7 +94,7 @@ pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Ran
                         }
                     }
                 }
-                Field::Quads(at, n) => {
+                Field::Words(at, n) => {
                     let part = part.as_chunks_mut::<4>().0;
                     for r in 0..count {
                         let quads = of(r, at, 4 * n).as_chunks::<4>().0;
@@ -156,7 +129,7 @@ fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
                         *to = byte;
                     }
                 }
-                Field::Quads(at, n) => {
+                Field::Words(at, n) => {
                     let quads = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
                     for (to, quad) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(quads) {
                         *to = *quad;

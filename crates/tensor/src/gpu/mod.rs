@@ -17,7 +17,7 @@ mod limits;
 mod marks;
 mod memory;
 mod pipelines;
-mod planes;
+pub(crate) mod planes;
 mod project;
 mod recorder;
 mod selfcheck;

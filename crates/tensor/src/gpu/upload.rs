@@ -1,7 +1,7 @@
 //! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
 
 use super::device::{Buffer, Device, STORAGE, Submission};
-use super::planes::{Planes, UNIT};
+use super::planes::{self, BLOCKS, Planes};
 use super::{Gpu, Rows};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};
@@ -16,7 +16,7 @@ pub(super) const GROUP: usize = 8;
 const OUTPUTS: usize = 4;
 
 // so many rows have a whole number of units of blocks
-const _: () = assert!(OUTPUTS.is_multiple_of(UNIT));
+const _: () = assert!(OUTPUTS.is_multiple_of(BLOCKS));
 
 /// Outputs of the largest tile: pieces but the last have a multiple of it, where they can.
 const TILE: usize = 64;
@@ -89,7 +89,7 @@ impl Gpu {
 
 /// Brings a weight to the device.
 pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
-    let format = format(weight.dtype);
+    let format = planes::format(weight.dtype);
     checks::matrix(weight, role)?;
     let order = Order::new(role, weight.rows);
     let first = role.qkv().map_or(0, |(_, first)| first);
@@ -145,26 +145,6 @@ pub(super) fn footprint(
     Ok(Footprint { bytes, in_place: false })
 }
 
-fn format(dtype: DType) -> Format {
-    match dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::Bf16 => Format::Bf16,
-        DType::Q8_0 => Format::Q8_0,
-        DType::Q4_0 => Format::Q4_0,
-        DType::Q4_1 => Format::Q4_1,
-        DType::Q5_0 => Format::Q5_0,
-        DType::Q5_1 => Format::Q5_1,
-        DType::Q2K => Format::Q2K,
-        DType::Q3K => Format::Q3K,
-        DType::Q4K => Format::Q4K,
-        DType::Q5K => Format::Q5K,
-        DType::Q6K => Format::Q6K,
-        DType::Iq4Nl => Format::Iq4Nl,
-        DType::Iq4Xs => Format::Iq4Xs,
-    }
-}
-
 /// How rows lie on the device.
 struct Layout {
     /// Bytes of a row; of a quantised type, in the plane of quants.
@@ -181,8 +161,8 @@ impl Layout {
             Some(planes) => {
                 let blocks = cols / dtype.block().0;
                 Self {
-                    bytes: blocks * planes.quants / UNIT,
-                    scales: blocks * planes.scales / UNIT,
+                    bytes: blocks * planes.quants / BLOCKS,
+                    scales: blocks * planes.scales / BLOCKS,
                     planes: Some(planes),
                 }
             }

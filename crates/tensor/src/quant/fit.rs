@@ -1,9 +1,18 @@
 //! Scales of least square error, by trying a few around the obvious one.
 
+use half::f16;
+
 /// The value of largest magnitude, the first of equal ones, with its sign.
 #[inline(always)]
 pub(super) fn extreme(x: &[f32]) -> f32 {
     x.iter().fold((0.0f32, 0.0f32), |(size, most), &v| if v.abs() > size { (v.abs(), v) } else { (size, most) }).1
+}
+
+/// Signed scales of the groups of a block as multiples `-n ..= n - 1` of a half: the half and the multiples.
+pub(super) fn scales_of(groups: &[f32], n: i32) -> (f16, Vec<i32>) {
+    let d = f16::from_f32(extreme(groups) / -n as f32);
+    let inverse = inverse(d.to_f32());
+    (d, groups.iter().map(|s| level(s * inverse, -n, n - 1)).collect())
 }
 
 /// `1 / x`, and 0 where that is not finite.

@@ -92,9 +92,9 @@ macro_rules! neon {
         }
 
         #[inline(always)]
-        unsafe fn dot_biased(sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
+        unsafe fn dot_biased(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
             // SAFETY: the outer function's promise; elements below 64 are the same with a sign.
-            unsafe { Self::dot(sum, quads, x) }
+            unsafe { Self::dot(sum, words, x) }
         }
 
         #[inline(always)]
@@ -149,12 +149,12 @@ unsafe impl IntSimd for Neon {
     neon!();
 
     #[inline(always)]
-    unsafe fn dot(sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
+    unsafe fn dot(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
         // SAFETY: NEON is there.
         unsafe {
-            let (quads, x) = (vreinterpretq_s8_s32(quads), vreinterpretq_s8_s32(vdupq_n_s32(x)));
-            let low = vpaddlq_s16(vmull_s8(vget_low_s8(quads), vget_low_s8(x)));
-            let high = vpaddlq_s16(vmull_high_s8(quads, x));
+            let (words, x) = (vreinterpretq_s8_s32(words), vreinterpretq_s8_s32(vdupq_n_s32(x)));
+            let low = vpaddlq_s16(vmull_s8(vget_low_s8(words), vget_low_s8(x)));
+            let high = vpaddlq_s16(vmull_high_s8(words, x));
             vaddq_s32(sum, vpaddq_s32(low, high))
         }
     }
@@ -174,13 +174,13 @@ unsafe impl IntSimd for NeonDot {
     neon!();
 
     #[inline(always)]
-    unsafe fn dot(mut sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
+    unsafe fn dot(mut sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
         // SAFETY: the dot product instructions are there.
         unsafe {
             let x = vdupq_n_s32(x);
             std::arch::asm!(
-                "sdot {sum:v}.4s, {quads:v}.16b, {x:v}.16b",
-                sum = inout(vreg) sum, quads = in(vreg) quads, x = in(vreg) x, options(pure, nomem, nostack)
+                "sdot {sum:v}.4s, {words:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum, words = in(vreg) words, x = in(vreg) x, options(pure, nomem, nostack)
             );
         }
         sum

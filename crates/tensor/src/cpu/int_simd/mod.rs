@@ -9,7 +9,7 @@ use super::activations::BlockQ8;
 /// # Safety
 ///
 /// Every function needs the instruction set at run time, and pointers to as many readable bytes as it loads.
-pub(super) unsafe trait IntSimd: Copy + 'static {
+pub(crate) unsafe trait IntSimd: Copy + 'static {
     /// One quad, or one 32-bit number, of each row.
     type I: Copy;
     /// One f32 of each row.
@@ -19,7 +19,7 @@ pub(super) unsafe trait IntSimd: Copy + 'static {
     /// What [`biased`](Self::biased) adds to signed elements.
     const BIAS: i32;
 
-    /// The quads at `p`: `4 * ROWS` bytes.
+    /// The words at `p`: `4 * ROWS` bytes.
     unsafe fn load(p: *const u8) -> Self::I;
     /// `ROWS` bytes, each widened to a lane.
     unsafe fn bytes(p: *const u8) -> Self::I;
@@ -41,9 +41,9 @@ pub(super) unsafe trait IntSimd: Copy + 'static {
     /// Signed elements as [`dot_biased`](Self::dot_biased) takes them.
     unsafe fn biased(a: Self::I) -> Self::I;
     /// Adds to each lane the product of its quad, of unsigned elements below 64, with the signed quad x.
-    unsafe fn dot(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
+    unsafe fn dot(sum: Self::I, words: Self::I, x: i32) -> Self::I;
     /// As [`dot`](Self::dot), of elements that [`biased`](Self::biased) made: `x * (element + BIAS)`.
-    unsafe fn dot_biased(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
+    unsafe fn dot_biased(sum: Self::I, words: Self::I, x: i32) -> Self::I;
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -141,19 +141,19 @@ unsafe impl IntSimd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+    unsafe fn dot(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
         let x = x.to_le_bytes();
         std::array::from_fn(|i| {
-            let quad = quads[i].to_le_bytes();
+            let quad = words[i].to_le_bytes();
             (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b]) * i32::from(x[b] as i8))
         })
     }
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+    unsafe fn dot_biased(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
         let x = x.to_le_bytes();
         std::array::from_fn(|i| {
-            let quad = quads[i].to_le_bytes();
+            let quad = words[i].to_le_bytes();
             (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b] as i8) * i32::from(x[b] as i8))
         })
     }

@@ -138,23 +138,23 @@ unsafe impl IntSimd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: __m512i, quads: __m512i, x: i32) -> __m512i {
+    unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: the instruction set is there.
         unsafe {
             // two products below 64 * 127 fit in 16 bits
-            let pairs = _mm512_maddubs_epi16(quads, _mm512_set1_epi32(x));
+            let pairs = _mm512_maddubs_epi16(words, _mm512_set1_epi32(x));
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: __m512i, quads: __m512i, x: i32) -> __m512i {
+    unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: the instruction set is there.
         unsafe {
             // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
             let x = _mm512_set1_epi32(x);
-            let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(quads), _mm512_setzero_si512(), x);
-            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(quads), x);
+            let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(words), _mm512_setzero_si512(), x);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(words), x);
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
     }
@@ -180,15 +180,15 @@ unsafe impl IntSimd for Vnni {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: __m512i, quads: __m512i, x: i32) -> __m512i {
+    unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: the instruction set is there.
-        unsafe { _mm512_dpbusd_epi32(sum, quads, _mm512_set1_epi32(x)) }
+        unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
     }
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: __m512i, quads: __m512i, x: i32) -> __m512i {
+    unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: the instruction set is there.
-        unsafe { _mm512_dpbusd_epi32(sum, quads, _mm512_set1_epi32(x)) }
+        unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
     }
 }
 
@@ -275,22 +275,22 @@ unsafe impl IntSimd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: __m256i, quads: __m256i, x: i32) -> __m256i {
+    unsafe fn dot(sum: __m256i, words: __m256i, x: i32) -> __m256i {
         // SAFETY: the instruction set is there.
         unsafe {
             // two products below 64 * 127 fit in 16 bits
-            let pairs = _mm256_maddubs_epi16(quads, _mm256_set1_epi32(x));
+            let pairs = _mm256_maddubs_epi16(words, _mm256_set1_epi32(x));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: __m256i, quads: __m256i, x: i32) -> __m256i {
+    unsafe fn dot_biased(sum: __m256i, words: __m256i, x: i32) -> __m256i {
         // SAFETY: the instruction set is there.
         unsafe {
             // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
-            let x = _mm256_sign_epi8(_mm256_set1_epi32(x), quads);
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quads), x);
+            let x = _mm256_sign_epi8(_mm256_set1_epi32(x), words);
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(words), x);
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
