@@ -1,4 +1,4 @@
-//! A weight as the CPU holds it.
+//! Weight matrices of the CPU.
 
 use super::pool::Pool;
 use super::repack::{self, Order, PANEL, Panels};
@@ -7,11 +7,11 @@ use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
 use std::sync::Mutex;
 
-/// Where the weights lie.
+/// Storage of the weights.
 pub(super) enum Store {
-    /// As the checkpoint has them, row by row.
+    /// Rows in the layout of the checkpoint.
     Rows(Weight),
-    /// In panels of their own.
+    /// Interleaved panels.
     Panels(Panels),
     /// A matrix for each expert.
     Experts(Vec<Matrix>),
@@ -30,7 +30,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// A matrix whose rows stay where they lie.
+    /// A matrix in the layout of the checkpoint.
     pub(super) fn new(weight: &Weight, role: Role) -> Result<Self> {
         let Role::Experts { count, gated } = role else { return Ok(Self::of(weight, role)) };
         let of_one = if gated { Role::GateUp } else { Role::Plain };
@@ -51,7 +51,7 @@ impl Matrix {
         Shape { rows: self.rows, cols: self.cols }
     }
 
-    /// Rows of a matrix in panels, those that only fill up included.
+    /// Rows of a matrix in panels, padding included.
     pub(super) fn panel_rows(rows: usize, role: Role) -> usize {
         let (count, gated) = match role {
             Role::Experts { count, gated } => (count.max(1), gated),
@@ -75,7 +75,7 @@ impl Matrix {
         let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
         let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
         pool.run(targets.len(), &|i| {
-            // a lock of its own for every task: it only hands over the target
+            // every task has a lock of its own, which hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
                 repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
@@ -91,7 +91,7 @@ impl Matrix {
         self.dtype.bytes(self.cols).unwrap_or(0)
     }
 
-    /// Panel i; interleaved in `room` where the rows lie as the file has them.
+    /// Panel i, interleaved into `room` where the matrix is not repacked.
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),

@@ -1,8 +1,8 @@
-//! Weights in panels: sixteen rows interleaved, so that an instruction works on several rows and nothing is summed
-//! across a register.
+//! Repacked weights: panels of sixteen interleaved rows (llama.cpp's `repack`), so that an instruction works on several rows and
+//! no sum runs across a register.
 //!
-//! A panel holds its rows' blocks one after another, and of a block each part for all sixteen rows: halves, bytes, and
-//! quads of four consecutive bytes. It takes as many bytes as the rows do.
+//! A panel holds the blocks of its rows one after another. Of a block it holds each field for all sixteen rows: halves, bytes, and
+//! words of four consecutive bytes. It has as many bytes as the rows.
 
 use super::quants::QuantBlock;
 use crate::dtype::with_quant_type;
@@ -12,16 +12,16 @@ use std::ops::Range;
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// A part of a block as the file has it; offsets count bytes from the block's start.
+/// A part of a block of the file. The first number is its offset in bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Field {
     /// A half: scale or minimum.
     Half(usize),
-    /// So many bytes: packed scales.
+    /// Bytes, and their number: packed scales. A panel has byte j of all rows side by side.
     Bytes(usize, usize),
-    /// So many quads of bytes.
+    /// Words of 4 bytes, and their number: packed quants. A panel has word j of all rows side by side.
     Words(usize, usize),
-    /// 32 bits that become bit q of byte i for element 4q + i.
+    /// 32 bits, one for each quant. In a panel the bit of quant 4q + i is bit q of byte i, as the quant is byte i of word q.
     Bits(usize),
 }
 
@@ -37,7 +37,7 @@ impl Field {
     }
 }
 
-/// Where field i of `fields` begins in a panel's block.
+/// Offset of field i of `fields` in a panel's block.
 pub(super) const fn place(fields: &[Field], i: usize) -> usize {
     let (mut at, mut j) = (0, 0);
     while j < i {
@@ -47,17 +47,17 @@ pub(super) const fn place(fields: &[Field], i: usize) -> usize {
     at
 }
 
-/// The parts of a block, in the order of a panel; empty for a plain type.
+/// The fields of a type, in the order of a panel; none for a plain type.
 fn fields(dtype: DType) -> &'static [Field] {
     with_quant_type!(dtype, Q => Q::FIELDS, else { _ => &[] })
 }
 
-/// The 32 bits of [`Field::Bits`], moved: bit 4q + i to bit q of byte i; an 8x4 transposition.
+/// The bits of [`Field::Bits`] in the order of a panel: bit 4q + i becomes bit q of byte i, a transposition of 8 x 4.
 fn spread(bits: u32) -> u32 {
     (0..8).fold(0, |out, q| {
-        let quad = bits >> (4 * q) & 15;
+        let four = bits >> (4 * q) & 15;
         // one bit to each byte
-        out | (quad.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
+        out | (four.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
     })
 }
 
@@ -66,7 +66,7 @@ fn gather(bytes: u32) -> u32 {
     (0..32).fold(0, |out, k| out | (bytes >> (8 * (k % 4) + k / 4) & 1) << k)
 }
 
-/// Interleaves rows `range` of a weight, and zeros for the missing, into `panel`.
+/// Interleaves rows `range` of a weight into `panel`. Missing rows are zeros.
 pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Range<usize>, panel: &mut [u8]) {
     let (block, fields) = (dtype.block().1, fields(dtype));
     let count = range.len().min(PANEL);
@@ -97,9 +97,9 @@ pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Ran
                 Field::Words(at, n) => {
                     let part = part.as_chunks_mut::<4>().0;
                     for r in 0..count {
-                        let quads = of(r, at, 4 * n).as_chunks::<4>().0;
-                        for (to, quad) in part[r..].iter_mut().step_by(PANEL).zip(quads) {
-                            *to = *quad;
+                        let words = of(r, at, 4 * n).as_chunks::<4>().0;
+                        for (to, word) in part[r..].iter_mut().step_by(PANEL).zip(words) {
+                            *to = *word;
                         }
                     }
                 }
@@ -114,7 +114,7 @@ pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Ran
     }
 }
 
-/// Row `r` of a panel, as the file had it.
+/// Row `r` of a panel in the layout of the file.
 fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
     let (block, fields) = (dtype.block().1, fields(dtype));
     for (row, panel) in row.chunks_exact_mut(block).zip(panel.chunks_exact(PANEL * block)) {
@@ -130,9 +130,9 @@ fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
                     }
                 }
                 Field::Words(at, n) => {
-                    let quads = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
-                    for (to, quad) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(quads) {
-                        *to = *quad;
+                    let words = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
+                    for (to, word) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                        *to = *word;
                     }
                 }
                 Field::Bits(at) => {
@@ -144,12 +144,12 @@ fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
     }
 }
 
-/// Which rows of a matrix its panels hold.
+/// The rows of the panels of a matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Order {
     /// Rows of the matrix.
     pub(super) rows: usize,
-    /// Whether a panel of gate rows alternates with one of the up rows beside them.
+    /// Whether panels of gate rows alternate with panels of the up rows of the same outputs.
     pub(super) gated: bool,
 }
 
@@ -176,8 +176,8 @@ impl Order {
     }
 }
 
-/// Zeros that begin on a cache line, in huge pages where the system has them: clearing pages of 4 KiB one by one takes
-/// longer than interleaving what goes into them.
+/// Zeroed bytes, aligned to a cache line, in huge pages where the system has them: clearing pages of 4 KiB takes longer than
+/// interleaving the weights.
 struct AlignedBuf {
     #[cfg(target_os = "linux")]
     bytes: memmap2::MmapMut,
@@ -202,11 +202,11 @@ impl AlignedBuf {
         #[cfg(target_os = "linux")]
         let bytes = {
             let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
-            // a wish: without huge pages it is only slower
+            // a hint: without huge pages it is only slower
             let _ = bytes.advise(memmap2::Advice::HugePage);
             bytes
         };
-        // bytes without an alignment of their own come from the system as zeros, without being written here
+        // zeroed pages come from the system and are not written here
         #[cfg(not(target_os = "linux"))]
         let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
         let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
@@ -232,13 +232,13 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// Room for a matrix whose rows have `row` bytes.
+    /// Zeroed panels of a matrix with rows of `row` bytes.
     pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
         let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
         Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, name)? })
     }
 
-    /// Every panel with the rows that belong into it.
+    /// Every panel with its rows.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
         let (order, bytes) = (self.order, (PANEL * self.row).max(1));
         let panels = self.buf.bytes_mut().chunks_exact_mut(bytes);
@@ -250,7 +250,7 @@ impl Panels {
         &self.buf.bytes()[i * bytes..][..bytes]
     }
 
-    /// Row `row` as the file had it; `out` has as many bytes as a row.
+    /// Row `row` in the layout of the file; `out` has the bytes of a row.
     pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let (panel, place) = self.order.find(row);
         unpack(self.dtype, self.panel(panel), place, out);

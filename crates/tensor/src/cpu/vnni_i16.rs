@@ -1,9 +1,9 @@
-//! Products of many rows with weights of half precision, in whole numbers of fourteen bits: AVX-512 VNNI multiplies twice as
-//! many of these at once as numbers in single precision.
+//! Products of many rows with weights of half precision, in integers of 14 bits: AVX-512 VNNI multiplies twice as many i16 at once
+//! as f32.
 //!
-//! Activations and weights become multiples, up to [`LARGEST`], of a scale for each [`Q14_LEN`] elements, whose products are summed
-//! exactly, then scaled and added in f32. What is rounded off is at most 1/11584 of the largest of a unit: about as much as
-//! half precision rounds off, and a 45th of what eight bits do.
+//! Activations and weights become quants up to [`LARGEST`] with a scale for each [`Q14_LEN`] elements. Their products are summed
+//! exactly, then scaled and added in f32. The rounding error is at most 1/11584 of the largest element of a block: about that of
+//! half precision, and a 45th of that of eight bits.
 
 use super::activations;
 use super::kernels::{self, Finish, Output, dispatch};
@@ -23,59 +23,63 @@ use std::ops::Range;
 /// Elements that share a scale.
 pub(super) const Q14_LEN: usize = 64;
 
-/// Largest multiple: [`Q14_LEN`] products of two of them fit in 32 bits.
+/// Largest quant: [`Q14_LEN`] products of two of them fit in 32 bits.
 const LARGEST: f32 = 5792.0;
 
-/// Rows of activations that the kernel takes at once.
+/// Rows of activations of a call of the kernel.
 pub(super) const TILE: usize = 8;
 
-/// A unit of a row.
+/// A block of a row of activations.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct BlockQ14 {
-    /// Two words each.
+    /// Pairs of quants, each of 16 bits.
     pairs: [i32; Q14_LEN / 2],
     scale: f32,
 }
 
-/// Rows from which on it is faster than single precision.
+/// Least number of rows for which this is faster than single precision.
 const GEMM_MIN_ROWS: usize = 16;
 
-/// Whether an ISA multiplies so many rows this way.
+/// Whether an ISA takes this path for so many rows of a type.
 pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
     rows >= GEMM_MIN_ROWS && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [BlockQ14]));
 
-/// Units of a row, [`TILE`] apart. What is missing at the end of the row counts as zero.
+/// Quantizes a row into blocks [`TILE`] apart. The last block is filled up with zeros.
+///
+/// # Safety
+///
+/// None: an unsafe function only for `dispatch!`.
 #[inline(always)]
 unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
-    // adding this rounds to a whole number, ties to even, in the lowest bits
+    // adding this rounds to an integer, ties to even, in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     for (from, to) in x.chunks(Q14_LEN).zip(out.iter_mut().step_by(TILE)) {
-        let mut unit = [0.0; Q14_LEN];
-        unit[..from.len()].copy_from_slice(from);
+        let mut values = [0.0; Q14_LEN];
+        values[..from.len()].copy_from_slice(from);
         // magnitudes order as their bits do, and a NaN is the largest
-        let most = f32::from_bits(unit.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
+        let most = f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
         // the inverse of less might be infinite
         let inverse = if most > 1e-32 { LARGEST / most } else { 0.0 };
-        let words: &mut [i16; Q14_LEN] = bytemuck::cast_mut(&mut to.pairs);
-        for (to, v) in words.iter_mut().zip(unit) {
+        let quants: &mut [i16; Q14_LEN] = bytemuck::cast_mut(&mut to.pairs);
+        for (to, v) in quants.iter_mut().zip(values) {
             *to = ((v * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i16;
         }
         to.scale = most / LARGEST;
     }
 }
 
-/// A row of activations; `out` begins at the row's place in its tile.
+/// Quantizes a row of activations; `out` begins at the row's place in its tile.
 pub(super) fn quantise(isa: Isa, x: &[f32], out: &mut [BlockQ14]) {
     assert!(out.len() > (x.len().div_ceil(Q14_LEN).max(1) - 1) * TILE);
-    // SAFETY: the ISA is available; plain loops over slices.
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
     unsafe { quantise_row(isa, x, out) }
 }
 
-/// A unit of sixteen rows of a weight: pairs of words, a pair of each row side by side.
+/// A block of sixteen rows of a weight: pairs of quants, those of the rows side by side.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct PanelQ14 {
@@ -84,11 +88,11 @@ struct PanelQ14 {
 }
 
 thread_local! {
-    /// Panels of a gate and its up, as words.
+    /// Panels of a gate and its up.
     static SCRATCH: Cell<[Vec<PanelQ14>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
-/// What a task multiplies: activations as words, `count` units of each row, tile by tile and unit by unit.
+/// Activations of a product: tiles of [`TILE`] rows, each `[count, TILE]` blocks.
 #[derive(Clone, Copy)]
 pub(super) struct RowsQ14<'a> {
     pub(super) blocks: &'a [BlockQ14],
@@ -115,16 +119,16 @@ pub(super) fn project(
     for column in columns {
         for (side, blocks) in scratch.iter_mut().enumerate().take(sides) {
             blocks.resize(x.count, bytemuck::Zeroable::zeroed());
-            // SAFETY: the ISA has AVX-512.
+            // SAFETY: `suits` has checked that the ISA has VNNI, and with it the features of `pack`.
             unsafe { pack(w, order.of(column * sides + side), blocks) };
         }
         let cells = column * PANEL..((column + 1) * PANEL).min(width);
         for first in (0..x.rows).step_by(TILE) {
             let taken = TILE.min(x.rows - first);
-            let units = &x.blocks[first * x.count..][..TILE * x.count];
+            let tile = &x.blocks[first * x.count..][..TILE * x.count];
             for (blocks, sums) in scratch.iter().zip(&mut sums).take(sides) {
-                // SAFETY: the ISA has AVX-512 VNNI; there are as many blocks as units of a row.
-                unsafe { multiply(blocks, units, sums) };
+                // SAFETY: the ISA has VNNI, as above.
+                unsafe { multiply(blocks, tile, sums) };
             }
             let [sums, ups] = &sums;
             kernels::finish(isa, finish, &sums[..taken], &ups[..taken], first, cells.clone(), out);
@@ -133,11 +137,15 @@ pub(super) fn project(
     SCRATCH.set(scratch);
 }
 
-/// Rows `rows` of a weight, sixteen at most, as words; zeros in place of missing rows.
+/// Quantizes rows `rows` of a weight, sixteen at most. Missing rows are zeros.
+///
+/// # Safety
+///
+/// The features of this function are available, `rows` are rows of the weight, and its elements have two bytes.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
     for (u, block) in blocks.iter_mut().enumerate() {
-        // SAFETY: AVX-512 is there; the rows are the weight's.
+        // SAFETY: the contract of this function; stores are of sixteen i32 or f32 into arrays of that length.
         unsafe {
             let part = |i: usize| rows_of_half(w, rows.clone(), u * Q14_LEN + i * activations::Q8_LEN);
             let pairs = [part(0), part(1)];
@@ -170,27 +178,31 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
 }
 
 /// The products of sixteen rows of a weight with a tile of activations.
+///
+/// # Safety
+///
+/// The features of this function are available.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn multiply(blocks: &[PanelQ14], units: &[BlockQ14], sums: &mut [[f32; PANEL]; TILE]) {
+unsafe fn multiply(blocks: &[PanelQ14], tile: &[BlockQ14], sums: &mut [[f32; PANEL]; TILE]) {
     let mut acc = [_mm512_setzero_ps(); TILE];
-    for (block, units) in blocks.iter().zip(units.as_chunks::<TILE>().0) {
+    for (block, rows) in blocks.iter().zip(tile.as_chunks::<TILE>().0) {
         let mut whole = [_mm512_setzero_si512(); TILE];
         for (p, pair) in block.pairs.iter().enumerate() {
-            // SAFETY: sixteen numbers.
+            // SAFETY: a load of sixteen i32 from an array of sixteen.
             let pair = unsafe { _mm512_loadu_si512(pair.as_ptr().cast()) };
-            for (whole, unit) in whole.iter_mut().zip(units) {
-                *whole = _mm512_dpwssd_epi32(*whole, pair, _mm512_set1_epi32(unit.pairs[p]));
+            for (whole, row) in whole.iter_mut().zip(rows) {
+                *whole = _mm512_dpwssd_epi32(*whole, pair, _mm512_set1_epi32(row.pairs[p]));
             }
         }
-        // SAFETY: sixteen numbers.
+        // SAFETY: a load of sixteen f32 from an array of sixteen.
         let scales = unsafe { _mm512_loadu_ps(block.scales.as_ptr()) };
-        for ((acc, whole), unit) in acc.iter_mut().zip(whole).zip(units) {
-            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(unit.scale));
+        for ((acc, whole), row) in acc.iter_mut().zip(whole).zip(rows) {
+            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(row.scale));
             *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, *acc);
         }
     }
     for (sums, acc) in sums.iter_mut().zip(acc) {
-        // SAFETY: sixteen numbers.
+        // SAFETY: a store of sixteen f32 into an array of sixteen.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), acc) };
     }
 }
