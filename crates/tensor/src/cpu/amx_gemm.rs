@@ -58,10 +58,10 @@ pub(super) fn lines(rows: usize, cols: usize) -> usize {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
     for (i, lines) in out.chunks_exact_mut(LINES).enumerate() {
-        let (unit, half) = (i / 2, i % 2);
+        let (sub, half) = (i / 2, i % 2);
         for (r, line) in lines.iter_mut().enumerate() {
             let row = block * ROWS + half * LINES + r;
-            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(unit * Q8_LEN).min(x.dim)..] } else { &[] };
+            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(sub * Q8_LEN).min(x.dim)..] } else { &[] };
             // SAFETY: the mask has a bit for each element that is left in the row; masked elements are not read.
             unsafe {
                 let of = |from: usize| {
@@ -126,7 +126,7 @@ pub(super) struct Task<'a> {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     let Task { tiles, rows, weight, plan, .. } = task;
-    let units = q8_blocks(weight.cols);
+    let subs = q8_blocks(weight.cols);
     let blocks = rows.div_ceil(ROWS);
     assert!(tiles.len() >= lines(rows, weight.cols));
     let pairs = share * plan.share..((share + 1) * plan.share).min(plan.pairs);
@@ -137,8 +137,8 @@ pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     c.resize(c.len().max(blocks * pairs.len() * 4 * LINES), zero);
     // SAFETY: tiles are available, by the contract of this function.
     let registers = unsafe { Tiles::new() };
-    for first in (0..units).step_by(deep.max(1)) {
-        let taken = first..(first + deep).min(units);
+    for first in (0..subs).step_by(deep.max(1)) {
+        let taken = first..(first + deep).min(subs);
         for (pair, b) in pairs.clone().zip(b.chunks_exact_mut(deep * 2 * LINES)) {
             for side in 0..2 {
                 // SAFETY: this function has the features of `fill`.
@@ -146,15 +146,15 @@ pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
             }
         }
         for block in 0..blocks {
-            let a = &tiles[(block * units + first) * 2 * LINES..][..taken.len() * 2 * LINES];
+            let a = &tiles[(block * subs + first) * 2 * LINES..][..taken.len() * 2 * LINES];
             for (j, pair) in pairs.clone().enumerate() {
                 let b = &b[j * deep * 2 * LINES..][..taken.len() * 2 * LINES];
                 let c = &mut c[(block * pairs.len() + j) * 4 * LINES..][..4 * LINES];
                 let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
                 // SAFETY: `a` and `b` are slices of two tiles for each of the taken blocks, `c` of four tiles. There is at least
-                // one block, because `step_by` gives starts below `units` only.
+                // one block, because `step_by` gives starts below `subs` only.
                 unsafe { registers.multiply(a, b, c.as_mut_ptr().cast(), taken.len(), first == 0) };
-                if taken.end == units {
+                if taken.end == subs {
                     give(task, block, pair, c, out);
                 }
             }
@@ -191,19 +191,19 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
 ///
 /// The features of this function are available.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, scratch: &mut Vec<u8>, out: &mut [Line], side: usize) {
-    let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(units.len());
+unsafe fn fill(w: &Matrix, i: usize, subs: Range<usize>, scratch: &mut Vec<u8>, out: &mut [Line], side: usize) {
+    let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(subs.len());
     if i >= w.order.panels() {
         tiles.for_each(|tile| tile.fill(bytemuck::Zeroable::zeroed()));
         return;
     }
     if let (false, Store::Rows(weight)) = (w.dtype.is_quantised(), &w.store) {
         let weights = Weights(weight);
-        for (unit, tile) in units.zip(&mut tiles) {
+        for (sub, tile) in subs.zip(&mut tiles) {
             // SAFETY: this function has the features; the rows are those of the weight, whose elements have two bytes: `suits`
             // excludes F32.
             unsafe {
-                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), unit * Q8_LEN)) {
+                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), sub * Q8_LEN)) {
                     store(line, if w.dtype == DType::F16 { halves_to_bf16(pairs) } else { pairs });
                 }
             }
@@ -212,7 +212,7 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, scratch: &mut Vec<u8>,
     }
     let panel = w.panel(i, scratch);
     // SAFETY: this function has the features of `widen`.
-    unsafe { with_quant_type!(w.dtype, Q => widen::<Q>(panel, units, tiles), else { _ => {} }) }
+    unsafe { with_quant_type!(w.dtype, Q => widen::<Q>(panel, subs, tiles), else { _ => {} }) }
 }
 
 /// Widens sub-blocks of a panel to tiles of bf16.
@@ -221,12 +221,12 @@ unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, scratch: &mut Vec<u8>,
 ///
 /// The features of this function are available.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn widen<'a, C: QuantBlock>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
-    assert!(panel.len() / C::PANEL_BYTES * C::SUB_BLOCKS >= units.end);
+unsafe fn widen<'a, C: QuantBlock>(panel: &[u8], subs: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
+    assert!(panel.len() / C::PANEL_BYTES * C::SUB_BLOCKS >= subs.end);
     let zero_point = if C::SIGNED { Vnni::BIAS } else { C::ZERO_POINT };
-    for (unit, tile) in units.zip(tiles) {
-        let (block, u) = (unit / C::SUB_BLOCKS, unit % C::SUB_BLOCKS);
-        // SAFETY: the panel has `units.end` sub-blocks (asserted above); a panel of Vnni is one part.
+    for (sub, tile) in subs.zip(tiles) {
+        let (block, u) = (sub / C::SUB_BLOCKS, sub % C::SUB_BLOCKS);
+        // SAFETY: the panel has `subs.end` sub-blocks (asserted above); a panel of Vnni is one part.
         unsafe {
             let block = panel.as_ptr().add(block * C::PANEL_BYTES);
             let head = C::head::<Vnni>(block, 0);

@@ -91,7 +91,7 @@ impl Matrix {
         self.dtype.bytes(self.cols).unwrap_or(0)
     }
 
-    /// Panel i, interleaved into `room` where the matrix is not repacked.
+    /// Panel i, interleaved into `scratch` where the matrix is not repacked.
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),

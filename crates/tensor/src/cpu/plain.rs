@@ -1,4 +1,4 @@
-//! Projections of activations in f32.
+//! Projections in f32: plain weights, and quantized weights decoded on the fly.
 
 use super::kernels::{Finish, Input, Output, dispatch};
 #[cfg(target_arch = "aarch64")]
@@ -12,13 +12,13 @@ use crate::{DType, Weight};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Weights as a kernel reads them: rows of any alignment.
+/// Rows of a weight in the layout of the file, of any alignment.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a>(pub(super) &'a Weight);
 
 impl<'a> Weights<'a> {
-    /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
-    /// stand the up rows of a gated output; places without an output repeat the last.
+    /// Row `i` of a group with `outputs` outputs from `column` on. Rows past the first `step` are the up rows of a gated output.
+    /// Rows without an output repeat the last.
     #[inline(always)]
     fn row(self, i: usize, step: usize, column: usize, outputs: usize) -> &'a [u8] {
         let output = column + (i % step).min(outputs - 1);
@@ -26,13 +26,13 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Columns `task` of `out`: `x wᵀ`, finished.
+/// Columns `task` of `out`: the epilogue of `x wᵀ`.
 ///
-/// The caller has checked that the shapes fit, and gives each task other columns.
+/// The caller has checked the shapes, and gives each task other columns.
 pub(super) fn project(isa: Isa, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>) {
     assert!(x.dim == w.0.cols && x.values.len() >= x.rows * x.dim);
-    // SAFETY: the ISA is available (checked when the backend was made); the kernel reads whole rows inside the
-    // slices just checked, and writes the task's own columns.
+    // SAFETY: the ISA is available (checked when the backend was made). The kernel reads whole rows inside the slices just
+    // checked, and writes the columns of the task only.
     unsafe {
         match w.0.dtype {
             DType::F32 => project_f32(isa, x, w, finish, task, out),
@@ -48,7 +48,7 @@ dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finis
 dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 
-/// Decodes whole blocks of a quantised row, in the instruction set of the ISA.
+/// Decodes whole blocks of a quantised row, compiled for an ISA.
 type Decode = unsafe fn(Isa, &[u8], &mut [f32]);
 
 fn decoder(dtype: DType) -> Decode {
@@ -59,34 +59,35 @@ fn decoder(dtype: DType) -> Decode {
 
 dispatch!(decode_blocks<Q: Block> = decode[Q](bytes: &[u8], out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
     quant::row::<Q>(bytes, out);
 }
 
-/// Weight rows that the inner kernel takes at once.
+/// Weight rows of a tile of the inner kernel.
 const GROUP: usize = 4;
 
-/// Elements of a row that pass at once where there are many rows, so that a tile of activations stays in the first-level
-/// cache while a task's weights pass by.
+/// Elements of a chunk of a row, for many rows: a tile of activations stays in the first-level cache while the weights of a task
+/// pass by.
 const CHUNK: usize = 1024;
 
 /// Rows of activations whose sums a task keeps between chunks.
 const ROUND: usize = 96;
 
 thread_local! {
-    /// Sums between chunks, and a group of decoded rows.
+    /// Sums kept between chunks, and a group of decoded rows.
     static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
-/// Weight rows that are multiplied at once, and the outputs that they make.
+/// Weight rows of a tile, and their outputs.
 struct Group {
     rows: [*const u8; GROUP],
     column: usize,
     outputs: usize,
 }
 
-/// What a task computes.
+/// Operands and destination of a task.
 struct Task<'a> {
     x: Input<'a>,
     finish: Finish<'a>,
@@ -98,6 +99,12 @@ fn step(finish: Finish<'_>) -> usize {
     if finish.is_gated() { GROUP / 2 } else { GROUP }
 }
 
+/// Columns `columns` of the outputs.
+///
+/// # Safety
+///
+/// The instruction set of S is available, the weight's type is F, `x` has `x.rows` rows of `w.0.cols` elements, and no other task
+/// writes these columns.
 #[inline(always)]
 unsafe fn columns<S: Simd, F: Format>(
     x: Input<'_>,
@@ -115,7 +122,7 @@ unsafe fn columns<S: Simd, F: Format>(
     for first in (0..x.rows).step_by(ROUND) {
         let rows = first..(first + ROUND).min(x.rows);
         let mut from = 0;
-        // a row without elements still has outputs
+        // a row without elements has outputs too
         while from == 0 || from < w.0.cols {
             let part = from..(from + chunk.max(1)).min(w.0.cols);
             let mut m = rows.start;
@@ -130,7 +137,8 @@ unsafe fn columns<S: Simd, F: Format>(
                     }
                     let kept = (g * rows.len() + m - rows.start) * GROUP * S::LANES;
                     let sums = sums.as_mut_ptr().wrapping_add(kept);
-                    // SAFETY: `rows` point at whole weight rows; `sums` has room where a row takes several chunks.
+                    // SAFETY: `rows` point at whole weight rows. Where a row has several chunks, `sums` has GROUP registers for
+                    // each row of the round.
                     taken = unsafe { tile::<S, F>(&task, &group, m..rows.end, part.clone(), sums) };
                 }
                 m += taken.max(1);
@@ -141,7 +149,11 @@ unsafe fn columns<S: Simd, F: Format>(
     SCRATCH.set((sums, decoded));
 }
 
-/// As [`columns`], for a quantised type: each group of weight rows is decoded once for all activation rows.
+/// Columns `columns` of the outputs, for a quantized type. Each group of weight rows is decoded once for all activation rows.
+///
+/// # Safety
+///
+/// As for [`columns`], with a weight of a quantized type.
 #[inline(always)]
 unsafe fn decoded_columns<S: Simd>(
     x: Input<'_>,
@@ -152,7 +164,7 @@ unsafe fn decoded_columns<S: Simd>(
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
     let decode = decoder(w.0.dtype);
-    // taken out, because a closure would not be compiled for the ISA's instructions
+    // a loop: a closure would not be compiled for the instructions of the ISA
     let (sums, mut scratch) = SCRATCH.take();
     scratch.resize(scratch.len().max(GROUP * w.0.cols), 0.0);
     let decoded = &mut scratch[..GROUP * w.0.cols];
@@ -162,20 +174,25 @@ unsafe fn decoded_columns<S: Simd>(
         for (i, row) in group.rows.iter_mut().enumerate() {
             let bytes = w.row(i, step, column, outputs);
             let decoded = &mut decoded[i * w.0.cols..][..w.0.cols];
-            // SAFETY: the ISA that this function was compiled for is available.
+            // SAFETY: the instruction set of S is available, by the contract of this function.
             unsafe { decode(S::LEVEL, bytes, decoded) }
             *row = decoded.as_ptr().cast();
         }
         let mut m = 0;
         while m < x.rows {
-            // SAFETY: `rows` point at whole decoded rows; nothing is kept of a whole row.
+            // SAFETY: `rows` point at whole decoded rows; `sums` is not used for whole rows.
             m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.0.cols, std::ptr::null_mut()) };
         }
     }
     SCRATCH.set((sums, scratch));
 }
 
-/// Elements `part` of a group of weight rows times as many of activation rows `rows` as registers hold. Returns how many.
+/// Elements `part` of a group of weight rows times as many of the activation rows `rows` as the registers hold. Returns their
+/// number.
+///
+/// # Safety
+///
+/// As for [`block`], with the rows of the tile among `rows`.
 #[inline(always)]
 unsafe fn tile<S: Simd, F: Format>(
     task: &Task<'_>,
@@ -184,7 +201,7 @@ unsafe fn tile<S: Simd, F: Format>(
     part: Range<usize>,
     sums: *mut f32,
 ) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: an arm takes no more rows than `rows` has; the rest is the contract of this function.
     unsafe {
         match rows.len() {
             n if n >= 6 && S::ROWS >= 6 => block::<S, F, 6>(task, group, rows.start, part, sums),
@@ -195,8 +212,13 @@ unsafe fn tile<S: Simd, F: Format>(
     }
 }
 
-/// Four weight rows times M activation rows, each product summed in one register, which is kept in `sums` from chunk to
-/// chunk; after the last, the finish. Returns M.
+/// Four weight rows times M activation rows. Each product is summed in one register, which is kept in `sums` from chunk to chunk.
+/// The epilogue follows the last chunk. Returns M.
+///
+/// # Safety
+///
+/// The instruction set of S is available. `group.rows` point at GROUP rows of `x.dim` elements of F; activation rows `m .. m + M`
+/// exist. `sums` has GROUP * M registers where `part` is not the whole row. No other task writes the outputs of the group.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn block<S: Simd, F: Format, const M: usize>(
@@ -208,8 +230,8 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
 ) -> usize {
     let (k, rows) = (task.x.dim, group.rows);
     let x = task.x.values[m * k..].as_ptr();
-    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy; `sums` has GROUP registers for
-    // each of M rows where there are several chunks; cells are the task's own.
+    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy. `sums` is used where `part` is not the
+    // whole row. Cells are those of the task.
     unsafe {
         let mut acc = [[S::zero(); M]; GROUP];
         if part.start > 0 {
@@ -222,7 +244,7 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
             for r in 0..GROUP {
                 let row = rows[r].add(i * F::BYTES);
                 if M == 1 {
-                    // where the same rows of the next group stand
+                    // the same elements of the next group
                     S::prefetch(row.wrapping_add(GROUP * k * F::BYTES));
                 }
                 weights[r] = F::load::<S>(row);

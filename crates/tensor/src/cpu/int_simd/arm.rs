@@ -3,18 +3,18 @@
 use super::IntSimd;
 use std::arch::aarch64::*;
 
-/// What both levels share.
+/// Functions that both sets share.
 macro_rules! neon {
     () => {
         #[inline(always)]
         unsafe fn load(p: *const u8) -> int32x4_t {
-            // SAFETY: 16 readable bytes.
+            // SAFETY: 16 readable bytes and the instruction set, by the trait.
             unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
         }
 
         #[inline(always)]
         unsafe fn bytes(p: *const u8) -> int32x4_t {
-            // SAFETY: 4 readable bytes.
+            // SAFETY: 4 readable bytes and the instruction set, by the trait.
             unsafe {
                 let bytes = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
                 vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
@@ -23,7 +23,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn signed_bytes(p: *const u8) -> int32x4_t {
-            // SAFETY: 4 readable bytes.
+            // SAFETY: 4 readable bytes and the instruction set, by the trait.
             unsafe {
                 let bytes = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
                 vmovl_s16(vget_low_s16(vmovl_s8(bytes)))
@@ -32,7 +32,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn halves(p: *const u8) -> float32x4_t {
-            // SAFETY: 8 readable bytes; plain AArch64 converts halves.
+            // SAFETY: 8 readable bytes and the instruction set, by the trait; plain AArch64 converts halves.
             unsafe {
                 let halves = vld1_u16(p.cast());
                 let wide: float32x4_t;
@@ -123,13 +123,13 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: float32x4_t) {
-            // SAFETY: 4 writable f32.
+            // SAFETY: 4 writable f32 and the instruction set, by the trait.
             unsafe { vst1q_f32(p, v) }
         }
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch never faults.
+            // SAFETY: a prefetch does not fault.
             unsafe { std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, readonly)) }
         }
     };
