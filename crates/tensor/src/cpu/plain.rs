@@ -164,7 +164,7 @@ unsafe fn decoded_columns<S: Simd>(
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
     let decode = decoder(w.0.dtype);
-    // a loop: a closure would not be compiled for the instructions of the ISA
+    // taken out of its cell: a closure of `with` would not be compiled for the instructions of the ISA
     let (sums, mut scratch) = SCRATCH.take();
     scratch.resize(scratch.len().max(GROUP * w.0.cols), 0.0);
     let decoded = &mut scratch[..GROUP * w.0.cols];

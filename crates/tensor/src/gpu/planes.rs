@@ -1,12 +1,13 @@
-//! Quantised blocks as the kernels read them: a plane of quants, eight weights after eight, and a plane of what the weights
-//! of a block share. No bit is added and none is lost; the texts in shaders/formats say what stands where.
+//! Layout of quantized weights on the GPU: a plane of quants, in groups of eight weights, and a plane of scales and minima.
+//!
+//! The planes have the bits of the blocks in another order. The shaders in shaders/formats describe the order of each type.
 
 use crate::DType;
 use crate::dtype::with_quant_type;
 use crate::quant::Block;
 use phi3_shaders::Format;
 
-/// Blocks of as many rows as these are packed at once: the planes repeat at most every so many blocks.
+/// Period of the planes in blocks: planes hold a multiple of so many.
 pub(super) const BLOCKS: usize = 4;
 
 /// A quantized type on the GPU.
@@ -53,7 +54,7 @@ pub(super) fn format(dtype: DType) -> Format {
     })
 }
 
-/// Fields of BITS bits of eight bytes from `at` on, the field of each that begins at bit `shift`, next to each other.
+/// Packs eight fields of BITS bits: bits `shift ..` of each of eight bytes from `at` on.
 pub(crate) fn gather<const BITS: u32>(bytes: &[u8], at: usize, shift: usize) -> u32 {
     let eight = bytes[at..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
     let mut x = eight >> shift & (0x0101_0101_0101_0101 * ((1 << BITS) - 1));
@@ -75,51 +76,51 @@ pub(crate) fn put_half(plane: &mut [u8], half: usize, value: u32) {
     put(plane, 2 * half, &(value as u16).to_le_bytes());
 }
 
-/// Half bytes of a block of 32 from `from` on, as four words; ggml has element i + 16 beside element i.
+/// Four words of the quants of a block of 32, of 4 bits from byte `from` on. In ggml's block quant i + 16 shares a byte with quant i.
 pub(crate) fn nibbles(block: &[u8], from: usize, quants: &mut [u8], word: usize) {
     for group in 0..4 {
         put_word(quants, word + group, gather::<4>(block, from + group % 2 * 8, group / 2 * 4));
     }
 }
 
-/// Half bytes and fifth bits, the latter in four bytes at `fifth`.
+/// Quants of 5 bits of a block of 32. The fifth bits are four bytes at `fifth`, the others follow.
 pub(crate) fn five_bits(block: &[u8], fifth: usize, at: usize, quants: &mut [u8]) {
     let start = at / 4 * 20;
     nibbles(block, fifth + 4, quants, start + at % 4 * 4);
     put(quants, 4 * (start + 16 + at % 4), &block[fifth..][..4]);
 }
 
-/// Pairs of bits of eight elements in a block of 256: of each 32 bytes from `from` on, the lowest pairs are 32 elements, the
-/// next ones the next 32.
+/// Two bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the lowest two bits belong to 32 quants, the
+/// next two bits to the next 32.
 pub(crate) fn two_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<2>(block, from + group / 16 * 32 + group % 4 * 8, group % 16 / 4 * 2)
 }
 
-/// Bits of eight elements in a block of 256, of 32 bytes from `from` on: the lowest bits are 32 elements, and so on.
+/// One bit of each of eight quants of a block of 256. Of 32 bytes from `from` on, bit i belongs to quants `32 i .. 32 (i + 1)`.
 pub(crate) fn one_bit(block: &[u8], from: usize, group: usize) -> u8 {
     gather::<1>(block, from + group % 4 * 8, group / 4) as u8
 }
 
-/// Half bytes of eight elements in a block of 256: of each 32 bytes from `from` on, the low halves are 32 elements, the high
-/// halves the next 32.
+/// Four bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the low halves belong to 32 quants, the
+/// high halves to the next 32.
 pub(crate) fn four_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<4>(block, from + group / 8 * 32 + group % 4 * 8, group % 8 / 4 * 4)
 }
 
-/// Halves d and m, then twelve bytes of 8 scales and 8 offsets of six bits.
+/// Scale and minimum of a block, then its 8 scales and 8 minima of six bits: their lower four bits, then their upper two.
 pub(crate) fn scales_and_minima(block: &[u8], at: usize, scales: &mut [u8]) {
     let codes = &block[4..16];
-    let (mut low, mut low_offsets, mut high) = (0u32, 0u32, 0u32);
+    let (mut low, mut low_minima, mut high) = (0u32, 0u32, 0u32);
     for i in 0..4 {
         let [a, b, c] = [codes[i], codes[i + 4], codes[i + 8]].map(u32::from);
         low |= (a & 15) << (4 * i) | (c & 15) << (4 * i + 16);
-        low_offsets |= (b & 15) << (4 * i) | (c >> 4) << (4 * i + 16);
+        low_minima |= (b & 15) << (4 * i) | (c >> 4) << (4 * i + 16);
         high |= (a >> 4 & 3) << (2 * i) | (a >> 6) << (2 * i + 8);
         high |= (b >> 4 & 3) << (2 * i + 16) | (b >> 6) << (2 * i + 24);
     }
     put(scales, 16 * at, &block[..4]);
     put_word(scales, 4 * at + 1, low);
-    put_word(scales, 4 * at + 2, low_offsets);
+    put_word(scales, 4 * at + 2, low_minima);
     put_word(scales, 4 * at + 3, high);
 }
 
@@ -149,7 +150,7 @@ mod tests {
         (quants, scales)
     }
 
-    /// So that the planes are as large as the blocks and hold all that they do.
+    /// The planes are as large as the blocks and hold the same bits.
     #[test]
     fn every_bit_of_a_block_has_one_place() {
         for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {

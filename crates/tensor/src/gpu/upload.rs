@@ -1,4 +1,4 @@
-//! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
+//! Upload of weights: rows in the order of the kernels, in pieces that fit into a binding.
 
 use super::device::{Buffer, Device, STORAGE, Submission};
 use super::planes::{self, BLOCKS, Planes};
@@ -9,22 +9,22 @@ use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-/// Weights that a kernel unpacks at once: rows are padded to a multiple of it.
+/// Weights of a group, which a kernel unpacks at a time: rows are padded to a multiple of it.
 pub(super) const GROUP: usize = 8;
 
-/// Outputs that a kernel computes at once: pieces are padded to a multiple of it.
+/// Outputs of a thread: pieces are padded to a multiple of it.
 const OUTPUTS: usize = 4;
 
-// so many rows have a whole number of units of blocks
+// the blocks of so many rows are a whole number of periods of the planes
 const _: () = assert!(OUTPUTS.is_multiple_of(BLOCKS));
 
-/// Outputs of the largest tile: pieces but the last have a multiple of it, where they can.
+/// Outputs of the largest tile: pieces but the last are a multiple of it where their size permits.
 const TILE: usize = 64;
 
 /// Bytes of one staging buffer.
 const CHUNK: usize = 16 << 20;
 
-/// Staging buffers that may be under way.
+/// Staging buffers in flight.
 const IN_FLIGHT: usize = 4;
 
 /// A weight matrix on the device.
@@ -33,27 +33,27 @@ pub struct Matrix {
     pub(super) cols: usize,
     pub(super) role: Role,
     pub(super) format: Format,
-    /// Its first output, where it is a part of several.
+    /// First output, for a part of a larger matrix.
     pub(super) first: usize,
-    /// One for each output, in the device's order, behind those of the parts before.
+    /// Bias of each output, in the order of the device, after those of the parts before.
     pub(super) bias: Option<Buffer>,
     pub(super) pieces: Vec<Piece>,
 }
 
-/// Rows of a matrix, in the device's order, in a buffer of their own.
+/// Rows of a matrix, in the order of the device, in a buffer of their own.
 pub(super) struct Piece {
     pub(super) rows: Range<usize>,
-    /// Experts whose rows these are; none where the matrix has none.
+    /// Experts of the rows; empty for a matrix without experts.
     pub(super) experts: Range<usize>,
-    /// The first row of its expert, where it has rows of one only.
+    /// First row within the expert, for a piece of one expert.
     pub(super) first: usize,
     pub(super) weight: Buffer,
-    /// The plane of scales of a quantised type.
+    /// Plane of scales of a quantised type.
     pub(super) scales: Option<Buffer>,
 }
 
 impl Piece {
-    /// Rows of the buffer: those past the matrix's last are zero.
+    /// Rows of the buffer, padding included, which is zero.
     pub(super) fn padded(&self) -> usize {
         self.rows.len().next_multiple_of(OUTPUTS)
     }
@@ -71,7 +71,7 @@ impl Matrix {
 }
 
 impl Gpu {
-    /// Brings rows of activations to the device, after what was recorded so far; what fills up a row is zero.
+    /// Writes rows of activations on the device, after the operations recorded so far. The padding of a row is zero.
     pub(super) fn write_rows(&mut self, x: &Rows, first: usize, values: &[f32]) -> Result<()> {
         if values.is_empty() {
             return Ok(());
@@ -87,7 +87,7 @@ impl Gpu {
     }
 }
 
-/// Brings a weight to the device.
+/// Uploads a weight.
 pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
     let format = planes::format(weight.dtype);
     checks::matrix(weight, role)?;
@@ -129,7 +129,7 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, pieces })
 }
 
-/// What a matrix will take.
+/// Memory of a matrix.
 pub(super) fn footprint(
     device: &Device,
     name: &str,
@@ -145,7 +145,7 @@ pub(super) fn footprint(
     Ok(Footprint { bytes, in_place: false })
 }
 
-/// How rows lie on the device.
+/// Layout of rows on the device.
 struct Layout {
     /// Bytes of a row; of a quantised type, in the plane of quants.
     bytes: usize,
@@ -171,14 +171,14 @@ impl Layout {
     }
 }
 
-/// Rows of pieces: whole units, or parts of one where a unit is too large.
+/// Rows of pieces: multiples of `unit`, or parts of one where a unit is too large.
 fn pieces_of(rows: usize, per_piece: usize, unit: usize) -> Vec<Range<usize>> {
     let (span, step) = if per_piece < unit { (unit, per_piece) } else { (rows.max(1), per_piece / unit * unit) };
     let spans = (0..rows).step_by(span).map(|start| start..(start + span).min(rows));
     spans.flat_map(|span| span.clone().step_by(step).map(move |start| start..(start + step).min(span.end))).collect()
 }
 
-/// Rows that a piece may have.
+/// Largest number of rows of a piece.
 fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {
     let rows = (device.max_piece / (row_bytes as u64).max(1)) as usize;
     match rows / TILE * TILE {
@@ -191,7 +191,7 @@ fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize
     }
 }
 
-/// Writes a piece by chunks; of these only a few are under way at a time.
+/// Writes a piece in chunks, of which [`IN_FLIGHT`] are in flight at most.
 fn fill(
     device: &mut Device,
     weight: &Weight,
@@ -200,7 +200,7 @@ fn fill(
     layout: &Layout,
     in_flight: &mut Vec<Submission>,
 ) -> Result<()> {
-    // none for the rows past the last
+    // empty for the rows of the padding
     let source = |row: usize| match piece.rows.start + row {
         row if row < order.rows => order.source(row).map_or(&[][..], |row| weight.row(row)),
         _ => &[],
@@ -235,7 +235,7 @@ fn fill(
     device.check()
 }
 
-/// Memory for rows of a buffer that the next submission copies there; none where they have no bytes.
+/// Staging memory for rows of a buffer, which the next submission copies; none for rows without bytes.
 fn staging(
     device: &Device,
     buffer: &Buffer,
@@ -252,7 +252,7 @@ fn staging(
     }
 }
 
-/// Packs the blocks of rows one after another; a row that is not there is zero.
+/// Packs the blocks of rows one after another. A missing row is zero.
 fn pack<'a>(
     planes: &Planes,
     weight: &Weight,
@@ -271,7 +271,7 @@ fn pack<'a>(
     }
 }
 
-/// The order of a matrix's rows on the device.
+/// Order of the rows of a matrix on the device.
 struct Order {
     role: Role,
     /// Rows on the device.
@@ -283,7 +283,7 @@ struct Order {
 #[derive(Clone, Copy)]
 struct Expert {
     rows: usize,
-    /// On the device, where a whole number of outputs are computed at once.
+    /// Rows on the device, a multiple of [`OUTPUTS`].
     padded: usize,
 }
 
@@ -299,7 +299,7 @@ impl Order {
         }
     }
 
-    /// The weight's row that stands in row `row` of the device, if any.
+    /// Row of the weight in row `row` of the device; none for padding.
     fn source(&self, row: usize) -> Option<usize> {
         // gate 0, up 0, gate 1, up 1, ...
         let alternating = |row: usize, rows: usize| row / 2 + row % 2 * (rows / 2);
