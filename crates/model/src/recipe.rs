@@ -1,4 +1,4 @@
-//! Which type each matrix gets when a model is quantised.
+//! Quantization schemes: the type of each matrix when a model is quantized.
 
 use crate::table::{Part, Slot, TensorSpec};
 use crate::{Checkpoint, Error, ModelSpec, Result};
@@ -59,12 +59,12 @@ impl Recipe {
         types.into_iter().flat_map(|dtype| rules(dtype).chain([plain(dtype)])).collect()
     }
 
-    /// The name that is typed.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// llama.cpp's number (`general.file_type`).
+    /// llama.cpp's number of the scheme (`general.file_type`).
     pub fn file_type(self) -> u32 {
         self.file_type
     }
@@ -75,7 +75,7 @@ impl Recipe {
         known.unwrap_or_else(|| self.name.to_uppercase())
     }
 
-    /// The type that a matrix of type `now` gets. What is quantised already stays as it is.
+    /// The type that a matrix of type `now` gets. A quantized matrix keeps its type.
     pub fn target(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec) -> DType {
         self.target_of(now, tensor, spec, QkvRows::All)
     }
@@ -124,7 +124,7 @@ impl Recipe {
         }
     }
 
-    /// A matrix by this recipe, on so many threads; on all that the process may use where absent.
+    /// A matrix converted by this scheme, on `threads` threads; on all threads of the process where absent.
     pub fn apply(
         self,
         weight: &Weight,
@@ -153,7 +153,7 @@ impl Recipe {
     }
 }
 
-/// The type itself where rows are whole blocks of it, else the nearest that fits, as llama.cpp chooses.
+/// The type itself where a row is whole blocks of it, else the type that llama.cpp chooses instead.
 fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(dtype.block().0) {
         return dtype;
@@ -191,8 +191,8 @@ fn file_type_label(file_type: u32) -> Option<String> {
     Some(label.to_owned())
 }
 
-/// What the type of a model is called when it is loaded by `quant`: the recipe where it quantises most of the values, else what
-/// a GGUF file says of itself, else the type of most bytes.
+/// Name of the type of a model that is loaded with the scheme `quant`: the scheme where it quantizes most of the values, else the
+/// `general.file_type` of a GGUF file, else the type of most bytes.
 pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
     let (mut plain, mut values) = (0, 0);
     let mut by_type = BTreeMap::<&str, u64>::new();

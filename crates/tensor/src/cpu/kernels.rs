@@ -1,7 +1,7 @@
-//! The loops, written once over [`Simd`] and compiled for every instruction set.
+//! Elementwise kernels, written once over [`Simd`] and compiled for every instruction set.
 //!
-//! Each result is summed in an order that depends on its own operands only, not on how many rows a pass has: a token's
-//! logits are the same bits whether its prompt came whole, in chunks or beside other sequences.
+//! The order of a sum depends on its own operands only, not on the number of rows of a pass: the logits of a token have the same
+//! bits whether its prompt is computed whole, in chunks or beside other sequences.
 
 use super::activations::{self, BlockQ8, Q8Options};
 use super::repack::PANEL;
@@ -13,7 +13,9 @@ use super::simd::{Isa, Portable, Simd};
 use crate::{Activation, Epilogue, Store};
 use std::ops::Range;
 
-/// Compiles a generic function for every instruction set and picks at run time.
+/// An unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
+///
+/// Its contract: `isa` is available, and the contract of the generic function.
 macro_rules! dispatch {
     ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
         $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
@@ -22,26 +24,26 @@ macro_rules! dispatch {
                 Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
                     unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                        // SAFETY: this function has the features of Avx512; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: an ISA is only used where it is available.
+                    // SAFETY: the ISA is available, by the contract of the outer function.
                     unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
                     unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                        // SAFETY: this function has the features of Avx2; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: an ISA is only used where it is available.
+                    // SAFETY: the ISA is available, by the contract of the outer function.
                     unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: the outer function's promise.
+                // SAFETY: NEON is part of AArch64; the rest is the contract of the outer function.
                 Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
-                // SAFETY: the outer function's promise.
+                // SAFETY: Portable needs no instruction set; the rest is the contract of the outer function.
                 _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
             }
         }
@@ -58,7 +60,7 @@ pub(super) struct Input<'a> {
     pub(super) dim: usize,
 }
 
-/// Activations that several tasks write, each its own columns.
+/// Activations that several tasks write, each in columns of its own.
 #[derive(Clone, Copy)]
 pub(super) struct Output<'a> {
     values: *mut f32,
@@ -86,16 +88,20 @@ impl<'a> Output<'a> {
     pub(super) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { &mut *self.values.add(at) }
     }
 
-    /// Columns `cols` of row `row`, under the same promise as [`cell`](Self::cell).
+    /// Columns `cols` of row `row`.
+    ///
+    /// # Safety
+    ///
+    /// No other task uses these elements, and no other reference to them lives.
     #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
     pub(super) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(at), cols.len()) }
     }
 }
@@ -130,7 +136,7 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
-/// What becomes of sums on the processor.
+/// Epilogue of a projection on the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// Added first: one for each row of the weight.
@@ -143,7 +149,7 @@ impl Finish<'_> {
         self.epilogue.activation.is_gated()
     }
 
-    /// Puts the sum of output `column` where it belongs; `up` counts for a gate only.
+    /// Applies the epilogue to the sum of output `column` and stores it; `up` counts for a gate only.
     #[inline(always)]
     pub(super) fn put<S: Simd>(&self, out: &mut f32, column: usize, sum: f32, up: f32) {
         let (mut y, mut up) = (sum, up);
@@ -194,7 +200,7 @@ fn gelu_erf<S: Simd>(y: f32) -> f32 {
     0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
 }
 
-/// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
+/// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores them; `ups` counts for a gate only.
 pub(super) fn finish(
     isa: Isa,
     finish: Finish<'_>,
@@ -204,7 +210,7 @@ pub(super) fn finish(
     cells: Range<usize>,
     out: Output<'_>,
 ) {
-    // SAFETY: the ISA is available; cells are the task's own.
+    // SAFETY: an ISA in use is available; the caller gives cells of its own task.
     unsafe { finish_rows(isa, finish, sums, ups, first, cells, out) }
 }
 
@@ -238,9 +244,9 @@ unsafe fn finish_generic<S: Simd>(
     };
     let (biases, up_biases) = (part(0), part(if gated { bias.map_or(0, <[f32]>::len) / 2 } else { 0 }));
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
-        // SAFETY: cells of this task only.
+        // SAFETY: the cells are those of the task, by the contract of this function.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        // loops, because a closure may be compiled without the ISA's instructions
+        // loops: a closure may be compiled without the instructions of the ISA
         let mut results = *sums;
         let mut ups = *ups;
         if bias.is_some() {
@@ -269,7 +275,7 @@ unsafe fn finish_generic<S: Simd>(
 /// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
 pub(super) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
-    // SAFETY: the ISA is available; the lengths were checked.
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
     unsafe { layer_norm_row(isa, x, weight, bias, eps, out) }
 }
 
@@ -306,7 +312,7 @@ unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], e
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
 pub(super) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
-    // SAFETY: the ISA is available; the lengths were checked.
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
     unsafe { norm_row(isa, x, weight, eps, out) }
 }
 
@@ -341,7 +347,7 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
 
 /// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
 pub(super) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
-    // SAFETY: the ISA is available; plain loops over checked slices.
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
     unsafe { rotate_row(isa, row, head_dim, turn) }
 }
 

@@ -184,7 +184,7 @@ unsafe impl Format for F32 {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: each reads LANES elements of BYTES bytes.
 unsafe impl Format for F16 {
     const BYTES: usize = 2;
     #[inline(always)]
@@ -200,7 +200,7 @@ unsafe impl Format for F16 {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: each reads LANES elements of BYTES bytes.
 unsafe impl Format for Bf16 {
     const BYTES: usize = 2;
     #[inline(always)]

@@ -93,7 +93,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn dot_biased(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
-            // SAFETY: the outer function's promise; elements below 64 are the same with a sign.
+            // SAFETY: registers only; the caller has the instruction set, by the trait. Quants below 64 have the same value with a sign.
             unsafe { Self::dot(sum, words, x) }
         }
 
