@@ -88,7 +88,7 @@ macro_rules! rows {
 pub enum Sink {
     /// To activations.
     Rows(Activation, Store),
-    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantised one, [`Op::Quantise`](crate::Op::Quantise)
+    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantized one, [`Op::Quantize`](crate::Op::Quantize)
     /// brings them there.
     Qkv(Kv),
 }

@@ -12,15 +12,15 @@ pub mod binding {
     pub const PARAMS: u32 = 0;
     /// Input activations, or queries.
     pub const INPUT: u32 = 1;
-    /// A weight; of a block-quantised one, the plane of quants.
+    /// A weight; of a block-quantized one, the plane of quants.
     pub const WEIGHT: u32 = 2;
-    /// What the blocks of a quantised weight share: the plane of scales.
+    /// What the blocks of a quantized weight share: the plane of scales.
     pub const SCALES: u32 = 3;
     /// Gain of a norm; or bias of a projection, in front of which no norm stands then.
     pub const GAIN: u32 = 4;
     /// Output activations, or queries.
     pub const OUTPUT: u32 = 5;
-    /// Keys of a layer; or keys and values of a pass, before they are quantised.
+    /// Keys of a layer; or keys and values of a pass, before they are quantized.
     pub const KEYS: u32 = 6;
     /// Values of a layer.
     pub const VALUES: u32 = 7;
@@ -65,7 +65,7 @@ pub const FOLD: u32 = 32768;
 /// Positions in a page of the key/value cache.
 pub const PAGE: u32 = 16;
 
-/// Numbers of a head that share a scale in a quantised cache; a head's last block may have fewer.
+/// Numbers of a head that share a scale in a quantized cache; a head's last block may have fewer.
 pub const KV_BLOCK: usize = 32;
 
 /// The widest head that attention takes.

@@ -45,7 +45,7 @@ pub enum Op {
     /// What experts give, summed by row.
     Combine,
     /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
-    Quantise,
+    Quantize,
     /// Softmax attention over the cache.
     Attention {
         /// How the cache holds keys and values.
@@ -76,7 +76,7 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition that devices of `tier` run.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
+        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantize, Op::Select, Op::Likeliest, Op::Sample];
         all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
             all.extend(Units::ALL.map(Op::MultiplyUnits));
@@ -166,7 +166,7 @@ impl Op {
                 let combine = ("combine", include_str!("../kernels/combine.wgsl"));
                 Kernel::compose(&[combine], &[("TOP", TOP_EXPERTS)])
             }
-            Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
+            Op::Quantize => Kernel::compose(&[("quantize", include_str!("../kernels/quantize.wgsl"))], &[]),
             Op::Attention { kv, how, mask, part } => {
                 let ending = match part {
                     true => ("part", include_str!("../ending/part.wgsl")),

@@ -18,8 +18,8 @@ mod golden;
 mod long_rope;
 /// Machines that the tests run on.
 mod machines;
-/// GGUF files, quantising, cache types, perplexity.
-mod quantised;
+/// GGUF files, quantizing, cache types, perplexity.
+mod quantized;
 /// Sequences where they do not belong.
 mod sequences;
 /// A model of another shape, with its golden made by the reference operations.

@@ -52,7 +52,7 @@ pub(super) enum Command {
     Tokenize(Tokenize),
     /// Print the prompt that the chat template makes of messages
     Render(Render),
-    /// Write a checkpoint as a quantised GGUF file
+    /// Write a checkpoint as a quantized GGUF file
     Quantize(Quantize),
     /// Show a checkpoint's description, tensors, types and sizes
     Inspect(Inspect),
@@ -87,7 +87,7 @@ pub(super) struct ModelArgs {
     /// long, or short
     #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
     pub(super) longrope: RopePolicy,
-    /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
+    /// Quantize f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
     #[arg(long, value_name = "TYPE")]
     quant: Option<Recipe>,
     /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f16; f32 where activations are f32]
@@ -113,11 +113,11 @@ pub(super) struct MachineArgs {
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Isa>,
-    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
+    /// What weights are multiplied with: int8 (fast: quantized weights on the CPU; half precision for many rows on a GPU
     /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
+    /// When the CPU backend interleaves quantized weights: load (into memory of their own), or never (the file stays
     /// mapped: an instant start, slower tokens)
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
     pack: Repack,
@@ -392,7 +392,7 @@ pub(super) struct Perplexity {
     /// The machine of the other model [default: that of --device]
     #[arg(long, value_name = "DEVICE")]
     pub(super) against_device: Option<Device>,
-    /// How the other model is quantised while it is loaded
+    /// How the other model is quantized while it is loaded
     #[arg(long, value_name = "TYPE")]
     pub(super) against_quant: Option<Recipe>,
     /// Print one JSON object

@@ -112,7 +112,7 @@ fn thousands(number: u64) -> String {
 
 fn short_names() -> String {
     let mut text = format!(
-        "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantisation\n",
+        "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantization\n",
         "name", "size", "context", "repository"
     );
     for known in &SHORT_NAMES {

@@ -21,7 +21,7 @@ pub struct RepoId(String);
 pub enum Part {
     /// The model: the published weights, or the GGUF file of a repository that has nothing else.
     Whole,
-    /// The GGUF file of a quantisation, such as `q4_k_m`; letters count the same in both cases.
+    /// The GGUF file of a quantization, such as `q4_k_m`; letters count the same in both cases.
     Label(String),
     /// A GGUF file by its path in the repository.
     File(FilePath),
@@ -183,7 +183,7 @@ fn named_part(text: &str, part: &str) -> Result<Part> {
         return Ok(Part::File(FilePath::new(part)?));
     }
     if part.is_empty() || !part.chars().all(is_label) {
-        let expected = "a GGUF file or a quantisation behind the colon, such as :q4_k_m";
+        let expected = "a GGUF file or a quantization behind the colon, such as :q4_k_m";
         return Err(bad(text, expected, "of what is no GGUF file, the repository is named without a file"));
     }
     Ok(Part::Label(part.to_owned()))

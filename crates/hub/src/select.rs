@@ -38,7 +38,7 @@ const SINGLE: &str = "model.safetensors";
 /// The index of sharded weights.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// The quantisation that is taken of a repository that has only GGUF files, where none is named.
+/// The quantization that is taken of a repository that has only GGUF files, where none is named.
 const USUAL: &str = "q4_k_m";
 
 /// A file that nothing here reads yet.
@@ -167,7 +167,7 @@ impl<'a> Ggufs<'a> {
     /// Models: the files, and of those in several parts the first.
     fn models(&self) -> Vec<&'a str> {
         let is_model = |path: &&str| {
-            // data of a quantiser, and the eyes of another model
+            // data of a quantizer, and the eyes of another model
             let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
             let helper = name.starts_with("mmproj") || name.ends_with("imatrix.gguf");
             is_gguf(path) && !helper && split(path).is_none_or(|(_, number, _)| number == 1)
@@ -205,7 +205,7 @@ impl<'a> Ggufs<'a> {
         found.or_else(named).ok_or_else(|| self.choice(format!("there is no GGUF file {:?}", file.as_str())))
     }
 
-    /// The file of a quantisation.
+    /// The file of a quantization.
     fn label(&self, label: &str) -> Result<&'a str> {
         let models = self.models();
         let of = |separators: &[char]| -> Vec<&'a str> {
@@ -219,7 +219,7 @@ impl<'a> Ggufs<'a> {
         }
         match found.as_slice() {
             [one] => Ok(one),
-            [] => Err(self.choice(format!("no GGUF file is of the quantisation {label:?}"))),
+            [] => Err(self.choice(format!("no GGUF file is of the quantization {label:?}"))),
             several => Err(self.choice(format!("{label:?} means {} GGUF files", several.len()))),
         }
     }
@@ -266,7 +266,7 @@ fn split(path: &str) -> Option<(&str, usize, usize)> {
     (1..=count).contains(&number).then_some((stem, number, count))
 }
 
-/// Whether the name of a GGUF file, or that of the folder around it, names a quantisation: as a whole word between
+/// Whether the name of a GGUF file, or that of the folder around it, names a quantization: as a whole word between
 /// separators, or at the beginning or the end.
 fn has_label(path: &str, label: &str, separators: &[char]) -> bool {
     let stem = split(path).map_or_else(|| stem_of(path), |(stem, _, _)| Some(stem)).unwrap_or(path);

@@ -7,7 +7,7 @@ pub struct ShortName {
     pub name: &'static str,
     /// The repository of its safetensors weights.
     pub repo: &'static str,
-    /// A repository of its weights as GGUF files, in quantisations that can be named behind a colon; where none is known, that of
+    /// A repository of its weights as GGUF files, in quantizations that can be named behind a colon; where none is known, that of
     /// its safetensors weights.
     pub gguf: &'static str,
     /// Its parameters, in thousand millions.

@@ -71,7 +71,7 @@ impl Recipe {
 
     /// llama.cpp's name of a model by this scheme, where it has the same scheme; else its own name.
     pub fn label(self) -> String {
-        let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
+        let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantized());
         known.unwrap_or_else(|| self.name.to_uppercase())
     }
 
@@ -82,7 +82,7 @@ impl Recipe {
 
     /// [`target`](Self::target) of a part of queries, keys and values.
     pub(crate) fn target_of(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec, of: QkvRows) -> DType {
-        if now.is_quantised() || tensor.slot.is_router() {
+        if now.is_quantized() || tensor.slot.is_router() {
             return now;
         }
         let wanted = if self.mixed { self.finer(tensor.slot, spec, of) } else { self.dtype };
@@ -149,7 +149,7 @@ impl Recipe {
             return Ok(weight.clone());
         }
         let rounding = if dtype == self.dtype { self.rounding } else { Rounding::Fitted };
-        Ok(weight.requantised(dtype, rounding, threads)?)
+        Ok(weight.requantized(dtype, rounding, threads)?)
     }
 }
 

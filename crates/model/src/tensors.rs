@@ -175,7 +175,7 @@ impl Tensors {
             }
         }
         if parts.len() > 1 && !matches!(tensor.role, Role::Qkv(_)) {
-            let widened = parts.iter().flatten().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            let widened = parts.iter().flatten().map(|part| part.requantized(DType::F32, Rounding::Fitted, None));
             parts = vec![widened.collect::<std::result::Result<_, _>>()?];
         }
         let mut first = 0;
@@ -270,7 +270,7 @@ impl Tensors {
             }
         }
         if parts.iter().any(|part| part.dtype != parts[0].dtype) {
-            let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            let widened = parts.iter().map(|part| part.requantized(DType::F32, Rounding::Fitted, None));
             parts = widened.collect::<std::result::Result<_, _>>()?;
         }
         let weight = Weight::stacked(format!("{}.weight", tensor.sources[0]), &parts)?;

@@ -67,14 +67,14 @@ pub const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 pub struct Setup {
     /// Which machine.
     pub device: Device,
-    /// Threads of the CPU backend, and of quantising while a model is loaded; as many as the process may use where absent.
+    /// Threads of the CPU backend, and of quantizing while a model is loaded; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the processor has where absent.
     pub level: Option<Isa>,
-    /// Activations that the CPU backend multiplies quantised weights with. Where they are f32, the GPU backend is as exact
+    /// Activations that the CPU backend multiplies quantized weights with. Where they are f32, the GPU backend is as exact
     /// too; else it multiplies many rows in half precision if its tier can.
     pub activations: Activations,
-    /// When the CPU backend interleaves quantised weights.
+    /// When the CPU backend interleaves quantized weights.
     pub pack: Repack,
     /// Tokens of a pass, at most.
     pub max_rows: Option<usize>,
@@ -88,7 +88,7 @@ pub struct Setup {
     /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
     /// checked where absent. See [`cache_folder`].
     pub cache: Option<PathBuf>,
-    /// How plain weights are quantised while they are loaded.
+    /// How plain weights are quantized while they are loaded.
     pub quant: Option<Recipe>,
     /// Type of the cached keys and values; where absent f16, and f32 where activations are.
     pub kv: Option<KvType>,

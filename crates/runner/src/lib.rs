@@ -23,7 +23,7 @@ pub mod kernels;
 pub mod memory;
 pub mod perplexity;
 pub mod profile;
-mod quantise;
+mod quantize;
 pub mod sampler;
 pub mod text;
 pub mod verify;
@@ -37,6 +37,6 @@ pub use generate::{
 };
 pub use phi3_image::Orientation;
 pub use phi3_model::{Recipe, RopePolicy, RopeSet};
-pub use quantise::quantise;
+pub use quantize::quantize;
 pub use sampler::SamplerOptions;
 pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, prompt_pieces};

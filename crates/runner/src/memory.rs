@@ -71,7 +71,7 @@ fn check_against(
 /// Settings that take less memory: those that are to be changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smaller {
-    /// When quantised weights are interleaved.
+    /// When quantized weights are interleaved.
     pub pack: Option<Repack>,
     /// Type of plain weights.
     pub quant: Option<Recipe>,

@@ -57,7 +57,7 @@ impl Heads {
         self.kv_heads * self.head_dim
     }
 
-    /// The block of a quantised cache that dimension i of a key is in.
+    /// The block of a quantized cache that dimension i of a key is in.
     pub(crate) fn key_block(&self, i: usize) -> usize {
         let half = self.rotary_dim / 2;
         let place = match i {

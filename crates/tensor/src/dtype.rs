@@ -86,7 +86,7 @@ impl DType {
     }
 
     /// Whether elements share scales.
-    pub const fn is_quantised(self) -> bool {
+    pub const fn is_quantized(self) -> bool {
         self.block().0 > 1
     }
 

@@ -22,7 +22,7 @@ pub mod parity;
 pub mod quant;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
-mod requantise;
+mod requantize;
 mod timed;
 mod weight;
 
@@ -35,6 +35,6 @@ pub use error::{Error, Expected, Result};
 pub use experts::{Route, Router, TOP_EXPERTS};
 pub use mask::{BlockSparse, Mask};
 pub use measure::{Clock, Limits};
-pub use requantise::Rounding;
+pub use requantize::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};
 pub use weight::{Bytes, Memory, RowOrder, Weight};

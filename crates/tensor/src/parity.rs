@@ -40,7 +40,7 @@ const MANY: usize = 1 << 20;
 type Key = (u64, DType, usize, u32);
 
 thread_local! {
-    /// What was quantised: it takes longer than what the cases try, and they take the same again.
+    /// What was quantized: it takes longer than what the cases try, and they take the same again.
     static MADE: RefCell<HashMap<Key, Vec<u8>>> = RefCell::new(HashMap::new());
 }
 
@@ -67,7 +67,7 @@ impl Random {
     pub fn weight(&mut self, name: &str, dtype: DType, rows: usize, cols: usize, scale: f32) -> Weight {
         let key = (self.0, dtype, rows * cols, scale.to_bits());
         let values = self.vector(rows * cols, scale);
-        let make = || quant::quantise(dtype, &values).unwrap_or_default();
+        let make = || quant::quantize(dtype, &values).unwrap_or_default();
         let bytes = MADE.with_borrow_mut(|made| match values.len() {
             ..=MANY => made.entry(key).or_insert_with(make).clone(),
             _ => make(),
@@ -141,13 +141,13 @@ fn projections<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Out
     let shapes =
         [(1, 48usize, 20), (1, 1027, 37), (3, 96, 10), (5, 131, 70), (33, 65, 129), (70, 200, 36), (130, 40, 2)];
     for (rows, inputs, outputs) in shapes {
-        // a quantised row is whole blocks
+        // a quantized row is whole blocks
         let inputs = inputs.next_multiple_of(dtype.block().0);
         let mut plans = Vec::new();
         for epilogue in [Epilogue::OVERWRITE, Epilogue::ACCUMULATE, Epilogue::of(Activation::SwiGlu)] {
             for norm in [Normed::Rms, Normed::No] {
-                // what does not depend on the type is tested with the plain ones; quantised weights take long to make
-                if dtype.is_quantised()
+                // what does not depend on the type is tested with the plain ones; quantized weights take long to make
+                if dtype.is_quantized()
                     && (rows % 4 != 1 || (norm == Normed::Rms) == (epilogue == Epilogue::ACCUMULATE))
                 {
                     continue;
@@ -238,7 +238,7 @@ impl Projection {
     }
 }
 
-/// Narrow and wide heads, some no multiple of a vector or of a block of a quantised cache.
+/// Narrow and wide heads, some no multiple of a vector or of a block of a quantized cache.
 const HEADS: [Heads; 6] = [
     Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
     Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
@@ -255,7 +255,7 @@ fn attentions<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outc
     for (_, heads) in HEADS.into_iter().enumerate().filter(|(i, _)| i % 3 == turn % 3) {
         for mask in [Mask::Causal, Mask::Window(1), Mask::Window(15), Mask::Window(33), Mask::Full] {
             for chunk in [usize::MAX, 7] {
-                if dtype.is_quantised() && (mask, chunk) != (Mask::Causal, 7) {
+                if dtype.is_quantized() && (mask, chunk) != (Mask::Causal, 7) {
                     continue;
                 }
                 let plan = Attention { dtype, heads, kv: KvType::F32, mask, chunk };
@@ -291,12 +291,12 @@ fn blocks<B: Backend>(machine: &mut B, outcomes: &mut Vec<Outcome>) -> Result<()
 
 /// Rows through their experts, one row to many, of sizes that no tile divides.
 fn experts<B: Backend>(machine: &mut B, dtype: DType, outcomes: &mut Vec<Outcome>) -> Result<()> {
-    // quantised weights take long to make, and are kept while count and sizes are the same
+    // quantized weights take long to make, and are kept while count and sizes are the same
     let cases: &[(usize, usize)] =
-        if dtype.is_quantised() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
+        if dtype.is_quantized() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
     for &(rows, count) in cases {
         let hidden = 50usize.next_multiple_of(dtype.block().0);
-        let inner = if dtype.is_quantised() { dtype.block().0 } else { 35 };
+        let inner = if dtype.is_quantized() { dtype.block().0 } else { 35 };
         let plan = Mixture { dtype, rows, count, hidden, inner };
         let (want, got) = (plan.run(&mut Reference::default())?, plan.run(machine)?);
         let case = format!("experts {dtype} {rows} rows to {count} experts, {hidden}, {inner}");

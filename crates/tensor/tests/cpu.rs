@@ -60,7 +60,7 @@ impl Rounding {
         match isa {
             Isa::Amx if case.rows >= 24 && case.dtype != DType::F32 => Rounding::Bf16,
             _ if case.dtype.block().0 == 256 => Rounding::EightPowers,
-            _ if case.dtype.is_quantised() => Rounding::Eight,
+            _ if case.dtype.is_quantized() => Rounding::Eight,
             Isa::Avx512Vnni | Isa::Amx if half && case.rows >= 16 => Rounding::Fourteen,
             _ => Rounding::None,
         }
@@ -233,7 +233,7 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
             let mut cpu = Cpu::new(options).expect("threads start");
             DType::ALL
                 .into_iter()
-                .filter(|dtype| dtype.is_quantised())
+                .filter(|dtype| dtype.is_quantized())
                 .map(move |dtype| {
                     let case =
                         Case { dtype, rows: 0, inputs: 512, outputs: 600, epilogue: Epilogue::OVERWRITE, bias: false };

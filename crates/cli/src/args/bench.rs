@@ -70,10 +70,10 @@ pub(crate) struct Bench {
     /// What weights are multiplied with: int8 (on a GPU half precision for many rows) or f32
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load or never
+    /// When the CPU backend interleaves quantized weights: load or never
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
     pack: Repack,
-    /// Quantise f32, f16 and bf16 weights while loading
+    /// Quantize f32, f16 and bf16 weights while loading
     #[arg(long, value_name = "TYPE")]
     quant: Option<Recipe>,
     /// Load even where memory does not seem to suffice

@@ -50,7 +50,7 @@ pub(super) struct Q8Options {
 
 /// Quantizes a row into blocks `step` apart. The last block is filled up with zeros.
 #[inline(always)]
-pub(super) fn quantise(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
+pub(super) fn quantize(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
     let (whole, rest) = x.as_chunks::<Q8_LEN>();
     let mut last = [0.0; Q8_LEN];
     last[..rest.len()].copy_from_slice(rest);
@@ -133,7 +133,7 @@ mod tests {
     fn stands(options: Q8Options) {
         let x: Vec<f32> = (0..70).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect();
         let mut blocks = [bytemuck::Zeroable::zeroed(); 3];
-        quantise(&x, options, &mut blocks, 1);
+        quantize(&x, options, &mut blocks, 1);
         for (i, v) in x.iter().enumerate() {
             let block: &BlockQ8 = &blocks[i / 32];
             let found = block.base * block.scale * f32::from(block.quants[i % 32]);
@@ -150,12 +150,12 @@ mod tests {
         for (powers, bad) in [(false, f32::NAN), (true, f32::NAN), (true, f32::INFINITY)] {
             let options = Q8Options { zero_point: 8, sixteens: false, powers };
             let mut blocks = [bytemuck::Zeroable::zeroed(); 2];
-            quantise(&[0.0; 64], options, &mut blocks, 1);
+            quantize(&[0.0; 64], options, &mut blocks, 1);
             assert_eq!((blocks[0].quants, blocks[0].sum), ([0; 32], [0.0; 2]));
             assert!((blocks[0].base * blocks[0].scale).is_finite());
             let mut x = [1.0; 64];
             x[3] = bad;
-            quantise(&x, options, &mut blocks, 1);
+            quantize(&x, options, &mut blocks, 1);
             assert!((blocks[0].base * blocks[0].scale).is_nan());
         }
     }
@@ -166,7 +166,7 @@ mod tests {
         for largest in [1e38, 127.0, 1.0, 1e-30] {
             let x: Vec<f32> = [1.0, 1e-3, 1e-20].iter().flat_map(|part| [largest * part; 32]).collect();
             let mut blocks = [bytemuck::Zeroable::zeroed(); 3];
-            quantise(&x, options, &mut blocks, 1);
+            quantize(&x, options, &mut blocks, 1);
             for (x, block) in x.chunks(32).zip(&blocks as &[BlockQ8; 3]) {
                 assert_eq!(block.power as u32, block.scale.to_bits() - 1.0f32.to_bits());
                 let found = block.base * block.scale * f32::from(block.quants[0]);

@@ -94,7 +94,7 @@ impl Plan {
     pub(super) fn of(w: &Matrix, threads: usize) -> Self {
         let pairs = w.order.panels().div_ceil(2);
         // a panel that is interleaved on use is widened as a whole
-        let whole = w.dtype.is_quantised() && matches!(w.store, Store::Rows(_));
+        let whole = w.dtype.is_quantized() && matches!(w.store, Store::Rows(_));
         let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(Q8_LEN);
         let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, 8);
         Self { pairs, depth, share: pairs.div_ceil(threads * 4).clamp(1, most) }
@@ -197,7 +197,7 @@ unsafe fn fill(w: &Matrix, i: usize, subs: Range<usize>, scratch: &mut Vec<u8>, 
         tiles.for_each(|tile| tile.fill(bytemuck::Zeroable::zeroed()));
         return;
     }
-    if let (false, Store::Rows(weight)) = (w.dtype.is_quantised(), &w.store) {
+    if let (false, Store::Rows(weight)) = (w.dtype.is_quantized(), &w.store) {
         let weights = Weights(weight);
         for (sub, tile) in subs.zip(&mut tiles) {
             // SAFETY: this function has the features; the rows are those of the weight, whose elements have two bytes: `suits`

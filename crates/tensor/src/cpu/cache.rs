@@ -226,7 +226,7 @@ unsafe fn write_generic<S: Simd>(
                     let (keys, values) = levels[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
                     let (key_scales, value_scales) =
                         scales[2 * head * PAGE * blocks..][..2 * PAGE * blocks].split_at_mut(PAGE * blocks);
-                    quantise(
+                    quantize(
                         key_runs,
                         key,
                         key_scales,
@@ -235,7 +235,7 @@ unsafe fn write_generic<S: Simd>(
                             spread(&mut keys[dims.start * PAGE..], slot, levels);
                         },
                     );
-                    quantise(
+                    quantize(
                         value_runs,
                         value,
                         value_scales,
@@ -270,9 +270,9 @@ fn halves(run: &[f32]) -> [u16; KvType::BLOCK] {
     halves.map(f16::to_bits)
 }
 
-/// Quantises a head's runs: a block's scale goes to `place` of it, levels to `put`.
+/// Quantizes a head's runs: a block's scale goes to `place` of it, levels to `put`.
 #[inline(always)]
-fn quantise(
+fn quantize(
     runs: &[Run],
     x: &[f32],
     scales: &mut [f32],
@@ -315,19 +315,19 @@ mod tests {
         let found: Vec<_> = runs.iter().map(|run| (run.dims.clone(), run.block)).collect();
         assert_eq!(found, [(0..16, 0), (16..20, 1), (20..36, 0), (36..40, 1)]);
         let mut key: Vec<f32> = (0..40).map(|i| i as f32 - 20.0).collect();
-        let quantised = |key: &[f32]| {
+        let quantized = |key: &[f32]| {
             let (mut scales, mut all) = ([9.0; 2], [0i8; 40]);
-            quantise(&runs, key, &mut scales, |block| block, |dims, levels| all[dims].copy_from_slice(levels));
+            quantize(&runs, key, &mut scales, |block| block, |dims, levels| all[dims].copy_from_slice(levels));
             (scales, all)
         };
-        let (scales, levels) = quantised(&key);
+        let (scales, levels) = quantized(&key);
         assert_eq!(scales, [20.0 / 127.0, 19.0 / 127.0]);
         for (i, &v) in key.iter().enumerate() {
             let scale = scales[heads.key_block(i)];
             assert!((f32::from(levels[i]) * scale - v).abs() <= 0.501 * scale, "dimension {i}");
         }
         key[3] = f32::NAN;
-        let (scales, _) = quantised(&key);
+        let (scales, _) = quantized(&key);
         assert!(scales[0].is_nan() && scales[1].is_finite());
     }
 

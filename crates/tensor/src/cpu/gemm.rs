@@ -102,7 +102,7 @@ mod x86 {
                 // SAFETY: task `tile` is the only one that takes share `tile`.
                 let blocks = unsafe { tiles.take(tile) };
                 for (i, row) in (tile * vnni_i16::TILE..((tile + 1) * vnni_i16::TILE).min(x.rows)).enumerate() {
-                    vnni_i16::quantise(self.isa, &x.values[row * x.dim..][..x.dim], &mut blocks[i..]);
+                    vnni_i16::quantize(self.isa, &x.values[row * x.dim..][..x.dim], &mut blocks[i..]);
                 }
             });
             let rows = vnni_i16::RowsQ14 { blocks: &blocks[..len], count, rows: x.rows };

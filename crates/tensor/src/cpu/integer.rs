@@ -236,10 +236,10 @@ pub(super) fn q8_blocks(dim: usize) -> usize {
 }
 
 /// Quantizes a row of activations for weights of `dtype` into blocks `step` apart.
-pub(super) fn quantise(isa: Isa, dtype: DType, x: &[f32], blocks: &mut [BlockQ8], step: usize) {
+pub(super) fn quantize(isa: Isa, dtype: DType, x: &[f32], blocks: &mut [BlockQ8], step: usize) {
     let options = with_quant_type!(dtype, Q => options::<Q>(isa), else { _ => return });
     // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
-    unsafe { super::kernels::quantise_q8(isa, x, options, blocks, step) }
+    unsafe { super::kernels::quantize_q8(isa, x, options, blocks, step) }
 }
 
 fn options<C: QuantBlock>(isa: Isa) -> Q8Options {
@@ -275,10 +275,10 @@ mod tests {
     /// Some kernels add scales of activations to exponents, which turns infinities and NaN into other numbers.
     #[test]
     fn a_scale_that_is_no_number_spoils_its_row_alone() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let (elements, size) = dtype.block();
             let row = vec![1.0; elements];
-            let good = crate::quant::quantise(dtype, &row).unwrap();
+            let good = crate::quant::quantize(dtype, &row).unwrap();
             let mut rows = good.repeat(3);
             let scale = dtype.halves()[0];
             rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
@@ -289,7 +289,7 @@ mod tests {
                     let per_row = q8_blocks(elements);
                     let mut blocks = vec![bytemuck::Zeroable::zeroed(); count * per_row];
                     for i in 0..count {
-                        quantise(isa, dtype, &row, &mut blocks[i..], count);
+                        quantize(isa, dtype, &row, &mut blocks[i..], count);
                     }
                     let mut sums = vec![[0.0; PANEL]; count];
                     product(isa, dtype, &panel, &blocks, per_row, &mut sums);

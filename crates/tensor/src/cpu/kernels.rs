@@ -316,11 +316,11 @@ pub(super) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
     unsafe { norm_row(isa, x, weight, eps, out) }
 }
 
-dispatch!(pub(super) quantise_q8 = quantise_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
+dispatch!(pub(super) quantize_q8 = quantize_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
 
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
-    activations::quantise(x, options, blocks, step);
+unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
+    activations::quantize(x, options, blocks, step);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));

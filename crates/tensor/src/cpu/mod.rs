@@ -53,16 +53,16 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Instruction set; the widest that the processor has where absent.
     pub isa: Option<Isa>,
-    /// Type of the activations that quantised weights are multiplied with.
+    /// Type of the activations that quantized weights are multiplied with.
     pub activations: Activations,
-    /// When quantised weights are interleaved.
+    /// When quantized weights are interleaved.
     pub repack: Repack,
 }
 
 /// Type of the activations that weights are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Whole numbers of eight bits, with a scale for every 32, for quantised weights. For many rows of weights in half precision
+    /// Whole numbers of eight bits, with a scale for every 32, for quantized weights. For many rows of weights in half precision
     /// whole numbers of fourteen bits, where the processor has AVX-512 VNNI. For many rows of either kind bf16, where it has AMX.
     /// Single precision otherwise.
     #[default]
@@ -84,7 +84,7 @@ impl Activations {
     }
 }
 
-/// When quantised weights are interleaved for multiplication with activations of eight bits.
+/// When quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repack {
     /// Once, at load, into memory of their own.
@@ -197,7 +197,7 @@ impl Cpu {
 
     /// Whether a matrix is interleaved at load.
     fn repacks(&self, dtype: DType, role: Role) -> bool {
-        dtype.is_quantised()
+        dtype.is_quantized()
             && role != Role::Embedding
             && self.activations == Activations::Int8
             && self.repack == Repack::AtLoad

@@ -48,7 +48,7 @@ dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finis
 dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 
-/// Decodes whole blocks of a quantised row, compiled for an ISA.
+/// Decodes whole blocks of a quantized row, compiled for an ISA.
 type Decode = unsafe fn(Isa, &[u8], &mut [f32]);
 
 fn decoder(dtype: DType) -> Decode {

@@ -44,7 +44,7 @@ impl Cpu {
         let finish = Finish { bias: weight.bias.as_deref(), epilogue };
         match &weight.store {
             _ if self.gemm(x, weight, finish, width, out)? => {}
-            Store::Rows(rows) if !weight.dtype.is_quantised() || self.activations == Activations::F32 => {
+            Store::Rows(rows) if !weight.dtype.is_quantized() || self.activations == Activations::F32 => {
                 self.plain(x, Weights(rows), finish, width, out);
             }
             _ => self.integers(x, weight, finish, width, out)?,
@@ -85,7 +85,7 @@ impl Cpu {
             })?;
         }
         let mut units = std::mem::take(&mut self.q8);
-        self.quantise(x, w, &mut units);
+        self.quantize(x, w, &mut units);
         let columns = width.div_ceil(PANEL);
         let task = columns.div_ceil(self.pool.threads() * 8).max(1);
         self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
@@ -97,7 +97,7 @@ impl Cpu {
     }
 
     /// Every [`TILE`] rows lie unit by unit.
-    fn quantise(&self, x: Input<'_>, w: &Matrix, units: &mut [BlockQ8]) {
+    fn quantize(&self, x: Input<'_>, w: &Matrix, units: &mut [BlockQ8]) {
         let count = integer::q8_blocks(x.dim);
         let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
         self.parallel(x.rows * x.dim * 8, x.rows.div_ceil(TILE), |tile| {
@@ -106,7 +106,7 @@ impl Cpu {
             let units = unsafe { tiles.take(tile) };
             for (i, row) in rows.clone().enumerate() {
                 let x = &x.values[row * x.dim..][..x.dim];
-                integer::quantise(self.isa, w.dtype, x, &mut units[i..], rows.len());
+                integer::quantize(self.isa, w.dtype, x, &mut units[i..], rows.len());
             }
         });
     }

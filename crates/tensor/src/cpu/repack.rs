@@ -268,7 +268,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let row = 3 * dtype.block().1;
             for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
                 let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn fields_cover_a_block() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let fields = fields(dtype);
             assert_eq!(place(fields, fields.len()), PANEL * dtype.block().1, "{dtype}");
         }

@@ -46,7 +46,7 @@ pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
     rows >= GEMM_MIN_ROWS && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
-dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [BlockQ14]));
+dispatch!(quantize_row = quantize_generic(x: &[f32], out: &mut [BlockQ14]));
 
 /// Quantizes a row into blocks [`TILE`] apart. The last block is filled up with zeros.
 ///
@@ -54,7 +54,7 @@ dispatch!(quantise_row = quantise_generic(x: &[f32], out: &mut [BlockQ14]));
 ///
 /// None: an unsafe function only for `dispatch!`.
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
+unsafe fn quantize_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
     // adding this rounds to an integer, ties to even, in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     for (from, to) in x.chunks(Q14_LEN).zip(out.iter_mut().step_by(TILE)) {
@@ -73,10 +73,10 @@ unsafe fn quantise_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
 }
 
 /// Quantizes a row of activations; `out` begins at the row's place in its tile.
-pub(super) fn quantise(isa: Isa, x: &[f32], out: &mut [BlockQ14]) {
+pub(super) fn quantize(isa: Isa, x: &[f32], out: &mut [BlockQ14]) {
     assert!(out.len() > (x.len().div_ceil(Q14_LEN).max(1) - 1) * TILE);
     // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
-    unsafe { quantise_row(isa, x, out) }
+    unsafe { quantize_row(isa, x, out) }
 }
 
 /// A block of sixteen rows of a weight: pairs of quants, those of the rows side by side.

@@ -18,7 +18,7 @@ pub struct Cache {
     pub(super) layers: Vec<Layer>,
     /// Pages that every layer has.
     pub(super) pages: usize,
-    /// Keys and values of a pass, before they are quantised: `[rows][2][kv_heads][4 * head4]` f32.
+    /// Keys and values of a pass, before they are quantized: `[rows][2][kv_heads][4 * head4]` f32.
     pub(super) staged: Option<Buffer>,
 }
 
@@ -81,7 +81,7 @@ impl Cache {
         Strides { head: head as u32, slot: (self.heads.kv_heads * head) as u32 }
     }
 
-    /// As the texts that load count: four numbers, or a word of a quantised cache.
+    /// As the texts that load count: four numbers, or a word of a quantized cache.
     pub(super) fn loaded(&self) -> Strides {
         match self.kv {
             Kv::F32 | Kv::F16 => self.strides(self.head4()),
@@ -89,12 +89,12 @@ impl Cache {
         }
     }
 
-    /// As the texts that store count: pairs of numbers, of a quantised cache those before they are quantised.
+    /// As the texts that store count: pairs of numbers, of a quantized cache those before they are quantized.
     pub(super) fn stored(&self) -> Strides {
         self.strides(2 * self.head4())
     }
 
-    /// Makes room for the keys and values of `rows` rows before they are quantised.
+    /// Makes room for the keys and values of `rows` rows before they are quantized.
     pub(super) fn stage(&mut self, device: &mut Device, rows: usize) -> Result<()> {
         let bytes = rows as u64 * 2 * (self.heads.kv_heads * 4 * self.head4() * size_of::<f32>()) as u64;
         device.grow(&mut self.staged, "keys and values of a pass", bytes, STORAGE)

@@ -213,8 +213,8 @@ impl Gpu {
 }
 
 impl Gpu {
-    /// Brings what a projection staged to a quantised cache.
-    fn quantise(&mut self, cache: &Cache, layer: usize) -> Result<()> {
+    /// Brings what a projection staged to a quantized cache.
+    fn quantize(&mut self, cache: &Cache, layer: usize) -> Result<()> {
         const THREADS: usize = 64;
         let layer = &cache.layers[layer];
         let count = self.pass.rows * cache.heads.kv_heads * cache.blocks();
@@ -235,7 +235,7 @@ impl Gpu {
         slots[binding::VALUES as usize] = layer.values.as_ref();
         slots[binding::BATCH as usize] = self.table.buffer.as_ref();
         let grid = folded(count.div_ceil(THREADS));
-        self.recorder.dispatch(&mut self.device, Op::Quantise, &slots, &params, grid)
+        self.recorder.dispatch(&mut self.device, Op::Quantize, &slots, &params, grid)
     }
 }
 
@@ -426,7 +426,7 @@ impl Backend for Gpu {
         for weight in weights {
             self.product(x, norm, weight, &target)?;
         }
-        if cache.kv == Kv::Q8_0 { self.quantise(cache, layer) } else { Ok(()) }
+        if cache.kv == Kv::Q8_0 { self.quantize(cache, layer) } else { Ok(()) }
     }
 
     fn attention(

@@ -153,7 +153,7 @@ mod tests {
     /// The planes are as large as the blocks and hold the same bits.
     #[test]
     fn every_bit_of_a_block_has_one_place() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let planes = Planes::of(dtype).unwrap();
             let size = dtype.block().1;
             assert_eq!(planes.quants + planes.scales, BLOCKS * size);

@@ -48,7 +48,7 @@ pub(super) struct Piece {
     /// First row within the expert, for a piece of one expert.
     pub(super) first: usize,
     pub(super) weight: Buffer,
-    /// Plane of scales of a quantised type.
+    /// Plane of scales of a quantized type.
     pub(super) scales: Option<Buffer>,
 }
 
@@ -147,7 +147,7 @@ pub(super) fn footprint(
 
 /// Layout of rows on the device.
 struct Layout {
-    /// Bytes of a row; of a quantised type, in the plane of quants.
+    /// Bytes of a row; of a quantized type, in the plane of quants.
     bytes: usize,
     /// Bytes of a row in the plane of scales.
     scales: usize,

@@ -76,23 +76,23 @@ fn sums<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N] 
 }
 
 wide! {
-    /// The d of least `Σ (x - d q)²` where `quantise` gives q by the inverse of a scale near `extreme / reach`.
-    fn scale<Q: Quantise>(x: &[f32], reach: f32, quantise: Q) -> f32 = tried_scale
+    /// The d of least `Σ (x - d q)²` where `quantize` gives q by the inverse of a scale near `extreme / reach`.
+    fn scale<Q: Quantize>(x: &[f32], reach: f32, quantize: Q) -> f32 = tried_scale
 }
 
 /// Quantizer of a value.
-pub(super) trait Quantise: Fn(f32) -> f32 {}
+pub(super) trait Quantize: Fn(f32) -> f32 {}
 
-impl<F: Fn(f32) -> f32> Quantise for F {}
+impl<F: Fn(f32) -> f32> Quantize for F {}
 
 #[inline(always)]
-fn tried_scale<Q: Quantise>(x: &[f32], reach: f32, quantise: Q) -> f32 {
+fn tried_scale<Q: Quantize>(x: &[f32], reach: f32, quantize: Q) -> f32 {
     let most = extreme(x);
     let mut best = (0.0, 0.0);
     for step in STEPS {
         let inverse = inverse(most) * (reach + step as f32 * 0.1);
         let [xq, qq] = sums(x, |v| {
-            let q = quantise(v * inverse);
+            let q = quantize(v * inverse);
             [v * q, q * q]
         });
         // reduction of the error Σ x²

@@ -57,7 +57,7 @@ pub(crate) use quant_types;
 ///
 /// F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 give ggml's bytes. The K and IQ4 types are fitted to the least square error, which
 /// ggml's formats allow; its own encoder weighs errors otherwise.
-pub fn quantise(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
+pub fn quantize(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(dtype.bytes(values.len())?);
     with_quant_type!(dtype, Q => values.chunks_exact(Q::LEN).for_each(|x| Q::encode(x, &mut out)), else {
         DType::F32 => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
@@ -72,7 +72,7 @@ pub fn quantise(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
 ///
 /// The rule is ONNX Runtime's for symmetric `MatMulNBits` weights (`range2scale` and `MlasBlockwiseQuantizer` of its
 /// `q4_dq.cpp`); the scale is a half here, where those files may hold a single.
-pub fn quantise_int4_rtn(values: &[f32]) -> Option<Vec<u8>> {
+pub fn quantize_int4_rtn(values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(DType::Q4_0.bytes(values.len())?);
     values.chunks_exact(32).for_each(|x| q4_0::encode_int4_rtn(x, &mut out));
     Some(out)

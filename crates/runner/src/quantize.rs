@@ -1,4 +1,4 @@
-//! A checkpoint as a quantised GGUF file.
+//! A checkpoint as a quantized GGUF file.
 
 use crate::text::{ChatTemplate, ChatTemplates, Message, compare, placeholder, vocabulary};
 use crate::{Result, Source};
@@ -10,9 +10,9 @@ use std::path::Path;
 /// defaults. Tensor by tensor; `progress` is told the bytes that are written, and of all, and breaks off by returning `false`.
 /// Adds to `notes` what the source says that is not followed, and what the format cannot hold.
 ///
-/// Matrices that are quantised in the source stay as they are. A regular file at `out` is replaced, or the one that a symbolic
+/// Matrices that are quantized in the source stay as they are. A regular file at `out` is replaced, or the one that a symbolic
 /// link there leads to; anything else is an error. Returns whether the file is complete.
-pub fn quantise(
+pub fn quantize(
     source: &Source,
     recipe: Recipe,
     out: &Path,

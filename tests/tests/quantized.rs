@@ -4,7 +4,7 @@ use phi3_model::{Checkpoint, Recipe};
 use phi3_runner::perplexity::{Windows, compare, perplexity};
 use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
-use phi3_runner::{Device, Engine, GenerateOptions, RopePolicy, SamplerOptions, Setup, Source, quantise};
+use phi3_runner::{Device, Engine, GenerateOptions, RopePolicy, SamplerOptions, Setup, Source, quantize};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::{Path, PathBuf};
@@ -86,13 +86,13 @@ fn answer(engine: &mut Engine) -> String {
 const WHO: &str = "I am a tiny Phi-3 model with about 4 million parameters.";
 
 #[test]
-fn the_written_file_is_what_quantising_on_load_gives() {
+fn the_written_file_is_what_quantizing_on_load_gives() {
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % 2080).collect();
     for name in ["bf16", "q8_0", "q4_k_m", "int4"] {
         let recipe: Recipe = name.parse().unwrap();
         let file = folder.path().join(format!("{name}.gguf"));
-        assert!(quantise(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |_, _| true).unwrap());
+        assert!(quantize(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |_, _| true).unwrap());
         let mut written = Engine::builder().model(&file).setup(on(Device::Cpu)).build().unwrap();
         let mut loaded = demo(Setup { quant: Some(recipe), ..on(Device::Cpu) });
         let of = |engine: &mut Engine| logits(engine.model(), &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
@@ -118,7 +118,7 @@ fn models_of_every_architecture_are_the_same_in_a_file() {
     ] {
         let source = Source::Path(data(model));
         let recipe: Recipe = "f32".parse().unwrap();
-        assert!(quantise(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
+        assert!(quantize(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
         let (read, written) = (source.checkpoint().unwrap(), Checkpoint::open(&out).unwrap());
         let name = written.metadata().unwrap().string("general.architecture").unwrap();
         assert_eq!(name.as_deref(), Some(architecture));
@@ -131,17 +131,17 @@ fn models_of_every_architecture_are_the_same_in_a_file() {
         assert!(differences.fold(0.0, f32::max) < 1e-5, "{model}");
     }
     let source = Source::Path(data("oracle/family/checkpoints/phi-3-small-blocks"));
-    let refused = quantise(&source, "f32".parse().unwrap(), &out, &mut Vec::new(), &mut |_, _| true).unwrap_err();
+    let refused = quantize(&source, "f32".parse().unwrap(), &out, &mut Vec::new(), &mut |_, _| true).unwrap_err();
     assert!(refused.to_string().contains("phi2 and phimoe"), "{refused}");
 }
 
 /// Tensors have other names in a GGUF file than in a folder, and get the same types: written, loaded, and counted before.
 #[test]
-fn a_gguf_file_is_quantised_as_its_folder_is() {
+fn a_gguf_file_is_quantized_as_its_folder_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let plain = path("bf16.gguf");
-    quantise(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut Vec::new(), &mut |_, _| true).unwrap();
+    quantize(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut Vec::new(), &mut |_, _| true).unwrap();
     let tensors = |file: &Path| -> Vec<_> {
         let checkpoint = Checkpoint::open(file).unwrap();
         let all = checkpoint.tensors().filter(|(name, ..)| !name.starts_with("rope_factors"));
@@ -154,7 +154,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
         let setup = Setup { quant: Some(recipe), pack: Repack::Never, ..on(Device::Cpu) };
         let [of_folder, of_file] = sources.map(|source| {
             let out = path("out.gguf");
-            assert!(quantise(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
+            assert!(quantize(&source, recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
             let mut model = setup.load(&source.checkpoint().unwrap(), &mut |_| {}).unwrap().model;
             let logits = logits(&mut *model, &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
             let plan = setup.plan(&source.checkpoint().unwrap()).unwrap().0;
@@ -166,7 +166,7 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     for file in models() {
         let recipe: Recipe = "q4_k_m".parse().unwrap();
         let out = path("out.gguf");
-        quantise(&Source::Path(file.clone()), recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
+        quantize(&Source::Path(file.clone()), recipe, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
         let setup = Setup { quant: Some(recipe), pack: Repack::Never, ..on(Device::Cpu) };
         let plan = setup.plan(&Checkpoint::open(&file).unwrap()).unwrap().0;
         assert_eq!(tensors(&out).iter().map(|tensor| tensor.3).sum::<u64>(), plan.weights, "{}", file.display());
@@ -178,7 +178,7 @@ fn an_interrupted_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.gguf");
     let recipe = "q8_0".parse().unwrap();
-    assert!(!quantise(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |done, total| done < total / 2).unwrap());
+    assert!(!quantize(&Source::Demo, recipe, &file, &mut Vec::new(), &mut |done, total| done < total / 2).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -189,7 +189,7 @@ fn only_files_are_replaced_and_links_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let recipe = "q4_0".parse().unwrap();
-    let write = |out: &Path| quantise(&Source::Demo, recipe, out, &mut Vec::new(), &mut |_, _| true);
+    let write = |out: &Path| quantize(&Source::Demo, recipe, out, &mut Vec::new(), &mut |_, _| true);
     std::fs::write(path("file.gguf"), "old").unwrap();
     std::os::unix::fs::symlink(path("file.gguf"), path("link.gguf")).unwrap();
     assert!(write(&path("link.gguf")).unwrap());
@@ -216,7 +216,7 @@ fn only_files_are_replaced_and_links_are_followed() {
 }
 
 #[test]
-fn every_machine_quantises_on_load_and_takes_every_cache() {
+fn every_machine_quantizes_on_load_and_takes_every_cache() {
     for setup in machines() {
         for (quant, kv) in [("q8_0", KvType::F32), ("q6_k", KvType::F16), ("q4_k_m", KvType::Q8_0)] {
             let quant = Some(quant.parse().unwrap());
