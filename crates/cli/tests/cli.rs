@@ -202,7 +202,7 @@ fn a_plan_counts_every_byte() {
 }
 
 #[test]
-fn quantised_files_are_written_inspected_and_run() {
+fn quantized_files_are_written_inspected_and_run() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("demo.gguf").display().to_string();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/model").display().to_string();

@@ -85,12 +85,12 @@ pub type Probe<'a> = dyn FnMut(&str, &[f32]) + 'a;
 pub struct DecoderOptions {
     /// Rows of a pass, at most: the length of a prompt's chunks.
     pub max_rows: usize,
-    /// How plain matrices (f32, f16, bf16) are quantised while they are loaded; kept as they are where absent. Matrices
-    /// that are quantised in the file stay as they are.
+    /// How plain matrices (f32, f16, bf16) are quantized while they are loaded; kept as they are where absent. Matrices
+    /// that are quantized in the file stay as they are.
     pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
     pub kv: KvType,
-    /// Threads that quantise while the model is loaded; all that the process may use where absent.
+    /// Threads that quantize while the model is loaded; all that the process may use where absent.
     pub threads: Option<usize>,
 }
 

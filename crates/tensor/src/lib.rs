@@ -21,7 +21,7 @@ pub mod parity;
 pub mod quant;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
-mod requantise;
+mod requantize;
 mod timed;
 mod weight;
 
@@ -36,6 +36,6 @@ pub use ops::attention::{BlockSparse, Mask};
 pub use ops::experts::{Route, Router, TOP_EXPERTS};
 pub use ops::norm::Norm;
 pub use ops::sample::Sampling;
-pub use requantise::Rounding;
+pub use requantize::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};
 pub use weight::{Bytes, Memory, RowOrder, Weight};

@@ -100,7 +100,7 @@ impl Random {
     pub fn weight(&mut self, name: &str, dtype: DType, rows: usize, cols: usize, scale: f32) -> Weight {
         let key = (self.0, dtype, rows * cols, scale.to_bits());
         let values = self.vector(rows * cols, scale);
-        let make = || quant::quantise(dtype, &values).unwrap_or_default();
+        let make = || quant::quantize(dtype, &values).unwrap_or_default();
         let bytes = MADE.with_borrow_mut(|made| match values.len() {
             ..=MANY => made.entry(key).or_insert_with(make).clone(),
             _ => make(),

@@ -130,7 +130,7 @@ fn every_block_means_what_it_means_on_the_cpu_bit_for_bit() {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let index: Value = serde_json::from_slice(&std::fs::read(folder.join("blocks.json")).unwrap()).unwrap();
     let mut blocks = 0;
-    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
         let name = dtype.name().to_uppercase();
         for (case, info) in index["types"][&name]["cases"].as_object().unwrap() {
             if info["finite"] != true {
@@ -274,7 +274,7 @@ fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvTyp
     }
     let mut weights = random.vector(heads.qkv_dim() * HIDDEN, 0.2);
     weights.chunks_exact_mut(HIDDEN).for_each(|row| row[24..].iter_mut().for_each(|w| *w *= 2.0));
-    let weights = quant::quantise(DType::F16, &weights).unwrap();
+    let weights = quant::quantize(DType::F16, &weights).unwrap();
     let weights = Weight::new("qkv", DType::F16, heads.qkv_dim(), HIDDEN, Bytes::from(weights)).unwrap();
     let values = weights.to_f32();
     let mut most = [0.0f32; 3];

@@ -213,13 +213,13 @@ impl Figures {
         for name in ["q4_0", "q4_k_m"] {
             let path = folder.join(format!("{name}.gguf"));
             let (from, to) = (plain.display().to_string(), path.display().to_string());
-            let quantised = self.phi3_run(
+            let quantized = self.phi3_run(
                 &format!("quantize-{name}"),
                 "txt",
                 &["quantize", &from, &to, "--type", name],
                 minutes(40),
             );
-            if quantised.is_some() {
+            if quantized.is_some() {
                 models.push(Model { name, path, quant: None });
             }
         }

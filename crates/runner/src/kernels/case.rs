@@ -315,7 +315,7 @@ fn piece(dtype: DType) -> Vec<u8> {
             (state >> 8) as f32 / (1 << 24) as f32 * 0.1 - 0.05
         })
         .collect();
-    quant::quantise(dtype, &values).unwrap_or_default()
+    quant::quantize(dtype, &values).unwrap_or_default()
 }
 
 /// A matrix that repeats a pattern, in memory of its own.

@@ -1,13 +1,13 @@
 //! The paged key/value cache of the CPU.
 
+use super::activations::rounded;
 use super::kernels::dispatch;
 use super::pool::Pool;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
-use super::units::rounded;
+use super::simd::{Isa, Portable, Simd};
 use super::zeros;
 use crate::checks::CacheShape;
 use crate::{Batch, Heads, KvType, PAGE, Result};
@@ -157,13 +157,13 @@ impl Cache {
     }
 
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
-    pub(crate) fn append(&mut self, level: Level, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
+    pub(crate) fn append(&mut self, isa: Isa, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
         let (heads, runs) = (self.heads, &self.runs);
         let pages = &mut self.pages[layer];
         let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };
         let write = |page: &mut Page, targets: &[Target]| {
-            // SAFETY: the level is available; plain loops over checked slices.
-            unsafe { write_page(level, page, heads, runs, targets, projected) }
+            // SAFETY: the ISA is available; plain loops over checked slices.
+            unsafe { write_page(isa, page, heads, runs, targets, projected) }
         };
         if first.page == last.page {
             return write(&mut pages[first.page as usize], targets);

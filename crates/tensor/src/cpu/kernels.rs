@@ -1,48 +1,49 @@
-//! The loops, written once over [`Simd`] and compiled for every instruction set.
+//! Elementwise kernels, written once over [`Simd`] and compiled for every instruction set.
 //!
-//! Each result is summed in an order that depends on its own operands only, not on how many rows a pass has: a token's
-//! logits are the same bits whether its prompt came whole, in chunks or beside other sequences.
+//! The order of a sum depends on its own operands only, not on the number of rows of a pass: the logits of a token have the same
+//! bits whether its prompt is computed whole, in chunks or beside other sequences.
 
-use super::panel::PANEL;
+use super::activations::{self, BlockQ8, Q8Options};
+use super::repack::PANEL;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
-use super::units::{self, Unit, Wants};
+use super::simd::{Isa, Portable, Simd};
 use crate::{Activation, Epilogue, Store};
 use std::ops::Range;
 
-/// Compiles a generic function for every instruction set and picks at run time.
+/// An unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
+///
+/// Its contract: `isa` is available, and the contract of the generic function.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
-        $(#[$doc])*
-        $vis unsafe fn $name(level: Level, $($arg: $ty),*) {
-            match level {
+    ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
+        $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
+            match isa {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Vnni | Level::Amx => {
+                Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-                    unsafe fn go($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                        // SAFETY: this function has the features of Avx512; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    // SAFETY: the ISA is available, by the contract of the outer function.
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => {
+                Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    unsafe fn go($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                        // SAFETY: this function has the features of Avx2; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    // SAFETY: the ISA is available, by the contract of the outer function.
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: the outer function's promise.
-                Level::Neon | Level::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
-                // SAFETY: the outer function's promise.
+                // SAFETY: NEON is part of AArch64; the rest is the contract of the outer function.
+                Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
+                // SAFETY: Portable needs no instruction set; the rest is the contract of the outer function.
                 _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
             }
         }
@@ -59,7 +60,7 @@ pub(crate) struct Input<'a> {
     pub(crate) dim: usize,
 }
 
-/// Activations that several tasks write, each its own columns.
+/// Activations that several tasks write, each in columns of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Output<'a> {
     values: *mut f32,
@@ -87,16 +88,20 @@ impl<'a> Output<'a> {
     pub(crate) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { &mut *self.values.add(at) }
     }
 
-    /// Columns `cols` of row `row`, under the same promise as [`cell`](Self::cell).
+    /// Columns `cols` of row `row`.
+    ///
+    /// # Safety
+    ///
+    /// No other task uses these elements, and no other reference to them lives.
     #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
     pub(crate) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(at), cols.len()) }
     }
 }
@@ -131,7 +136,7 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
-/// Bias and epilogue of the sums of a product.
+/// Epilogue of a projection on the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// Added first: one for each row of the weight.
@@ -144,7 +149,7 @@ impl Finish<'_> {
         self.epilogue.activation.is_gated()
     }
 
-    /// Puts the sum of output `column` where it belongs; `up` counts for a gate only.
+    /// Applies the epilogue to the sum of output `column` and stores it; `up` counts for a gate only.
     #[inline(always)]
     pub(super) fn put<S: Simd>(&self, out: &mut f32, column: usize, sum: f32, up: f32) {
         let (mut y, mut up) = (sum, up);
@@ -195,9 +200,9 @@ fn gelu_erf<S: Simd>(y: f32) -> f32 {
     0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
 }
 
-/// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
+/// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores them; `ups` counts for a gate only.
 pub(super) fn finish(
-    level: Level,
+    isa: Isa,
     finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
@@ -205,8 +210,8 @@ pub(super) fn finish(
     cells: Range<usize>,
     out: Output<'_>,
 ) {
-    // SAFETY: the level is available; cells are the task's own.
-    unsafe { finish_rows(level, finish, sums, ups, first, cells, out) }
+    // SAFETY: an ISA in use is available; the caller gives cells of its own task.
+    unsafe { finish_rows(isa, finish, sums, ups, first, cells, out) }
 }
 
 dispatch!(finish_rows = finish_generic(
@@ -239,9 +244,9 @@ unsafe fn finish_generic<S: Simd>(
     };
     let (biases, up_biases) = (part(0), part(if gated { bias.map_or(0, <[f32]>::len) / 2 } else { 0 }));
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
-        // SAFETY: cells of this task only.
+        // SAFETY: the cells are those of the task, by the contract of this function.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        // loops, because a closure may be compiled without the level's instructions
+        // loops: a closure may be compiled without the instructions of the ISA
         let mut results = *sums;
         let mut ups = *ups;
         if bias.is_some() {
@@ -268,10 +273,10 @@ unsafe fn finish_generic<S: Simd>(
 }
 
 /// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
-pub(crate) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { layer_norm_row(level, x, weight, bias, eps, out) }
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { layer_norm_row(isa, x, weight, bias, eps, out) }
 }
 
 dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
@@ -305,17 +310,17 @@ unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], e
 }
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
-pub(crate) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { norm_row(level, x, weight, eps, out) }
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { norm_row(isa, x, weight, eps, out) }
 }
 
-dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], wants: Wants, units: &mut [Unit], step: usize));
+dispatch!(pub(super) quantize_q8 = quantize_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
 
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], wants: Wants, units: &mut [Unit], step: usize) {
-    units::quantise(x, wants, units, step);
+unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
+    activations::quantize(x, options, blocks, step);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
@@ -341,9 +346,9 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
 }
 
 /// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
-pub(crate) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
-    // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { rotate_row(level, row, head_dim, turn) }
+pub(crate) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { rotate_row(isa, row, head_dim, turn) }
 }
 
 dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));

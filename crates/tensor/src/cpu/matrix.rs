@@ -1,17 +1,17 @@
 //! Weight matrices of the CPU.
 
-use super::panel::{self, Order, PANEL, Panels};
 use super::pool::Pool;
+use super::repack::{self, Order, PANEL, Panels};
 use super::zeros;
 use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
 use std::sync::Mutex;
 
-/// Memory of the weights.
+/// Storage of the weights.
 pub(super) enum Store {
-    /// As the checkpoint has them, row by row.
+    /// Rows in the layout of the checkpoint.
     Rows(Weight),
-    /// In panels of their own.
+    /// Interleaved panels.
     Panels(Panels),
     /// A matrix for each expert.
     Experts(Vec<Matrix>),
@@ -30,7 +30,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// A matrix whose rows stay where they lie.
+    /// A matrix in the layout of the checkpoint.
     pub(super) fn new(weight: &Weight, role: Role) -> Result<Self> {
         let Role::Experts { count, gated } = role else { return Ok(Self::of(weight, role)) };
         let of_one = if gated { Role::GateUp } else { Role::Plain };
@@ -59,7 +59,7 @@ impl Matrix {
         }
     }
 
-    /// Rows of a matrix in panels, those that only fill up included.
+    /// Rows of a matrix in panels, padding included.
     pub(super) fn panel_rows(rows: usize, role: Role) -> usize {
         let (count, gated) = match role {
             Role::Experts { count, gated } => (count.max(1), gated),
@@ -69,12 +69,12 @@ impl Matrix {
     }
 
     /// Interleaves the rows, on all threads.
-    pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
+    pub(super) fn repacked(mut self, pool: &Pool) -> Result<Self> {
         let weight = match self.store {
             Store::Panels(_) => return Ok(self),
             Store::Experts(experts) => {
-                let packed = experts.into_iter().map(|expert| expert.packed(pool));
-                self.store = Store::Experts(packed.collect::<Result<_>>()?);
+                let repacked = experts.into_iter().map(|expert| expert.repacked(pool));
+                self.store = Store::Experts(repacked.collect::<Result<_>>()?);
                 return Ok(self);
             }
             Store::Rows(ref weight) => weight,
@@ -83,10 +83,10 @@ impl Matrix {
         let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
         let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
         pool.run(targets.len(), &|i| {
-            // a lock of its own for every task: it only hands over the target
+            // every task has a lock of its own, which hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
-                panel::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
+                repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
             }
         });
         drop(targets);
@@ -99,7 +99,7 @@ impl Matrix {
         self.dtype.bytes(self.cols).unwrap_or(0)
     }
 
-    /// Panel i; interleaved in `scratch` where the rows lie as the file has them.
+    /// Panel i, interleaved into `scratch` where the matrix is not repacked.
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
@@ -108,7 +108,7 @@ impl Matrix {
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
                 scratch.resize(PANEL * row, 0);
-                panel::pack(self.dtype, |i| weight.row(i), range, scratch);
+                repack::pack(self.dtype, |i| weight.row(i), range, scratch);
                 scratch
             }
         }

@@ -1,37 +1,37 @@
 //! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_gemm;
 pub(crate) mod cache;
-mod codes;
 #[cfg(all(feature = "reference", target_os = "linux", target_arch = "x86_64"))]
 mod emulated;
+mod gemm;
+mod int_simd;
 mod integer;
 pub(crate) mod kernels;
-mod lanes;
 mod limits;
-mod many;
 pub(crate) mod matrix;
-mod panel;
 mod plain;
 mod pool;
 pub(crate) mod project;
+pub(crate) mod quants;
+mod repack;
 pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
-mod tiles;
-#[cfg(target_arch = "x86_64")]
 mod transpose;
-mod units;
 #[cfg(target_arch = "x86_64")]
-mod words;
+mod vnni_i16;
 
+use activations::BlockQ8;
 pub use cache::Cache;
 use cache::Target;
 use kernels::Input;
 pub use matrix::Matrix;
 use pool::Pool;
-pub use simd::Level;
-use units::Unit;
+pub use simd::Isa;
 
 use crate::checks::{self, ActivePass, Shape};
 use crate::measure::{self, Limits};
@@ -45,11 +45,11 @@ pub struct Options {
     /// Threads; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set; the widest that the processor has where absent.
-    pub level: Option<Level>,
+    pub isa: Option<Isa>,
     /// Type of the activations that quantized weights are multiplied with.
     pub activations: Activations,
     /// Time at which quantized weights are interleaved.
-    pub pack: Pack,
+    pub repack: Repack,
 }
 
 /// Type of the activations that weights are multiplied with.
@@ -79,23 +79,23 @@ impl Activations {
 
 /// Time at which quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Pack {
+pub enum Repack {
     /// Once, at load, into memory of their own.
     #[default]
-    Load,
+    AtLoad,
     /// Whenever they are used: the file stays mapped, loading is instant, each token slower.
     Never,
 }
 
-impl Pack {
+impl Repack {
     /// Every choice, for tests that walk them.
-    pub const ALL: [Pack; 2] = [Pack::Load, Pack::Never];
+    pub const ALL: [Repack; 2] = [Repack::AtLoad, Repack::Never];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
         match self {
-            Pack::Load => "load",
-            Pack::Never => "never",
+            Repack::AtLoad => "load",
+            Repack::Never => "never",
         }
     }
 }
@@ -103,9 +103,9 @@ impl Pack {
 /// The processor as a [`Backend`](crate::Backend).
 pub struct Cpu {
     pub(crate) info: DeviceInfo,
-    pub(crate) level: Level,
+    pub(crate) isa: Isa,
     activations: Activations,
-    pack: Pack,
+    repack: Repack,
     pub(crate) pool: Pool,
     pub(crate) pass: ActivePass,
     /// Slots of the cache for the keys and values of the pass.
@@ -114,9 +114,9 @@ pub struct Cpu {
     pub(crate) projected: Vec<f32>,
     /// Rows of an expert, and its outputs for them.
     pub(crate) gathered: [Vec<f32>; 2],
-    units: Vec<Unit>,
+    q8: Vec<BlockQ8>,
     #[cfg(target_arch = "x86_64")]
-    room: many::Room,
+    scratch: gemm::Scratch,
     /// A row of an embedding in panels.
     pub(crate) row: Vec<u8>,
     timestamps: Vec<Instant>,
@@ -162,38 +162,38 @@ impl Cpu {
             Some(threads) => threads.max(1),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let level = options.level.filter(|level| level.available()).unwrap_or_else(Level::best);
+        let isa = options.isa.filter(|isa| isa.available()).unwrap_or_else(Isa::best);
         let plural = if threads == 1 { "" } else { "s" };
         let info = DeviceInfo {
             kind: DeviceKind::Cpu,
             name: "CPU".into(),
-            detail: format!("{level}, {threads} thread{plural}"),
+            detail: format!("{isa}, {threads} thread{plural}"),
         };
         Ok(Self {
             info,
-            level,
+            isa,
             activations: options.activations,
-            pack: options.pack,
+            repack: options.repack,
             pool: Pool::new(threads)?,
             pass: ActivePass::default(),
             targets: Vec::new(),
             normed: Vec::new(),
             projected: Vec::new(),
             gathered: Default::default(),
-            units: Vec::new(),
+            q8: Vec::new(),
             #[cfg(target_arch = "x86_64")]
-            room: many::Room::default(),
+            scratch: gemm::Scratch::default(),
             row: Vec::new(),
             timestamps: Vec::new(),
         })
     }
 
     /// Whether a matrix is interleaved at load.
-    fn packs(&self, dtype: DType, role: Role) -> bool {
-        dtype.is_quantised()
+    fn repacks(&self, dtype: DType, role: Role) -> bool {
+        dtype.is_quantized()
             && role != Role::Embedding
             && self.activations == Activations::Int8
-            && self.pack == Pack::Load
+            && self.repack == Repack::AtLoad
     }
 
     /// Runs `0 .. tasks` on the pool, or here where `work` is small.
@@ -216,11 +216,11 @@ impl Device for Cpu {
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         checks::matrix(weight, role)?;
         let matrix = Matrix::new(weight, role)?;
-        if self.packs(weight.dtype, role) { matrix.packed(&self.pool) } else { Ok(matrix) }
+        if self.repacks(weight.dtype, role) { matrix.repacked(&self.pool) } else { Ok(matrix) }
     }
 
     fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
-        let pack = self.packs(dtype, role);
+        let pack = self.repacks(dtype, role);
         let rows = if pack { Matrix::panel_rows(rows, role) } else { rows };
         let row = dtype.bytes(cols).unwrap_or(usize::MAX);
         Ok(Footprint { bytes: (row as u64).saturating_mul(rows as u64), in_place: !pack })
@@ -278,6 +278,6 @@ impl Device for Cpu {
     }
 
     fn limits(&mut self) -> Result<Limits> {
-        limits::limits(self.level, &self.pool)
+        limits::limits(self.isa, &self.pool)
     }
 }

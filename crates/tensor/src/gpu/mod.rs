@@ -22,7 +22,7 @@ mod machine;
 mod memory;
 mod open;
 pub(crate) mod pipelines;
-mod planes;
+pub(crate) mod planes;
 pub(crate) mod project;
 pub(crate) mod recorder;
 pub(crate) mod routes;

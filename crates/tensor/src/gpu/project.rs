@@ -6,7 +6,7 @@ use super::machine::{Gpu, Rows, Vector};
 use super::pipelines::Bindings;
 use super::recorder::folded;
 use super::upload::Matrix;
-use crate::{Activation, Norm, Result, Store};
+use crate::{Norm, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
@@ -42,15 +42,7 @@ pub(crate) struct Target<'a> {
 
 /// Texts of an epilogue, and its parameters; `stride` counts floats of a row of the output.
 pub(crate) fn epilogue_of(epilogue: crate::Epilogue, stride: usize) -> (Sink, EpilogueParams) {
-    let (activation, limit) = match epilogue.activation {
-        Activation::Identity => (phi3_shaders::Activation::Identity, 0.0),
-        Activation::GeluTanh => (phi3_shaders::Activation::GeluTanh, 0.0),
-        Activation::GeluErf => (phi3_shaders::Activation::GeluErf, 0.0),
-        Activation::QuickGelu => (phi3_shaders::Activation::QuickGelu, 0.0),
-        Activation::SwiGlu => (phi3_shaders::Activation::SwiGlu, 0.0),
-        // WGSL has no infinity
-        Activation::GeGlu { limit } => (phi3_shaders::Activation::GeGlu, limit.min(f32::MAX)),
-    };
+    let (activation, limit) = epilogue.activation.shader();
     let store = match epilogue.store {
         Store::Overwrite => phi3_shaders::Store::Overwrite,
         Store::Accumulate => phi3_shaders::Store::Accumulate,

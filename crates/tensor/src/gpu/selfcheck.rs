@@ -79,7 +79,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let options = cpu::Options {
         threads: Some(1),
         activations: cpu::Activations::F32,
-        pack: cpu::Pack::Never,
+        repack: cpu::Repack::Never,
         ..cpu::Options::default()
     };
     let mut cpu = Cpu::new(options)?;

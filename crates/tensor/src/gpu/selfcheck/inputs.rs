@@ -51,6 +51,6 @@ pub(crate) fn numbers(seed: u32, count: usize) -> Vec<f32> {
 /// A weight `[rows, HIDDEN]`.
 pub(crate) fn weight(dtype: DType, seed: u32, rows: usize) -> Result<Weight> {
     let values: Vec<f32> = numbers(seed, rows * HIDDEN).iter().map(|value| 0.2 * value).collect();
-    let bytes = quant::quantise(dtype, &values).unwrap_or_default();
+    let bytes = quant::quantize(dtype, &values).unwrap_or_default();
     Weight::new("self-check", dtype, rows, HIDDEN, Bytes::from(bytes))
 }

@@ -9,7 +9,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
         for (rows, dim) in [(1, 48usize), (1, 1027), (3, 96), (5, 131), (33, 65), (130, 40)] {
             // a quantized row is whole blocks
             let dim = dim.next_multiple_of(dtype.block().0);
-            if dtype.is_quantised() && rows % 4 != 1 {
+            if dtype.is_quantized() && rows % 4 != 1 {
                 continue;
             }
             let lookup = Lookup { dtype, rows, dim };

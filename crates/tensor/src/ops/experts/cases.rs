@@ -8,10 +8,10 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
     for dtype in comparison.dtypes.clone() {
         // quantized weights take long to make, and are kept while count and sizes are the same
         let cases: &[(usize, usize)] =
-            if dtype.is_quantised() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
+            if dtype.is_quantized() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
         for &(rows, count) in cases {
             let hidden = 50usize.next_multiple_of(dtype.block().0);
-            let inner = if dtype.is_quantised() { dtype.block().0 } else { 35 };
+            let inner = if dtype.is_quantized() { dtype.block().0 } else { 35 };
             let case = format!("experts {dtype} {rows} rows to {count} experts, {hidden}, {inner}");
             let mixture = Mixture { dtype, rows, count, hidden, inner };
             comparison.case(case, &mixture, |size| 4.0 * allowed(hidden + inner, size))?;

@@ -22,8 +22,8 @@ impl Cpu {
             let out = unsafe { out.slice(row, 0..x.dim) };
             let x = &x.values[row * x.dim..][..x.dim];
             match norm {
-                Norm::Rms { weight, eps } => kernels::rms_norm(self.level, x, weight, eps, out),
-                Norm::Layer { weight, bias, eps } => kernels::layer_norm(self.level, x, weight, bias, eps, out),
+                Norm::Rms { weight, eps } => kernels::rms_norm(self.isa, x, weight, eps, out),
+                Norm::Layer { weight, bias, eps } => kernels::layer_norm(self.isa, x, weight, bias, eps, out),
             }
         });
     }

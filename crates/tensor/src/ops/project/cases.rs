@@ -24,7 +24,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
             for epilogue in [Epilogue::OVERWRITE, Epilogue::ACCUMULATE, Epilogue::of(Activation::SwiGlu)] {
                 for norm in [Normed::Rms, Normed::No] {
                     // combinations that do not depend on the type are tested with the plain types; quantizing takes long
-                    if dtype.is_quantised()
+                    if dtype.is_quantized()
                         && (rows % 4 != 1 || (norm == Normed::Rms) == (epilogue == Epilogue::ACCUMULATE))
                     {
                         continue;

@@ -12,7 +12,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
         for (_, heads) in HEADS.into_iter().enumerate().filter(|(i, _)| i % 3 == turn % 3) {
             for mask in [Mask::Causal, Mask::Window(1), Mask::Window(15), Mask::Window(33), Mask::Full] {
                 for chunk in [usize::MAX, 7] {
-                    if dtype.is_quantised() && (mask, chunk) != (Mask::Causal, 7) {
+                    if dtype.is_quantized() && (mask, chunk) != (Mask::Causal, 7) {
                         continue;
                     }
                     let plan = Plan { dtype, heads, kv: KvType::F32, mask, chunk };

@@ -33,7 +33,7 @@ impl ProjectQkv for Cpu {
         }
         self.projected = projected;
         self.rotate(heads, q);
-        cache.append(self.level, layer, &self.targets, &self.projected, &self.pool);
+        cache.append(self.isa, layer, &self.targets, &self.projected, &self.pool);
         Ok(())
     }
 }
@@ -48,7 +48,7 @@ impl Cpu {
             // SAFETY: a task takes its own row.
             let (y, q) = unsafe { (rows.take(row), queries.take(row)) };
             let turned = &mut y[..q_dim + heads.kv_dim()];
-            kernels::rotate(self.level, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);
+            kernels::rotate(self.isa, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);
             q.copy_from_slice(&y[..q_dim]);
         });
         self.projected = projected;

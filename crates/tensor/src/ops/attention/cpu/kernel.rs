@@ -6,7 +6,7 @@ use crate::cpu::kernels::{Output, dispatch, exp, fma};
 use crate::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Avx2, Avx512};
-use crate::cpu::simd::{F16, F32, Format, Level, Portable, Simd};
+use crate::cpu::simd::{F16, F32, Format, Isa, Portable, Simd};
 use crate::{BlockSparse, Heads, KvType, Mask, PAGE};
 use half::f16;
 use std::cell::Cell;
@@ -95,10 +95,10 @@ thread_local! {
 }
 
 /// Attention of one task; see [`Task`]. Writes rows and heads of its own.
-pub(crate) fn attend(level: Level, task: &Task<'_>, out: Output<'_>) {
+pub(crate) fn attend(isa: Isa, task: &Task<'_>, out: Output<'_>) {
     let mut scratch = SCRATCH.take();
-    // SAFETY: the level is available; panels have the sizes of the cache that they are from.
-    unsafe { attend_rows(level, task, &mut scratch, out) }
+    // SAFETY: the ISA is available; panels have the sizes of the cache that they are from.
+    unsafe { attend_rows(isa, task, &mut scratch, out) }
     SCRATCH.set(scratch);
 }
 
@@ -415,7 +415,7 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(
 /// where the maximum grows.
 #[inline(always)]
 fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &mut Running, sums: &mut [f32]) {
-    // loops, because closures may be compiled without the level's instructions
+    // loops, because closures may be compiled without the ISA's instructions
     let mut maxes = [f32::NEG_INFINITY; PAGE];
     for (page, scores) in scores.iter_mut().enumerate() {
         for j in 0..PAGE {

@@ -49,7 +49,7 @@ impl Attend for Cpu {
                     end: Batch::end(segment),
                     scale,
                 };
-                return kernel::attend(self.level, &task, output);
+                return kernel::attend(self.isa, &task, output);
             }
         });
         Ok(())

@@ -1,25 +1,27 @@
-//! Weights in panels: sixteen rows interleaved, so that an instruction works on several rows and nothing is summed
-//! across a register.
+//! Repacked weights: panels of sixteen interleaved rows (llama.cpp's `repack`), so that an instruction works on several rows and
+//! no sum runs across a register.
 //!
-//! A panel holds its rows' blocks one after another, and of a block each part for all sixteen rows: halves, bytes, and
-//! quads of four consecutive bytes. It takes as many bytes as the rows do.
+//! A panel holds the blocks of its rows one after another. Of a block it holds each field for all sixteen rows: halves, bytes, and
+//! words of four consecutive bytes. It has as many bytes as the rows.
 
+use super::quants::QuantBlock;
+use crate::dtype::with_quant_type;
 use crate::{DType, Error, Result};
 use std::ops::Range;
 
 /// Rows of a panel.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
-/// A part of a block as the file has it; offsets count bytes from the block's start.
+/// A part of a block of the file. The first number is its offset in bytes.
 #[derive(Clone, Copy)]
-pub(super) enum Field {
+pub(crate) enum Field {
     /// A half: scale or minimum.
     Half(usize),
-    /// So many bytes: packed scales.
+    /// Bytes, and their number: packed scales. A panel has byte j of all rows side by side.
     Bytes(usize, usize),
-    /// So many quads of bytes.
-    Quads(usize, usize),
-    /// 32 bits that become bit q of byte i for element 4q + i.
+    /// Words of 4 bytes, and their number: packed quants. A panel has word j of all rows side by side.
+    Words(usize, usize),
+    /// 32 bits, one for each quant. In a panel the bit of quant 4q + i is bit q of byte i, as the quant is byte i of word q.
     Bits(usize),
 }
 
@@ -29,13 +31,13 @@ impl Field {
         match self {
             Field::Half(_) => 2,
             Field::Bytes(_, n) => n,
-            Field::Quads(_, n) => 4 * n,
+            Field::Words(_, n) => 4 * n,
             Field::Bits(_) => 4,
         }
     }
 }
 
-/// Where field i of `fields` begins in a panel's block.
+/// Offset of field i of `fields` in a panel's block.
 pub(super) const fn place(fields: &[Field], i: usize) -> usize {
     let (mut at, mut j) = (0, 0);
     while j < i {
@@ -45,46 +47,17 @@ pub(super) const fn place(fields: &[Field], i: usize) -> usize {
     at
 }
 
-pub(super) const Q8_0: &[Field] = &[Field::Half(0), Field::Quads(2, 8)];
-pub(super) const Q4_0: &[Field] = &[Field::Half(0), Field::Quads(2, 4)];
-pub(super) const Q4_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Quads(4, 4)];
-pub(super) const Q5_0: &[Field] = &[Field::Half(0), Field::Bits(2), Field::Quads(6, 4)];
-pub(super) const Q5_1: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bits(4), Field::Quads(8, 4)];
-pub(super) const Q2_K: &[Field] = &[Field::Half(80), Field::Half(82), Field::Bytes(0, 16), Field::Quads(16, 16)];
-pub(super) const Q3_K: &[Field] = &[Field::Half(108), Field::Bytes(96, 12), Field::Quads(0, 8), Field::Quads(32, 16)];
-pub(super) const Q4_K: &[Field] = &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 32)];
-pub(super) const Q5_K: &[Field] =
-    &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Quads(16, 8), Field::Quads(48, 32)];
-pub(super) const Q6_K: &[Field] =
-    &[Field::Half(208), Field::Bytes(192, 16), Field::Quads(0, 32), Field::Quads(128, 16)];
-pub(super) const IQ4_NL: &[Field] = Q4_0;
-pub(super) const IQ4_XS: &[Field] = &[Field::Half(0), Field::Bytes(2, 6), Field::Quads(8, 32)];
-
-/// The parts of a block, in the order of a panel; empty for a plain type.
-pub(super) fn fields(dtype: DType) -> &'static [Field] {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => &[],
-        DType::Q8_0 => Q8_0,
-        DType::Q4_0 => Q4_0,
-        DType::Q4_1 => Q4_1,
-        DType::Q5_0 => Q5_0,
-        DType::Q5_1 => Q5_1,
-        DType::Q2K => Q2_K,
-        DType::Q3K => Q3_K,
-        DType::Q4K => Q4_K,
-        DType::Q5K => Q5_K,
-        DType::Q6K => Q6_K,
-        DType::Iq4Nl => IQ4_NL,
-        DType::Iq4Xs => IQ4_XS,
-    }
+/// The fields of a type, in the order of a panel; none for a plain type.
+fn fields(dtype: DType) -> &'static [Field] {
+    with_quant_type!(dtype, Q => Q::FIELDS, else { _ => &[] })
 }
 
-/// The 32 bits of [`Field::Bits`], moved: bit 4q + i to bit q of byte i; an 8x4 transposition.
+/// The bits of [`Field::Bits`] in the order of a panel: bit 4q + i becomes bit q of byte i, a transposition of 8 x 4.
 fn spread(bits: u32) -> u32 {
     (0..8).fold(0, |out, q| {
-        let quad = bits >> (4 * q) & 15;
+        let four = bits >> (4 * q) & 15;
         // one bit to each byte
-        out | (quad.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
+        out | (four.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
     })
 }
 
@@ -93,7 +66,7 @@ fn gather(bytes: u32) -> u32 {
     (0..32).fold(0, |out, k| out | (bytes >> (8 * (k % 4) + k / 4) & 1) << k)
 }
 
-/// Interleaves rows `range` of a weight, and zeros for the missing, into `panel`.
+/// Interleaves rows `range` of a weight into `panel`. Missing rows are zeros.
 pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Range<usize>, panel: &mut [u8]) {
     let (block, fields) = (dtype.block().1, fields(dtype));
     let count = range.len().min(PANEL);
@@ -121,12 +94,12 @@ pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Ran
                         }
                     }
                 }
-                Field::Quads(at, n) => {
+                Field::Words(at, n) => {
                     let part = part.as_chunks_mut::<4>().0;
                     for r in 0..count {
-                        let quads = of(r, at, 4 * n).as_chunks::<4>().0;
-                        for (to, quad) in part[r..].iter_mut().step_by(PANEL).zip(quads) {
-                            *to = *quad;
+                        let words = of(r, at, 4 * n).as_chunks::<4>().0;
+                        for (to, word) in part[r..].iter_mut().step_by(PANEL).zip(words) {
+                            *to = *word;
                         }
                     }
                 }
@@ -141,7 +114,7 @@ pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Ran
     }
 }
 
-/// Row `r` of a panel, as the file had it.
+/// Row `r` of a panel in the layout of the file.
 fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
     let (block, fields) = (dtype.block().1, fields(dtype));
     for (row, panel) in row.chunks_exact_mut(block).zip(panel.chunks_exact(PANEL * block)) {
@@ -156,10 +129,10 @@ fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
                         *to = byte;
                     }
                 }
-                Field::Quads(at, n) => {
-                    let quads = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
-                    for (to, quad) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(quads) {
-                        *to = *quad;
+                Field::Words(at, n) => {
+                    let words = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
+                    for (to, word) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                        *to = *word;
                     }
                 }
                 Field::Bits(at) => {
@@ -171,12 +144,12 @@ fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
     }
 }
 
-/// Which rows of a matrix its panels hold.
+/// The rows of the panels of a matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Order {
     /// Rows of the matrix.
     pub(super) rows: usize,
-    /// Whether a panel of gate rows alternates with one of the up rows beside them.
+    /// Whether panels of gate rows alternate with panels of the up rows of the same outputs.
     pub(super) gated: bool,
 }
 
@@ -203,9 +176,9 @@ impl Order {
     }
 }
 
-/// Zeros that begin on a cache line, in huge pages where the system has them: clearing pages of 4 KiB one by one takes
-/// longer than interleaving what goes into them.
-struct Memory {
+/// Zeroed bytes, aligned to a cache line, in huge pages where the system has them: clearing pages of 4 KiB takes longer than
+/// interleaving the weights.
+struct AlignedBuf {
     #[cfg(target_os = "linux")]
     bytes: memmap2::MmapMut,
     #[cfg(not(target_os = "linux"))]
@@ -214,7 +187,7 @@ struct Memory {
     len: usize,
 }
 
-impl Memory {
+impl AlignedBuf {
     /// Bytes of a cache line.
     const LINE: usize = 64;
 
@@ -225,17 +198,17 @@ impl Memory {
             bytes: len as u64,
             detail,
         };
-        let room = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
+        let padded = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
         #[cfg(target_os = "linux")]
         let bytes = {
-            let bytes = memmap2::MmapMut::map_anon(room).map_err(|e| out(format!(" ({e})")))?;
-            // a wish: without huge pages it is only slower
+            let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
+            // a hint: without huge pages it is only slower
             let _ = bytes.advise(memmap2::Advice::HugePage);
             bytes
         };
-        // bytes without an alignment of their own come from the system as zeros, without being written here
+        // zeroed pages come from the system and are not written here
         #[cfg(not(target_os = "linux"))]
-        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(room).map_err(|()| out(String::new()))?;
+        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
         let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
         Ok(Self { bytes, start, len })
     }
@@ -255,29 +228,29 @@ pub(super) struct Panels {
     order: Order,
     /// Bytes of a row.
     row: usize,
-    memory: Memory,
+    buf: AlignedBuf,
 }
 
 impl Panels {
-    /// Room for a matrix whose rows have `row` bytes.
+    /// Zeroed panels of a matrix with rows of `row` bytes.
     pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
         let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
-        Ok(Self { dtype, order, row, memory: Memory::new(len, name)? })
+        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, name)? })
     }
 
-    /// Every panel with the rows that belong into it.
+    /// Every panel with its rows.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
         let (order, bytes) = (self.order, (PANEL * self.row).max(1));
-        let panels = self.memory.bytes_mut().chunks_exact_mut(bytes);
+        let panels = self.buf.bytes_mut().chunks_exact_mut(bytes);
         panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
     }
 
     pub(super) fn panel(&self, i: usize) -> &[u8] {
         let bytes = PANEL * self.row;
-        &self.memory.bytes()[i * bytes..][..bytes]
+        &self.buf.bytes()[i * bytes..][..bytes]
     }
 
-    /// Row `row` as the file had it; `out` has as many bytes as a row.
+    /// Row `row` in the layout of the file; `out` has the bytes of a row.
     pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let (panel, place) = self.order.find(row);
         unpack(self.dtype, self.panel(panel), place, out);
@@ -295,12 +268,12 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let row = 3 * dtype.block().1;
             for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
                 let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
                 let order = Order { rows, gated };
-                let mut panels = Panels::new(dtype, order, row, "test").expect("memory");
+                let mut panels = Panels::new(dtype, order, row, "test").expect("buf");
                 for (range, panel) in panels.panels_mut() {
                     pack(dtype, |i| &bytes[i * row..][..row], range, panel);
                 }
@@ -320,7 +293,7 @@ mod tests {
 
     #[test]
     fn fields_cover_a_block() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let fields = fields(dtype);
             assert_eq!(place(fields, fields.len()), PANEL * dtype.block().1, "{dtype}");
         }

@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// Matrices that are quantized in the source are unchanged. A regular file at `out`, or the target of a symbolic link there, is
 /// replaced; anything else is an error. Returns whether the file is complete.
-pub fn quantise(
+pub fn quantize(
     source: &Source,
     scheme: QuantScheme,
     out: &Path,

@@ -1,20 +1,21 @@
-//! Products of many rows by AMX: weights of every type become tiles of bf16, activations too, sums are in single precision.
+//! Products of many rows by AMX: weights of every type and activations become tiles of bf16, sums are in single precision.
 //!
-//! A task takes a few pairs of panels, turns [`DEPTH`] elements of their rows into tiles that stay in the second-level cache,
-//! and multiplies them with all activations before it takes the next.
+//! A task takes a few pairs of panels. It turns [`DEPTH`] elements of their rows into tiles, which stay in the second-level cache,
+//! and multiplies them with all activations before it takes the next elements.
 
+use super::activations::Q8_LEN;
 use super::amx::{self, Tiles};
-use super::codes::{self, Codes};
-use super::integer::units_of;
+use super::int_simd::{IntSimd, Vnni};
+use super::integer::q8_blocks;
 use super::kernels::{self, Finish, Input, Output};
-use super::lanes::{Lanes, Vnni};
 use super::matrix::{Matrix, Store};
-use super::panel::PANEL;
 use super::plain::Weights;
-use super::simd::Level;
+use super::quants::QuantBlock;
+use super::repack::PANEL;
+use super::simd::Isa;
 use super::transpose::rows_of_half;
-use super::units::UNIT;
 use crate::DType;
+use crate::dtype::with_quant_type;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -22,7 +23,7 @@ use std::ops::Range;
 /// Rows of activations in two tiles.
 pub(super) const ROWS: usize = 32;
 
-/// Elements of a row that are tiles at once; a multiple of every type's block.
+/// Elements of a row that are tiles at a time; a multiple of the block of every type.
 const DEPTH: usize = 1024;
 
 /// Bytes of a task's tiles of weights.
@@ -36,32 +37,32 @@ pub(super) struct Line([u8; 64]);
 /// Lines of a tile.
 const LINES: usize = amx::TILE / size_of::<Line>();
 
-/// Rows from which on it is faster than other products.
-const MANY: usize = 24;
+/// Least number of rows for which this is faster than the other kernels.
+const GEMM_MIN_ROWS: usize = 24;
 
-/// Whether a level multiplies so many rows this way.
-pub(super) fn suits(level: Level, dtype: DType, rows: usize) -> bool {
-    rows >= MANY && level == Level::Amx && dtype != DType::F32
+/// Whether an ISA takes this path for so many rows of a type.
+pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
+    rows >= GEMM_MIN_ROWS && isa == Isa::Amx && dtype != DType::F32
 }
 
-/// Lines that activations take.
+/// Lines of the tiles of activations.
 pub(super) fn lines(rows: usize, cols: usize) -> usize {
-    rows.next_multiple_of(ROWS) * units_of(cols)
+    rows.next_multiple_of(ROWS) * q8_blocks(cols)
 }
 
-/// Rows `block * ROWS ..` as tiles: two of each unit, sixteen rows each.
+/// Rounds activation rows `block * ROWS ..` into tiles: two for each 32 elements, of sixteen rows each.
 ///
 /// # Safety
 ///
-/// The level is [`Level::Amx`].
+/// The features of this function are available: the ISA is [`Isa::Amx`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
     for (i, lines) in out.chunks_exact_mut(LINES).enumerate() {
-        let (unit, half) = (i / 2, i % 2);
+        let (sub, half) = (i / 2, i % 2);
         for (r, line) in lines.iter_mut().enumerate() {
             let row = block * ROWS + half * LINES + r;
-            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(unit * UNIT).min(x.dim)..] } else { &[] };
-            // SAFETY: masks leave out what is past the row.
+            let rest = if row < x.rows { &x.values[row * x.dim..][..x.dim][(sub * Q8_LEN).min(x.dim)..] } else { &[] };
+            // SAFETY: the mask has a bit for each element that is left in the row; masked elements are not read.
             unsafe {
                 let of = |from: usize| {
                     let mask = ((1u32 << rest.len().saturating_sub(from).min(16)) - 1) as u16;
@@ -74,16 +75,16 @@ pub(super) unsafe fn round(x: Input<'_>, block: usize, out: &mut [Line]) {
 }
 
 thread_local! {
-    /// A task's tiles of weights, its sums, and a panel that is interleaved when it is needed.
-    static ROOM: Cell<(Vec<Line>, Vec<Line>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
+    /// Tiles of weights and sums of a task, and a panel interleaved on use.
+    static SCRATCH: Cell<(Vec<Line>, Vec<Line>, Vec<u8>)> = const { Cell::new((Vec::new(), Vec::new(), Vec::new())) };
 }
 
-/// How a matrix is shared out.
+/// Partition of a matrix into tasks.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
-    /// Pairs of panels: gates with ups, or neighbours.
+    /// Pairs of panels: a gate and its up, or two neighbours.
     pairs: usize,
-    /// Elements that are tiles at once.
+    /// Elements that are tiles at a time.
     depth: usize,
     /// Pairs of a task.
     share: usize,
@@ -92,9 +93,9 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn of(w: &Matrix, threads: usize) -> Self {
         let pairs = w.order.panels().div_ceil(2);
-        // a panel that is interleaved anew is taken whole
-        let whole = w.dtype.is_quantised() && matches!(w.store, Store::Rows(_));
-        let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(UNIT);
+        // a panel that is interleaved on use is widened as a whole
+        let whole = w.dtype.is_quantized() && matches!(w.store, Store::Rows(_));
+        let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(Q8_LEN);
         let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, 8);
         Self { pairs, depth, share: pairs.div_ceil(threads * 4).clamp(1, most) }
     }
@@ -104,10 +105,10 @@ impl Plan {
     }
 }
 
-/// What a task multiplies.
+/// Operands of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
-    /// Activations, block by block of rows, as [`round`] makes them.
+    /// Activations, as [`round`] makes them: blocks of [`ROWS`] rows.
     pub(super) tiles: &'a [Line],
     pub(super) rows: usize,
     pub(super) weight: &'a Matrix,
@@ -117,61 +118,62 @@ pub(super) struct Task<'a> {
     pub(super) width: usize,
 }
 
-/// Share `share` of the outputs, of all rows.
+/// Share `share` of the outputs, for all rows.
 ///
 /// # Safety
 ///
-/// The level is [`Level::Amx`].
+/// The features of this function and tiles are available: the ISA is [`Isa::Amx`]. No other task has the same share.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     let Task { tiles, rows, weight, plan, .. } = task;
-    let units = units_of(weight.cols);
+    let subs = q8_blocks(weight.cols);
     let blocks = rows.div_ceil(ROWS);
     assert!(tiles.len() >= lines(rows, weight.cols));
     let pairs = share * plan.share..((share + 1) * plan.share).min(plan.pairs);
-    let (mut b, mut c, mut panel) = ROOM.take();
-    let deep = plan.depth / UNIT;
+    let (mut b, mut c, mut panel) = SCRATCH.take();
+    let deep = plan.depth / Q8_LEN;
     let zero: Line = bytemuck::Zeroable::zeroed();
     b.resize(b.len().max(pairs.len() * deep * 2 * LINES), zero);
     c.resize(c.len().max(blocks * pairs.len() * 4 * LINES), zero);
-    // SAFETY: the level has tiles.
+    // SAFETY: tiles are available, by the contract of this function.
     let registers = unsafe { Tiles::new() };
-    for first in (0..units).step_by(deep.max(1)) {
-        let taken = first..(first + deep).min(units);
+    for first in (0..subs).step_by(deep.max(1)) {
+        let taken = first..(first + deep).min(subs);
         for (pair, b) in pairs.clone().zip(b.chunks_exact_mut(deep * 2 * LINES)) {
             for side in 0..2 {
-                // SAFETY: the level has AVX-512.
+                // SAFETY: this function has the features of `fill`.
                 unsafe { fill(weight, 2 * pair + side, taken.clone(), &mut panel, b, side) };
             }
         }
         for block in 0..blocks {
-            let a = &tiles[(block * units + first) * 2 * LINES..][..taken.len() * 2 * LINES];
+            let a = &tiles[(block * subs + first) * 2 * LINES..][..taken.len() * 2 * LINES];
             for (j, pair) in pairs.clone().enumerate() {
                 let b = &b[j * deep * 2 * LINES..][..taken.len() * 2 * LINES];
                 let c = &mut c[(block * pairs.len() + j) * 4 * LINES..][..4 * LINES];
                 let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
-                // SAFETY: two tiles of a unit in each, four of sums; there is a unit.
+                // SAFETY: `a` and `b` are slices of two tiles for each of the taken blocks, `c` of four tiles. There is at least
+                // one block, because `step_by` gives starts below `subs` only.
                 unsafe { registers.multiply(a, b, c.as_mut_ptr().cast(), taken.len(), first == 0) };
-                if taken.end == units {
+                if taken.end == subs {
                     give(task, block, pair, c, out);
                 }
             }
         }
     }
-    ROOM.set((b, c, panel));
+    SCRATCH.set((b, c, panel));
 }
 
-/// Finishes the sums of a block of rows and a pair of panels.
+/// Applies the epilogue to the sums of a block of rows and a pair of panels.
 fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_>) {
     let first = block * ROWS;
     let taken = ROWS.min(task.rows - first);
-    // SAFETY: a line is sixteen f32, of a larger alignment, and any bits are f32.
+    // SAFETY: a line has the size of sixteen f32 and a larger alignment, and any bits are f32.
     let sums: &[[f32; PANEL]] = unsafe { std::slice::from_raw_parts(sums.as_ptr().cast(), sums.len()) };
     let (left, right) = sums.split_at(ROWS);
     let put = |sums: &[[f32; PANEL]], ups: &[[f32; PANEL]], column: usize| {
         let cells = column * PANEL..((column + 1) * PANEL).min(task.width);
         if !cells.is_empty() {
-            kernels::finish(Level::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
+            kernels::finish(Isa::Amx, task.finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     };
     if task.finish.is_gated() {
@@ -182,73 +184,67 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
     }
 }
 
-/// Units `units` of panel i as tiles: of each unit that of side 0, then that of side 1. Zeros stand for a panel that is not there.
+/// Fills side `side` (0 or 1) of the tiles of panel i: for each 32 elements a tile of side 0, then one of side 1. A panel past the
+/// last is zeros.
+///
+/// # Safety
+///
+/// The features of this function are available.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn fill(w: &Matrix, i: usize, units: Range<usize>, room: &mut Vec<u8>, out: &mut [Line], side: usize) {
-    let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(units.len());
+unsafe fn fill(w: &Matrix, i: usize, subs: Range<usize>, scratch: &mut Vec<u8>, out: &mut [Line], side: usize) {
+    let mut tiles = out.chunks_exact_mut(LINES).skip(side).step_by(2).take(subs.len());
     if i >= w.order.panels() {
         tiles.for_each(|tile| tile.fill(bytemuck::Zeroable::zeroed()));
         return;
     }
-    if let (false, Store::Rows(weight)) = (w.dtype.is_quantised(), &w.store) {
+    if let (false, Store::Rows(weight)) = (w.dtype.is_quantized(), &w.store) {
         let weights = Weights(weight);
-        for (unit, tile) in units.zip(&mut tiles) {
-            // SAFETY: AVX-512 is there; the rows are the weight's.
+        for (sub, tile) in subs.zip(&mut tiles) {
+            // SAFETY: this function has the features; the rows are those of the weight, whose elements have two bytes: `suits`
+            // excludes F32.
             unsafe {
-                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), unit * UNIT)) {
+                for (line, pairs) in tile.iter_mut().zip(rows_of_half(weights, w.order.of(i), sub * Q8_LEN)) {
                     store(line, if w.dtype == DType::F16 { halves_to_bf16(pairs) } else { pairs });
                 }
             }
         }
         return;
     }
-    let panel = w.panel(i, room);
-    // SAFETY: AVX-512 and VNNI are there.
-    unsafe {
-        match w.dtype {
-            DType::F32 | DType::F16 | DType::Bf16 => {}
-            DType::Q8_0 => widen::<codes::Q8_0>(panel, units, tiles),
-            DType::Q4_0 => widen::<codes::Q4_0>(panel, units, tiles),
-            DType::Q4_1 => widen::<codes::Q4_1>(panel, units, tiles),
-            DType::Q5_0 => widen::<codes::Q5_0>(panel, units, tiles),
-            DType::Q5_1 => widen::<codes::Q5_1>(panel, units, tiles),
-            DType::Q2K => widen::<codes::Q2K>(panel, units, tiles),
-            DType::Q3K => widen::<codes::Q3K>(panel, units, tiles),
-            DType::Q4K => widen::<codes::Q4K>(panel, units, tiles),
-            DType::Q5K => widen::<codes::Q5K>(panel, units, tiles),
-            DType::Q6K => widen::<codes::Q6K>(panel, units, tiles),
-            DType::Iq4Nl => widen::<codes::Iq4Nl>(panel, units, tiles),
-            DType::Iq4Xs => widen::<codes::Iq4Xs>(panel, units, tiles),
-        }
-    }
+    let panel = w.panel(i, scratch);
+    // SAFETY: this function has the features of `widen`.
+    unsafe { with_quant_type!(w.dtype, Q => widen::<Q>(panel, subs, tiles), else { _ => {} }) }
 }
 
-/// Units of a panel as bf16.
+/// Widens sub-blocks of a panel to tiles of bf16.
+///
+/// # Safety
+///
+/// The features of this function are available.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
-    assert!(panel.len() / C::BYTES * C::UNITS >= units.end);
-    let too_high = if C::SIGNED { Vnni::BIAS } else { C::OFFSET };
-    for (unit, tile) in units.zip(tiles) {
-        let (block, u) = (unit / C::UNITS, unit % C::UNITS);
-        // SAFETY: the block lies in the panel.
+unsafe fn widen<'a, C: QuantBlock>(panel: &[u8], subs: Range<usize>, tiles: impl Iterator<Item = &'a mut [Line]>) {
+    assert!(panel.len() / C::PANEL_BYTES * C::SUB_BLOCKS >= subs.end);
+    let zero_point = if C::SIGNED { Vnni::BIAS } else { C::ZERO_POINT };
+    for (sub, tile) in subs.zip(tiles) {
+        let (block, u) = (sub / C::SUB_BLOCKS, sub % C::SUB_BLOCKS);
+        // SAFETY: the panel has `subs.end` sub-blocks (asserted above); a panel of Vnni is one part.
         unsafe {
-            let block = panel.as_ptr().add(block * C::BYTES);
+            let block = panel.as_ptr().add(block * C::PANEL_BYTES);
             let head = C::head::<Vnni>(block, 0);
-            let quads = C::codes::<Vnni>(block, 0, u);
+            let words = C::quants::<Vnni>(block, 0, u);
             let mut scale = C::scale::<Vnni>(head, block, 0, u, 0);
-            for (q, quad) in quads.into_iter().enumerate() {
+            for (q, word) in words.into_iter().enumerate() {
                 if C::SIXTEENS && q == 4 {
                     scale = C::scale::<Vnni>(head, block, 0, u, 1);
                 }
                 let min = if C::MINIMA { scale[1] } else { _mm512_setzero_ps() };
-                let start = _mm512_fnmadd_ps(_mm512_set1_ps(too_high as f32), scale[0], min);
+                let start = _mm512_fnmadd_ps(_mm512_set1_ps(zero_point as f32), scale[0], min);
                 let byte = |bits: __m512i| {
-                    let code = _mm512_cvtepi32_ps(_mm512_and_si512(bits, _mm512_set1_epi32(255)));
-                    _mm512_fmadd_ps(code, scale[0], start)
+                    let quant = _mm512_cvtepi32_ps(_mm512_and_si512(bits, _mm512_set1_epi32(255)));
+                    _mm512_fmadd_ps(quant, scale[0], start)
                 };
                 let pair = |low, high| paired(_mm512_cvtne2ps_pbh(high, low));
-                let (b0, b1) = (byte(quad), byte(_mm512_srli_epi32(quad, 8)));
-                let (b2, b3) = (byte(_mm512_srli_epi32(quad, 16)), byte(_mm512_srli_epi32(quad, 24)));
+                let (b0, b1) = (byte(word), byte(_mm512_srli_epi32(word, 8)));
+                let (b2, b3) = (byte(_mm512_srli_epi32(word, 16)), byte(_mm512_srli_epi32(word, 24)));
                 store(&mut tile[2 * q], pair(b0, b1));
                 store(&mut tile[2 * q + 1], pair(b2, b3));
             }
@@ -256,7 +252,7 @@ unsafe fn widen<'a, C: Codes>(panel: &[u8], units: Range<usize>, tiles: impl Ite
     }
 }
 
-/// Sixteen numbers, then sixteen others, as pairs.
+/// Two times sixteen numbers, interleaved to pairs.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn paired(numbers: __m512bh) -> __m512i {
@@ -269,7 +265,7 @@ fn paired(numbers: __m512bh) -> __m512i {
         }
         indices
     };
-    // SAFETY: as many bytes.
+    // SAFETY: a load of 64 bytes from an array of 64 bytes.
     let indices = unsafe { _mm512_loadu_si512(INDICES.as_ptr().cast()) };
     _mm512_permutexvar_epi16(indices, bits(numbers))
 }
@@ -284,13 +280,13 @@ fn halves_to_bf16(pairs: __m512i) -> __m512i {
 
 #[inline(always)]
 fn bits(numbers: __m512bh) -> __m512i {
-    // SAFETY: as many bits.
+    // SAFETY: both types are 512 bits, of which any pattern is valid.
     unsafe { std::mem::transmute(numbers) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn store(line: &mut Line, bits: __m512i) {
-    // SAFETY: as many bytes, and their alignment.
+    // SAFETY: a line is 64 bytes with an alignment of 64.
     unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), bits) }
 }

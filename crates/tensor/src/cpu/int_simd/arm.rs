@@ -1,20 +1,20 @@
 //! NEON, with and without the dot product instructions.
 
-use super::Lanes;
+use super::IntSimd;
 use std::arch::aarch64::*;
 
-/// What both levels share.
+/// Functions that both sets share.
 macro_rules! neon {
     () => {
         #[inline(always)]
         unsafe fn load(p: *const u8) -> int32x4_t {
-            // SAFETY: 16 readable bytes.
+            // SAFETY: 16 readable bytes and the instruction set, by the trait.
             unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
         }
 
         #[inline(always)]
         unsafe fn bytes(p: *const u8) -> int32x4_t {
-            // SAFETY: 4 readable bytes.
+            // SAFETY: 4 readable bytes and the instruction set, by the trait.
             unsafe {
                 let bytes = vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
                 vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
@@ -23,7 +23,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn signed_bytes(p: *const u8) -> int32x4_t {
-            // SAFETY: 4 readable bytes.
+            // SAFETY: 4 readable bytes and the instruction set, by the trait.
             unsafe {
                 let bytes = vreinterpret_s8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned()));
                 vmovl_s16(vget_low_s16(vmovl_s8(bytes)))
@@ -32,7 +32,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn halves(p: *const u8) -> float32x4_t {
-            // SAFETY: 8 readable bytes; plain AArch64 converts halves.
+            // SAFETY: 8 readable bytes and the instruction set, by the trait; plain AArch64 converts halves.
             unsafe {
                 let halves = vld1_u16(p.cast());
                 let wide: float32x4_t;
@@ -92,9 +92,9 @@ macro_rules! neon {
         }
 
         #[inline(always)]
-        unsafe fn dot_biased(sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
-            // SAFETY: the outer function's promise; elements below 64 are the same with a sign.
-            unsafe { Self::dot(sum, quads, x) }
+        unsafe fn dot_biased(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
+            // SAFETY: registers only; the caller has the instruction set, by the trait. Quants below 64 have the same value with a sign.
+            unsafe { Self::dot(sum, words, x) }
         }
 
         #[inline(always)]
@@ -123,13 +123,13 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: float32x4_t) {
-            // SAFETY: 4 writable f32.
+            // SAFETY: 4 writable f32 and the instruction set, by the trait.
             unsafe { vst1q_f32(p, v) }
         }
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch never faults.
+            // SAFETY: a prefetch does not fault.
             unsafe { std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, readonly)) }
         }
     };
@@ -140,7 +140,7 @@ macro_rules! neon {
 pub(crate) struct Neon;
 
 // SAFETY: NEON is part of AArch64.
-unsafe impl Lanes for Neon {
+unsafe impl IntSimd for Neon {
     type I = int32x4_t;
     type F = float32x4_t;
     const ROWS: usize = 4;
@@ -149,12 +149,12 @@ unsafe impl Lanes for Neon {
     neon!();
 
     #[inline(always)]
-    unsafe fn dot(sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
+    unsafe fn dot(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
         // SAFETY: NEON is there.
         unsafe {
-            let (quads, x) = (vreinterpretq_s8_s32(quads), vreinterpretq_s8_s32(vdupq_n_s32(x)));
-            let low = vpaddlq_s16(vmull_s8(vget_low_s8(quads), vget_low_s8(x)));
-            let high = vpaddlq_s16(vmull_high_s8(quads, x));
+            let (words, x) = (vreinterpretq_s8_s32(words), vreinterpretq_s8_s32(vdupq_n_s32(x)));
+            let low = vpaddlq_s16(vmull_s8(vget_low_s8(words), vget_low_s8(x)));
+            let high = vpaddlq_s16(vmull_high_s8(words, x));
             vaddq_s32(sum, vpaddq_s32(low, high))
         }
     }
@@ -165,7 +165,7 @@ unsafe impl Lanes for Neon {
 pub(crate) struct NeonDot;
 
 // SAFETY: NEON is part of AArch64; the caller vouches for the dot product.
-unsafe impl Lanes for NeonDot {
+unsafe impl IntSimd for NeonDot {
     type I = int32x4_t;
     type F = float32x4_t;
     const ROWS: usize = 4;
@@ -174,13 +174,13 @@ unsafe impl Lanes for NeonDot {
     neon!();
 
     #[inline(always)]
-    unsafe fn dot(mut sum: int32x4_t, quads: int32x4_t, x: i32) -> int32x4_t {
+    unsafe fn dot(mut sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
         // SAFETY: the dot product instructions are there.
         unsafe {
             let x = vdupq_n_s32(x);
             std::arch::asm!(
-                "sdot {sum:v}.4s, {quads:v}.16b, {x:v}.16b",
-                sum = inout(vreg) sum, quads = in(vreg) quads, x = in(vreg) x, options(pure, nomem, nostack)
+                "sdot {sum:v}.4s, {words:v}.16b, {x:v}.16b",
+                sum = inout(vreg) sum, words = in(vreg) words, x = in(vreg) x, options(pure, nomem, nostack)
             );
         }
         sum

@@ -1,63 +1,64 @@
-//! Registers of whole numbers: several rows of a weight side by side, four elements of each in a 32-bit lane.
+//! Integer SIMD: registers of several rows of a weight side by side, with four quants of each row in a 32-bit lane.
 
-use super::units::Unit;
+use super::activations::BlockQ8;
 
-/// What the integer kernel needs of an instruction set. A *quad* is four consecutive elements of a row: one lane.
+/// An instruction set as the integer kernels use it. A *word* is four consecutive quants of a row: one lane.
 ///
-/// Sums of products are exact, so every implementation gives the same whole numbers.
+/// Sums of products are exact, so every implementation gives the same integers.
 ///
 /// # Safety
 ///
-/// Every function needs the instruction set at run time, and pointers to as many readable bytes as it loads.
-pub(super) unsafe trait Lanes: Copy + 'static {
-    /// One quad, or one 32-bit number, of each row.
+/// Every function needs the instruction set at run time. A pointer points to as many readable (or writable) bytes as the function
+/// loads (or stores), of any alignment.
+pub(crate) unsafe trait IntSimd: Copy + 'static {
+    /// A word, or a 32-bit integer, of each row.
     type I: Copy;
     /// One f32 of each row.
     type F: Copy;
-    /// Rows in a register; divides [`PANEL`](super::panel::PANEL).
+    /// Rows in a register; divides [`PANEL`](super::repack::PANEL).
     const ROWS: usize;
-    /// What [`biased`](Self::biased) adds to signed elements.
+    /// Bias that [`biased`](Self::biased) adds to signed quants.
     const BIAS: i32;
 
-    /// The quads at `p`: `4 * ROWS` bytes.
+    /// Words at `p`: `4 * ROWS` bytes.
     unsafe fn load(p: *const u8) -> Self::I;
-    /// `ROWS` bytes, each widened to a lane.
+    /// `ROWS` unsigned bytes, each widened to a lane.
     unsafe fn bytes(p: *const u8) -> Self::I;
-    /// As [`bytes`](Self::bytes), with their signs.
+    /// `ROWS` signed bytes, each widened to a lane.
     unsafe fn signed_bytes(p: *const u8) -> Self::I;
     /// `ROWS` halves.
     unsafe fn halves(p: *const u8) -> Self::F;
     unsafe fn splat(v: i32) -> Self::I;
     unsafe fn splat_f32(v: f32) -> Self::F;
-    /// Every byte with `mask`.
+    /// Bitwise and of every byte with `mask`.
     unsafe fn and(a: Self::I, mask: u8) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts right within each pair of bytes; bits from the neighbour come in, for a mask to take away.
+    /// Shifts right within each pair of bytes. Bits of the neighbouring byte come in; mask the result.
     unsafe fn shr(a: Self::I, n: usize) -> Self::I;
-    /// As [`shr`](Self::shr), to the left.
+    /// Shifts left within each pair of bytes, like [`shr`](Self::shr).
     unsafe fn shl(a: Self::I, n: usize) -> Self::I;
-    /// Every byte, below 16, replaced by its entry.
+    /// Table entries of every byte; bytes are below 16.
     unsafe fn lookup(a: Self::I, table: &[i8; 16]) -> Self::I;
-    /// Signed elements as [`dot_biased`](Self::dot_biased) takes them.
+    /// Signed quants in the form that [`dot_biased`](Self::dot_biased) takes.
     unsafe fn biased(a: Self::I) -> Self::I;
-    /// Adds to each lane the product of its quad, of unsigned elements below 64, with the signed quad x.
-    unsafe fn dot(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
-    /// As [`dot`](Self::dot), of elements that [`biased`](Self::biased) made: `x * (element + BIAS)`.
-    unsafe fn dot_biased(sum: Self::I, quads: Self::I, x: i32) -> Self::I;
+    /// `sum` plus the dot product of each word, of unsigned quants below 64, with the four signed bytes x.
+    unsafe fn dot(sum: Self::I, words: Self::I, x: i32) -> Self::I;
+    /// `sum` plus the dot product of each word, of quants from [`biased`](Self::biased), with x: `x * (quant + BIAS)`.
+    unsafe fn dot_biased(sum: Self::I, words: Self::I, x: i32) -> Self::I;
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    /// Times the unit's scale, a power of two. What is zero may become a number below 1e-26, what is not finite anything.
+    /// Product with the scale of a block, a power of two. Zero may become a number below 1e-26, an infinity or NaN any number.
     #[inline(always)]
-    unsafe fn scaled(a: Self::F, unit: &Unit) -> Self::F {
-        // SAFETY: the instruction set is there.
-        unsafe { Self::mul(a, Self::splat_f32(unit.scale)) }
+    unsafe fn scaled(a: Self::F, block: &BlockQ8) -> Self::F {
+        // SAFETY: registers only; the caller has the instruction set.
+        unsafe { Self::mul(a, Self::splat_f32(block.scale)) }
     }
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Writes `ROWS` f32.
     unsafe fn store(p: *mut f32, v: Self::F);
-    /// Asks for a cache line that need not exist.
+    /// Prefetches a cache line; the address may be invalid.
     unsafe fn prefetch(p: *const u8);
 }
 
@@ -70,7 +71,7 @@ fn each_byte(a: [i32; 16], f: impl Fn(u8) -> u8) -> [i32; 16] {
 }
 
 // SAFETY: needs no instruction set; loads are unaligned and of the stated length.
-unsafe impl Lanes for Portable {
+unsafe impl IntSimd for Portable {
     type I = [i32; 16];
     type F = [f32; 16];
     const ROWS: usize = 16;
@@ -141,20 +142,20 @@ unsafe impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+    unsafe fn dot(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
         let x = x.to_le_bytes();
         std::array::from_fn(|i| {
-            let quad = quads[i].to_le_bytes();
-            (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b]) * i32::from(x[b] as i8))
+            let word = words[i].to_le_bytes();
+            (0..4).fold(sum[i], |sum, b| sum + i32::from(word[b]) * i32::from(x[b] as i8))
         })
     }
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: [i32; 16], quads: [i32; 16], x: i32) -> [i32; 16] {
+    unsafe fn dot_biased(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
         let x = x.to_le_bytes();
         std::array::from_fn(|i| {
-            let quad = quads[i].to_le_bytes();
-            (0..4).fold(sum[i], |sum, b| sum + i32::from(quad[b] as i8) * i32::from(x[b] as i8))
+            let word = words[i].to_le_bytes();
+            (0..4).fold(sum[i], |sum, b| sum + i32::from(word[b] as i8) * i32::from(x[b] as i8))
         })
     }
 
@@ -189,13 +190,11 @@ unsafe impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[path = "lanes_x86.rs"]
 mod x86;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, Vnni};
 
 #[cfg(target_arch = "aarch64")]
-#[path = "lanes_arm.rs"]
 mod arm;
 #[cfg(target_arch = "aarch64")]
 pub(super) use arm::{Neon, NeonDot};

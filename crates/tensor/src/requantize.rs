@@ -1,10 +1,10 @@
-//! A weight in another type.
+//! Conversion of a weight to another type.
 
-use crate::quant::{quantise, quantise_int4_rtn};
+use crate::quant::{quantize, quantize_int4_rtn};
 use crate::{Bytes, DType, Error, Expected, Result, Weight};
 use rayon::prelude::*;
 
-/// How values become blocks.
+/// Rounding of values to blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
     /// The type's own rule: ggml's for the simple types, a least-squares fit for the K and IQ4 types.
@@ -15,15 +15,15 @@ pub enum Rounding {
 }
 
 impl Weight {
-    /// The same matrix in `dtype`, row by row on so many threads; on all that the process may use where absent.
+    /// The matrix in `dtype`, converted row by row on `threads` threads; on all threads of the process where absent.
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] where a row is no whole number of blocks, [`Error::OutOfMemory`].
-    pub fn requantised(&self, dtype: DType, rounding: Rounding, threads: Option<usize>) -> Result<Weight> {
+    /// [`Error::Mismatch`] where a row is not a whole number of blocks, [`Error::OutOfMemory`].
+    pub fn requantized(&self, dtype: DType, rounding: Rounding, threads: Option<usize>) -> Result<Weight> {
         let (block, _) = dtype.block();
         let expected = Expected::MultipleOf(block);
-        let wrong = Error::Mismatch { op: "quantise", what: "elements of a row", expected, found: self.cols };
+        let wrong = Error::Mismatch { op: "quantize", what: "elements of a row", expected, found: self.cols };
         let row = dtype.bytes(self.cols).filter(|&row| row > 0).ok_or(wrong)?;
         let mut bytes = Vec::new();
         let total = row.saturating_mul(self.rows);
@@ -40,17 +40,17 @@ impl Weight {
                 |values, (i, out)| {
                     self.dtype.widen(self.row(i), values);
                     let blocks = match rounding {
-                        Rounding::Fitted => quantise(dtype, values),
-                        Rounding::Int4Rtn => quantise_int4_rtn(values),
+                        Rounding::Fitted => quantize(dtype, values),
+                        Rounding::Int4Rtn => quantize_int4_rtn(values),
                     };
-                    // the length of a row was checked, so there are blocks, and as many as fit
+                    // the length of a row was checked, so the blocks fit
                     if let Some(blocks) = blocks.filter(|blocks| blocks.len() == out.len()) {
                         out.copy_from_slice(&blocks);
                     }
                 },
             )
         };
-        // where the system gives no pool, the process's own does the work
+        // where no pool can be made, the process's own is used
         match threads.and_then(|n| rayon::ThreadPoolBuilder::new().num_threads(n.max(1)).build().ok()) {
             Some(pool) => pool.install(work),
             None => work(),
@@ -69,9 +69,9 @@ mod tests {
     fn blocks_do_not_depend_on_the_threads() {
         let weight = Random(4).weight("w", DType::F16, 37, 256, 1.0);
         for dtype in [DType::Q4K, DType::Q8_0, DType::Bf16] {
-            let one = weight.requantised(dtype, Rounding::Fitted, Some(1)).unwrap();
+            let one = weight.requantized(dtype, Rounding::Fitted, Some(1)).unwrap();
             for threads in [Some(0), Some(3), None] {
-                assert_eq!(weight.requantised(dtype, Rounding::Fitted, threads).unwrap().to_bytes(), one.to_bytes());
+                assert_eq!(weight.requantized(dtype, Rounding::Fitted, threads).unwrap().to_bytes(), one.to_bytes());
             }
         }
     }

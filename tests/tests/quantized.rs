@@ -4,9 +4,9 @@ use phi3_model::{Checkpoint, QuantScheme};
 use phi3_runner::perplexity::{Windows, compare, perplexity};
 use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
-use phi3_runner::{Device, DeviceOptions, Engine, GenerateOptions, RopePolicy, SamplerOptions, Source, quantise};
+use phi3_runner::{Device, DeviceOptions, Engine, GenerateOptions, RopePolicy, SamplerOptions, Source, quantize};
 use phi3_tensor::KvType;
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::{Path, PathBuf};
 
 /// The GGUF models.
@@ -55,7 +55,7 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
         let exact = of(&file, &on(Device::Cpu), usize::MAX);
         let mean = exact.iter().sum::<f32>() / exact.len() as f32;
         let deviation = (exact.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / exact.len() as f32).sqrt();
-        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        for level in Isa::ALL.into_iter().filter(|level| level.available()) {
             let device_options =
                 DeviceOptions { activations: Activations::Int8, level: Some(level), ..on(Device::Cpu) };
             let found = of(&file, &device_options, usize::MAX);
@@ -65,9 +65,9 @@ fn activations_of_eight_bits_stay_close_at_every_level() {
             assert!(rms <= 0.05 * deviation && most <= 0.7, "{}, {level}: {rms}, {most}", file.display());
             // equal for every chunk size and packing. Exceptions: AMX rounds many rows differently from few, and so does VNNI
             // for weights in half precision, which only this file has
-            let halves = file.ends_with("MIX.gguf") && level == Level::Avx512Vnni;
-            let chunks = if level == Level::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
-            for (chunk, pack, threads) in [(chunks[0], Pack::Load, 3), (chunks[1], Pack::Never, 1)] {
+            let halves = file.ends_with("MIX.gguf") && level == Isa::Avx512Vnni;
+            let chunks = if level == Isa::Amx || halves { [usize::MAX; 2] } else { [7, 1] };
+            for (chunk, pack, threads) in [(chunks[0], Repack::AtLoad, 3), (chunks[1], Repack::Never, 1)] {
                 let other = of(&file, &DeviceOptions { pack, threads: Some(threads), ..device_options.clone() }, chunk);
                 assert!(found == other, "{}, {level}, chunk {chunk}, {pack:?}", file.display());
             }
@@ -87,13 +87,13 @@ fn answer(engine: &mut Engine) -> String {
 const WHO: &str = "I am a tiny Phi-3 model with about 4 million parameters.";
 
 #[test]
-fn the_written_file_is_what_quantising_on_load_gives() {
+fn the_written_file_is_what_quantizing_on_load_gives() {
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..40).map(|i| (i * 53 + 7) % 2080).collect();
     for name in ["bf16", "q8_0", "q4_k_m", "int4"] {
         let scheme: QuantScheme = name.parse().unwrap();
         let file = folder.path().join(format!("{name}.gguf"));
-        assert!(quantise(&Source::Demo, scheme, &file, &mut Vec::new(), &mut |_, _| true).unwrap());
+        assert!(quantize(&Source::Demo, scheme, &file, &mut Vec::new(), &mut |_, _| true).unwrap());
         let mut written = Engine::builder().model(&file).device_options(on(Device::Cpu)).build().unwrap();
         let mut loaded = demo(DeviceOptions { quant: Some(scheme), ..on(Device::Cpu) });
         let of = |engine: &mut Engine| logits(engine.model(), &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
@@ -119,7 +119,7 @@ fn models_of_every_architecture_are_the_same_in_a_file() {
     ] {
         let source = Source::Path(data(model));
         let scheme: QuantScheme = "f32".parse().unwrap();
-        assert!(quantise(&source, scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
+        assert!(quantize(&source, scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
         let (read, written) = (source.checkpoint().unwrap(), Checkpoint::open(&out).unwrap());
         let name = written.metadata().unwrap().string("general.architecture").unwrap();
         assert_eq!(name.as_deref(), Some(architecture));
@@ -132,17 +132,17 @@ fn models_of_every_architecture_are_the_same_in_a_file() {
         assert!(differences.fold(0.0, f32::max) < 1e-5, "{model}");
     }
     let source = Source::Path(data("oracle/family/checkpoints/phi-3-small-blocks"));
-    let refused = quantise(&source, "f32".parse().unwrap(), &out, &mut Vec::new(), &mut |_, _| true).unwrap_err();
+    let refused = quantize(&source, "f32".parse().unwrap(), &out, &mut Vec::new(), &mut |_, _| true).unwrap_err();
     assert!(refused.to_string().contains("phi2 and phimoe"), "{refused}");
 }
 
 /// Tensors of a GGUF file and of a folder have different names but get the same types: when written, loaded and planned.
 #[test]
-fn a_gguf_file_is_quantised_as_its_folder_is() {
+fn a_gguf_file_is_quantized_as_its_folder_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let plain = path("bf16.gguf");
-    quantise(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut Vec::new(), &mut |_, _| true).unwrap();
+    quantize(&Source::Demo, "bf16".parse().unwrap(), &plain, &mut Vec::new(), &mut |_, _| true).unwrap();
     let tensors = |file: &Path| -> Vec<_> {
         let checkpoint = Checkpoint::open(file).unwrap();
         let all = checkpoint.tensors().filter(|(name, ..)| !name.starts_with("rope_factors"));
@@ -152,10 +152,10 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     for scheme in ["q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"] {
         let scheme: QuantScheme = scheme.parse().unwrap();
         let sources = [Source::Demo, Source::Path(plain.clone())];
-        let device_options = DeviceOptions { quant: Some(scheme), pack: Pack::Never, ..on(Device::Cpu) };
+        let device_options = DeviceOptions { quant: Some(scheme), pack: Repack::Never, ..on(Device::Cpu) };
         let [of_folder, of_file] = sources.map(|source| {
             let out = path("out.gguf");
-            assert!(quantise(&source, scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
+            assert!(quantize(&source, scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap());
             let mut model = device_options.load(&source.checkpoint().unwrap(), &mut |_| {}).unwrap().model;
             let logits = logits(&mut *model, &ids, usize::MAX, RopePolicy::Exact, None).unwrap();
             let plan = device_options.plan(&source.checkpoint().unwrap()).unwrap().0;
@@ -167,8 +167,8 @@ fn a_gguf_file_is_quantised_as_its_folder_is() {
     for file in models() {
         let scheme: QuantScheme = "q4_k_m".parse().unwrap();
         let out = path("out.gguf");
-        quantise(&Source::Path(file.clone()), scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
-        let device_options = DeviceOptions { quant: Some(scheme), pack: Pack::Never, ..on(Device::Cpu) };
+        quantize(&Source::Path(file.clone()), scheme, &out, &mut Vec::new(), &mut |_, _| true).unwrap();
+        let device_options = DeviceOptions { quant: Some(scheme), pack: Repack::Never, ..on(Device::Cpu) };
         let plan = device_options.plan(&Checkpoint::open(&file).unwrap()).unwrap().0;
         assert_eq!(tensors(&out).iter().map(|tensor| tensor.3).sum::<u64>(), plan.weights, "{}", file.display());
     }
@@ -179,7 +179,7 @@ fn an_interrupted_file_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.gguf");
     let scheme = "q8_0".parse().unwrap();
-    assert!(!quantise(&Source::Demo, scheme, &file, &mut Vec::new(), &mut |done, total| done < total / 2).unwrap());
+    assert!(!quantize(&Source::Demo, scheme, &file, &mut Vec::new(), &mut |done, total| done < total / 2).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -190,7 +190,7 @@ fn only_files_are_replaced_and_links_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let scheme = "q4_0".parse().unwrap();
-    let write = |out: &Path| quantise(&Source::Demo, scheme, out, &mut Vec::new(), &mut |_, _| true);
+    let write = |out: &Path| quantize(&Source::Demo, scheme, out, &mut Vec::new(), &mut |_, _| true);
     std::fs::write(path("file.gguf"), "old").unwrap();
     std::os::unix::fs::symlink(path("file.gguf"), path("link.gguf")).unwrap();
     assert!(write(&path("link.gguf")).unwrap());
@@ -217,7 +217,7 @@ fn only_files_are_replaced_and_links_are_followed() {
 }
 
 #[test]
-fn every_machine_quantises_on_load_and_takes_every_cache() {
+fn every_machine_quantizes_on_load_and_takes_every_cache() {
     for device_options in machines() {
         for (quant, kv) in [("q8_0", KvType::F32), ("q6_k", KvType::F16), ("q4_k_m", KvType::Q8_0)] {
             let quant = Some(quant.parse().unwrap());
