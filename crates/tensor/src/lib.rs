@@ -7,6 +7,8 @@
 
 mod batch;
 mod checks;
+#[cfg(any(test, feature = "reference"))]
+mod comparison;
 pub mod cpu;
 mod device;
 mod dtype;

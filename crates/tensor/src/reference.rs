@@ -4,10 +4,7 @@
 
 use crate::checks::{self, ActivePass, CacheShape, Shape};
 use crate::ops::experts::Routes;
-use crate::ops::norm::reference::normed;
 use crate::{Batch, Device, DeviceInfo, DeviceKind, Heads, KvType, Norm, PAGE, Result, Role, Weight};
-
-pub use crate::ops::sample::reference::sample;
 
 /// The reference machine.
 pub struct Reference {
@@ -62,6 +59,24 @@ impl Default for Reference {
     fn default() -> Self {
         let info = DeviceInfo { kind: DeviceKind::Cpu, name: "reference".into(), detail: "f64 loops".into() };
         Self { info, pass: ActivePass::default() }
+    }
+}
+
+/// A row behind a norm, for the norm by itself and in front of projections.
+pub(crate) fn normed(x: &[f32], norm: Norm<'_, Reference>) -> Vec<f64> {
+    let mean_of = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / x.len() as f64;
+    let x = || x.iter().map(|&v| f64::from(v));
+    match norm {
+        Norm::Rms { weight, eps } => {
+            let inverse = 1.0 / (mean_of(&mut x().map(|v| v * v)) + f64::from(eps)).sqrt();
+            x().zip(weight).map(|(v, &w)| v * inverse * f64::from(w)).collect()
+        }
+        Norm::Layer { weight, bias, eps } => {
+            let mean = mean_of(&mut x());
+            let inverse = 1.0 / (mean_of(&mut x().map(|v| (v - mean).powi(2))) + f64::from(eps)).sqrt();
+            let scaled = x().zip(weight).map(|(v, &w)| (v - mean) * inverse * f64::from(w));
+            scaled.zip(bias).map(|(v, &b)| v + f64::from(b)).collect()
+        }
     }
 }
 

@@ -6,7 +6,6 @@
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use phi3_tensor::ops::*;
 use phi3_tensor::parity::Random;
-use phi3_tensor::reference::sample;
 use phi3_tensor::{Batch, Bytes, DType, Epilogue, Error, Role, Sampling, Weight};
 
 fn open() -> Option<Gpu> {
@@ -61,7 +60,7 @@ fn greedy_takes_the_first_of_the_largest_logits() {
         rows[4].iter_mut().enumerate().for_each(|(i, v)| *v = if i % 2 == 0 { -0.0 } else { 0.0 });
         rows[5][vocab / 2] = f32::MAX;
         let got = sampled(&mut gpu, &rows, &[Sampling::Greedy; 6]);
-        let want: Vec<u32> = rows.iter().map(|row| sample(row, Sampling::Greedy)).collect();
+        let want: Vec<u32> = rows.iter().map(|row| Sampling::Greedy.reference(row)).collect();
         assert_eq!(got, want, "vocabulary {vocab}");
     }
 }
@@ -84,7 +83,7 @@ fn no_token_is_sampled_where_a_logit_is_not_finite() {
 /// The tokens that exact arithmetic gives for numbers that differ by rounding.
 fn allowed(logits: &[f32], sampling: Sampling) -> Vec<u32> {
     let Sampling::Random { temperature, top_k, top_p, min_p, draw } = sampling else {
-        return vec![sample(logits, sampling)];
+        return vec![sampling.reference(logits)];
     };
     let near = |value: f32, least: f32| {
         [0.0, -1e-5, 1e-5]
@@ -94,7 +93,7 @@ fn allowed(logits: &[f32], sampling: Sampling) -> Vec<u32> {
     for top_p in near(top_p, 1e-9) {
         for min_p in near(min_p, 0.0) {
             for draw in [draw, draw.saturating_sub(40_000), draw.saturating_add(40_000)] {
-                tokens.push(sample(logits, Sampling::Random { temperature, top_k, top_p, min_p, draw }));
+                tokens.push(Sampling::Random { temperature, top_k, top_p, min_p, draw }.reference(logits));
             }
         }
     }

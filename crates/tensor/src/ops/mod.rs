@@ -22,7 +22,7 @@ pub use crate::Device;
 #[cfg(any(test, feature = "reference", feature = "gpu"))]
 use crate::Result;
 #[cfg(any(test, feature = "reference"))]
-use crate::parity::Comparison;
+use crate::comparison::Comparison;
 
 /// Makes [`Backend`] of the operations' traits, and a walk through their cases.
 macro_rules! operations {

@@ -1,6 +1,6 @@
 //! Cases of attention: types of cache, masks, chunks and decoded tokens.
 
-use crate::parity::{Case, Comparison, Random, allowed, kv_step, largest, magnitude, mean};
+use crate::comparison::{Case, Comparison, Random, allowed, kv_step, largest, magnitude, mean};
 use crate::{Backend, Batch, BlockSparse, DType, Heads, KvType, Mask, Norm, PAGE, Result, Role};
 
 /// Narrow and wide heads, some no multiple of a vector or of a block of a quantized cache.

@@ -1,6 +1,6 @@
 //! Cases of embedding.
 
-use crate::parity::{Case, Comparison, Random, allowed, flat};
+use crate::comparison::{Case, Comparison, Random, allowed, flat};
 use crate::{Backend, DType, Result, Role};
 
 /// Tables of every type, one row to many.

@@ -1,6 +1,6 @@
 //! Cases of experts.
 
-use crate::parity::{Case, Comparison, Random, allowed, flat};
+use crate::comparison::{Case, Comparison, Random, allowed, flat};
 use crate::{Activation, Backend, DType, Epilogue, Result, Role, Router, TOP_EXPERTS};
 
 /// Rows through their experts, one row to many, of sizes that no tile divides.

@@ -1,6 +1,6 @@
 //! Cases of norms.
 
-use crate::parity::{Case, Comparison, Random, allowed, flat};
+use crate::comparison::{Case, Comparison, Random, allowed, flat};
 use crate::{Backend, Norm, Result};
 
 /// Both norms, one row to many; rows have an offset, because a mean of zero hides faults of LayerNorm.

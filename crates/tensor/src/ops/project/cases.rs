@@ -1,6 +1,6 @@
 //! Cases of projections.
 
-use crate::parity::{Case, Comparison, Random, allowed, flat};
+use crate::comparison::{Case, Comparison, Random, allowed, flat};
 use crate::{Activation, Backend, DType, Epilogue, Norm, Result, Role, Store};
 
 /// Norm in front of a projection.

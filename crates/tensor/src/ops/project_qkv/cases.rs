@@ -1,7 +1,7 @@
 //! Cases of the projection to queries, keys and values. The queries' order is the backend's own, so attention follows.
 
+use crate::comparison::{Comparison, allowed};
 use crate::ops::attention::cases::{HEADS, Plan};
-use crate::parity::{Comparison, allowed};
 use crate::{Backend, DType, KvType, Mask, Result};
 
 /// Ragged batches, chunks, decoded tokens, grouped heads, partial rotation and windows, by type of weight. The types take turns

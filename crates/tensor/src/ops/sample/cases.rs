@@ -1,7 +1,6 @@
 //! Cases of sampling; `tests/sample.rs` walks the options.
 
-use super::reference::sample;
-use crate::parity::{Comparison, Random, flat};
+use crate::comparison::{Comparison, Random, flat};
 use crate::{Backend, Result, Sampling};
 
 /// A greedy and a random token on a machine that samples. The difference is the number of other tokens.
@@ -22,7 +21,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
     let mut got = [0; 3];
     b.sampled(&mut got)?;
     let rows = values.chunks_exact(VOCAB).zip(samplings).zip(got);
-    let others = rows.filter(|((row, sampling), got)| sample(row, *sampling) != *got).count();
+    let others = rows.filter(|((row, sampling), got)| sampling.reference(row) != *got).count();
     comparison.outcome(format!("sample [3, {VOCAB}]"), others as f64, 0.0);
     Ok(())
 }

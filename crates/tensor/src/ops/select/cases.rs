@@ -1,6 +1,6 @@
 //! Cases of selected rows.
 
-use crate::parity::{Case, Comparison, Random, flat};
+use crate::comparison::{Case, Comparison, Random, flat};
 use crate::{Backend, Result};
 
 /// Outputs of a pass, all at once and in slices.

@@ -1,6 +1,6 @@
 //! Cases of rows from the host.
 
-use crate::parity::{Case, Comparison, Random, flat};
+use crate::comparison::{Case, Comparison, Random, flat};
 use crate::{Backend, Result, Role};
 
 /// Rows between rows of a table.
