@@ -1,6 +1,6 @@
 //! Types of weights.
 
-use crate::quant::{self, Block, quant_types};
+use crate::quant::{self, Block, quant_types, with_quant_type};
 use std::fmt;
 
 /// The enum and its list, from the types that stand alone and the list of quantized ones.
@@ -33,26 +33,6 @@ macro_rules! dtypes {
 }
 
 quant_types!([dtypes]);
-
-/// `with_quant_type!(dtype, Q => a, else { arms })`: `a` with the marker type Q of a quantized `dtype`, the arms of a `match` for
-/// the others.
-macro_rules! with_quant_type {
-    ($dtype:expr, $quant:ident => $body:expr, else { $($plain:tt)+ }) => {
-        $crate::quant::quant_types!([$crate::dtype::match_quant_type] [$dtype] [$quant] [$body] [$($plain)+])
-    };
-}
-macro_rules! match_quant_type {
-    ([[$dtype:expr] [$quant:ident] [$body:expr] [$($plain:tt)+]] $($type:ident: $module:ident, $doc:literal;)+) => {
-        match $dtype {
-            $($crate::DType::$type => {
-                type $quant = $crate::quant::$module::$type;
-                $body
-            })+
-            $($plain)+
-        }
-    };
-}
-pub(crate) use {match_quant_type, with_quant_type};
 
 /// Constants of a type.
 struct Constants {

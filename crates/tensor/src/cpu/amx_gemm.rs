@@ -5,17 +5,17 @@
 
 use super::activations::Q8_LEN;
 use super::amx::{self, Tiles};
+use super::field::PANEL;
 use super::int_simd::{IntSimd, Vnni};
 use super::integer::q8_blocks;
 use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::plain::Weights;
 use super::quants::QuantBlock;
-use super::repack::PANEL;
 use super::simd::Isa;
 use super::transpose::rows_of_half;
 use crate::DType;
-use crate::dtype::with_quant_type;
+use crate::quant::with_quant_type;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;

@@ -23,10 +23,10 @@ impl Cpu {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::field::PANEL;
     use super::super::matrix::Store;
     use super::super::plain::Weights;
     use super::super::project::Shares;
-    use super::super::repack::PANEL;
     use super::super::{Activations, amx_gemm, vnni_i16, zeros};
     use super::{Cpu, Finish, Input, Matrix, Output, Result};
 

@@ -4,12 +4,12 @@
 //! depends on its own operands only, not on the number of rows of a pass.
 
 use super::activations::{BlockQ8, Q8_LEN, Q8Options};
+use super::field::PANEL;
 use super::int_simd::{self, IntSimd};
 use super::quants::QuantBlock;
-use super::repack::PANEL;
 use super::simd::Isa;
 use crate::DType;
-use crate::dtype::with_quant_type;
+use crate::quant::with_quant_type;
 
 /// Distance of the prefetch of weights, in bytes.
 const AHEAD: usize = 4096;

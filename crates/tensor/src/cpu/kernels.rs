@@ -4,7 +4,7 @@
 //! bits whether its prompt is computed whole, in chunks or beside other sequences.
 
 use super::activations::{self, BlockQ8, Q8Options};
-use super::repack::PANEL;
+use super::field::PANEL;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,8 @@
 //! Weight matrices of the CPU.
 
+use super::field::PANEL;
 use super::pool::Pool;
-use super::repack::{self, Order, PANEL, Panels};
+use super::repack::{self, Order, Panels};
 use super::zeros;
 use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};

@@ -8,6 +8,7 @@ mod amx_gemm;
 pub(crate) mod cache;
 #[cfg(all(feature = "reference", target_os = "linux", target_arch = "x86_64"))]
 mod emulated;
+mod field;
 mod gemm;
 mod int_simd;
 mod integer;

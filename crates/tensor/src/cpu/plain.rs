@@ -6,7 +6,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Bf16, F16, F32, Format, Isa, Portable, Simd};
-use crate::dtype::with_quant_type;
+use crate::quant::with_quant_type;
 use crate::quant::{self, Block};
 use crate::{DType, Weight};
 use std::cell::Cell;

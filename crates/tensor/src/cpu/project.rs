@@ -1,10 +1,10 @@
 //! Products of activations and weights: the kernel, and the tasks.
 
 use super::activations::BlockQ8;
+use super::field::PANEL;
 use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::plain::{self, Weights};
-use super::repack::PANEL;
 use super::{Activations, Cpu, integer, zeros};
 use crate::{Epilogue, Error, Norm, Result};
 use std::cell::Cell;

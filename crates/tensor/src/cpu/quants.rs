@@ -2,10 +2,10 @@
 //!
 //! A type implements [`QuantBlock`] in its own file, with the helpers of this one.
 
+pub(crate) use super::field::{Field, PANEL};
 pub(crate) use super::int_simd::IntSimd;
-pub(crate) use super::repack::{Field, PANEL};
 
-use super::repack::place;
+use super::field::place;
 use crate::quant::Block;
 
 /// A quantized type in panels.

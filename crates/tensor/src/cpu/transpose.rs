@@ -1,7 +1,7 @@
 //! Transposition of sixteen rows of a weight of half precision.
 
+use super::field::PANEL;
 use super::plain::Weights;
-use super::repack::PANEL;
 use std::arch::x86_64::*;
 use std::ops::Range;
 

@@ -6,9 +6,10 @@
 //! half precision, and a 45th of that of eight bits.
 
 use super::activations;
+use super::field::PANEL;
 use super::kernels::{self, Finish, Output, dispatch};
 use super::plain::Weights;
-use super::repack::{Order, PANEL};
+use super::repack::Order;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]

@@ -3,8 +3,8 @@
 //! The planes have the bits of the blocks in another order. The shaders in shaders/formats describe the order of each type.
 
 use crate::DType;
-use crate::dtype::with_quant_type;
 use crate::quant::Block;
+use crate::quant::with_quant_type;
 use phi3_shaders::Format;
 
 /// Period of the planes in blocks: planes hold a multiple of so many.

@@ -1,7 +1,7 @@
 //! The block-quantized types of ggml: the layout of their blocks, decoders and encoders.
 //!
-//! A type is one file of this folder and one line of [`quant_types!`]. Its file has everything that belongs to it alone: its
-//! [`Block`], its [`QuantBlock`](crate::cpu::quants::QuantBlock) for the integer kernels of the CPU, and its planes for the GPU.
+//! A type is one file of this folder and one line of `quant_types!`. Its file has everything that belongs to it alone: its
+//! `Block`, its `QuantBlock` for the integer kernels of the CPU, and its planes for the GPU.
 //!
 //! Decoders follow the reference (`dequantize_row_*` of ggml's `ggml-quants.c`): every value is a scale times an integer, or that
 //! plus a minimum times an integer, rounded once to f32.
@@ -26,7 +26,6 @@ pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 
 use crate::DType;
-use crate::dtype::with_quant_type;
 
 pub(crate) use block::{Block, row};
 
@@ -52,6 +51,26 @@ macro_rules! quant_types {
     };
 }
 pub(crate) use quant_types;
+
+/// `with_quant_type!(dtype, Q => a, else { arms })`: `a` with the marker type Q of a quantized `dtype`, the arms of a `match` for
+/// the others.
+macro_rules! with_quant_type {
+    ($dtype:expr, $quant:ident => $body:expr, else { $($plain:tt)+ }) => {
+        $crate::quant::quant_types!([$crate::quant::match_quant_type] [$dtype] [$quant] [$body] [$($plain)+])
+    };
+}
+macro_rules! match_quant_type {
+    ([[$dtype:expr] [$quant:ident] [$body:expr] [$($plain:tt)+]] $($type:ident: $module:ident, $doc:literal;)+) => {
+        match $dtype {
+            $($crate::DType::$type => {
+                type $quant = $crate::quant::$module::$type;
+                $body
+            })+
+            $($plain)+
+        }
+    };
+}
+pub(crate) use {match_quant_type, with_quant_type};
 
 /// The bytes of `values` in `dtype`; `None` where they are no whole number of blocks.
 ///

@@ -15,7 +15,7 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     type I: Copy;
     /// One f32 of each row.
     type F: Copy;
-    /// Rows in a register; divides [`PANEL`](super::repack::PANEL).
+    /// Rows in a register; divides [`PANEL`](super::field::PANEL).
     const ROWS: usize;
     /// Bias that [`biased`](Self::biased) adds to signed quants.
     const BIAS: i32;
