@@ -1,7 +1,7 @@
 //! The block-quantized types of ggml: the layout of their blocks, decoders and encoders.
 //!
-//! A type is one file of this folder and one line of [`quant_types!`]. Its file has everything that belongs to it alone: its
-//! [`Block`], its [`QuantBlock`](crate::cpu::quants::QuantBlock) for the integer kernels of the CPU, and its planes for the GPU.
+//! A type is one file of this folder and one line of `quant_types!`. Its file has everything that belongs to it alone: its
+//! `Block`, its `QuantBlock` for the integer kernels of the CPU, and its planes for the GPU.
 //!
 //! Decoders follow the reference (`dequantize_row_*` of ggml's `ggml-quants.c`): every value is a scale times an integer, or that
 //! plus a minimum times an integer, rounded once to f32.
