@@ -84,7 +84,7 @@ impl<'a> Output<'a> {
     /// # Safety
     ///
     /// No other task uses this element, and no other reference to it lives.
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(super) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
@@ -97,7 +97,7 @@ impl<'a> Output<'a> {
     /// # Safety
     ///
     /// No other task uses these elements, and no other reference to them lives.
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(super) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
@@ -177,7 +177,7 @@ fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
         Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
         Activation::SwiGlu => silu::<S>(y) * up,
         Activation::GeGlu { limit } => {
-            // comparisons, because NaN and what is infinite must stay
+            // comparisons: NaN and infinities must stay
             let gate = if y > limit && y < f32::INFINITY { limit } else { y };
             let up = if up > limit && up < f32::INFINITY { limit } else { up };
             let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
