@@ -84,7 +84,7 @@ impl<'a> Output<'a> {
     /// # Safety
     ///
     /// No other task uses this element, and no other reference to it lives.
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(crate) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
@@ -97,7 +97,7 @@ impl<'a> Output<'a> {
     /// # Safety
     ///
     /// No other task uses these elements, and no other reference to them lives.
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(crate) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
@@ -177,7 +177,7 @@ fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
         Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
         Activation::SwiGlu => silu::<S>(y) * up,
         Activation::GeGlu { limit } => {
-            // comparisons, because NaN and infinities must stay
+            // comparisons: NaN and infinities must stay
             let gate = if y > limit && y < f32::INFINITY { limit } else { y };
             let up = if up > limit && up < f32::INFINITY { limit } else { up };
             let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
@@ -223,6 +223,9 @@ dispatch!(finish_rows = finish_generic(
     out: Output<'_>
 ));
 
+/// # Safety
+///
+/// The instruction set of S is available. No other task writes these cells of `out`.
 #[inline(always)]
 unsafe fn finish_generic<S: Simd>(
     finish: Finish<'_>,
@@ -281,6 +284,7 @@ pub(crate) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps:
 
 dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -318,6 +322,7 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
 
 dispatch!(pub(super) quantize_q8 = quantize_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
     activations::quantize(x, options, blocks, step);
@@ -325,6 +330,7 @@ unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut 
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -353,6 +359,7 @@ pub(crate) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
 
 dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn rotate_generic<S: Simd>(row: &mut [f32], head_dim: usize, turn: &[f32]) {
     for head in row.chunks_exact_mut(head_dim) {

@@ -41,13 +41,13 @@ pub(super) fn limits(isa: Isa, pool: &Pool) -> Result<Limits> {
     let multiplied = best(|| {
         pool.run(tasks, &|_| {
             let (mut sum, mut lanes) = (0.0, 0);
-            // SAFETY: the ISA is available.
+            // SAFETY: an ISA in use is available.
             unsafe { multiply(isa, black_box(0.5), &mut sum, &mut lanes) };
             black_box(sum);
         });
     });
     let mut lanes = 0;
-    // SAFETY: the ISA is available.
+    // SAFETY: an ISA in use is available.
     unsafe { multiply(isa, 0.0, &mut 0.0, &mut lanes) };
     let per_task = (STEPS * CHAINS * 2 * lanes) as f64;
     Ok(Limits {
@@ -71,10 +71,15 @@ fn best(mut run: impl FnMut()) -> f64 {
 
 dispatch!(multiply = multiply_generic(x: f32, sum: &mut f32, lanes: &mut usize));
 
+/// Multiply-adds of independent chains.
+///
+/// # Safety
+///
+/// The instruction set of S is available.
 #[inline(always)]
 unsafe fn multiply_generic<S: Simd>(x: f32, all: &mut f32, lanes: &mut usize) {
     *lanes = S::LANES;
-    // SAFETY: the caller has S's instructions.
+    // SAFETY: registers only; the instruction set of S is available, by the contract.
     unsafe {
         let factor = S::splat(x);
         let mut sums = [S::splat(1.0); CHAINS];

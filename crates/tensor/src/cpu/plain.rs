@@ -279,7 +279,7 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
                 }
             }
         }
-        // a copy in memory: what is indexed below would not stay in registers above
+        // a copy in memory: arrays indexed by a variable do not stay in registers
         let acc = std::hint::black_box(acc);
         for j in 0..M {
             let mut y = [0.0; GROUP];

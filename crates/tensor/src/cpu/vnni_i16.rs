@@ -51,9 +51,7 @@ dispatch!(quantize_row = quantize_generic(x: &[f32], out: &mut [BlockQ14]));
 
 /// Quantizes a row into blocks [`TILE`] apart. The last block is filled up with zeros.
 ///
-/// # Safety
-///
-/// None: an unsafe function only for `dispatch!`.
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn quantize_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
     // adding this rounds to an integer, ties to even, in the lowest bits
