@@ -96,7 +96,8 @@ fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
     }
 }
 
-/// The products of all rows, as many at once as fit.
+/// The products of all rows, sixteen at a time. The panel is unpacked once for a rest of fewer rows: they are two groups, which
+/// overlap where their number asks for it, and the rows of both get the same sums twice.
 ///
 /// # Safety
 ///
@@ -111,33 +112,40 @@ unsafe fn rows<L: IntSimd, C: QuantBlock>(task: Task<'_>) {
         unsafe {
             let blocks = task.blocks.as_ptr().add(first);
             let sums = &mut task.sums[first..];
-            first += match rows - first {
-                16.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, rows, sums),
-                8.. => block::<L, C, 8, 1>(task.panel, blocks, task.count, rows, sums),
-                4.. => block::<L, C, 4, 1>(task.panel, blocks, task.count, rows, sums),
-                _ => block::<L, C, 1, 1>(task.panel, blocks, task.count, rows, sums),
+            let left = rows - first;
+            first += match left {
+                16.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, [rows, 8], sums),
+                13.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, [rows, left - 8], sums),
+                9.. => block::<L, C, 6, 2>(task.panel, blocks, task.count, [rows, left - 6], sums),
+                8 => block::<L, C, 8, 1>(task.panel, blocks, task.count, [rows, 8], sums),
+                7 => block::<L, C, 4, 2>(task.panel, blocks, task.count, [rows, 3], sums),
+                5.. => block::<L, C, 3, 2>(task.panel, blocks, task.count, [rows, left - 3], sums),
+                4 => block::<L, C, 4, 1>(task.panel, blocks, task.count, [rows, 4], sums),
+                3 => block::<L, C, 2, 2>(task.panel, blocks, task.count, [rows, 1], sums),
+                2 => block::<L, C, 2, 1>(task.panel, blocks, task.count, [rows, 2], sums),
+                _ => block::<L, C, 1, 1>(task.panel, blocks, task.count, [rows, 1], sums),
             };
         }
     }
 }
 
-/// A panel times B * M of `rows` activation rows: a sub-block is unpacked once, the sums of M rows fill the registers. Returns
-/// B * M.
+/// A panel times B groups of M of `rows` activation rows, `step` rows apart, at most M: a sub-block is unpacked once, the sums of M
+/// rows fill the registers. Returns the number of rows.
 ///
 /// # Safety
 ///
-/// As for [`rows`]; `blocks` points at the first of B * M rows, and their blocks lie `rows` apart.
+/// As for [`rows`]; `blocks` points at the first of `step * (B - 1) + M` rows, and their blocks lie `rows` apart.
 #[inline(always)]
 unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
     panel: &[u8],
     blocks: *const BlockQ8,
     count: usize,
-    rows: usize,
+    [rows, step]: [usize; 2],
     sums: &mut [[f32; PANEL]],
 ) -> usize {
     let parts = PANEL / L::ROWS;
     let grows = grows::<C, M>();
-    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the B * M blocks from it lie in group
+    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the blocks of the B groups from it lie in group
     // `b * SUB_BLOCKS + u < count` of the activations; `sums` has L::ROWS places for each part of PANEL.
     unsafe {
         // a panel is at most four registers
@@ -152,7 +160,7 @@ unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
                 for u in 0..C::SUB_BLOCKS {
-                    if part == 0 && M == 1 {
+                    if part == 0 && M <= 2 {
                         let bytes = C::PANEL_BYTES / C::SUB_BLOCKS;
                         for line in 0..bytes.div_ceil(64) {
                             L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
@@ -164,27 +172,31 @@ unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
                     if C::SIXTEENS {
                         let (low, high) = (scale(0), scale(1));
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_block::<L, C, 0, 4, M>(low, &quants, x.add(i * M), acc);
-                            half_block::<L, C, 4, 4, M>(high, &quants, x.add(i * M), acc);
+                            half_block::<L, C, 0, 4, M>(low, &quants, x.add(i * step), acc);
+                            half_block::<L, C, 4, 4, M>(high, &quants, x.add(i * step), acc);
                         }
                     } else {
                         let scale = scale(0);
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_block::<L, C, 0, 8, M>(scale, &quants, x.add(i * M), acc);
+                            half_block::<L, C, 0, 8, M>(scale, &quants, x.add(i * step), acc);
                         }
                     }
                 }
             }
         }
-        for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
-            for (part, acc) in acc.iter().enumerate().take(parts) {
-                let (sum, base) = (acc[m / M][m % M], L::splat_f32((*blocks.add(m)).base));
-                let sum = if grows { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
-                L::store(sums.as_mut_ptr().add(part * L::ROWS), sum);
+        for group in 0..B {
+            for m in 0..M {
+                let row = group * step + m;
+                let base = L::splat_f32((*blocks.add(row)).base);
+                for (part, acc) in acc.iter().enumerate().take(parts) {
+                    let sum = acc[group][m];
+                    let sum = if grows { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
+                    L::store(sums[row].as_mut_ptr().add(part * L::ROWS), sum);
+                }
             }
         }
     }
-    B * M
+    step * (B - 1) + M
 }
 
 /// Adds the products of N words of quants from FIRST on with the blocks of M rows at `x`.
@@ -285,7 +297,7 @@ mod tests {
             let mut panel = vec![0; PANEL * size];
             repack::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
             for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-                for count in [1, 4, 8, 16] {
+                for count in 1..=17 {
                     let per_row = q8_blocks(elements);
                     let mut blocks = vec![bytemuck::Zeroable::zeroed(); count * per_row];
                     for i in 0..count {
