@@ -7,7 +7,7 @@ mod load;
 use crate::sequence::{PagePool, Sequence};
 use crate::table::Slot;
 use crate::vision::Tower;
-use crate::{Block, Checkpoint, Crops, Error, Features, Input, ModelSpec, Recipe, Result};
+use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, Recipe, Result, TowerInput};
 use ahead::Launch;
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
@@ -140,14 +140,15 @@ pub trait Model: Send {
     /// [`Error::Sequence`] where one is another model's or has passes under way, [`Error::Request`] where a feed does not fit the
     /// model, and what the device reports. The sequences hold the tokens that they held then.
     fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
-    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `clip_features`,
-    /// `[1 + crops, patches, hidden_size of the tower]`, and `projected`, `[tokens, hidden_size]`.
+    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `positions` of a table that
+    /// is resized, `[patches, hidden_size of the tower]`, `tower_features`, `[patches of all crops, hidden_size of the tower]`, and
+    /// `projected`, `[tokens, hidden_size]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] where the model has no tower or the crops are not its own, [`Error::Sequence`] while launched passes
+    /// [`Error::Request`] where the model has no tower or the values are not of its form, [`Error::Sequence`] while launched passes
     /// are under way, and what the device reports.
-    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
+    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
     /// Passes of [`launch`](Model::launch) that may be under way at once; 0 where the machine chooses no tokens.
     fn ahead(&self) -> usize;
     /// Passes of [`launch`](Model::launch) that are under way.
@@ -474,7 +475,7 @@ impl<B: Backend> Model for Decoder<B> {
         Ok(())
     }
 
-    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
+    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
         if !self.under_way.is_empty() {
             let found = "launched passes are under way";
             return Err(Error::Sequence { call: "encode_image", found, hint: "let them land first" });
@@ -487,7 +488,7 @@ impl<B: Backend> Model for Decoder<B> {
                 hint: "take a model with a vision tower",
             });
         };
-        match tower.encode(&mut self.backend, crops, probe) {
+        match tower.encode(&mut self.backend, input, probe) {
             Ok(features) => Ok(Arc::new(features)),
             Err(error) => {
                 self.abandon();

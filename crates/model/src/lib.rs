@@ -53,4 +53,6 @@ pub use sniff::check_text;
 pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
 pub use table::{Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};
-pub use vision::{Crops, FeatureId, Features, ImageProcessor, Input, VisionSpec};
+pub use vision::{
+    FeatureId, Features, ImageProcessor, ImageTag, Input, PatchEmbedding, PictureSpec, TowerInput, VisionSpec,
+};

@@ -20,6 +20,7 @@ from lib import mg, variants, write_checkpoint, write_golden, write_json
 from PIL import Image
 from transformers import Siglip2VisionConfig, Siglip2VisionModel
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
 
 import refs
 
@@ -148,6 +149,22 @@ def check_against_transformers(rgb, values, patch, bounds):
 
 # --------------------------------------------------------------------------------------------------------------------
 # the model
+
+
+def resized_positions(table, spatial_shapes, max_length):
+    """As transformers' resize_positional_embeddings for one picture. On the CPU, torch 2.15 enlarges a table to a grid of one column
+    wrongly: every row is the first. There the transposed table is resized to the transposed grid, which is the same sum."""
+    rows, cols = spatial_shapes[0].tolist()
+    turn = (lambda x: x.transpose(-1, -2)) if cols == 1 else (lambda x: x)
+    size = (cols, rows) if cols == 1 else (rows, cols)
+    x = torch.nn.functional.interpolate(turn(table.permute(2, 0, 1)[None]).contiguous(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    x = turn(x)[0].reshape(-1, rows * cols).T[None]
+    assert cols == 1 or torch.equal(x, RESIZE(table, spatial_shapes, max_length))
+    return x
+
+
+RESIZE = Siglip2VisionEmbeddings.resize_positional_embeddings
+Siglip2VisionEmbeddings.resize_positional_embeddings = staticmethod(resized_positions)
 
 
 class Model:
