@@ -3,7 +3,7 @@
 use crate::args::Chat;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
-use phi3_runner::{Cause, Engine, Error, FinishReason, Image, Result, image_tag};
+use phi3_runner::{Cause, Engine, Error, FinishReason, Image, ImageReader, ImageTag, Result, missing_tags, shown_images};
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::Ordering;
@@ -92,7 +92,9 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
     let mut engine = output::load_chat(&args.model, &args.talk)?;
-    let mut gallery = Gallery { images: named, shown: 0 };
+    // a model without a tower is shown no pictures
+    let tag = engine.image_reader().map_or(ImageTag::Numbered, ImageReader::tag);
+    let mut gallery = Gallery { images: named, shown: 0, tag };
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
     let mut system = args.talk.system.clone();
@@ -185,6 +187,8 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
 struct Gallery {
     images: Vec<Image>,
     shown: usize,
+    /// What stands for a picture in a question.
+    tag: ImageTag,
 }
 
 impl Gallery {
@@ -199,7 +203,7 @@ impl Gallery {
             let (expected, found) = ("the file of a picture".into(), "nothing".into());
             return Err(Error::Argument { argument: "/image", expected, found });
         }
-        let reader = args.images.reader(engine.image_reader()?);
+        let reader = args.images.reader(engine.image_reader()?)?;
         let image = args.images.read_one(&reader, path.as_ref(), self.images.len() + 1, args.model.quiet)?;
         self.images.push(image);
         Ok(())
@@ -207,19 +211,14 @@ impl Gallery {
 
     /// A question with the tags of the pictures that wait for it: in front, but for those that it has itself.
     fn show(&mut self, question: &str) -> String {
-        let waiting = self.shown + 1..=self.images.len();
-        self.shown = self.images.len();
-        let tags = waiting.map(image_tag).filter(|tag| !question.contains(tag));
-        tags.map(|tag| tag + "\n").collect::<String>() + question
+        let (first, last) = (self.shown + 1, self.images.len());
+        self.shown = last;
+        missing_tags(self.tag, question, first, last) + question
     }
 
     /// Forgets pictures that no message shows any longer.
     fn keep(&mut self, messages: &[Message]) {
-        let shown = |number: usize| {
-            let tag = image_tag(number);
-            messages.iter().filter_map(Message::text).any(|text| text.contains(&tag))
-        };
-        self.shown = (1..=self.shown).take_while(|&number| shown(number)).count();
+        self.shown = shown_images(self.tag, messages, self.shown);
         self.images.truncate(self.shown);
     }
 }

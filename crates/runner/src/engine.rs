@@ -6,7 +6,7 @@ use crate::device::{Device, Setup};
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::SamplerOptions;
 use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, Message, SpecialTokens, Tokenizer};
-use crate::vision::{Image, ImageReader, has_tag, image_settings, image_tags, tagged};
+use crate::vision::{Image, ImageReader, count_tags, image_settings, image_tags, tagged};
 use crate::{Error, Result};
 use encode::tokens;
 use phi3_image::Orientation;
@@ -136,11 +136,11 @@ impl Source {
         let Some(vision) = &checkpoint.spec().vision else {
             return Err(Error::NoVision { path: self.path().to_owned() });
         };
-        let hd = match self.files()? {
+        let preparation = match self.files()? {
             Files::Folder(root) => image_settings(vision, &root.join("preprocessor_config.json"))?,
             _ => image_settings(vision, Path::new(""))?,
         };
-        Ok(ImageReader { hd, orientation: Orientation::Apply })
+        Ok(ImageReader { preparation, orientation: Orientation::Apply, tag: vision.tag })
     }
 
     /// The path for messages.
@@ -462,8 +462,8 @@ impl Engine {
         self.chat_with_images(messages, &[], options)
     }
 
-    /// Answers the last of `messages`, whose tags `<|image_1|>`, `<|image_2|>` … stand for `images`; where no message has one,
-    /// they are put in front of the last question.
+    /// Answers the last of `messages`, whose tags ([`ImageReader::tag`]) stand for `images`; where no message has one, they are put in
+    /// front of the last question.
     ///
     /// # Errors
     ///
@@ -475,7 +475,10 @@ impl Engine {
         images: &[Image],
         options: &GenerateOptions,
     ) -> Result<Generation<'_>> {
-        let text = self.render(&tagged(messages, images.len()), true)?;
+        let text = match self.tag_for(images)? {
+            Some(tag) => self.render(&tagged(tag, messages, images.len()), true)?,
+            None => self.render(messages, true)?,
+        };
         self.check_size(&text)?;
         let inputs = self.encode_chat(&text, images)?;
         if inputs.is_empty() {
@@ -502,10 +505,10 @@ impl Engine {
         options: &GenerateOptions,
     ) -> Result<Generation<'_>> {
         self.check_size(prompt)?;
-        let tags = if has_tag(prompt) { String::new() } else { image_tags(1, images.len()) };
-        let inputs = match self.reads_tags(images)? {
-            true => self.encode_pieces(&(tags + prompt), images, Vec::new())?,
-            false => tokens(&self.tokenizer()?.encode(prompt, true)?),
+        let inputs = match self.tag_for(images)? {
+            Some(tag) if count_tags(tag, prompt) > 0 => self.encode_pieces(tag, prompt, images)?,
+            Some(tag) => self.encode_pieces(tag, &(image_tags(tag, 1, images.len()) + prompt), images)?,
+            None => tokens(&self.tokenizer()?.encode(prompt, true)?),
         };
         if inputs.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give some text to continue" });

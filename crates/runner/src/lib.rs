@@ -35,8 +35,11 @@ pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
-pub use phi3_image::Orientation;
+pub use phi3_image::{Orientation, Preparation};
+pub use phi3_model::ImageTag;
 pub use phi3_model::{Recipe, RopePolicy, RopeSet};
 pub use quantise::quantise;
 pub use sampler::SamplerOptions;
-pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, prompt_pieces};
+pub use vision::{
+    Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images,
+};
