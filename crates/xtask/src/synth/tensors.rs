@@ -39,6 +39,10 @@ pub(super) fn of(config: &Value) -> Result<Vec<Tensor>> {
             phi3(&mut list, &sizes);
             vision(&mut list, sizes.hidden);
         }
+        Some("phi4-siglip") => {
+            phi3(&mut list, &sizes);
+            siglip(&mut list, &config["vision_config"], sizes.hidden)?;
+        }
         Some("phi3small") => phi3small(&mut list, &sizes, config),
         Some("phimoe") => phimoe(&mut list, &sizes),
         Some("phi") => phi(&mut list, &sizes),
@@ -223,4 +227,35 @@ fn vision(list: &mut List, hidden: u64) {
     list.norm_with_bias(format!("{t}.post_layernorm"), WIDTH);
     list.norm_with_bias(format!("{t}.pre_layrnorm"), WIDTH);
     list.0.push(Tensor::normal(format!("{v}.sub_GN"), &[1, 1, 1, 4 * WIDTH], 0.0, 0.5));
+}
+
+/// SigLIP2 for naflex with its pooling head, and the projection of its features.
+fn siglip(list: &mut List, config: &Value, hidden: u64) -> Result {
+    let number = |name: &str| config[name].as_u64().ok_or_else(|| format!("config.json has no vision_config.{name}"));
+    let (width, inner, patch) = (number("hidden_size")?, number("intermediate_size")?, 16);
+    list.linear_with_bias("model.mm_projector.0".into(), hidden, width);
+    list.linear_with_bias("model.mm_projector.2".into(), hidden, hidden);
+    let t = "model.vision_tower.vision_tower.vision_model";
+    list.linear_with_bias(format!("{t}.embeddings.patch_embedding"), width, 3 * patch * patch);
+    list.embedding(&format!("{t}.embeddings.position_embedding"), number("num_patches")?, width, 0.3);
+    for i in 0..number("num_hidden_layers")? {
+        let p = format!("{t}.encoder.layers.{i}");
+        list.norm_with_bias(format!("{p}.layer_norm1"), width);
+        list.norm_with_bias(format!("{p}.layer_norm2"), width);
+        list.linear_with_bias(format!("{p}.mlp.fc1"), inner, width);
+        list.linear_with_bias(format!("{p}.mlp.fc2"), width, inner);
+        for name in ["k_proj", "out_proj", "q_proj", "v_proj"] {
+            list.linear_with_bias(format!("{p}.self_attn.{name}"), width, width);
+        }
+    }
+    let sigma = (1.0 / width as f32).sqrt();
+    list.0.push(Tensor::normal(format!("{t}.head.attention.in_proj_weight"), &[3 * width, width], 0.0, sigma));
+    list.0.push(Tensor::normal(format!("{t}.head.attention.in_proj_bias"), &[3 * width], 0.0, 0.02));
+    list.linear_with_bias(format!("{t}.head.attention.out_proj"), width, width);
+    list.norm_with_bias(format!("{t}.head.layernorm"), width);
+    list.linear_with_bias(format!("{t}.head.mlp.fc1"), inner, width);
+    list.linear_with_bias(format!("{t}.head.mlp.fc2"), width, inner);
+    list.0.push(Tensor::normal(format!("{t}.head.probe"), &[1, 1, width], 0.0, 0.5));
+    list.norm_with_bias(format!("{t}.post_layernorm"), width);
+    Ok(())
 }
