@@ -20,7 +20,10 @@ fn checkpoint(name: &str) -> PathBuf {
 const CHECKPOINTS: [(&str, &[&str]); 3] = [
     (CROPS, &["hd_rgb", "tower_features"]),
     ("phi-3-vision-16", &["hd_rgb", "tower_features"]),
-    (PATCHES, &["resized_rgb", "pixel_values", "positions", "tower_features", "beside logits", "one_image hidden.norm"]),
+    (
+        PATCHES,
+        &["resized_rgb", "pixel_values", "positions", "tower_features", "beside logits", "one_image hidden.norm"],
+    ),
 ];
 
 fn check(setup: &Setup, folder: &Path, parts: &[&str], chunk: usize) {
@@ -135,7 +138,10 @@ fn two_whole_pictures_and_a_longer_chat() {
         let (_, alone, _) = ids(&mut engine, &own, &[]);
         assert!(alone < first.tokens() + second.tokens());
         let error = engine.chat_with_images(&own, std::slice::from_ref(&first), &options(1)).err().unwrap();
-        assert!(error.to_string().contains("<image> of the text: expected as many as pictures (1), found 2"), "{error}");
+        assert!(
+            error.to_string().contains("<image> of the text: expected as many as pictures (1), found 2"),
+            "{error}"
+        );
     }
 }
 
@@ -393,10 +399,14 @@ fn preparation_that_is_not_the_model_s() {
 fn values_of_other_pictures() {
     let mut placed = on(Device::Cpu).load(&Checkpoint::open(&checkpoint(PATCHES)).unwrap(), &mut |_| {}).unwrap();
     let values = vec![0.0; 41 * 48];
-    for (count, grid) in [(48 * 6, (2, 4)), (0, (0, 4)), (48 * 41, (41, 1)), (48, (usize::MAX, 2)), (48 * 4, (usize::MAX, 0))]
+    for (count, grid) in
+        [(48 * 6, (2, 4)), (0, (0, 4)), (48 * 41, (41, 1)), (48, (usize::MAX, 2)), (48 * 4, (usize::MAX, 0))]
     {
         let error = placed.model.encode_image(&TowerInput { values: &values[..count], grid }, None).unwrap_err();
         assert!(error.to_string().contains("at most 40 patches"), "{grid:?}: {error}");
     }
-    assert_eq!(placed.model.encode_image(&TowerInput { values: &values[..48 * 40], grid: (40, 1) }, None).unwrap().tokens(), 40);
+    assert_eq!(
+        placed.model.encode_image(&TowerInput { values: &values[..48 * 40], grid: (40, 1) }, None).unwrap().tokens(),
+        40
+    );
 }

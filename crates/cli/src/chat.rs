@@ -3,7 +3,9 @@
 use crate::args::Chat;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
-use phi3_runner::{Cause, Engine, Error, FinishReason, Image, ImageReader, ImageTag, Result, missing_tags, shown_images};
+use phi3_runner::{
+    Cause, Engine, Error, FinishReason, Image, ImageReader, ImageTag, Result, missing_tags, shown_images,
+};
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::Ordering;

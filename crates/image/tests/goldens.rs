@@ -241,7 +241,8 @@ fn sizes_of_naflex() {
         let [patch, min_patches, max_patches] =
             ["patch_size", "min_num_patches", "max_num_patches"].map(|field| number(&case[field]));
         let naflex = Naflex { patch, min_patches, max_patches, ..Naflex::default() };
-        let [[width, height], resized] = ["size", "resized"].map(|field| [0, 1].map(|i| number(&case[field][i]) as u32));
+        let [[width, height], resized] =
+            ["size", "resized"].map(|field| [0, 1].map(|i| number(&case[field][i]) as u32));
         let layout = naflex.layout(width, height).unwrap();
         assert_eq!([layout.resized.width, layout.resized.height], resized, "{case}");
         assert_eq!(layout.tokens, number(&case["tokens"]), "{case}");

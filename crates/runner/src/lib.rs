@@ -40,6 +40,4 @@ pub use phi3_model::ImageTag;
 pub use phi3_model::{Recipe, RopePolicy, RopeSet};
 pub use quantise::quantise;
 pub use sampler::SamplerOptions;
-pub use vision::{
-    Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images,
-};
+pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images};

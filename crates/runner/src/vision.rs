@@ -218,7 +218,8 @@ pub(crate) fn tagged(tag: ImageTag, messages: &[Message], count: usize) -> Vec<M
     }
     if tag == ImageTag::InOrder {
         for message in messages.iter_mut().filter(|message| message.role() == "assistant") {
-            if let Some(text) = message.text().filter(|text| text.contains(NEXT)).map(|text| text.replace(NEXT, NO_TAG)) {
+            if let Some(text) = message.text().filter(|text| text.contains(NEXT)).map(|text| text.replace(NEXT, NO_TAG))
+            {
                 *message = message.clone().with("content", text);
             }
         }

@@ -1,6 +1,8 @@
 //! The tower on a backend: pictures to features.
 
-use super::{FeatureId, Features, PictureSpec, TowerInput, VisionSpec, VisionTensor, VisionValues, merge, positions, table};
+use super::{
+    FeatureId, Features, PictureSpec, TowerInput, VisionSpec, VisionTensor, VisionValues, merge, positions, table,
+};
 use crate::{Checkpoint, Probe, Result};
 use phi3_tensor::{Activation, Backend, Batch, Epilogue, KvType, Mask, Norm, PAGE};
 use std::borrow::Cow;

@@ -4,6 +4,9 @@ projection of two layers, and phi-4's decoder. Beside them, sizes of many pictur
 
     python make_naflex.py --out checkpoints --ops ops
 
+With `--of DIR` a checkpoint of any size gets a golden of one picture's features, without the decoder: what `cargo xtask synth` wrote, for
+`phi3-run verify`.
+
 The reference is transformers' Siglip2VisionModel and Phi3ForCausalLM. What joins them, and the preparation of pictures, is
 written from the published behaviour: Pillow's bilinear resize, then arithmetic of numpy in float32.
 """
@@ -18,6 +21,7 @@ import numpy as np
 import torch
 from lib import mg, variants, write_checkpoint, write_golden, write_json
 from PIL import Image
+from safetensors import safe_open
 from transformers import Siglip2VisionConfig, Siglip2VisionModel
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.siglip2.modeling_siglip2 import Siglip2VisionEmbeddings
@@ -163,14 +167,36 @@ def resized_positions(table, spatial_shapes, max_length):
     return x
 
 
+def tower_tensors(folder):
+    out = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as f:
+            out.update({name: f.get_tensor(name).float() for name in f.keys() if name.startswith((PREFIX, PROJECTOR))})
+    return out
+
+
 RESIZE = Siglip2VisionEmbeddings.resize_positional_embeddings
 Siglip2VisionEmbeddings.resize_positional_embeddings = staticmethod(resized_positions)
 
 
 class Model:
-    def __init__(self, folder, dtype=torch.float32, attn="eager"):
+    def __init__(self, folder, dtype=torch.float32, attn="eager", decoder=True):
         self.cfg = json.loads((folder / "config.json").read_text())
-        w = refs.load_tensors(folder, torch.float32)
+        w = refs.load_tensors(folder, torch.float32) if decoder else tower_tensors(folder)
+        self.vocab, self.dtype = self.cfg["vocab_size"], dtype
+        if decoder:
+            self.open_decoder(w, dtype, attn)
+        vc = Siglip2VisionConfig(**{"patch_size": 16, **self.cfg["vision_config"]})
+        vc._attn_implementation = attn
+        self.tower = Siglip2VisionModel(vc).eval()
+        lead = "vision_model." if any(k.startswith("vision_model.") for k in self.tower.state_dict()) else ""
+        res = self.tower.load_state_dict({lead + k.removeprefix(PREFIX): v for k, v in w.items() if k.startswith(PREFIX)}, strict=False)
+        assert not res.unexpected_keys and not res.missing_keys, res
+        self.tower.to(dtype)
+        self.embeddings = dict(self.tower.named_modules())[lead + "embeddings"]
+        self.w = {k.removeprefix(PROJECTOR): v.to(dtype) for k, v in w.items() if k.startswith(PROJECTOR)}
+
+    def open_decoder(self, w, dtype, attn):
         text = dict(self.cfg, model_type="phi3", architectures=["Phi3ForCausalLM"])
         for key in [k for k in text if k.startswith(("mm_", "vision", "auto_map", "min_num", "max_num", "tokenizer_", "use_mm"))]:
             del text[key]
@@ -180,16 +206,6 @@ class Model:
         lm.load_state_dict({k: v for k, v in w.items() if not k.startswith((PREFIX, PROJECTOR))}, strict=True)
         self.text = mg.HfModel.__new__(mg.HfModel)
         self.text.model, self.text.layers, self.text.last_norm = lm.to(dtype), lm.model.layers, lm.model.norm
-        self.vocab, self.dtype = self.cfg["vocab_size"], dtype
-        vc = Siglip2VisionConfig(**self.cfg["vision_config"])
-        vc._attn_implementation = attn
-        self.tower = Siglip2VisionModel(vc).eval()
-        lead = "vision_model." if any(k.startswith("vision_model.") for k in self.tower.state_dict()) else ""
-        res = self.tower.load_state_dict({lead + k.removeprefix(PREFIX): v for k, v in w.items() if k.startswith(PREFIX)}, strict=False)
-        assert not res.unexpected_keys and not res.missing_keys, res
-        self.tower.to(dtype)
-        self.embeddings = dict(self.tower.named_modules())[lead + "embeddings"]
-        self.w = {k.removeprefix(PROJECTOR): v.to(dtype) for k, v in w.items() if k.startswith(PROJECTOR)}
 
     def positions(self, grid):
         e = self.embeddings
@@ -289,6 +305,20 @@ def golden(folder):
     return out, meta
 
 
+def features(folder, width, height):
+    """A golden of one picture: its preparation, the tower and the projection."""
+    torch.set_num_threads(2)
+    model = Model(folder, attn="sdpa", decoder=False)
+    patch = model.cfg["vision_config"].get("patch_size", 16)
+    rgb = mg.picture(SEED, NAME, "one", width, height)
+    resized = resize(rgb, patch, (model.cfg["min_num_patches"], model.cfg["max_num_patches"]))
+    values, grid, stages = torch.from_numpy(pixel_values(resized, patch).copy()), (resized.shape[0] // patch, resized.shape[1] // patch), []
+    model.image(values, grid, stages)
+    out = {"rgb": torch.from_numpy(rgb), "resized_rgb": torch.from_numpy(resized.copy()), "pixel_values": values}
+    out.update(positions=model.positions(grid), tower_features=stages[0][0], projected=stages[0][1])
+    write_golden(folder, {f"image.one.{k}": v for k, v in out.items()}, {"grid": list(grid)}, variant=NAME)
+
+
 def sizes():
     """[width, height] -> [width, height] in pixels after resizing, and tokens."""
     cases = [
@@ -312,9 +342,13 @@ def sizes():
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--out", required=True, type=Path)
-    ap.add_argument("--ops", required=True, type=Path)
+    ap.add_argument("--out", type=Path)
+    ap.add_argument("--ops", type=Path)
+    ap.add_argument("--of", type=Path, help="a folder with config.json and weights")
+    ap.add_argument("--size", default="640x480", help="of the picture for --of")
     args = ap.parse_args()
+    if args.of:
+        return features(args.of, *map(int, args.size.split("x")))
     cfg, folder = config(), args.out / NAME
     v = TEXT["vocab_size"]
     gen = {"_from_model_config": True, "bos_token_id": v - 95, "eos_token_id": v - 87, "pad_token_id": v - 3, "transformers_version": "4.57.1"}
