@@ -410,3 +410,44 @@ fn values_of_other_pictures() {
         40
     );
 }
+
+/// A weight file with one of the tower's tensors taken out, or of another shape.
+#[test]
+fn tensors_that_are_not_the_tower_s() {
+    let folder = checkpoint(PATCHES);
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tower = "model.vision_tower.vision_tower.vision_model.";
+    for (name, shape) in [
+        (format!("{tower}embeddings.patch_embedding.weight"), None),
+        (format!("{tower}embeddings.patch_embedding.bias"), Some(vec![12, 2])),
+        (format!("{tower}embeddings.patch_embedding.weight"), Some(vec![24, 3, 4, 4])),
+        (format!("{tower}embeddings.position_embedding.weight"), Some(vec![24, 25])),
+        (format!("{tower}encoder.layers.2.layer_norm2.bias"), None),
+        (format!("{tower}encoder.layers.1.self_attn.k_proj.weight"), None),
+        ("model.mm_projector.0.weight".into(), Some(vec![24, 32])),
+        ("model.mm_projector.2.bias".into(), None),
+    ] {
+        let views = tensors.iter().filter_map(|(found, view)| match (found == name, &shape) {
+            (false, _) => Some((found, view)),
+            (true, None) => None,
+            (true, Some(shape)) => {
+                let view = safetensors::tensor::TensorView::new(view.dtype(), shape.clone(), view.data());
+                Some((found, view.unwrap()))
+            }
+        });
+        let changed = safetensors::serialize(views, None).unwrap();
+        let loaded = Checkpoint::from_memory("changed", &config, changed)
+            .map_err(Into::into)
+            .and_then(|checkpoint| on(Device::Cpu).load(&checkpoint, &mut |_| {}));
+        let error = loaded.err().unwrap_or_else(|| panic!("{name} {shape:?}: loaded")).to_string();
+        assert!(error.contains(&name) && error.contains("expected"), "{name}: {error}");
+    }
+    // without what is not used it loads
+    let used = |name: &str| !name.contains(".layers.3.") && !name.contains(".head.") && !name.contains("post_layernorm");
+    let used = safetensors::serialize(tensors.iter().filter(|(name, _)| used(name)), None).unwrap();
+    let checkpoint = Checkpoint::from_memory("used", &config, used).unwrap();
+    assert_eq!(checkpoint.notes(), [] as [&str; 0]);
+    assert!(on(Device::Cpu).load(&checkpoint, &mut |_| {}).is_ok());
+}
