@@ -5,10 +5,10 @@
     pip install llama-cpp-python numpy safetensors
     python3 benches/compare_llama.py target/release/phi3-run tests/data/oracle/checkpoints/*
 
-For every folder and type: quantise, open the file with both, compare the logits of a text of 12 tokens
-(llama.cpp ignores sliding windows, and the small models' are longer) with LongRoPE's long factors, which llama.cpp always
-takes here. llama.cpp rounds activations to eight bits with blocks of 32 or 256; a difference of up to 5 % of the logits' standard deviation (rms; largest
-0.7), or 7 % (0.8) for K types and IQ4_XS, is what that costs.
+For every folder and type: quantize, open the file with both programs, and compare the logits of a text of 12 tokens. llama.cpp
+ignores sliding windows; those of the small models are longer than the text. LongRoPE uses the long factors, as llama.cpp
+always does here. llama.cpp rounds activations to eight bits in blocks of 32 or 256. The tolerance for this is an rms difference
+of 5 % of the logits' standard deviation and a largest difference of 0.7; 7 % and 0.8 for K types and IQ4_XS.
 """
 
 import argparse

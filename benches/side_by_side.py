@@ -6,12 +6,12 @@
         -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_BF16=ON" pip install llama-cpp-python
     python3 benches/side_by_side.py target/release/phi3-run model-q4_0.gguf model-q4_k_m.gguf
 
-Each round times one engine, then the other, so that both meet the same machine; the figures are medians over the rounds.
+Each round times one engine, then the other, under the same load of the machine; the figures are medians over the rounds.
 With --busy a process that never sleeps runs beside both. With --depth N tokens are generated after N others.
 
-Every token reads the file's weights, so tokens come at most at the rate at which the threads read memory. For tokens one by one that
-rate is measured in each round too, and stands beside both engines' tokens as a share. The whole file is counted, with all of an
-embedding of which a token reads one row: 3 % of Phi-3-mini.
+A decoded token reads the file's weights, so memory bandwidth limits the decode rate. Without --depth, tests of decoding measure the
+bandwidth of all threads in each round, and print each engine's share of it. The whole file counts as read, with all of the embedding,
+of which a token reads one row: 3 % of Phi-3-mini.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def spin():
 
 
 class Memory:
-    """More numbers than caches hold, which all threads read at once."""
+    """Memory bandwidth: all threads read data larger than the caches."""
 
     def __init__(self, threads):
         import numpy
@@ -40,7 +40,7 @@ class Memory:
         self.threads = concurrent.futures.ThreadPoolExecutor(threads)
 
     def rate(self):
-        """Bytes a second, the best of a few passes."""
+        """Bytes per second, the best of five passes."""
 
         def once():
             since = time.monotonic()
@@ -110,12 +110,12 @@ def main():
     parser.add_argument("program")
     parser.add_argument("models", nargs="+")
     parser.add_argument("-p", "--prompts", default="128,512", help="lengths of prompts")
-    parser.add_argument("-n", "--generated", type=int, default=32, help="tokens one by one")
+    parser.add_argument("-n", "--generated", type=int, default=32, help="tokens to generate one by one")
     parser.add_argument("-r", "--rounds", type=int, default=3)
     parser.add_argument("-t", "--threads", type=int, default=os.cpu_count())
     parser.add_argument("--depth", type=int, default=0)
     parser.add_argument("--kv", default="f16", help="type of phi3-run's cache; llama.cpp's is f16")
-    parser.add_argument("--busy", action="store_true", help="beside a process that never sleeps")
+    parser.add_argument("--busy", action="store_true", help="run beside a process that never sleeps")
     args = parser.parse_args()
     tests = [(0, args.generated)] + [(int(n), 0) for n in args.prompts.split(",") if int(n) > 0]
     longest = args.depth + max(prompt + generated for prompt, generated in tests)

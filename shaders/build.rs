@@ -1,4 +1,4 @@
-//! A number that changes with every text that kernels are composed of, and with what composes them.
+//! Hash of the shader sources and of the code that composes kernels from them, exported as `PHI3_SHADERS_REVISION`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};

@@ -1,11 +1,11 @@
-//! What a decoded token costs the host: the operations of Phi-3-mini's 32 layers, from `begin` until they are submitted. The
-//! device is not waited for within the measured time.
+//! Host time of a decoded token: the operations of Phi-3-mini's 32 layers, from `begin` to submission. The time until the token
+//! is read back is printed separately.
 //!
-//! On wgpu's device that computes nothing, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, as a
-//! dispatch is recorded in the same way whatever its sizes, but each layer has its own.
+//! Runs on wgpu's noop device, then on a GPU if there is one; PHI3_ADAPTER names it. Matrices are small, because the time to
+//! record a dispatch does not depend on their sizes, but each layer has its own.
 //!
-//! The device that computes nothing is measured twice: as it is, and with other data put through the processor's caches before
-//! each token, which is what a GPU in software does.
+//! The noop device is measured twice: with warm caches, and with cold ones, for which other data is written before each token. A
+//! software GPU displaces the caches in the same way.
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::parity::Random;
@@ -19,12 +19,12 @@ const FEED_FORWARD: usize = 96;
 const VOCABULARY: usize = 256;
 const HEADS: Heads = Heads { heads: 2, kv_heads: 2, head_dim: 32, rotary_dim: 32 };
 
-/// Positions of the sequence before the first token, and tokens: attention is not split below 512.
+/// Positions of the sequence before the first token. With all tokens it stays below 512, where attention is not split.
 const PROMPT: usize = 64;
 const WARM_UP: usize = 40;
 const TOKENS: usize = 400;
 
-/// Bytes that pass through the caches before a token where these are to be cold.
+/// Bytes written before a token to make the caches cold.
 const OTHER_DATA: usize = 64 << 20;
 
 struct Layer {
@@ -44,8 +44,8 @@ struct Decoder {
     cache: phi3_tensor::gpu::Cache,
     x: Rows,
     q: Rows,
-    mixed: Rows,
-    gated: Rows,
+    attn_out: Rows,
+    mlp_hidden: Rows,
     logits: Rows,
 }
 
@@ -75,25 +75,31 @@ impl Decoder {
             cache,
             x: gpu.rows("x", 1, HIDDEN)?,
             q: gpu.rows("q", 1, HEADS.q_dim())?,
-            mixed: gpu.rows("mixed", 1, HEADS.q_dim())?,
-            gated: gpu.rows("gated", 1, FEED_FORWARD)?,
+            attn_out: gpu.rows("attn_out", 1, HEADS.q_dim())?,
+            mlp_hidden: gpu.rows("mlp_hidden", 1, FEED_FORWARD)?,
             logits: gpu.rows("logits", 1, VOCABULARY)?,
         })
     }
 
     /// Records a token and submits it.
     fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<()> {
-        let Self { embedding, layers, norm, head, cache, x, q, mixed, gated, logits } = self;
+        let Self { embedding, layers, norm, head, cache, x, q, attn_out, mlp_hidden, logits } = self;
         let scaled = |weight| Norm::Rms { weight, eps: 1e-5 };
         let mask = Mask::Window(2047);
         gpu.begin(batch)?;
         gpu.embed(embedding, 1.0, x)?;
         for (i, layer) in layers.iter().enumerate() {
             gpu.project_qkv(x, Some(scaled(&layer.input_norm)), &[&layer.qkv], q, cache, i)?;
-            gpu.attention(q, cache, i, mask, 0.1, mixed)?;
-            gpu.project(mixed, None, &layer.o, Epilogue::ACCUMULATE, x)?;
-            gpu.project(x, Some(scaled(&layer.post_norm)), &layer.gate_up, Epilogue::of(Activation::SwiGlu), gated)?;
-            gpu.project(gated, None, &layer.down, Epilogue::ACCUMULATE, x)?;
+            gpu.attention(q, cache, i, mask, 0.1, attn_out)?;
+            gpu.project(attn_out, None, &layer.o, Epilogue::ACCUMULATE, x)?;
+            gpu.project(
+                x,
+                Some(scaled(&layer.post_norm)),
+                &layer.gate_up,
+                Epilogue::of(Activation::SwiGlu),
+                mlp_hidden,
+            )?;
+            gpu.project(mlp_hidden, None, &layer.down, Epilogue::ACCUMULATE, x)?;
         }
         gpu.project(x, Some(scaled(norm)), head, Epilogue::OVERWRITE, logits)?;
         gpu.choose(logits, &[Choice::Likeliest])?;
@@ -101,7 +107,7 @@ impl Decoder {
     }
 }
 
-/// The token at a position of a sequence; the first is given, the others the device chose.
+/// The token at a position of a sequence. The first is given, the others are sampled by the device.
 fn batch(position: usize) -> Result<Batch> {
     let pages: Vec<u32> = (0..=(position / PAGE) as u32).collect();
     let token = if position == PROMPT { 1 } else { Batch::CHOSEN };

@@ -1,1 +1,1 @@
-//! Benchmarks of the operations: `cargo bench`. They stand in `benches/operations.rs`.
+//! Benchmarks, run by `cargo bench`: the operations in `benches/operations.rs`, the host time of a token in `benches/encode.rs`.

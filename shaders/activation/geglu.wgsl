@@ -1,5 +1,5 @@
-// quick_gelu(gate) * (up + 1), where the weight's rows alternate: gate 0, up 0, gate 1, up 1, ...; the gate is at most `limit`,
-// the magnitude of up as well, but infinities stay (gegelu of Phi-3-small)
+// quick_gelu(gate) * (up + 1) (gegelu of Phi-3-small), where the weight's rows alternate: gate 0, up 0, gate 1, up 1, ...
+// The gate is clamped to at most `limit`, up to -limit ..= limit; infinities are not clamped.
 
 alias Outputs = vec2<f32>;
 

@@ -1,4 +1,4 @@
-// Keys and values as signed bytes, then a scale in single precision for every 32 of a head.
+// Keys and values as signed bytes; after the bytes of a head, a scale in single precision for every 32 of them.
 
 @group(0) @binding(6) var<storage, read> keys: array<u32>;
 @group(0) @binding(7) var<storage, read> values: array<u32>;

@@ -1,4 +1,4 @@
-// Keys and values in half precision; what is larger than the largest half becomes that.
+// Keys and values in half precision, clamped to its largest finite number.
 
 @group(0) @binding(6) var<storage, read_write> keys: array<u32>;
 @group(0) @binding(7) var<storage, read_write> values: array<u32>;

@@ -1,5 +1,5 @@
-// Attention over some of the positions, for a kernel that merges them: [rows][heads][splits][head4 + 1], of which the last
-// holds the largest score and the sum of chances.
+// Partial result of attention, over a split of the positions, for merge.wgsl: [rows][heads][splits][head4 + 1] vec4. The last
+// vec4 holds `most`, which was subtracted from the scores, and the sum of exp(score - most).
 
 @group(0) @binding(5) var<storage, read_write> split_parts: array<vec4<f32>>;
 

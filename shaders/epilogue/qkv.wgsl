@@ -1,9 +1,9 @@
-// Rotates the pairs of queries and keys (RoPE, arXiv:2104.09864), leaves queries in their buffer and appends keys and
-// values to the cache.
+// Rotates the pairs of queries and keys (RoPE, arXiv:2104.09864), writes queries to their buffer, and keys and values to
+// the cache.
 //
-// The weight's rows are ordered so that the two dimensions of a rotated pair are neighbours; head_dim is even, so that
-// no pair spans two heads. Queries and keys are reordered alike, which leaves their products as they are. How the cache
-// holds them is the business of the texts in cache/.
+// The two dimensions of a rotated pair are adjacent rows of the weight; head_dim is even, so no pair spans two heads.
+// Queries and keys are reordered alike, so their dot products do not change. The sources in cache/ define the storage
+// format of keys and values.
 
 struct Epilogue {
     q_dim: u32,
@@ -13,7 +13,7 @@ struct Epilogue {
     q_stride: u32,    // of a row of queries, in vec2
     slot_stride: u32, // of a position of the cache, in pairs
     head_stride: u32, // of a head of the cache, in pairs
-    rope_at: u32,     // where the rotations stand in the batch table: [rows][rotary_dim / 2][cosine, sine]
+    rope_at: u32,     // start of the rotations in the batch table: [rows][rotary_dim / 2][cosine, sine]
 }
 
 @group(0) @binding(5) var<storage, read_write> queries: array<vec2<f32>>;

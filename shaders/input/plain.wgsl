@@ -1,4 +1,4 @@
-// A projection's input as it is.
+// Input of a projection without a norm.
 
 const NORMED: bool = false;
 

@@ -2,8 +2,8 @@
 // tiles of positions (arXiv:1805.02867, arXiv:2205.14135) in a paged cache (arXiv:2309.06180).
 //
 // Shapes: q [rows, q_stride], keys and values [slots, slot_stride], out [rows, out_stride]. A head of the cache is 4 * head4
-// numbers, which are zero from head_dim on; head_dim is at most 256. How the cache holds them is the business of the texts
-// in cache/, whose own elements the strides count; which positions a row sees is that of the texts in mask/.
+// numbers, zero from head_dim on; head_dim is at most 256. The sources in cache/ define the storage format of keys and values;
+// the strides of the cache count its elements. The sources in mask/ define the positions that a row attends to.
 // Grid: (heads, rows).
 
 struct Params {
@@ -14,7 +14,7 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
+    window: u32,      // positions that a row attends to, 0 for all; other masks use it otherwise
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     }
     workgroupBarrier();
 
-    // for the values, thread t sums every share-th position of vec4 number lane of the head
+    // values: thread t sums vec4 number lane of the head over every shares-th position
     let shares = THREADS / params.head4;
     let lane = t % params.head4;
     let share = t / params.head4;

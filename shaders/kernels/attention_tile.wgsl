@@ -4,7 +4,7 @@
 // Thread t scores position t % 32 of a tile for four rows, shares the softmax of row t / 8 with seven others, and sums vec4
 // number t % 32 of the head for four rows.
 //
-// Shapes: as attention.wgsl; the tiles stand in the batch table from tiles_at on: [tiles][first row, count].
+// Shapes: as attention.wgsl; the batch table holds the tiles from tiles_at on: [tiles][first row, count].
 // Grid: (heads, tiles).
 
 struct Params {
@@ -15,7 +15,7 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
+    window: u32,      // positions that a row attends to, 0 for all; other masks use it otherwise
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
@@ -32,11 +32,11 @@ struct Params {
 
 const THREADS: u32 = 128u;
 const WIDTH: u32 = 32u; // positions of a tile, and vec4 of the widest head
-const PITCH: u32 = 33u; // odd, so that rows meet different banks
+const PITCH: u32 = 33u; // odd, so that rows start in different banks
 const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
 
 var<workgroup> queries: array<vec4<f32>, TILE_ROWS * WIDTH>;
-var<workgroup> scores: array<f32, TILE_ROWS * PITCH>; // then chances
+var<workgroup> scores: array<f32, TILE_ROWS * PITCH>; // then probabilities
 var<workgroup> shrinks: array<f32, TILE_ROWS>;
 var<workgroup> mosts: array<f32, TILE_ROWS>;
 var<workgroup> totals: array<f32, THREADS>;

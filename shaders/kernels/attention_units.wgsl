@@ -1,12 +1,12 @@
-// out[r][h] = softmax(scale * q[r][h] . k) v as in attention_tile.wgsl, for up to ROWS = 32 rows of one sequence at once, by
-// matrix units: queries, keys, chances and values are halves, sums are f32. head_dim is at most DIM.
+// out[r][h] = softmax(scale * q[r][h] . k) v as in attention_tile.wgsl, for up to ROWS = 32 rows of one sequence at once, on
+// matrix units: queries, keys, probabilities and values are f16, sums are f32. head_dim is at most DIM.
 //
-// Positions come WIDTH = 32 at a time. Four subgroups compute a quarter of the scores each, sixteen rows by sixteen positions,
-// and of the results sixteen rows by DIM / 2, which stay with the units. No unit scales the rows of a matrix: results are
-// chances times exp(-most), where a row's `most` follows its largest score only when that is MARGIN larger; then all results
-// are scaled in workgroup memory (arXiv:2205.14135; when to scale: FlashAttention-4).
+// Positions are processed WIDTH = 32 at a time. Each of four subgroups computes sixteen rows by sixteen positions of the scores,
+// and sixteen rows by DIM / 2 of the results, which stay in cooperative matrices. The rows of such a matrix cannot be scaled in
+// place. A probability is therefore exp(score - most), where a row's `most` is raised to its largest score only when that is
+// more than MARGIN larger; then all results are scaled in workgroup memory (arXiv:2205.14135; when to scale: FlashAttention-4).
 //
-// Shapes: as attention.wgsl; the tiles stand in the batch table from tiles_at on: [tiles][first row, count].
+// Shapes: as attention.wgsl; the batch table holds the tiles from tiles_at on: [tiles][first row, count].
 // Grid: (heads, tiles).
 
 enable f16;
@@ -20,7 +20,7 @@ struct Params {
     slot_stride: u32, // of a position of the cache
     q_stride: u32,    // in f32
     out_stride: u32,  // in f32
-    window: u32,      // positions that a row sees, all where it is 0; or what else the mask's text needs
+    window: u32,      // positions that a row attends to, 0 for all; other masks use it otherwise
     scale: f32,
     head_stride: u32, // of a head of the cache
     splits: u32,
@@ -38,18 +38,18 @@ struct Params {
 const WIDTH: u32 = 32u;
 const DIM4: u32 = DIM / 4u;
 const EACH: u32 = THREADS / ROWS; // threads of a row
-// rows of these meet different banks, and begin where units may load
+// padded, so that rows start in different banks and at addresses from which matrices can be loaded
 const PITCH: u32 = DIM + 8u;
 const CHANCES: u32 = WIDTH + 8u;
 const SCORES: u32 = WIDTH + 4u;
 const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
-const MARGIN: f32 = 8.0; // exp of it is a half
+const MARGIN: f32 = 8.0; // exp(MARGIN) fits f16
 const LARGEST: vec4<f32> = vec4<f32>(65504.0);
 
 var<workgroup> queries: array<f16, ROWS * PITCH>;
 var<workgroup> cached: array<f16, WIDTH * PITCH>; // keys, then values
 var<workgroup> chances: array<f16, ROWS * CHANCES>;
-var<workgroup> scores: array<f32, ROWS * SCORES>; // then a matrix of every subgroup
+var<workgroup> scores: array<f32, ROWS * SCORES>; // then one matrix per subgroup
 var<workgroup> shrinks: array<f32, ROWS>;
 var<workgroup> mosts: array<f32, ROWS>;
 var<workgroup> totals: array<f32, THREADS>;
@@ -104,9 +104,9 @@ fn main(
         queries[to + 3u] = half.w;
     }
 
-    let line = subgroup % 2u * (ROWS / 2u);     // of rows
-    let column = subgroup / 2u * (WIDTH / 2u);  // of positions
-    let part = subgroup / 2u * (DIM / 2u);      // of a head
+    let line = subgroup % 2u * (ROWS / 2u);     // first row
+    let column = subgroup / 2u * (WIDTH / 2u);  // first position
+    let part = subgroup / 2u * (DIM / 2u);      // first dimension of the head
     let own_matrix = subgroup * SIDE * SIDE;
     let mine = t / EACH;
     let own = position0 + mine;
@@ -147,7 +147,7 @@ fn main(
         }
         // for i in HIGH
         // for j in HIGH
-        // the target and the place of a store must be plain values
+        // coopStoreT takes `let` values only, as matrix and as index
         let stored$(i)$(j) = score$(i)$(j);
         let to$(i)$(j) = (line + $(i)u * SIDE) * SCORES + column + $(j)u * SIDE;
         coopStoreT(stored$(i)$(j), &scores[to$(i)$(j)], SCORES);
@@ -190,7 +190,7 @@ fn main(
             }
             cache(at / DIM4 * PITCH + 4u * lane, v);
         }
-        // this is a barrier too
+        // also a barrier
         let growth = workgroupUniformLoad(&grown);
         if (growth[0] + growth[1] + growth[2] + growth[3] > 0u) {
             // for i in HIGH

@@ -1,6 +1,6 @@
-// out[i] = x[i]: what memory can do
+// out[i] = x[i]: benchmark of memory bandwidth
 //
-// Shapes: x and out [count] vec4. Grid: threads take every stride-th.
+// Shapes: x and out [count] vec4. Grid: `stride` threads in x; each copies every stride-th vec4.
 
 struct Params {
     count: u32,  // vec4

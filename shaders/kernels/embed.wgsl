@@ -1,6 +1,6 @@
-// out[r] = scale * table[token[r]]; a token from CHOSEN on is one that the device chose
+// out[r] = scale * table[token[r]]; token CHOSEN + i stands for chosen[i], which was sampled on the device
 //
-// Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. A row whose token lies in another piece is left alone.
+// Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. Rows whose token is in another piece are not written.
 // Grid: one workgroup per row, folded.
 
 struct Params {

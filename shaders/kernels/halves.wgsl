@@ -1,14 +1,14 @@
-// out[r][k] = x[r][k] in half precision, divided by a power of two that keeps the row's largest below 2^TOP, which goes to
-// row_scales[r] together with inverse_rms(x[r]); with EXACT = 1 also, `low` pairs later, what the half lacks.
+// out[r][k] = gained(x[r][k]) / s in half precision, where s is a power of two that keeps the row's magnitudes below 2^TOP;
+// row_scales[r] = s * inverse_rms(x[r]). With EXACT = 1 the rounding errors follow as halves, `low` pairs later.
 //
-// Shapes: x [rows, 4 * stride], out [rows, 2 * pairs] halves, which are zero past x. Grid: one workgroup per row, folded.
+// Shapes: x [rows, 4 * stride], out [rows, 2 * pairs] halves, zero past x. Grid: one workgroup per row, folded.
 
 struct Params {
     rows: u32,
     cols: u32,
     stride: u32, // of x, in vec4
     pairs: u32,  // of out, in pairs of halves
-    low: u32,    // in pairs of halves
+    low: u32,    // offset of the rounding errors, in pairs of halves
     eps: f32,
     pad0: u32,
     pad1: u32,
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     if (row >= params.rows) {
         return;
     }
-    // exact, as a division by a power of two is
+    // division by a power of two is exact
     let exponent = clamp(i32(bitcast<u32>(most) >> 23u) - 126 - i32(TOP), -126, 126);
     let shrink = bitcast<f32>(u32(127 - exponent) << 23u);
     if (thread.t == 0u) {

@@ -18,7 +18,7 @@ struct Params {
 
 const THREADS: u32 = 256u;
 
-// The distance of vec4 number k of a row from the mean, zero from cols on.
+// Vec4 number k of a row minus the mean; zero from cols on.
 fn centred(at: u32, k: u32, mean: f32) -> vec4<f32> {
     let i = vec4<u32>(4u * k) + vec4<u32>(0u, 1u, 2u, 3u);
     return select(vec4<f32>(), x[at] - mean, i < vec4<u32>(params.cols));

@@ -1,4 +1,4 @@
-// chosen[row] = the token of the row's largest logit, the first of equals; NO_TOKEN where a logit is not finite
+// chosen[row] = the first token with the row's largest logit; NO_TOKEN if a logit is not finite
 //
 // Shapes: logits [rows, stride]. Grid: one workgroup.
 

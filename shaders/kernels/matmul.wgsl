@@ -1,7 +1,7 @@
 // y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then the epilogue
 //
 // For many rows: a workgroup computes TILE_ROWS = 32 rows by TILE_OUTPUTS = 64 outputs over tiles of 32 k in workgroup
-// memory; a thread holds 4 rows by 4 outputs in registers. Which rows a tile has is the business of the texts in rows/.
+// memory; a thread holds 4 rows by 4 outputs in registers. The sources in rows/ define the rows of a tile.
 //
 // Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
 // Grid: (outputs / 64, rows / 32).
@@ -23,10 +23,10 @@ struct Params {
 
 const THREADS: u32 = 128u;
 const DEPTH: u32 = 8u; // vec4 of a tile along k
-const PITCH: u32 = 9u; // odd, so that neighbouring threads meet different banks
+const PITCH: u32 = 9u; // odd, so that neighbouring threads access different banks
 
 var<workgroup> xs: array<vec4<f32>, TILE_ROWS * PITCH>;
-// Output n of the tile stands at (n % 4) * 16 + n / 4: the 16 threads that read one vec4 each read neighbours.
+// Output n of the tile is stored at (n % 4) * 16 + n / 4, so that 16 threads that read one vec4 each read adjacent ones.
 var<workgroup> ws: array<vec4<f32>, TILE_OUTPUTS * PITCH>;
 var<workgroup> squares: array<f32, TILE_ROWS * DEPTH>;
 

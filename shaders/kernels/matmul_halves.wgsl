@@ -1,7 +1,7 @@
 // y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then the epilogue
 //
-// For many rows: as matmul.wgsl, but weights and activations are halves, which halves.wgsl made of the latter. Products of
-// four are summed as halves, all else in single precision.
+// For many rows: as matmul.wgsl, but weights and activations are halves. halves.wgsl converts the activations. Four products
+// at a time are summed in half precision, all else in single precision.
 //
 // Shapes: x [rows, stride], weight piece [outputs, 8 * k8]; stride is a multiple of 8, outputs of 4.
 // Grid: (outputs / 64, rows / 32).
@@ -15,7 +15,7 @@ struct Params {
     stride: u32,  // of x, in halves
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
-    low: u32,     // unused: halves.wgsl leaves nothing there
+    low: u32,     // unused
     pad0: u32,
     epilogue: Epilogue,
 }
@@ -26,11 +26,11 @@ struct Params {
 
 const THREADS: u32 = 128u;
 const DEPTH: u32 = 8u; // vec4 of a tile along k
-const PITCH: u32 = 9u; // odd, so that neighbouring threads meet different banks
-const LARGEST: vec4<f32> = vec4<f32>(1023.0); // of a weight, as of four products with activations below 8 a half can be the sum
+const PITCH: u32 = 9u; // odd, so that neighbouring threads access different banks
+const LARGEST: vec4<f32> = vec4<f32>(1023.0); // of a weight: the sum of four products with activations below 8 fits f16
 
 var<workgroup> xs: array<vec4<f16>, TILE_ROWS * PITCH>;
-// Output n of the tile stands at (n % 4) * 16 + n / 4: the 16 threads that read one vec4 each read neighbours.
+// Output n of the tile is stored at (n % 4) * 16 + n / 4, so that 16 threads that read one vec4 each read adjacent ones.
 var<workgroup> ws: array<vec4<f16>, TILE_OUTPUTS * PITCH>;
 
 fn give(row: u32, n: u32, y: vec4<f32>) {

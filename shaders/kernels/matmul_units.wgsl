@@ -1,12 +1,12 @@
 // y[r][n] = row_scales[r] * sum over k of w[n][k] * x[r][k], then the epilogue
 //
-// For many rows, by matrix units: four subgroups compute TILE_ROWS rows by TILE_OUTPUTS outputs, a quarter each, in
-// HIGH by HIGH matrices of SIDE by SIDE f32 sums. Weights become halves in workgroup memory, DEPTH of k at a time;
-// activations are halves that halves.wgsl made, and are loaded from where they lie. Where EXACT is 1, both are sums of two
-// halves, of which the product of the lower two is left out: that loses less than single precision does.
+// For many rows, on matrix units: four subgroups compute TILE_ROWS rows by TILE_OUTPUTS outputs, a quarter each, in
+// HIGH by HIGH matrices of SIDE by SIDE f32 sums. Weights are converted to halves in workgroup memory, DEPTH of k at a time.
+// Activations are the halves of halves.wgsl, loaded from storage memory. With EXACT = 1 both are sums of two halves; the
+// product of the two low halves is left out, an error below the rounding of single precision.
 //
-// Shapes: x [rows padded to a tile, stride] and, `low` halves later, what it lacks; weight piece [outputs, 8 * k8]; stride
-// is a multiple of DEPTH, outputs of 4. Grid: (outputs / TILE_OUTPUTS, rows / TILE_ROWS).
+// Shapes: x [rows padded to a tile, stride] and, `low` halves later, its rounding errors; weight piece [outputs, 8 * k8];
+// stride is a multiple of DEPTH, outputs of 4. Grid: (outputs / TILE_OUTPUTS, rows / TILE_ROWS).
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -28,7 +28,7 @@ struct Params {
 @group(0) @binding(10) var<storage, read> row_scales: array<f32>;
 
 const GROUPS: u32 = DEPTH / 8u;
-const PITCH: u32 = DEPTH + 8u; // so that the rows of a matrix meet different banks
+const PITCH: u32 = DEPTH + 8u; // padded, so that the rows of a matrix start in different banks
 const LARGEST: vec4<f32> = vec4<f32>(65504.0);
 
 var<workgroup> ws: array<f16, (1u + EXACT) * TILE_OUTPUTS * PITCH>;
@@ -38,7 +38,7 @@ fn stage(at: u32, values: vec4<f32>) {
     let w = clamp(values, -LARGEST, LARGEST);
     var rounded = w;
     // for exact in EXACT
-    // by packing, because compilers may take a half that is widened again for the number that it was
+    // rounded by packing, because compilers may remove a conversion to f16 and back
     rounded = vec4<f32>(unpack2x16float(pack2x16float(w.xy)), unpack2x16float(pack2x16float(w.zw)));
     let low = vec4<f16>(w - rounded);
     let below = TILE_OUTPUTS * PITCH + at;
@@ -54,7 +54,7 @@ fn stage(at: u32, values: vec4<f32>) {
     ws[at + 3u] = high.w;
 }
 
-// Finishes matrix (i, j) of all subgroups, whose sums lie in ys.
+// Runs the epilogue on matrix (i, j) of all subgroups, whose sums are in ys.
 fn give(t: u32, row0: u32, n0: u32, i: u32, j: u32) {
     const FOURS: u32 = SIDE / 4u;
     for (var at = t; at < SIDE * SIDE; at += THREADS) {
@@ -138,7 +138,7 @@ fn main(
     let at = subgroup * SIDE * SIDE;
     // for i in HIGH
     // for j in HIGH
-    // the target of a store must be a plain value
+    // coopStoreT takes a `let` value only, as matrix
     let sums$(i)$(j) = y$(i)$(j);
     coopStoreT(sums$(i)$(j), &ys[at], $(SIDE)u);
     workgroupBarrier();

@@ -3,7 +3,7 @@
 // For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
 // so that every weight is read once per TILE_ROWS rows.
 //
-// How the threads' sums are added is the business of the texts in reduce/, which rows a tile has of those in rows/.
+// The sources in reduce/ add the threads' sums. The sources in rows/ define the rows of a tile.
 //
 // Shapes: x [rows, 4 * stride], weight piece [outputs, 8 * k8]; outputs is a multiple of 4.
 // Grid: (outputs / 4, folded into x and y; rows / TILE_ROWS in z).

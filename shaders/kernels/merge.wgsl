@@ -1,4 +1,4 @@
-// out[r][h] = what attention over all positions is, of the parts that ending/part.wgsl left (arXiv:2311.01282)
+// out[r][h] = attention over all positions, combined from the partial results of ending/part.wgsl (arXiv:2311.01282)
 //
 // Shapes: parts [rows][heads][splits][head4 + 1] vec4, out [rows, out_stride]. Grid: (heads, rows).
 

@@ -1,4 +1,4 @@
-// Multiplies and adds numbers in registers: what the processors can do. A step is 8 times 4 multiply-adds.
+// Benchmark of the arithmetic rate: multiply-adds in registers, in single precision. A step is 8 times 4 multiply-adds.
 //
 // Shapes: out [threads]. Grid: as many workgroups as keep the device busy.
 

@@ -1,5 +1,5 @@
-// Multiplies matrices of halves by matrix units, summing in single precision: what these can do. A step of a subgroup is 8
-// products of SIDE by SIDE matrices.
+// Benchmark of the arithmetic rate of matrix units: products of matrices of halves, summed in single precision. A step of a
+// subgroup is 8 products of SIDE by SIDE matrices.
 //
 // Shapes: out [workgroups, 4, SIDE, SIDE]. Grid: as many workgroups of four subgroups as keep the device busy.
 

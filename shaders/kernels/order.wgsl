@@ -1,9 +1,9 @@
-// Shared by the kernels that choose tokens: the bits of a logit as a number that grows with it. The constant NO_TOKEN stands
-// before this text.
+// Shared by the kernels that sample tokens: the bits of a logit as an integer of the same order. The constant NO_TOKEN is
+// declared before this source.
 
 const NOT_FINITE: u32 = 0xffffffffu;
 
-// Both zeros are the same; above all others is what is not finite. No finite number gives 0.
+// Both zeros are equal. Infinities and NaNs give NOT_FINITE, which is above all others. No number gives 0.
 fn order(bits: u32) -> u32 {
     if ((bits & 0x7f800000u) == 0x7f800000u) {
         return NOT_FINITE;

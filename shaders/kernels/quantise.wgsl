@@ -1,4 +1,4 @@
-// keys and values of the batch's slots = staged, as signed bytes and a scale for every 32 of a head
+// keys and values of the batch's slots = staged keys and values, as signed bytes and a scale for every 32 of a head
 //
 // Shapes: staged [rows][keys, values][4 * stage4]; a head of the cache takes head4 words of bytes, then a word for each
 // scale.

@@ -1,10 +1,10 @@
 // Chooses TOP experts for each row by its scores (sparsemixer, arXiv:2310.00811), and lists the routes by expert, in tiles.
 //
-// Of the scores s near the best, (best - s) / max(|s|, best) <= 2 * jitter, the share of the best in a softmax is its weight; then
-// the same without it. Route TOP * r + i is the i-th of row r.
+// The weight of the best expert is its share in a softmax over the scores s with (best - s) / max(|s|, best) <= 2 * jitter. The
+// next expert is chosen in the same way, without the one before. Route TOP * r + i is the i-th of row r.
 //
-// Shapes: scores [rows, stride]; routes: the weight of each route, then its expert, from `routes_at` on `tiles` tiles of the expert
-// and `tile` routes, NO_ROUTE where there are fewer; a tile without routes has the expert NO_ROUTE. Grid: one workgroup.
+// Shapes: scores [rows, stride]; routes: weights [TOP * rows], experts [TOP * rows], and from `routes_at` on
+// [tiles][expert, `tile` routes], where missing routes, and the expert of an empty tile, are NO_ROUTE. Grid: one workgroup.
 
 struct Params {
     rows: u32,
@@ -27,7 +27,7 @@ fn better(score: f32, best: f32, first: bool) -> bool {
     return first || score > best;
 }
 
-// Chooses the best expert but `without`, of which there may be none, for route `route`.
+// Writes the weight and expert of route `route`: the best expert except `without`. Returns the expert, NO_ROUTE if there is none.
 fn choose(row: u32, route: u32, without: u32) -> u32 {
     let at = row * params.stride;
     var expert = NO_ROUTE;
@@ -51,7 +51,7 @@ fn choose(row: u32, route: u32, without: u32) -> u32 {
     return expert;
 }
 
-// Tiles that the experts before this one take.
+// Number of tiles of the experts before this one.
 fn tiles_before(expert: u32) -> u32 {
     var tiles = 0u;
     for (var e = 0u; e < expert; e++) {

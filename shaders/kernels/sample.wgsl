@@ -1,10 +1,10 @@
-// chosen[row] = a token drawn from the row's logits: temperature, then top-k, top-p and min-p, each on what the one before
-// left; NO_TOKEN where a logit is not finite.
+// chosen[row] = a random token by the row's logits: temperature, then top-k, top-p and min-p, each applied to the tokens that
+// the one before kept; NO_TOKEN if a logit is not finite.
 //
-// A token's weight is exp((logit - largest) / temperature) as a whole number of 2^-31. From there on everything is sums of
-// whole numbers, so that the order of summing changes nothing. Top-k keeps the k largest logits and those as large as
-// the k-th. Top-p drops the smallest weights as long as their sum is at most budget, of equals the later ones. Min-p drops
-// what is below floor. The token is the first whose weight, added to those before it, passes draw / 2^32 of the sum.
+// A token's weight is exp((logit - largest) / temperature) in units of 2^-31, an integer. All sums are of integers, so the
+// order of summation does not change them. Top-k keeps the k largest logits and those equal to the k-th. Top-p drops the
+// smallest weights while their sum is at most drop / 2^32 of the total; of equal weights the later ones. Min-p drops weights
+// below floor. The result is the first token at which the running sum of weights exceeds draw / 2^32 of the total.
 //
 // Shapes: logits [rows, stride]; the row's logits become weights. Grid: one workgroup.
 
@@ -12,10 +12,10 @@ struct Params {
     vocab: u32,
     stride: u32, // of logits
     row: u32,
-    top_k: u32,  // all where it is 0
+    top_k: u32,  // 0 keeps all
     temperature: f32,
     drop: u32,   // 2^32 times the share that top-p may drop
-    floor: u32,  // least weight by min-p
+    floor: u32,  // smallest weight that min-p keeps
     draw: u32,
 }
 
@@ -30,7 +30,7 @@ var<workgroup> shared_low: array<u32, THREADS>;
 var<workgroup> shared_high: array<u32, THREADS>;
 var<workgroup> low: array<atomic<u32>, THREADS>;
 var<workgroup> high: array<atomic<u32>, THREADS>;
-// What thread 0 found: a prefix, and what is left to pass.
+// Written by thread 0: the leading bytes of the number searched for, and the sum left to exceed.
 var<workgroup> prefix: u32;
 var<workgroup> left: vec2<u32>;
 
@@ -88,7 +88,7 @@ fn weight(bits: u32, largest: f32) -> u32 {
     return min(u32(exp(below / params.temperature) * 2147483648.0), ONE);
 }
 
-// The sum of all threads' numbers, to all of them.
+// Sum of all threads' numbers, for all of them.
 fn total(t: u32, mine: vec2<u32>) -> vec2<u32> {
     shared_low[t] = mine.x;
     shared_high[t] = mine.y;
@@ -107,7 +107,7 @@ fn total(t: u32, mine: vec2<u32>) -> vec2<u32> {
     return sum;
 }
 
-// The sum of the numbers of the threads before this one.
+// Sum of the numbers of the threads before this one.
 fn before(t: u32, mine: vec2<u32>) -> vec2<u32> {
     shared_low[t] = mine.x;
     shared_high[t] = mine.y;
@@ -139,7 +139,7 @@ fn count(bin: u32, n: u32) {
     }
 }
 
-// Finds the bin in which the running sum passes `left`, from bin 0 on, or from the last one on.
+// Finds the bin in which the running sum exceeds `left`: from bin 0 up, or from the last bin down.
 fn find(t: u32, shift: u32, down: bool) {
     workgroupBarrier();
     if (t == 0u) {
@@ -178,7 +178,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     most = shared_low[0];
     workgroupBarrier();
 
-    // the k-th largest logit, by its bytes
+    // k-th largest logit, byte by byte
     if (t == 0u) {
         prefix = 0u;
         left = vec2<u32>(params.top_k - 1u, 0u);
@@ -190,7 +190,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
                 let key = order(logits[start + i]);
-                // a shift by 32 would be one by 0
+                // in two shifts, because one by 32 would be one by 0
                 if (((key ^ known) >> shift) >> 8u == 0u) {
                     atomicAdd(&low[(key >> shift) & 255u], 1u);
                 }
@@ -215,7 +215,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     }
     let sum = total(t, mine);
 
-    // the smallest weight that top-p keeps, by its bytes, and how many of those as small are dropped
+    // smallest weight that top-p keeps, byte by byte, and how many weights equal to it are dropped
     if (t == 0u) {
         prefix = 0u;
         left = part(sum, params.drop);
@@ -229,7 +229,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
                 let w = logits[start + i];
-                // most are 0 after top-k
+                // after top-k most weights are 0
                 if (w > 0u && ((w ^ known) >> shift) >> 8u == 0u) {
                     count((w >> shift) & 255u, w);
                 }
@@ -243,7 +243,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
         dropped = quotient(left, smallest);
     }
 
-    // from here on a thread has neighbouring tokens
+    // from here on a thread takes consecutive tokens
     let share = (params.vocab + THREADS - 1u) / THREADS;
     let first = min(t * share, params.vocab);
     let last = min(first + share, params.vocab);

@@ -1,4 +1,5 @@
-// Blocks of `window` positions: the last `local_blocks`, and every stride-th, from another one on for each head.
+// Block-sparse mask, in blocks of `window` positions: the last `local_blocks` blocks, and every block_stride-th block, with
+// an offset that differs between heads.
 
 const HOLES: bool = true;
 
@@ -6,7 +7,7 @@ fn first_seen(own: u32) -> u32 {
     return 0u;
 }
 
-// The position behind the last one that rows see of which the last stands in front of `end`.
+// End of the positions that rows see, if the last of these rows is at position `end - 1`.
 fn seen_end(row: u32, end: u32) -> u32 {
     return end;
 }

@@ -1,4 +1,4 @@
-// Every position up to the last one of a row's segment; from `window` on the batch table has the ends of rows' segments.
+// Every position up to the last one of a row's segment. The batch table holds the end of each row's segment from `window` on.
 
 const HOLES: bool = false;
 
@@ -6,7 +6,7 @@ fn first_seen(own: u32) -> u32 {
     return 0u;
 }
 
-// The position behind the last one that rows see.
+// End of the positions that rows see.
 fn seen_end(row: u32, end: u32) -> u32 {
     return batch[params.window + row];
 }

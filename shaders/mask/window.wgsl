@@ -9,7 +9,7 @@ fn first_seen(own: u32) -> u32 {
     return 0u;
 }
 
-// The position behind the last one that rows see of which the last stands in front of `end`.
+// End of the positions that rows see, if the last of these rows is at position `end - 1`.
 fn seen_end(row: u32, end: u32) -> u32 {
     return end;
 }

@@ -1,4 +1,4 @@
-// Reductions over a workgroup, through its memory; every thread gets the result.
+// Reductions over a workgroup, in workgroup memory; every thread gets the result.
 
 struct Thread {
     @builtin(local_invocation_index) t: u32,

@@ -1,4 +1,4 @@
-// Reductions over a workgroup, by subgroups of any size, then through its memory; every thread gets the result.
+// Reductions over a workgroup: subgroup operations for any subgroup size, then workgroup memory; every thread gets the result.
 
 struct Thread {
     @builtin(local_invocation_index) t: u32,

@@ -1,4 +1,4 @@
-// Sums over a workgroup of TILE_ROWS rows at once, through its memory; thread r gets those of row r.
+// Sums over a workgroup for TILE_ROWS rows at once, in workgroup memory; thread r gets the sums of row r.
 
 struct Thread {
     @builtin(local_invocation_index) t: u32,

@@ -1,5 +1,5 @@
-// Sums over a workgroup of TILE_ROWS rows at once, by subgroups of any size, then through its memory; thread r gets those of
-// row r.
+// Sums over a workgroup for TILE_ROWS rows at once: subgroup operations for any subgroup size, then workgroup memory; thread r
+// gets the sums of row r.
 
 struct Thread {
     @builtin(local_invocation_index) t: u32,

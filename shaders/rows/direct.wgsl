@@ -1,4 +1,4 @@
-// Rows of activations one after another, each with the whole weight.
+// Consecutive rows of activations, each with the whole weight.
 
 fn has_work(tile: u32) -> bool {
     return true;

@@ -1,6 +1,6 @@
-// Rows by expert: route.wgsl lists, for each tile of rows, the expert and the routes. A weight holds one matrix for each expert,
-// and a piece of it whole ones or rows of one: `first` is the first expert, `rows` their number, `outputs` the rows of each.
-// SHARE routes have one row of x.
+// Rows grouped by expert: route.wgsl lists the expert and the routes of each tile. A weight holds one matrix for each expert; a
+// piece of it holds whole matrices, or rows of one. `first` is the first expert of the piece, `rows` the number of experts,
+// `outputs` the rows of each. SHARE routes use one row of x.
 
 @group(0) @binding(12) var<storage, read> routes: array<u32>;
 
@@ -8,7 +8,7 @@ fn tile_at(tile: u32) -> u32 {
     return params.routes_at + tile * (TILE_ROWS + 1u);
 }
 
-// A tile without an expert is beyond every piece.
+// NO_ROUTE, the expert of an empty tile, is in no piece.
 fn has_work(tile: u32) -> bool {
     return routes[tile_at(tile)] >= params.first && routes[tile_at(tile)] - params.first < params.rows;
 }

@@ -1,23 +1,23 @@
-//! The ways to compute attention.
+//! Attention kernels and masks.
 
 use crate::{Kernel, Kv, MAX_HEAD_DIM, Part, Tier, Units};
 
-/// Which positions rows see.
+/// Positions that a row attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mask {
-    /// All up to their own, or the last of them.
+    /// Causal: all positions up to the row's own, or a sliding window of the last of them.
     Window,
-    /// Some blocks of them.
+    /// Block-sparse: some blocks of the positions up to the row's own.
     Blocks,
-    /// All of their segment.
+    /// Bidirectional: all positions up to the last one of the row's segment.
     Full,
 }
 
 impl Mask {
-    /// Every mask, for tests that walk them.
+    /// Every mask.
     pub const ALL: [Mask; 3] = [Mask::Window, Mask::Blocks, Mask::Full];
 
-    /// Name and text; that of [`Mask::Window`] has no name.
+    /// Name and source; the name of [`Mask::Window`] is empty.
     fn part(self) -> Part {
         match self {
             Mask::Window => ("", include_str!("../mask/window.wgsl")),
@@ -27,27 +27,27 @@ impl Mask {
     }
 }
 
-/// How many rows of attention are computed at once, and by what.
+/// Attention kernel: rows per workgroup, and whether matrix units are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Attention {
     /// One row.
     Row,
-    /// A tile of rows of a sequence, in single precision.
+    /// Tile of rows of one sequence, in single precision.
     Tile,
-    /// A tile of rows of a sequence, by matrix units.
+    /// Tile of rows of one sequence, on matrix units.
     Units {
-        /// The units.
+        /// Matrix units.
         units: Units,
-        /// The widest head: one of [`DIMS`](Self::DIMS).
+        /// Largest head dimension: one of [`DIMS`](Self::DIMS).
         dim: u32,
     },
 }
 
 impl Attention {
-    /// The widest heads that there are kernels for with matrix units.
+    /// Largest head dimensions of the matrix-unit kernels.
     pub const DIMS: [u32; 3] = [64, 96, 128];
 
-    /// Every kind of a tier above the one before, for tests that walk them.
+    /// Kernels that a tier adds to the next lower one.
     pub fn all(tier: Tier) -> Vec<Attention> {
         match tier {
             Tier::Base => vec![Attention::Row, Attention::Tile],
@@ -60,12 +60,12 @@ impl Attention {
         }
     }
 
-    /// The kernel by matrix units for heads of `head_dim`, if any is wide enough.
+    /// Smallest matrix-unit kernel that takes heads of `head_dim`, if any does.
     pub fn by_units(units: Units, head_dim: usize) -> Option<Attention> {
         Self::DIMS.into_iter().find(|dim| head_dim <= *dim as usize).map(|dim| Attention::Units { units, dim })
     }
 
-    /// Rows of one workgroup.
+    /// Rows per workgroup.
     pub const fn rows(self) -> u32 {
         match self {
             Attention::Row => 1,
@@ -74,7 +74,7 @@ impl Attention {
         }
     }
 
-    /// The widest head.
+    /// Largest head dimension.
     pub const fn head_dim(self) -> usize {
         match self {
             Attention::Row => MAX_HEAD_DIM,
@@ -83,7 +83,7 @@ impl Attention {
         }
     }
 
-    /// Whether there is a kernel with this mask.
+    /// Whether the kernel supports this mask.
     pub fn takes(self, mask: Mask) -> bool {
         mask != Mask::Blocks || !matches!(self, Attention::Units { .. })
     }
@@ -105,7 +105,7 @@ impl Attention {
             }
             Attention::Units { units: Units { side, lanes }, dim } => {
                 let text = ("attention_units", include_str!("../kernels/attention_units.wgsl"));
-                // matrices of a subgroup: half of the rows, and half of a head
+                // matrices per subgroup: half of the rows by half of a head
                 let matrices = [("HIGH", rows / 2 / side), ("WIDE", dim / 2 / side)];
                 let constants = [("ROWS", rows), ("DIM", dim), ("SIDE", side), ("THREADS", 4 * lanes)];
                 Kernel::compose(&[text, kv.load(), mask.part(), ending], &[&constants[..], &matrices].concat())

@@ -1,18 +1,18 @@
-//! What stands in front of a projection, and what becomes of its result.
+//! Operations before and after the matrix product of a projection.
 
 use crate::{Format, Kv, Part, Product};
 
-/// What stands in front of a projection.
+/// Operation before the matrix product of a projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Nothing.
+    /// None.
     Plain,
     /// RMSNorm.
     Normed,
 }
 
 impl Input {
-    /// Every input, for tests that walk them.
+    /// Every input.
     pub const ALL: [Input; 2] = [Input::Plain, Input::Normed];
 
     pub(crate) fn part(self) -> Part {
@@ -23,17 +23,17 @@ impl Input {
     }
 }
 
-/// Name and text of a file of `activation/`, for each activation; the list of all of them.
+/// Defines `Activation` from variants and the names of their files in `activation/`.
 macro_rules! activations {
     ($($(#[$doc:meta])* $name:ident: $file:literal,)*) => {
-        /// A function of a projection's outputs.
+        /// Activation function of a projection's outputs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Activation {
             $($(#[$doc])* $name,)*
         }
 
         impl Activation {
-            /// Every activation, for tests that walk them.
+            /// Every activation.
             pub const ALL: &[Activation] = &[$(Activation::$name),*];
 
             fn part(self) -> Part {
@@ -48,28 +48,28 @@ macro_rules! activations {
 activations! {
     /// None.
     Identity: "identity",
-    /// GELU by tanh.
+    /// GELU, tanh approximation.
     GeluTanh: "gelu_tanh",
     /// GELU by erf.
     GeluErf: "gelu_erf",
     /// CLIP's approximation of GELU.
     QuickGelu: "quick_gelu",
-    /// SwiGLU of gates and ups, which alternate.
+    /// SwiGLU of interleaved gate and up outputs.
     SwiGlu: "swiglu",
-    /// Clamped quick GELU of gates, times ups plus one, which alternate.
+    /// Quick GELU of the clamped gate, times the clamped up output plus one; gate and up outputs are interleaved.
     GeGlu: "geglu",
 }
 
-/// How results meet what is there.
+/// How results are written to the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Store {
-    /// They replace it.
+    /// Replace the output.
     Overwrite,
-    /// They are added to it.
+    /// Add to the output.
     Accumulate,
 }
 
-/// Name and text of an epilogue to activations, after the text that both share.
+/// Name and source of an epilogue that writes activations, after the source that both share.
 macro_rules! rows {
     ($store:literal) => {
         (
@@ -83,28 +83,28 @@ macro_rules! rows {
     };
 }
 
-/// Where the results of a projection go.
+/// Destination of a projection's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sink {
-    /// To activations.
+    /// Activations.
     Rows(Activation, Store),
-    /// Queries and keys are rotated; keys and values go to the cache. If that is a quantised one, [`Op::Quantise`](crate::Op::Quantise)
-    /// brings them there.
+    /// Rotated queries to activations; rotated keys, and values, to the cache. For a quantized cache they are staged in f32,
+    /// and [`Op::Quantise`](crate::Op::Quantise) writes the cache.
     Qkv(Kv),
 }
 
-/// What becomes of a projection's result.
+/// Operations after the matrix product of a projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epilogue {
-    /// Whether a bias is added first; it takes the binding of a norm's gain.
+    /// Whether a bias is added first. It uses the binding of a norm's gain.
     pub bias: bool,
-    /// Where the result goes.
+    /// Destination of the result.
     pub sink: Sink,
 }
 
 impl Epilogue {
-    /// The epilogues behind products of `format` with `input`. Parts do not know of each other, so only one format is composed
-    /// with all of them; the others with those that published models have.
+    /// Epilogues of products of `format` with `input`. Sources do not depend on each other, so only [`Format::F32`] is composed
+    /// with all of them; other formats are composed with the epilogues of published models.
     pub(crate) fn all(format: Format, input: Input) -> Vec<Epilogue> {
         let biases: &[bool] = if input == Input::Normed { &[false] } else { &[false, true] };
         let (whole, gated) = (Activation::Identity, Activation::SwiGlu);
@@ -119,12 +119,13 @@ impl Epilogue {
         biases.iter().flat_map(|&bias| sinks.iter().map(move |&sink| Epilogue { bias, sink })).collect()
     }
 
-    /// Whether a product with it keeps to eight storage buffers: those of halves bind the scales of rows too.
+    /// Whether `product` with this epilogue needs at most eight storage buffers. Products in half precision also bind the
+    /// row scales.
     pub fn fits(self, product: Product, format: Format) -> bool {
         product.halves().is_none() || !format.has_scales() || !self.bias || !matches!(self.sink, Sink::Qkv(_))
     }
 
-    /// The texts, in the order in which they are composed.
+    /// Names and sources, in the order of composition.
     pub(crate) fn parts(self) -> Vec<Part> {
         let mut parts = Vec::new();
         if self.bias {

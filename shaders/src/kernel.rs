@@ -1,4 +1,4 @@
-//! A composed kernel, and what its text says of itself.
+//! A composed kernel, and the bindings and workgroup size parsed from its source.
 
 use crate::{FOLD, PAGE, Part};
 use std::fmt::Write;
@@ -6,33 +6,33 @@ use std::fmt::Write;
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// A uniform.
+    /// Uniform buffer.
     Uniform,
-    /// Storage that it reads.
+    /// Read-only storage buffer.
     Read,
-    /// Storage that it reads and writes.
+    /// Read-write storage buffer.
     ReadWrite,
 }
 
 /// A binding of group 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Its number.
+    /// Binding number.
     pub number: u32,
-    /// How it is used.
+    /// Access by the kernel.
     pub access: Access,
 }
 
-/// A kernel: WGSL with the entry point `main`, and what a host must know to launch it.
+/// WGSL with the entry point `main`, and the bindings and workgroup size that a host needs to launch it.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Names of its parts, joined by dots.
     pub name: String,
-    /// The text.
+    /// WGSL source.
     pub source: String,
-    /// Bindings of the text, by number.
+    /// Bindings of the source, sorted by number.
     pub bindings: Vec<Binding>,
-    /// Threads of a workgroup, by axis.
+    /// Threads of a workgroup along x, y and z.
     pub workgroup: [u32; 3],
 }
 
@@ -53,15 +53,15 @@ impl Kernel {
         Self { name: names.join("."), bindings: bindings(&source), workgroup: workgroup(&source), source }
     }
 
-    /// The kernel under a longer name.
+    /// The same kernel with a dot and `more` appended to its name.
     pub(crate) fn named(mut self, more: &str) -> Self {
         self.name = format!("{}.{more}", self.name);
         self
     }
 }
 
-/// A text with its constants and loops written out, for compilers that unroll nothing: `$(NAME)` is a constant's number, and
-/// the lines between `// for i in COUNT` and `// end` stand there once for every `$(i)` below the constant COUNT.
+/// Source with constants substituted and loops unrolled, for shader compilers that do not unroll. `$(NAME)` becomes the
+/// value of constant NAME. Lines between `// for i in COUNT` and `// end` are repeated for `$(i)` from 0 to COUNT - 1.
 fn unrolled(text: &str, constants: &[(&str, u32)]) -> String {
     let mut out = String::new();
     let mut lines = text.lines();
@@ -89,14 +89,14 @@ fn unrolled(text: &str, constants: &[(&str, u32)]) -> String {
     constants.iter().fold(out, |text, (name, value)| text.replace(&format!("$({name})"), &value.to_string()))
 }
 
-/// A text with its `enable` lines in front, where they must stand.
+/// Source with its `enable` directives moved to the front, as WGSL requires.
 fn enabled(text: &str) -> String {
     let (mut enables, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("enable "));
     enables.extend(rest);
     enables.join("\n") + "\n"
 }
 
-/// Reads lines such as `@group(0) @binding(5) var<storage, read_write> out: array<f32>;`.
+/// Parses lines such as `@group(0) @binding(5) var<storage, read_write> out: array<f32>;`.
 fn bindings(source: &str) -> Vec<Binding> {
     let mut bindings: Vec<Binding> = source
         .lines()
@@ -116,7 +116,7 @@ fn bindings(source: &str) -> Vec<Binding> {
     bindings
 }
 
-/// Reads the first `@workgroup_size(x, y, z)`, where y and z may be left out.
+/// Size in the first `@workgroup_size(x, y, z)`; y and z default to 1.
 fn workgroup(source: &str) -> [u32; 3] {
     let mut size = [1; 3];
     if let Some((list, _)) = source.split_once("@workgroup_size(").and_then(|(_, rest)| rest.split_once(')')) {

@@ -1,4 +1,4 @@
-//! The operations, and the composition of each from its texts.
+//! Operations, and the composition of their kernels from shader sources.
 
 use crate::kernel::Kernel;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     RowMap, Sink, Store, TOP_EXPERTS, Tier, Units,
 };
 
-/// Name and text of a kernel that chooses tokens.
+/// Name and source of a kernel that samples a token.
 macro_rules! choice {
     ($name:literal) => {
         (
@@ -16,65 +16,65 @@ macro_rules! choice {
     };
 }
 
-/// What a kernel computes.
+/// Operation of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// Rows of a table, by token.
+    /// Embedding: rows of a table, by token.
     Embed(Format),
-    /// RMSNorm by itself.
+    /// RMSNorm as a kernel of its own.
     RmsNorm,
     /// LayerNorm.
     LayerNorm,
-    /// Activations in half precision, for products of them.
+    /// Conversion of activations to half precision, for [`Product::halves`].
     Halve(Input, Precision),
-    /// Activations times a weight.
+    /// Matrix product of activations and a weight.
     Project {
-        /// How.
+        /// Kernel.
         product: Product,
-        /// The weight's format.
+        /// Format of the weight.
         format: Format,
-        /// What stands in front.
+        /// Operation before the product.
         input: Input,
-        /// What becomes of the result.
+        /// Operations after the product.
         epilogue: Epilogue,
-        /// Which rows.
+        /// Rows, and the part of the weight for each.
         rows: RowMap,
     },
-    /// Experts for each row, and the routes to each expert in tiles.
+    /// Choice of experts for each row, and lists of the routes of each expert in tiles.
     Route,
-    /// What experts give, summed by row.
+    /// Weighted sum of the experts' outputs of each row.
     Combine,
-    /// Keys and values of a pass, to a cache of [`Kv::Q8_0`].
+    /// Quantization of a pass's keys and values into a cache of [`Kv::Q8_0`].
     Quantise,
     /// Softmax attention over the cache.
     Attention {
-        /// How the cache holds keys and values.
+        /// Type of the cache.
         kv: Kv,
-        /// How.
+        /// Kernel.
         how: Attention,
-        /// Which positions are seen.
+        /// Positions that a row attends to.
         mask: Mask,
-        /// Whether it takes some of the positions, for [`Op::Merge`].
+        /// Whether positions are split, and partial results are written for [`Op::Merge`].
         part: bool,
     },
-    /// Attention of its parts.
+    /// Combination of the partial results of [`Op::Attention`].
     Merge,
-    /// Some rows of others.
+    /// Copy of selected rows.
     Select,
-    /// The token of the largest logit.
+    /// Greedy sampling: token of the largest logit.
     Likeliest,
-    /// A token by chance.
+    /// Random sampling of a token.
     Sample,
-    /// What memory can do.
+    /// Benchmark of memory bandwidth.
     Copy,
-    /// What arithmetic in single precision can do.
+    /// Benchmark of the arithmetic rate in single precision.
     Multiply,
-    /// What matrix units can do.
+    /// Benchmark of the arithmetic rate of matrix units.
     MultiplyUnits(Units),
 }
 
 impl Op {
-    /// Every operation in every composition that devices of `tier` run.
+    /// Every operation in every composition for devices of `tier`.
     pub fn all(tier: Tier) -> Vec<Op> {
         let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
         all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
@@ -94,7 +94,7 @@ impl Op {
         for product in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Product::all) {
             for format in Format::ALL {
                 for input in Input::ALL {
-                    // the norm stands in front of halving
+                    // `Op::Halve` applies the norm
                     if product.halves().is_some() && input == Input::Normed {
                         continue;
                     }
@@ -111,7 +111,8 @@ impl Op {
         all
     }
 
-    /// Products of experts: up, of which a row goes to several, and down, whose rows are routes.
+    /// Products of experts: the up projection, where a row is shared by several routes, and the down projection, with one
+    /// row per route.
     fn of_experts(product: Product, format: Format) -> Vec<Op> {
         if !matches!(product, Product::Matvec | Product::Matmul) {
             return Vec::new();
@@ -125,7 +126,7 @@ impl Op {
         [up, down].map(of).to_vec()
     }
 
-    /// The kernel of this operation for devices of `tier`.
+    /// Kernel of this operation for devices of `tier`.
     pub fn kernel(self, tier: Tier) -> Kernel {
         match self {
             Op::Embed(format) => {

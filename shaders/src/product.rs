@@ -1,18 +1,18 @@
-//! How products of activations and weights are computed.
+//! Kernels for matrix products of activations and weights.
 
 use crate::{NO_ROUTE, Part, Tier};
 
-/// Matrix units of a device: products of square matrices of halves, summed in single precision.
+/// Matrix units of a device: products of square f16 matrices, summed in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Units {
-    /// Rows of a matrix: 8 or 16.
+    /// Rows and columns of a matrix: 8 or 16.
     pub side: u32,
-    /// Threads of every subgroup.
+    /// Subgroup size, which must be fixed.
     pub lanes: u32,
 }
 
 impl Units {
-    /// Every kind that there are kernels for; of two with the same lanes, the better last.
+    /// Every kind with kernels. Of two kinds with the same subgroup size, the preferred one comes last.
     pub const ALL: [Units; 8] = [
         Units { side: 8, lanes: 8 },
         Units { side: 16, lanes: 8 },
@@ -25,64 +25,64 @@ impl Units {
     ];
 }
 
-/// How exactly activations and weights are multiplied, where they are not in single precision.
+/// Precision of the activations and weights of products in half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// As halves.
+    /// One f16 per number.
     Half,
-    /// Each as a sum of two halves, which is as good as single precision.
+    /// Sum of two f16 per number, which is as accurate as single precision.
     TwoHalves,
 }
 
 impl Precision {
-    /// Every precision, for tests that walk them.
+    /// Every precision.
     pub const ALL: [Precision; 2] = [Precision::Half, Precision::TwoHalves];
 
     pub(crate) fn constants(self) -> [(&'static str, u32); 2] {
         match self {
-            // a product of four such numbers and weights below 1024 is a half still
+            // the sum of four products of such numbers and weights below 1024 fits f16
             Precision::Half => [("EXACT", 0), ("TOP", 3)],
             Precision::TwoHalves => [("EXACT", 1), ("TOP", 14)],
         }
     }
 }
 
-/// How a product of activations and weights is computed.
+/// Kernel for a matrix product of activations and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Product {
     /// One row.
     Matvec,
-    /// Few rows.
+    /// Few rows, four at a time.
     Matvec4,
-    /// Many rows, by tiles.
+    /// Many rows, tiled, in single precision.
     Matmul,
-    /// Many rows, by tiles of halves.
+    /// Many rows, tiled, in half precision.
     MatmulHalves,
-    /// Many rows, by matrix units.
+    /// Many rows, on matrix units.
     MatmulUnits {
-        /// The units.
+        /// Matrix units.
         units: Units,
-        /// Matrices of a subgroup along either axis.
+        /// Matrices per subgroup along each axis.
         high: u32,
-        /// How exact.
+        /// Precision of activations and weights.
         precision: Precision,
     },
 }
 
-/// Which rows a product takes, and which weights for each.
+/// Rows of a product, and the part of the weight for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowMap {
-    /// All, with the whole weight.
+    /// All rows, with the whole weight.
     Direct,
-    /// Those of each expert with its part of the weight, as [`Op::Route`](crate::Op::Route) lists them.
+    /// Rows grouped by expert, with the expert's part of the weight, as listed by [`Op::Route`](crate::Op::Route).
     Routed {
-        /// Routes that have one row of the activations.
+        /// Number of routes that share one row of the activations.
         share: u32,
     },
 }
 
 impl RowMap {
-    /// Name and text; that of [`RowMap::Direct`] has no name.
+    /// Name and source; the name of [`RowMap::Direct`] is empty.
     pub(crate) fn part(self) -> Part {
         match self {
             RowMap::Direct => ("", include_str!("../rows/direct.wgsl")),
@@ -99,14 +99,14 @@ impl RowMap {
     }
 }
 
-/// Sums that depend on nothing but themselves, in the kernels that measure arithmetic.
+/// Independent accumulators in the kernels that measure the arithmetic rate.
 pub const CHAINS: u32 = 8;
 
-/// Weights along k in a tile for matrix units.
+/// Weights along k in a tile of the matrix-unit kernel.
 const DEPTH: u32 = 32;
 
 impl Product {
-    /// Every product of a tier above the one before, for tests that walk them.
+    /// Kernels that a tier adds to the next lower one.
     pub fn all(tier: Tier) -> Vec<Product> {
         match tier {
             Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matmul],
@@ -122,7 +122,7 @@ impl Product {
         }
     }
 
-    /// Rows and outputs of one workgroup.
+    /// Rows and outputs per workgroup.
     pub const fn tile(self) -> (u32, u32) {
         match self {
             Product::Matvec => (1, 4),
@@ -132,7 +132,7 @@ impl Product {
         }
     }
 
-    /// Whether activations are what [`Op::Halve`](crate::Op::Halve) makes of them, and how exact.
+    /// Precision of the f16 activations that the kernel takes from [`Op::Halve`](crate::Op::Halve); `None` if it takes f32.
     pub const fn halves(self) -> Option<Precision> {
         match self {
             Product::Matvec | Product::Matvec4 | Product::Matmul => None,

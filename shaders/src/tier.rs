@@ -1,22 +1,22 @@
-//! What kernels ask of a device.
+//! Device features that kernels require.
 
 use crate::Part;
 
-/// What a kernel asks of a device.
+/// Device features that a kernel requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// WebGPU core with its default limits, and no feature.
+    /// WebGPU core with its default limits, no optional feature.
     Base,
-    /// Products of many rows in half precision, summed in single.
+    /// Arithmetic in half precision, for products of many rows.
     F16,
-    /// Reductions by subgroups of any size; products of many rows as the device can.
+    /// Subgroup operations, any subgroup size. Products of many rows are in half precision if the device supports it.
     Subgroup,
-    /// Products of many rows by matrix units.
+    /// Matrix units, for products and attention of many rows.
     Coop,
 }
 
 impl Tier {
-    /// Every tier, the least first.
+    /// Every tier, the lowest first.
     pub const ALL: [Tier; 4] = [Tier::Base, Tier::F16, Tier::Subgroup, Tier::Coop];
 
     /// Lower-case name.
@@ -29,12 +29,12 @@ impl Tier {
         }
     }
 
-    /// The tier of a name of [`name`](Self::name).
+    /// Tier by its [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tier| tier.name() == name)
     }
 
-    /// Reductions whose result every thread gets.
+    /// Name and source of workgroup reductions that return the result to every thread.
     pub(crate) fn all(self) -> Part {
         match self {
             Tier::Base | Tier::F16 => ("shared", include_str!("../reduce/all_shared.wgsl")),
@@ -42,7 +42,7 @@ impl Tier {
         }
     }
 
-    /// Sums of several rows at once.
+    /// Name and source of workgroup sums of several rows at once.
     pub(crate) fn rows(self) -> Part {
         match self {
             Tier::Base | Tier::F16 => ("shared", include_str!("../reduce/rows_shared.wgsl")),

@@ -1,4 +1,4 @@
-//! Tests of the whole engine stand in `tests/root.rs`; the README's example is compiled and run here.
+//! Compiles and runs the README's example. The tests of the whole engine are in `tests/root.rs`.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

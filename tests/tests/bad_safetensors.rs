@@ -53,11 +53,11 @@ fn expected() -> Expected {
 fn run(folder: &Path, golden: Option<&Golden>) -> Result<(), String> {
     let message = |e: phi3_runner::Error| e.to_string();
     let checkpoint = Checkpoint::open(folder).map_err(|e| e.to_string())?;
-    let mut placed = on(Device::Cpu).load(&checkpoint, &mut |_| {}).map_err(message)?;
-    logits(&mut *placed.model, &[1, 2, 3], usize::MAX, RopePolicy::Exact, None).map_err(message)?;
+    let mut loaded = on(Device::Cpu).load(&checkpoint, &mut |_| {}).map_err(message)?;
+    logits(&mut *loaded.model, &[1, 2, 3], usize::MAX, RopePolicy::Exact, None).map_err(message)?;
     if let Some(golden) = golden {
         let options = VerifyOptions { tolerance: 2e-4, chunk: usize::MAX };
-        let report = verify(&mut *placed.model, golden, options).map_err(message)?;
+        let report = verify(&mut *loaded.model, golden, options).map_err(message)?;
         if !report.ok() {
             return Err(format!("wrong logits\n{report}"));
         }
@@ -65,7 +65,7 @@ fn run(folder: &Path, golden: Option<&Golden>) -> Result<(), String> {
     Ok(())
 }
 
-/// `base.golden.safetensors`, as a folder that holds a golden.
+/// Reads `base.golden.safetensors` through a folder with the file name of goldens.
 fn base_golden(name: &str) -> Golden {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(data("oracle/bad/safetensors").join(name), folder.path().join("golden.safetensors")).unwrap();
@@ -91,14 +91,14 @@ fn every_case_ends_as_it_should() {
             ("error", Ok(())) => Some("loaded".to_owned()),
             ("error", Err(message)) => misses(case, message, &folder),
             ("ok" | "any", _) => None,
-            (other, _) => Some(format!("expectation {other} is not known")),
+            (other, _) => Some(format!("unknown expectation {other}")),
         };
         wrong.extend(problem.map(|problem| format!("{}: {problem}", case.name)));
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What a message lacks: a line break in it, the file's name, or words that must stand outside the path.
+/// The fault of a message: a line break, a missing file name, or words missing outside the path.
 fn misses(case: &Case, message: &str, folder: &Path) -> Option<String> {
     if message.contains('\n') {
         return Some(format!("more than one line: {message}"));

@@ -1,4 +1,4 @@
-//! `config.json` as transformers 5 writes it and as hands edit it: each case against what transformers computes from it.
+//! `config.json` as written by transformers 5 and as edited by hand, compared with the results of transformers.
 
 use crate::machines::{data, machines};
 use phi3_model::Checkpoint;
@@ -11,11 +11,11 @@ fn every_form_of_a_config_gives_the_reference_s_logits() {
     for entry in std::fs::read_dir(data("oracle/family/configs")).unwrap() {
         let folder = entry.unwrap().path();
         let (checkpoint, golden) = (Checkpoint::open(&folder).unwrap(), Golden::read(&folder).unwrap());
-        for setup in machines() {
-            let tolerance = if setup.device == Device::Cpu { 1e-4 } else { 2e-4 };
-            let mut placed = setup.load(&checkpoint, &mut |_| {}).unwrap();
-            let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk: usize::MAX }).unwrap();
-            assert!(report.checks.len() >= 2 && report.ok(), "{} on {}\n{report}", folder.display(), placed.reason);
+        for device_options in machines() {
+            let tolerance = if device_options.device == Device::Cpu { 1e-4 } else { 2e-4 };
+            let mut loaded = device_options.load(&checkpoint, &mut |_| {}).unwrap();
+            let report = verify(&mut *loaded.model, &golden, VerifyOptions { tolerance, chunk: usize::MAX }).unwrap();
+            assert!(report.checks.len() >= 2 && report.ok(), "{} on {}\n{report}", folder.display(), loaded.reason);
         }
         cases += 1;
     }

@@ -1,9 +1,9 @@
 use crate::machines::{data, gpu};
-use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, RopePolicy, advance};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOptions, RopePolicy, prefill};
 use phi3_tensor::gpu::{Gpu, Options, Select};
 use std::ops::ControlFlow;
 
-/// A decoded token is one submit of five dispatches a layer and two around them; nothing is made for it.
+/// A decoded token is one submit of five dispatches per layer and two more. No GPU object is created for it.
 #[test]
 fn a_decoded_token_is_one_submit_and_allocates_nothing() {
     if gpu().is_none() {
@@ -15,11 +15,12 @@ fn a_decoded_token_is_one_submit_and_allocates_nothing() {
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
     let mut feed = |model: &mut Decoder<Gpu>, sequence: &mut _, tokens: &[u32]| {
-        let options = Advance { chunk: usize::MAX, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
-        advance(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
+        let options =
+            PrefillOptions { chunk: usize::MAX, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        prefill(model, sequence, tokens, options, &mut logits, None, &mut |_| ControlFlow::Continue(())).unwrap();
     };
     feed(&mut model, &mut sequence, &[3, 1, 4, 1, 5]);
-    // the first token makes the decode pipelines and bind groups
+    // the first token creates the decode pipelines and bind groups
     feed(&mut model, &mut sequence, &[9]);
     for token in 0..20 {
         let before = model.backend().counters();

@@ -1,12 +1,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What the fuzz targets do with a file.
+/// The functions of the fuzz targets.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-/// Runs a target over its seeds: none may panic or take long, and `whole` of them are good.
+/// Runs a target over its seeds: none may panic or take long, and `whole` of them are valid.
 fn replay(target: &str, run: fn(&[u8]) -> bool, whole: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -12,7 +12,7 @@ fn options(max_tokens: usize) -> GenerateOptions {
     }
 }
 
-/// Ids that a generation gives, and the switches on the way: (after how many new tokens, to, computed again).
+/// Ids of a generation, and its LongRoPE switches: (number of new tokens before it, new set, tokens computed again).
 fn generate(engine: &mut Engine, prompt: &[u32], max_tokens: usize) -> (Vec<u32>, Vec<(usize, RopeSet, usize)>) {
     let (mut ids, mut switches) = (Vec::new(), Vec::new());
     for event in engine.continue_ids(prompt, &options(max_tokens)).unwrap() {
@@ -32,12 +32,12 @@ fn prompt(len: u32) -> Vec<u32> {
 #[test]
 fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
     let folder = data("oracle/checkpoints/phi-3.5-mini");
-    for setup in machines() {
-        let mut engine = Engine::builder().model(&folder).setup(setup).build().unwrap();
-        // the border is 32: the 33rd token is fed after seven new ones
+    for device_options in machines() {
+        let mut engine = Engine::builder().model(&folder).device_options(device_options).build().unwrap();
+        // the original context is 32: the 33rd token is fed after seven new ones
         let (ids, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(switches, [(7, RopeSet::Long, 32)]);
-        // going on from a long text, a short one starts with short factors again
+        // after a long text, a short one starts with short factors again
         let (again, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(ids, again);
         assert_eq!(switches.len(), 2, "{switches:?}");
@@ -50,14 +50,14 @@ fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
 fn other_policies_never_rebuild() {
     let folder = data("oracle/checkpoints/phi-3-mini-128k");
     let run = |policy, max_tokens| {
-        let builder = Engine::builder().model(&folder).setup(on(Device::Cpu)).rope_policy(policy);
+        let builder = Engine::builder().model(&folder).device_options(on(Device::Cpu)).rope_policy(policy);
         generate(&mut builder.build().unwrap(), &prompt(26), max_tokens)
     };
     for policy in [RopePolicy::Ahead, RopePolicy::Long, RopePolicy::Short] {
         assert!(run(policy, 12).1.is_empty(), "{policy:?}");
     }
     assert_eq!(run(RopePolicy::Ahead, 12).0, run(RopePolicy::Long, 12).0);
-    // six new tokens stay below the border: ahead is then exact
+    // six new tokens stay within the original context: `Ahead` then equals `Exact`
     assert_eq!(run(RopePolicy::Ahead, 6).0, run(RopePolicy::Exact, 6).0);
     assert_eq!(run(RopePolicy::Short, 6).0, run(RopePolicy::Exact, 6).0);
 }
@@ -65,8 +65,8 @@ fn other_policies_never_rebuild() {
 #[test]
 fn policies_differ_where_they_should() {
     let folder = data("oracle/checkpoints/phi-4-mini");
-    let mut placed = on(Device::Cpu).load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
-    let mut of = |len, policy| logits(&mut *placed.model, &prompt(len), usize::MAX, policy, None).unwrap();
+    let mut loaded = on(Device::Cpu).load(&Checkpoint::open(&folder).unwrap(), &mut |_| {}).unwrap();
+    let mut of = |len, policy| logits(&mut *loaded.model, &prompt(len), usize::MAX, policy, None).unwrap();
     assert_eq!(of(32, RopePolicy::Exact), of(32, RopePolicy::Short));
     assert_ne!(of(32, RopePolicy::Exact), of(32, RopePolicy::Long));
     assert_eq!(of(33, RopePolicy::Exact), of(33, RopePolicy::Long));

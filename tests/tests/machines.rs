@@ -1,31 +1,30 @@
-use phi3_runner::{Device, Setup};
+use phi3_runner::{Device, DeviceOptions};
 use phi3_tensor::cpu::Activations;
 use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// The machines of this computer that tests run on: the CPU, and a GPU if there is one, software ones included; PHI3_ADAPTER
-/// names it where there are several.
+/// Setups for the tests: the CPU, and a GPU if there is one (software adapters included). PHI3_ADAPTER selects one of several.
 ///
-/// Where there is no adapter the reason is printed; with PHI3_GPU=require it is a failure.
-pub(crate) fn machines() -> Vec<Setup> {
+/// Without an adapter, the reason is printed; with PHI3_GPU=require, the test fails.
+pub(crate) fn machines() -> Vec<DeviceOptions> {
     let mut machines = vec![on(Device::Cpu)];
     machines.extend(gpu());
     machines
 }
 
-/// The same, the GPU with every tier of kernels that it can run; those that it cannot are printed. PHI3_TIER names one that is
-/// tested alone.
-pub(crate) fn machines_and_tiers() -> Vec<Setup> {
+/// Like [`machines`], with the GPU at every supported kernel tier; unsupported ones are printed. PHI3_TIER restricts the tests
+/// to one tier.
+pub(crate) fn machines_and_tiers() -> Vec<DeviceOptions> {
     let only = std::env::var("PHI3_TIER").ok();
     let mut machines = if only.is_some() { Vec::new() } else { vec![on(Device::Cpu)] };
     let Some(gpu) = gpu() else { return machines };
     for tier in phi3_runner::TIERS.into_iter().filter(|tier| only.as_ref().is_none_or(|only| only == tier)) {
-        let setup = Setup { tier: Some(tier.to_owned()), ..gpu.clone() };
+        let device_options = DeviceOptions { tier: Some(tier.to_owned()), ..gpu.clone() };
         let options = Options { software: true, tier: Tier::from_name(tier), ..Options::default() };
         let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
         match Gpu::open(&select, &options) {
-            Ok(_) => machines.push(setup),
+            Ok(_) => machines.push(device_options),
             Err(error @ phi3_tensor::Error::Tier { .. }) if only.is_none() => println!("skipped: {error}"),
             Err(error) => panic!("{error}"),
         }
@@ -34,7 +33,7 @@ pub(crate) fn machines_and_tiers() -> Vec<Setup> {
 }
 
 /// The GPU, if there is one.
-pub(crate) fn gpu() -> Option<Setup> {
+pub(crate) fn gpu() -> Option<DeviceOptions> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     match MISSING.get_or_init(|| phi3_tensor::gpu::adapters().err().map(|error| error.to_string())) {
         None => Some(on(std::env::var("PHI3_ADAPTER").map_or(Device::Gpu, Device::Name))),
@@ -46,9 +45,9 @@ pub(crate) fn gpu() -> Option<Setup> {
     }
 }
 
-/// A machine as exact as it can be.
-pub(crate) fn on(device: Device) -> Setup {
-    Setup { device, activations: Activations::F32, ..Setup::default() }
+/// The most exact device_options of a device.
+pub(crate) fn on(device: Device) -> DeviceOptions {
+    DeviceOptions { device, activations: Activations::F32, ..DeviceOptions::default() }
 }
 
 /// A path under `tests/data`.

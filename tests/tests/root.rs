@@ -1,10 +1,10 @@
 //! Tests of the whole engine, in one binary.
 
-/// Passes ahead of the host, whose tokens the device chooses.
-mod ahead;
-/// Damaged and unusual checkpoints: each ends as its list says.
+/// Damaged configurations and tensors of every class.
+mod bad_classes;
+/// Damaged and unusual checkpoints, each with its expected result.
 mod bad_safetensors;
-/// `config.json` in all the forms that programs and people give it.
+/// `config.json` in all forms written by programs and by hand.
 mod configs;
 /// Submits, dispatches and allocations of a decoded token.
 mod counters;
@@ -12,19 +12,21 @@ mod counters;
 mod demo;
 /// The seeds of the fuzz targets, without libFuzzer.
 mod fuzz_corpus;
-/// Every checkpoint of the oracle against its golden, on every machine.
+/// Every checkpoint of the oracle against its golden, on every backend.
 mod golden;
-/// LongRoPE's border: policies, events, the cache.
+/// LongRoPE's switch of factors: policies, events, the KV cache.
 mod long_rope;
-/// Machines that the tests run on.
+/// Setups for the tests.
 mod machines;
-/// GGUF files, quantising, cache types, perplexity.
+/// Passes ahead of the host, with tokens chosen on the device.
+mod pipeline;
+/// GGUF files, quantization, cache types, perplexity.
 mod quantised;
-/// Sequences where they do not belong.
+/// Misuse of sequences.
 mod sequences;
-/// A model of another shape, with its golden made by the reference operations.
+/// Models of odd shapes, compared with the reference operations.
 mod shapes;
-/// Text against vectors: tokenizer, streaming, chat templates, samplers.
+/// Test vectors of text: tokenizer, streaming, chat templates, samplers.
 mod text;
-/// Pictures: towers against their goldens, and prompts with pictures.
+/// Pictures: vision towers against their goldens, and prompts with pictures.
 mod vision;

@@ -1,20 +1,22 @@
-//! Sequences where they do not belong: of another model, or of the same one in another's place.
+//! Misuse of sequences: those of another model, and one in place of another of the same model.
 
 use crate::machines::{data, machines};
-use phi3_model::{Advance, Checkpoint, Error, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
-use phi3_runner::Setup;
+use phi3_model::{
+    Checkpoint, Error, Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, prefill,
+};
+use phi3_runner::DeviceOptions;
 use phi3_tensor::{Batch, Choice};
 use std::ops::ControlFlow;
 
-fn model(setup: &Setup, name: &str) -> Box<dyn Model> {
+fn model(device_options: &DeviceOptions, name: &str) -> Box<dyn Model> {
     let checkpoint = Checkpoint::open(&data("oracle/checkpoints").join(name)).unwrap();
-    setup.load(&checkpoint, &mut |_| {}).unwrap().model
+    device_options.load(&checkpoint, &mut |_| {}).unwrap().model
 }
 
 fn forward(model: &mut dyn Model, sequence: &mut Sequence, tokens: &[u32]) -> phi3_model::Result<Vec<f32>> {
     let mut logits = Vec::new();
     let inputs: Vec<Input> = tokens.iter().map(Input::from).collect();
-    model.forward(&mut [Feed { sequence, inputs: &inputs, outputs: Outputs::Last }], &mut logits, None)?;
+    model.forward(&mut [SequenceRows { sequence, inputs: &inputs, outputs: Outputs::Last }], &mut logits, None)?;
     Ok(logits)
 }
 
@@ -28,10 +30,10 @@ fn refused<T>(call: &str, words: &str, result: phi3_model::Result<T>) {
 
 #[test]
 fn a_sequence_of_another_model_is_refused() {
-    for setup in machines() {
+    for device_options in machines() {
         // of the same checkpoint, and of another one
         for name in ["phi-3-medium-4k", "phi-4"] {
-            let (mut ours, mut other) = (model(&setup, "phi-3-medium-4k"), model(&setup, name));
+            let (mut ours, mut other) = (model(&device_options, "phi-3-medium-4k"), model(&device_options, name));
             let (mut mine, mut strange) = (ours.sequence(), other.sequence());
             forward(&mut *ours, &mut mine, &[3, 1, 4]).unwrap();
             forward(&mut *other, &mut strange, &[2, 7, 1, 8]).unwrap();
@@ -42,24 +44,24 @@ fn a_sequence_of_another_model_is_refused() {
             refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
             refused("prepare", another, ours.prepare(&strange, 100));
             let mut logits = Vec::new();
-            let feed = |sequence| Feed { sequence, inputs: &[Input::Token(5)], outputs: Outputs::None };
+            let feed = |sequence| SequenceRows { sequence, inputs: &[Input::Token(5)], outputs: Outputs::None };
             refused("forward", another, ours.forward(&mut [feed(&mut mine), feed(&mut strange)], &mut logits, None));
-            let options = Advance { chunk: 8, policy: RopePolicy::Long, budget: 0, outputs: Outputs::Last };
+            let options = PrefillOptions { chunk: 8, policy: RopePolicy::Long, budget: 0, outputs: Outputs::Last };
             let watch = &mut |_| ControlFlow::Continue(());
-            refused("advance", another, advance(&mut *ours, &mut strange, &[5u32], options, &mut logits, None, watch));
-            if ours.ahead() > 0 {
-                refused("launch", another, ours.launch(&mut strange, Some(5), Choice::Likeliest));
-                refused("land", another, ours.land(&mut strange));
+            refused("prefill", another, prefill(&mut *ours, &mut strange, &[5u32], options, &mut logits, None, watch));
+            if ours.pipeline_depth() > 0 {
+                refused("submit", another, ours.submit(&mut strange, Some(5), Choice::Likeliest));
+                refused("wait", another, ours.wait(&mut strange));
             }
 
-            // nothing has happened to any of them
+            // all sequences are unchanged
             assert_eq!((ours.cache_bytes(), strange.inputs()), (bytes, &held[..]));
             assert_eq!(mine.inputs(), [3u32, 1, 4]);
             let mut fresh = other.sequence();
             let want = forward(&mut *other, &mut fresh, &[2, 7, 1, 8, 5]).unwrap();
             let got = forward(&mut *other, &mut strange, &[5]).unwrap();
             assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-3));
-            // a sequence that survives its model gives its pages to nobody
+            // a sequence that outlives its model is still refused by another one
             drop(other);
             refused("forward", another, forward(&mut *ours, &mut strange, &[5]));
         }
@@ -68,22 +70,22 @@ fn a_sequence_of_another_model_is_refused() {
 
 #[test]
 fn tokens_land_in_the_sequence_that_was_launched() {
-    for setup in machines() {
-        let mut model = model(&setup, "phi-3-medium-4k");
-        if model.ahead() == 0 {
+    for device_options in machines() {
+        let mut model = model(&device_options, "phi-3-medium-4k");
+        if model.pipeline_depth() == 0 {
             let mut sequence = model.sequence();
-            assert!(model.launch(&mut sequence, Some(9), Choice::Likeliest).is_err());
-            refused("land", "no pass is under way", model.land(&mut sequence));
+            assert!(model.submit(&mut sequence, Some(9), Choice::Likeliest).is_err());
+            refused("wait", "no pass is under way", model.wait(&mut sequence));
             model.discard().unwrap();
             continue;
         }
-        // what each gives alone
+        // tokens of each sequence alone
         let mut alone = |first: u32| {
             let mut sequence = model.sequence();
             let mut tokens = vec![first];
             for _ in 0..3 {
-                model.launch(&mut sequence, tokens.last().copied(), Choice::Likeliest).unwrap();
-                tokens.push(model.land(&mut sequence).unwrap());
+                model.submit(&mut sequence, tokens.last().copied(), Choice::Likeliest).unwrap();
+                tokens.push(model.wait(&mut sequence).unwrap());
             }
             tokens
         };
@@ -91,37 +93,37 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         assert_ne!(want_a[1..], want_b[1..]);
 
         let (mut a, mut b) = (model.sequence(), model.sequence());
-        refused("land", "no pass is under way", model.land(&mut a));
-        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
-        model.launch(&mut a, Some(9), Choice::Likeliest).unwrap();
-        model.launch(&mut a, None, Choice::Likeliest).unwrap();
-        // the token on the device is the other's
-        refused("launch", "no token is given", model.launch(&mut b, None, Choice::Likeliest));
-        model.launch(&mut b, Some(14), Choice::Likeliest).unwrap();
-        refused("launch", "no token is given", model.launch(&mut a, None, Choice::Likeliest));
+        refused("wait", "no pass is under way", model.wait(&mut a));
+        refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
+        model.submit(&mut a, Some(9), Choice::Likeliest).unwrap();
+        model.submit(&mut a, None, Choice::Likeliest).unwrap();
+        // the token on the device belongs to the other sequence
+        refused("submit", "no token is given", model.submit(&mut b, None, Choice::Likeliest));
+        model.submit(&mut b, Some(14), Choice::Likeliest).unwrap();
+        refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
         // swapped
-        refused("land", "another sequence's", model.land(&mut b));
-        assert!(b.inputs() == [14u32] && model.under_way() == 3);
+        refused("wait", "another sequence's", model.wait(&mut b));
+        assert!(b.inputs() == [14u32] && model.in_flight() == 3);
         refused("forward", "under way", forward(&mut *model, &mut a, &[5]));
 
-        assert_eq!(model.land(&mut a).unwrap(), want_a[1]);
+        assert_eq!(model.wait(&mut a).unwrap(), want_a[1]);
         assert_eq!(a.inputs(), &want_a[..2]);
-        refused("land", "another sequence's", model.land(&mut b));
-        assert_eq!(model.land(&mut a).unwrap(), want_a[2]);
-        refused("land", "another sequence's", model.land(&mut a));
-        assert_eq!(model.land(&mut b).unwrap(), want_b[1]);
-        model.launch(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
-        assert_eq!(model.land(&mut a).unwrap(), want_a[3]);
+        refused("wait", "another sequence's", model.wait(&mut b));
+        assert_eq!(model.wait(&mut a).unwrap(), want_a[2]);
+        refused("wait", "another sequence's", model.wait(&mut a));
+        assert_eq!(model.wait(&mut b).unwrap(), want_b[1]);
+        model.submit(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
+        assert_eq!(model.wait(&mut a).unwrap(), want_a[3]);
 
-        // a sequence that was cut under its passes, and one that is no more
-        model.launch(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
-        model.launch(&mut b, None, Choice::Likeliest).unwrap();
+        // a sequence truncated during its passes, and a dropped one
+        model.submit(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
+        model.submit(&mut b, None, Choice::Likeliest).unwrap();
         b.truncate(1, None);
-        refused("launch", "cut", model.launch(&mut b, Some(want_b[1]), Choice::Likeliest));
+        refused("submit", "cut", model.submit(&mut b, Some(want_b[1]), Choice::Likeliest));
         drop(b);
-        assert_eq!(model.under_way(), 2);
+        assert_eq!(model.in_flight(), 2);
         model.discard().unwrap();
-        assert_eq!(model.under_way(), 0);
+        assert_eq!(model.in_flight(), 0);
         assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::CHOSEN)));
         forward(&mut *model, &mut a, &[5]).unwrap();
     }

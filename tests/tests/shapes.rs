@@ -8,7 +8,7 @@ use phi3_tensor::{Backend, DType};
 use std::io::Write;
 use std::path::Path;
 
-/// Sizes that no vector, tile or page divides.
+/// Sizes that are not multiples of vectors, tiles or pages.
 struct Shape {
     dtype: DType,
     hidden: usize,
@@ -108,7 +108,7 @@ fn assert_close(want: &[f32], got: &[f32]) {
     assert!(want.len() == got.len() && largest <= 2e-5 * (1.0 + size), "{largest} of {size}");
 }
 
-/// Every machine computes what the decoder on plain f64 loops computes, for shapes that nothing divides.
+/// Every backend agrees with the decoder on plain f64 loops, for odd shapes.
 #[test]
 fn odd_shapes_agree_with_the_reference() {
     for shape in &SHAPES {

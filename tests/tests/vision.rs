@@ -1,11 +1,11 @@
-//! Pictures: towers against their goldens on every machine, and prompts with pictures.
+//! Pictures: vision towers against their goldens on every backend, and prompts with pictures.
 
 use crate::machines::{data, machines, machines_and_tiers, on};
 use phi3_image::Picture;
 use phi3_model::{Checkpoint, Error, ImageTag, Input, ModelSpec, PictureSpec, TowerInput};
 use phi3_runner::text::Message;
 use phi3_runner::verify::{Golden, VerifyOptions, logits, verify};
-use phi3_runner::{Device, Engine, GenerateOptions, Image, Orientation, RopePolicy, SamplerOptions, Setup};
+use phi3_runner::{Device, DeviceOptions, Engine, GenerateOptions, Image, Orientation, RopePolicy, SamplerOptions};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ fn checkpoint(name: &str) -> PathBuf {
     data("oracle/family/checkpoints").join(name)
 }
 
-/// Checkpoints with a tower, and what their goldens compare of a picture.
+/// Checkpoints with a vision tower, and the comparisons of a picture in their goldens.
 const CHECKPOINTS: [(&str, &[&str]); 3] = [
     (CROPS, &["hd_rgb", "tower_features"]),
     ("phi-3-vision-16", &["hd_rgb", "tower_features"]),
@@ -26,23 +26,23 @@ const CHECKPOINTS: [(&str, &[&str]); 3] = [
     ),
 ];
 
-fn check(setup: &Setup, folder: &Path, parts: &[&str], chunk: usize) {
-    let tolerance = if setup.device == Device::Cpu { 1e-4 } else { 2e-4 };
-    let mut placed = setup.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
+fn check(device_options: &DeviceOptions, folder: &Path, parts: &[&str], chunk: usize) {
+    let tolerance = if device_options.device == Device::Cpu { 1e-4 } else { 2e-4 };
+    let mut loaded = device_options.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
     let golden = Golden::read(folder).unwrap();
-    let report = verify(&mut *placed.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
+    let report = verify(&mut *loaded.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
     for part in [parts, &["projected", "two_images logits", "one_image greedy"]].concat() {
         assert!(report.checks.iter().any(|check| check.name.ends_with(part)), "{part}: {report}");
     }
-    println!("{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
-    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), placed.reason);
+    println!("{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
+    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
 }
 
 #[test]
 fn goldens_of_pictures() {
-    for setup in machines_and_tiers() {
+    for device_options in machines_and_tiers() {
         for (name, parts) in CHECKPOINTS {
-            [usize::MAX, 7].into_iter().for_each(|chunk| check(&setup, &checkpoint(name), parts, chunk));
+            [usize::MAX, 7].into_iter().for_each(|chunk| check(&device_options, &checkpoint(name), parts, chunk));
         }
     }
 }
@@ -60,8 +60,8 @@ fn folder(name: &str) -> TempDir {
     folder
 }
 
-fn engine(folder: &TempDir, setup: &Setup) -> Engine {
-    Engine::builder().model(folder.path()).setup(setup.clone()).build().unwrap()
+fn engine(folder: &TempDir, device_options: &DeviceOptions) -> Engine {
+    Engine::builder().model(folder.path()).device_options(device_options.clone()).build().unwrap()
 }
 
 fn image(engine: &Engine, name: &str) -> Image {
@@ -81,8 +81,8 @@ fn ids(engine: &mut Engine, messages: &[Message], images: &[Image]) -> (Vec<u32>
 #[test]
 fn two_pictures_and_a_longer_chat() {
     let folder = folder(CROPS);
-    for setup in machines() {
-        let mut engine = engine(&folder, &setup);
+    for device_options in machines() {
+        let mut engine = engine(&folder, &device_options);
         let (first, second) = (image(&engine, "rgb.png"), image(&engine, "exif-6.jpg"));
         assert_eq!((first.tokens(), first.grid()), (73, (2, 3)));
         let compare = [Message::user("compare them")];
@@ -90,13 +90,13 @@ fn two_pictures_and_a_longer_chat() {
         // "<s><|user|>\n", "<s>\n" and "<s>\ncompare them<|end|>\n<|assistant|>\n" of single letters
         let text = 3 + 2 + 18;
         assert_eq!((prompt, cached), (first.tokens() + second.tokens() + text, 0));
-        // tags of the user's own stand for the same
+        // explicit tags in the text give the same result
         let own = [Message::user("<|image_1|>\n<|image_2|>\ncompare them")];
         assert_eq!(ids(&mut engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
-        // other pictures, other answers, and nothing of the first picture is taken from the cache
+        // pictures in another order give another answer, and the first picture is not taken from the cache
         let (swapped, _, cached) = ids(&mut engine, &compare, &[second.clone(), first.clone()]);
         assert!(swapped != both && cached < 10, "{cached}");
-        // the next question computes no picture again
+        // the next question does not compute the pictures again
         let (answer, _, _) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
         let text = engine.tokenizer().unwrap().decode(&answer, true).unwrap();
         let longer = [own[0].clone(), Message::assistant(text), Message::user("why?")];
@@ -110,8 +110,8 @@ fn two_pictures_and_a_longer_chat() {
 #[test]
 fn two_whole_pictures_and_a_longer_chat() {
     let folder = folder(PATCHES);
-    for setup in machines() {
-        let mut engine = engine(&folder, &setup);
+    for device_options in machines() {
+        let mut engine = engine(&folder, &device_options);
         assert_eq!(engine.image_reader().unwrap().tag(), ImageTag::InOrder);
         let (first, second) = (image(&engine, "rgb.png"), image(&engine, "exif-6.jpg"));
         assert_eq!([first.grid(), second.grid()], [(5, 8), (8, 5)]);
@@ -176,7 +176,7 @@ fn a_turned_picture_is_the_upright_one() {
     let reader = engine.image_reader().unwrap();
     let flat = reader.picture(&stored).unwrap();
     let (width, height) = (flat.width() as usize, flat.height() as usize);
-    // a quarter turn to the right: what was at the left is above
+    // a quarter turn to the right: the left edge moves to the top
     let pixels = (0..width).flat_map(|y| (0..height).map(move |x| (height - 1 - x) * width + y));
     let rgb = pixels.flat_map(|at| flat.rgb()[3 * at..][..3].to_vec()).collect();
     let upright = Picture::new(height as u32, width as u32, rgb).unwrap();
@@ -227,12 +227,12 @@ fn what_does_not_fit_is_an_error() {
     }
 }
 
-/// A prompt with a picture beyond LongRoPE's border: cached rows are fed again with the other factors.
+/// A prompt with a picture longer than LongRoPE's original context: cached rows are computed again with the other factors.
 #[test]
 fn pictures_survive_the_rope_switch() {
-    for setup in machines() {
-        let mut placed = setup.load(&Checkpoint::open(&checkpoint(CROPS)).unwrap(), &mut |_| {}).unwrap();
-        let model = &mut *placed.model;
+    for device_options in machines() {
+        let mut loaded = device_options.load(&Checkpoint::open(&checkpoint(CROPS)).unwrap(), &mut |_| {}).unwrap();
+        let model = &mut *loaded.model;
         let values: Vec<f32> = (0..7 * 3 * 42 * 42).map(|i| (i % 97) as f32 / 50.0 - 0.9).collect();
         let features = model.encode_image(&TowerInput { values: &values, grid: (2, 3) }, None).unwrap();
         let mut inputs: Vec<Input> = [1u32, 5, 9].iter().map(Input::from).collect();
@@ -240,16 +240,20 @@ fn pictures_survive_the_rope_switch() {
         assert_eq!(inputs.len(), 76);
         let tokens: Vec<u32> = (0..30).map(|i| (i * 7 + 3) % 96).collect();
         inputs.extend(tokens.iter().map(Input::from));
-        // all at once with the long factors, against token by token across the border at 96
+        // all at once with the long factors, compared with token by token across the limit of 96
         let want = logits(model, &inputs, usize::MAX, RopePolicy::Exact, None).unwrap();
         let want = &want[want.len() - 96..];
         let mut sequence = model.sequence();
         let mut row = Vec::new();
-        let settings =
-            phi3_model::Advance { chunk: 40, policy: RopePolicy::Exact, budget: 0, outputs: phi3_model::Outputs::Last };
+        let settings = phi3_model::PrefillOptions {
+            chunk: 40,
+            policy: RopePolicy::Exact,
+            budget: 0,
+            outputs: phi3_model::Outputs::Last,
+        };
         for part in [&inputs[..80], &inputs[80..95], &inputs[95..100], &inputs[100..]] {
             let watch = &mut |_| std::ops::ControlFlow::Continue(());
-            phi3_model::advance(model, &mut sequence, part, settings, &mut row, None, watch).unwrap();
+            phi3_model::prefill(model, &mut sequence, part, settings, &mut row, None, watch).unwrap();
         }
         assert_eq!(sequence.inputs(), inputs);
         let most = want.iter().zip(&row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -257,7 +261,7 @@ fn pictures_survive_the_rope_switch() {
     }
 }
 
-/// The published configuration, whose tower's sizes are not written down.
+/// The published configuration, which does not state the sizes of the vision tower.
 #[test]
 fn the_published_configuration_and_what_is_refused() {
     let path = data("tokenizer/phi-3-vision/config.json");
@@ -397,16 +401,16 @@ fn preparation_that_is_not_the_model_s() {
 /// Values that are not of the tower's form.
 #[test]
 fn values_of_other_pictures() {
-    let mut placed = on(Device::Cpu).load(&Checkpoint::open(&checkpoint(PATCHES)).unwrap(), &mut |_| {}).unwrap();
+    let mut loaded = on(Device::Cpu).load(&Checkpoint::open(&checkpoint(PATCHES)).unwrap(), &mut |_| {}).unwrap();
     let values = vec![0.0; 41 * 48];
     for (count, grid) in
         [(48 * 6, (2, 4)), (0, (0, 4)), (48 * 41, (41, 1)), (48, (usize::MAX, 2)), (48 * 4, (usize::MAX, 0))]
     {
-        let error = placed.model.encode_image(&TowerInput { values: &values[..count], grid }, None).unwrap_err();
+        let error = loaded.model.encode_image(&TowerInput { values: &values[..count], grid }, None).unwrap_err();
         assert!(error.to_string().contains("at most 40 patches"), "{grid:?}: {error}");
     }
     assert_eq!(
-        placed.model.encode_image(&TowerInput { values: &values[..48 * 40], grid: (40, 1) }, None).unwrap().tokens(),
+        loaded.model.encode_image(&TowerInput { values: &values[..48 * 40], grid: (40, 1) }, None).unwrap().tokens(),
         40
     );
 }
@@ -445,7 +449,8 @@ fn tensors_that_are_not_the_tower_s() {
         assert!(error.contains(&name) && error.contains("expected"), "{name}: {error}");
     }
     // without what is not used it loads
-    let used = |name: &str| !name.contains(".layers.3.") && !name.contains(".head.") && !name.contains("post_layernorm");
+    let used =
+        |name: &str| !name.contains(".layers.3.") && !name.contains(".head.") && !name.contains("post_layernorm");
     let used = safetensors::serialize(tensors.iter().filter(|(name, _)| used(name)), None).unwrap();
     let checkpoint = Checkpoint::from_memory("used", &config, used).unwrap();
     assert_eq!(checkpoint.notes(), [] as [&str; 0]);

@@ -1,22 +1,22 @@
-//! What the command line's options have to do with an error: the library's errors know no options.
+//! Options of the command line that help against errors. The library's errors do not name options.
 
 use phi3_model::Error as ModelError;
 use phi3_runner::Error;
-use phi3_runner::memory::Smaller;
+use phi3_runner::system_memory::Smaller;
 use phi3_tensor::Error as DeviceError;
 
-/// What can be typed against an error, if anything.
+/// Options that help against an error, if there are any.
 pub(crate) fn advice(error: &Error) -> Option<String> {
     let text = match error {
         Error::Model(ModelError::Device(error)) => return of_device(error),
         Error::TooLarge { instead, .. } => {
             let options = instead.as_ref().map_or(String::new(), |smaller| format!("{}; ", options(smaller)));
-            return Some(format!("{options}--force loads it nevertheless, and phi3-run plan shows more"));
+            return Some(format!("{options}--force loads it anyway, phi3-run plan shows the sizes"));
         }
-        // an option has its own dashes; the library names what a setting is
-        Error::Argument { argument, .. } if argument.starts_with('-') => "phi3-run --help lists what there is",
+        // options of the command line begin with dashes, settings of the library do not
+        Error::Argument { argument, .. } if argument.starts_with('-') => "phi3-run --help lists the options",
         Error::Argument { argument, .. } => return Some(format!("phi3-run --help says what --{argument} takes")),
-        Error::NoModel => "--model names it",
+        Error::NoModel => "--model selects one",
         Error::Text(phi3_runner::text::Error::NoTemplate { .. }) => {
             "phi3-run generate --prompt TEXT continues plain text, --chat-template FILE or NAME gives a template"
         }
@@ -30,18 +30,18 @@ fn of_device(error: &DeviceError) -> Option<String> {
     let text = match error {
         DeviceError::Unsupported { .. } => "--device cpu has no such limit",
         DeviceError::OutOfMemory { .. } => "--kv f16 or q8_0, --quant q4_k_m, another --device",
-        DeviceError::Tier { has, .. } => return Some(format!("--tier {has}, or none")),
+        DeviceError::Tier { has, .. } => return Some(format!("--tier {has}, or no --tier")),
         DeviceError::NoAdapter { .. } => "--device takes cpu, gpu, gpu:N or part of a name",
         DeviceError::Device { .. } | DeviceError::Lost { .. } | DeviceError::Timeout { .. } => {
-            "--device cpu computes on the processor"
+            "--device cpu uses the CPU backend"
         }
-        DeviceError::Threads { .. } => "--threads takes fewer",
+        DeviceError::Threads { .. } => "--threads N uses fewer",
         _ => return None,
     };
     Some(text.to_owned())
 }
 
-/// Settings as options.
+/// Settings as command-line options.
 pub(crate) fn options(smaller: &Smaller) -> String {
     let Smaller { pack, quant, kv, context } = smaller;
     let options = [

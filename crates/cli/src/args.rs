@@ -1,4 +1,4 @@
-//! What can be typed.
+//! Command-line arguments.
 
 mod bench;
 mod images;
@@ -14,10 +14,12 @@ pub(super) use models::ModelsCommand;
 use crate::fetch::{self, Need};
 use crate::thinking::Style;
 use clap::{Args, Parser, Subcommand};
-use phi3_model::Recipe;
+use phi3_model::QuantScheme;
 use phi3_runner::sampler::Sampler;
 use phi3_runner::text::ChatTemplate;
-use phi3_runner::{Device, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Setup, Source};
+use phi3_runner::{
+    Device, DeviceOptions, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Source,
+};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use std::path::PathBuf;
@@ -33,14 +35,14 @@ pub(super) struct Cli {
     pub(super) command: Option<Command>,
     #[command(flatten)]
     pub(super) ask: Ask,
-    /// Ask no hub: take models by name from the cache only [also: HF_HUB_OFFLINE=1]
+    /// Take models by name from the cache only, without network access [also: HF_HUB_OFFLINE=1]
     #[arg(long, global = true)]
     pub(super) offline: bool,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Talk in several turns
+    /// Chat in several turns
     Chat(Chat),
     /// Continue a text or token ids, without a chat template
     Generate(Generate),
@@ -50,50 +52,50 @@ pub(super) enum Command {
     Verify(Verify),
     /// Turn text into token ids
     Tokenize(Tokenize),
-    /// Print the prompt that the chat template makes of messages
+    /// Print the prompt that the chat template renders from messages
     Render(Render),
-    /// Write a checkpoint as a quantised GGUF file
+    /// Write a checkpoint as a quantized GGUF file
     Quantize(Quantize),
-    /// Show a checkpoint's description, tensors, types and sizes
+    /// Show a checkpoint's metadata, tensors, types and sizes
     Inspect(Inspect),
-    /// Count what a model takes on a machine, before anything is loaded
+    /// Show the memory that a model takes on a device, without loading it
     Plan(Plan),
-    /// Perplexity of a text, and the distance of another model or machine
+    /// Measure the perplexity of a text, and the KL divergence of another model or device
     Perplexity(Perplexity),
-    /// Time prompts and tokens, in llama-bench's tests and formats
+    /// Time prompts and generation, with llama-bench's tests and formats
     Bench(Box<Bench>),
-    /// Show where the time of a prompt and of a token goes, by operation
+    /// Show the time of each operation, for a prompt and for generated tokens
     Profile(Profile),
-    /// List the GPUs of this machine and what they can do
+    /// List the GPUs of this machine, their features, limits and kernels
     Devices(Devices),
     /// Show the models that have short names; list, fetch and remove models in the cache
     Models(Models),
 }
 
-/// Which model, on which machine.
+/// Model and device.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or a GGUF file, or a folder that leads to one;
-    /// or a name that is fetched from the Hugging Face hub: phi-4-mini, phi-4-mini:q4_k_m, owner/name@revision:file
+    /// Checkpoint folder (config.json, *.safetensors, tokenizer.json), GGUF file, or a folder that contains one of them;
+    /// or a name to fetch from the Hugging Face hub: phi-4-mini, phi-4-mini:q4_k_m, owner/name@revision:file
     /// [default: the demo model inside the program]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
-    /// Tokens of a prompt that are computed at once
+    /// Prompt tokens per pass
     #[arg(long, value_name = "N", value_parser = positive)]
     chunk: Option<usize>,
-    /// LongRoPE factors: exact (as the reference), ahead (long at once if prompt and --max-tokens pass the border),
-    /// long, or short
+    /// LongRoPE factors: exact (as the reference), ahead (long from the start if prompt and --max-tokens exceed the
+    /// original context length), long, or short
     #[arg(long, default_value = "exact", value_name = "RULE", value_parser = phi3_runner::rope_policy)]
     pub(super) longrope: RopePolicy,
-    /// Quantise f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: as they are]
+    /// Quantize f32, f16 and bf16 weights while loading: q8_0, q6_k, q5_k_m, q4_k_m, q4_0, int4, … [default: unchanged]
     #[arg(long, value_name = "TYPE")]
-    quant: Option<Recipe>,
-    /// Type of the key/value cache: f32 (exact), f16 or q8_0 [default: f16; f32 where activations are f32]
+    quant: Option<QuantScheme>,
+    /// Type of the KV cache: f32 (exact), f16 or q8_0 [default: f16; f32 if activations are f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
-    /// Load even where memory does not seem to suffice
+    /// Load even if memory does not seem to suffice
     #[arg(long)]
     force: bool,
     /// Print no progress, notes or statistics
@@ -101,24 +103,24 @@ pub(super) struct ModelArgs {
     pub(super) quiet: bool,
 }
 
-/// Which machine, and how it computes.
+/// Device, and options of its backend.
 #[derive(Args, Clone)]
 pub(super) struct MachineArgs {
-    /// auto (a real GPU, else the CPU), cpu, gpu (a software one if need be), gpu:N, or part of an adapter's name
+    /// auto (a real GPU, else the CPU), cpu, gpu (a software adapter if there is no other), gpu:N, or part of an adapter's name
     #[arg(long, short, default_value = "auto", value_name = "DEVICE")]
     device: Device,
-    /// Threads of the CPU backend, and of --quant while loading [default: all that this process may use]
+    /// Threads of the CPU backend, and of --quant while loading [default: all available to this process]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
-    /// What weights are multiplied with: int8 (fast: quantised weights on the CPU; half precision for many rows on a GPU
-    /// that can) or f32 (exact) [default: int8; f32 for verify and logits]
+    /// Activations in matrix products: int8 (fast; on the CPU for quantized weights, on a GPU half precision for many rows
+    /// if it supports that) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load (into memory of their own), or never (the file stays
-    /// mapped: an instant start, slower tokens)
+    /// When the CPU backend interleaves quantized weights: load (into a copy in memory) or never (the weights stay in the
+    /// mapped file: instant start, slower tokens)
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
     pack: Pack,
     /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
@@ -129,7 +131,7 @@ pub(super) struct MachineArgs {
     max_binding: Option<u64>,
 }
 
-/// How tokens are chosen.
+/// Sampling of tokens.
 #[derive(Args, Clone)]
 pub(super) struct SamplingArgs {
     /// New tokens, at most; -1 is no limit [default: up to the model's context]
@@ -138,28 +140,28 @@ pub(super) struct SamplingArgs {
     /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
     greedy: bool,
-    /// Divides the logits; 0 is greedy [default: the model's, else 0.8]
+    /// Temperature, by which logits are divided; 0 is greedy [default: the model's, else 0.8]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
     /// Keep the K most likely tokens; 0 and -1 keep all [default: the model's, else 0]
     #[arg(long, value_name = "K", value_parser = or_none::<usize>)]
     top_k: Option<OrNone<usize>>,
-    /// Keep the most likely tokens of this probability together [default: the model's, else 0.95]
+    /// Keep the most likely tokens up to this cumulative probability [default: the model's, else 0.95]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Keep tokens of at least this share of the best one's probability [default: the model's, else 0]
+    /// Keep tokens with at least this share of the largest probability [default: the model's, else 0]
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Divides the logits of tokens that stand in the text [default: the model's, else 1]
+    /// Penalty on the logits of tokens that are in the text already [default: the model's, else 1]
     #[arg(long, value_name = "R")]
     repetition_penalty: Option<f32>,
-    /// Repeats a run; -1 is another each time [default: -1; printed with the statistics]
+    /// Random seed: the same seed repeats a run, -1 takes a new one each time [default: -1; printed with the statistics]
     #[arg(long, value_name = "SEED", value_parser = or_none::<u64>)]
     seed: Option<OrNone<u64>>,
-    /// Text that ends the answer, which does not contain it; may stand several times
+    /// Text that ends the answer and is not part of it; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
-    /// Go on after the model's stop tokens
+    /// Continue after the model's stop tokens
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -177,7 +179,7 @@ pub(super) struct Ask {
     pub(super) images: ImageArgs,
     #[command(flatten)]
     pub(super) prompt: PromptFile,
-    /// The question; text that is piped in stands before it, and alone where there is none
+    /// The question; piped text is put before it, or is the whole question if there is none
     #[arg(value_name = "PROMPT", conflicts_with = "file")]
     pub(super) words: Vec<String>,
 }
@@ -202,21 +204,21 @@ pub(super) struct Chat {
     pub(super) images: ImageArgs,
 }
 
-/// How a talk is put to the model.
+/// System message, chat template and display of a chat.
 #[derive(Args)]
 pub(super) struct TalkArgs {
-    /// What the model is told to be
+    /// System message
     #[arg(long, short, value_name = "TEXT")]
     pub(super) system: Option<String>,
     #[command(flatten)]
     pub(super) template: TemplateArgs,
-    /// Leave the thinking of a reasoning model out of what is printed
+    /// Do not print the thinking of a reasoning model
     #[arg(long)]
     hide_thinking: bool,
 }
 
 impl TalkArgs {
-    /// How thinking is printed.
+    /// Display of thinking.
     pub(super) fn style(&self) -> Style {
         Style::of_output(self.hide_thinking)
     }
@@ -225,14 +227,14 @@ impl TalkArgs {
 /// The chat template.
 #[derive(Args)]
 pub(super) struct TemplateArgs {
-    /// Jinja file, or JSON file with a chat_template; one of the model's by its name, such as tool_use; or phi-3, phi-3.5,
-    /// phi-4, phi-4-mini, chatml, … [default: the model's default one]
+    /// Jinja file, or JSON file with a chat_template; name of one of the model's templates, such as tool_use; or phi-3,
+    /// phi-3.5, phi-4, phi-4-mini, chatml, … [default: the model's default template]
     #[arg(long, value_name = "FILE|NAME")]
     chat_template: Option<String>,
 }
 
 impl TemplateArgs {
-    /// The template that was asked for, with the special tokens of a model.
+    /// The requested template, with the special tokens of a model.
     pub(super) fn template(&self, source: &Source) -> Result<Option<ChatTemplate>> {
         let Some(template) = &self.chat_template else { return Ok(None) };
         source.template_from(template).map(Some)
@@ -257,13 +259,13 @@ pub(super) struct Generate {
     pub(super) json: bool,
 }
 
-/// Text or ids.
+/// Text or token ids.
 #[derive(Args)]
 pub(super) struct InputArgs {
-    /// The text; text that is piped in stands before it, and alone where there is none
+    /// The text; piped text is put before it, or is the whole text if there is none
     #[arg(long, short, value_name = "TEXT", conflicts_with_all = ["ids", "file"])]
     pub(super) prompt: Option<String>,
-    /// Token ids in place of text, with spaces or commas between
+    /// Token ids in place of text, separated by spaces or commas
     #[arg(long, value_name = "IDS", conflicts_with = "file")]
     pub(super) ids: Option<String>,
     #[command(flatten)]
@@ -298,7 +300,7 @@ pub(super) struct Verify {
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Folder that holds a tokenizer (tokenizer.json, vocab.json with merges.txt, or a rank file *.tiktoken), a GGUF file, or a
+    /// Folder with a tokenizer (tokenizer.json, vocab.json with merges.txt, or a rank file *.tiktoken), GGUF file, or a
     /// model's name [default: the demo model]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
@@ -311,20 +313,20 @@ pub(super) struct Tokenize {
     /// Every input line is a JSON string, every output line a JSON object with ids and decoded
     #[arg(long)]
     pub(super) jsonl: bool,
-    /// The text; nothing reads standard input
+    /// The text [default: standard input]
     #[arg(value_name = "TEXT")]
     pub(super) text: Option<String>,
 }
 
 #[derive(Args)]
 pub(super) struct Render {
-    /// Folder that holds a chat template (chat_template.jinja, tokenizer_config.json), a GGUF file, or a model's name
+    /// Folder with a chat template (chat_template.jinja, tokenizer_config.json), GGUF file, or a model's name
     /// [default: the demo model]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     #[command(flatten)]
     pub(super) template: TemplateArgs,
-    /// Do not add the words that let the assistant speak
+    /// Do not append the header of the assistant's answer
     #[arg(long)]
     pub(super) no_generation_prompt: bool,
     /// A JSON list of {"role", "content"}; "-" reads standard input
@@ -340,9 +342,9 @@ pub(super) struct Quantize {
     /// The file to write
     #[arg(value_name = "OUT.gguf")]
     pub(super) output: PathBuf,
-    /// q4_k_m, q8_0, q6_k, q5_k_m, q4_0, int4, f16, bf16, …
+    /// Type of the weights: q4_k_m, q8_0, q6_k, q5_k_m, q4_0, int4, f16, bf16, …
     #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "q4_k_m")]
-    pub(super) recipe: Recipe,
+    pub(super) scheme: QuantScheme,
     /// Print no progress or notes
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -365,7 +367,7 @@ pub(super) struct Plan {
     /// A checkpoint folder or GGUF file, or a model's name [default: that of --model]
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     pub(super) path: Option<PathBuf>,
-    /// Tokens of the text [default: the model's context]
+    /// Length of the text in tokens [default: the model's context]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(super) context: Option<usize>,
     /// Print one JSON object
@@ -386,15 +388,15 @@ pub(super) struct Perplexity {
     /// Tokens from one window's start to the next
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(super) stride: usize,
-    /// Another model, to measure its distance from --model
+    /// Another model, to measure its KL divergence from --model
     #[arg(long, value_name = "MODEL")]
     pub(super) against: Option<PathBuf>,
-    /// The machine of the other model [default: that of --device]
+    /// Device of the other model [default: that of --device]
     #[arg(long, value_name = "DEVICE")]
     pub(super) against_device: Option<Device>,
-    /// How the other model is quantised while it is loaded
+    /// Quantize the weights of the other model while loading
     #[arg(long, value_name = "TYPE")]
-    pub(super) against_quant: Option<Recipe>,
+    pub(super) against_quant: Option<QuantScheme>,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -411,7 +413,7 @@ pub(super) struct Profile {
     /// Number of tokens that are generated one by one
     #[arg(long, short, value_name = "N", default_value = "16")]
     pub(super) n_gen: usize,
-    /// Write a flame graph: bars as wide as they take long
+    /// Write a flame graph as SVG; the width of a bar is its time
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
     /// Print JSON
@@ -426,15 +428,15 @@ pub(super) struct Devices {
     pub(super) json: bool,
 }
 
-/// The model's folder or file, fetched if it was named and is not there; or the demo.
+/// Path of the model, fetched if it is a name that is not in the cache; the demo model for `None`.
 pub(super) fn source(model: &Option<PathBuf>, need: Need, quiet: bool) -> Result<Source> {
     model.as_ref().map_or(Ok(Source::Demo), |model| Ok(Source::Path(fetch::path(model, need, quiet)?)))
 }
 
 impl MachineArgs {
-    /// The machine.
-    pub(super) fn setup(&self) -> Setup {
-        Setup {
+    /// DeviceOptions of the device.
+    pub(super) fn device_options(&self) -> DeviceOptions {
+        DeviceOptions {
             device: self.device.clone(),
             threads: self.threads,
             level: self.level,
@@ -443,46 +445,46 @@ impl MachineArgs {
             max_binding: self.max_binding,
             tier: self.tier.clone(),
             cache: phi3_runner::cache_folder(),
-            ..Setup::default()
+            ..DeviceOptions::default()
         }
     }
 }
 
 impl ModelArgs {
-    /// The machine, and how the model is set up there.
-    pub(super) fn setup(&self) -> Setup {
-        Setup { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.setup() }
+    /// DeviceOptions of the device and the model.
+    pub(super) fn device_options(&self) -> DeviceOptions {
+        DeviceOptions { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.device_options() }
     }
 
-    /// The same, as exact as it can be where nothing else was asked for.
+    /// The same arguments, with activations in f32 by default.
     pub(super) fn exact(&self) -> Self {
         let activations = self.machine.activations.or(Some(Activations::F32));
         Self { machine: MachineArgs { activations, ..self.machine.clone() }, ..self.clone() }
     }
 
-    /// Tokens of a pass.
+    /// Prompt tokens per pass, at most.
     pub(super) fn chunk(&self) -> usize {
         self.chunk.unwrap_or(usize::MAX)
     }
 
-    /// Where the model is.
+    /// Source of the model.
     pub(super) fn source(&self) -> Result<Source> {
         source(&self.model, Need::Weights, self.quiet)
     }
 
-    /// An engine that is still to be loaded.
+    /// Builder of an engine with these arguments.
     pub(super) fn engine<'a>(&self, source: Source) -> EngineBuilder<'a> {
-        Engine::builder().source(source).setup(self.setup()).rope_policy(self.longrope)
+        Engine::builder().source(source).device_options(self.device_options()).rope_policy(self.longrope)
     }
 }
 
 impl SamplingArgs {
-    /// Refuses values out of range before anything is loaded.
+    /// Returns an error for values out of range, before anything is loaded.
     pub(super) fn check(&self) -> Result<()> {
         self.over(SamplerOptions::default()).map(|_| ())
     }
 
-    /// What was typed, over other defaults.
+    /// The defaults `own`, with the given options replaced.
     fn over(&self, own: SamplerOptions) -> Result<SamplerOptions> {
         let options = SamplerOptions {
             temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
@@ -495,7 +497,7 @@ impl SamplingArgs {
         Ok(Sampler::new(options)?.options().clone())
     }
 
-    /// The model's own way of sampling, changed by what was typed.
+    /// The model's sampling options, with the given options replaced.
     pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> Result<GenerateOptions> {
         Ok(GenerateOptions {
             max_tokens: self.max_tokens.and_then(|OrNone(n)| n),
@@ -508,7 +510,7 @@ impl SamplingArgs {
     }
 }
 
-/// Parses token ids with spaces or commas between.
+/// Parses token ids separated by spaces or commas.
 pub(super) fn ids(text: &str) -> Result<Vec<u32>> {
     text.split(|c: char| c.is_whitespace() || c == ',')
         .filter(|part| !part.is_empty())

@@ -1,6 +1,7 @@
-//! One question, or one text to continue.
+//! `phi3-run "PROMPT"` and `phi3-run generate`.
 
 use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
+use crate::load;
 use crate::output::{self, Outcome};
 use crate::thinking::Style;
 use phi3_runner::text::Message;
@@ -18,7 +19,7 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
 
     args.sampling.check()?;
     let images = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = output::load_chat(&args.model, &args.talk)?;
+    let mut engine = load::chat(&args.model, &args.talk)?;
     output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
@@ -33,7 +34,7 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
 const WAITING: &str =
     "type the prompt, then end it with Ctrl-D (Ctrl-Z and Enter on Windows); phi3-run --help shows more";
 
-/// The line break that ends a file or a piped line is not part of the prompt.
+/// Text without its last line break, which ends a file or a piped line and is not part of the prompt.
 fn without_last_break(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();
@@ -44,8 +45,8 @@ fn without_last_break(mut text: String) -> String {
     text
 }
 
-/// The typed words as one text, and whether a "-" in front of them or behind stands for standard input. Between words it
-/// is a minus sign.
+/// The words joined to one text, and whether the first or last of them is "-", which stands for standard input. Between words
+/// "-" is a minus sign.
 fn words(words: &[String]) -> (Option<String>, bool) {
     let words = match words {
         [first, rest @ ..] if first == "-" => (rest, true),
@@ -56,20 +57,20 @@ fn words(words: &[String]) -> (Option<String>, bool) {
     ((!words.is_empty()).then(|| words.join(" ")), dash)
 }
 
-/// What standard input is for, where a text was given.
+/// Use of standard input beside a given text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stdin {
-    /// It was asked for.
+    /// Requested by "-".
     Wanted,
-    /// Text that is piped in stands before the given one, with this between them.
+    /// Piped text is put before the given text, with this separator.
     Beside(&'static str),
 }
 
-/// The prompt from where it was given: typed or a file, and standard input.
+/// The prompt from the command line or a file, and standard input.
 fn prompt(typed: Option<String>, file: &PromptFile, stdin: Stdin) -> Result<String> {
     let given = match (typed, &file.file) {
         (Some(text), _) => Some(text),
-        // a minus sign is standard input, as among the words
+        // "-" is standard input, as among the words
         (None, Some(path)) if path != Path::new("-") => Some(without_last_break(output::read_text(path)?)),
         (None, _) => None,
     };
@@ -94,7 +95,7 @@ fn prompt(typed: Option<String>, file: &PromptFile, stdin: Stdin) -> Result<Stri
     Ok(text)
 }
 
-/// The text or the ids of a command.
+/// Text or token ids of a command.
 pub(super) enum Input {
     Text(String),
     Ids(Vec<u32>),
@@ -121,11 +122,11 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     if let (Input::Ids(_), Some(image)) = (&input, images.first()) {
         return Err(Error::Argument {
             argument: "--ids",
-            expected: "text, in which pictures have their places".into(),
+            expected: "text, because token ids hold no pictures".into(),
             found: format!("token ids and the picture {}", image.path().display()),
         });
     }
-    let mut engine = output::load(&args.model)?;
+    let mut engine = load::engine(&args.model)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
     options.cancel = Some(output::stop_on_ctrl_c());
@@ -158,7 +159,7 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
     Ok(output::outcome(&summary))
 }
 
-/// Runs to the end; only the notes are printed.
+/// Runs a generation to its end, printing notes only; returns ids, text and summary.
 fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
     let (mut ids, mut text) = (Vec::new(), String::new());
     for event in generation {
@@ -176,12 +177,12 @@ fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec
     Err(Error::Unfinished)
 }
 
-/// Ids with spaces between.
+/// Ids separated by spaces.
 pub(super) fn spaced(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The ids of an input.
+/// Token ids of an input.
 pub(super) fn input_ids(engine: &Engine, input: &Input) -> Result<Vec<u32>> {
     match input {
         Input::Text(text) => Ok(engine.tokenizer()?.encode(text, true)?),

@@ -7,21 +7,21 @@ use std::collections::{HashMap, VecDeque};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// What it is, how far it is, how fast it comes and when it will be there.
+/// Name, progress, rate and remaining time.
 const BAR: &str = "{msg:32!} {bar:20} {decimal_bytes:>10}/{decimal_total_bytes:10} {prefix}";
 
 /// The time over which a rate is measured.
 const SPAN: Duration = Duration::from_secs(8);
 
-/// How downloads are shown.
+/// Display of downloads.
 pub(super) struct Bars {
     how: How,
     files: HashMap<String, File>,
-    /// Bytes of files that were finished.
+    /// Bytes of finished files.
     complete: u64,
 }
 
-/// A file on its way.
+/// A file that is being downloaded.
 struct File {
     bar: Bar,
     done: u64,
@@ -37,10 +37,10 @@ enum How {
     },
 }
 
-/// A bar with a rate of its own: bytes that were there before are done, and came at no rate.
+/// Progress bar whose rate excludes bytes from earlier downloads.
 struct Bar {
     bar: ProgressBar,
-    /// When how much was there, the newest last.
+    /// Bytes at points in time, the newest last.
     past: VecDeque<(Instant, u64)>,
 }
 
@@ -54,7 +54,7 @@ impl Bar {
         new
     }
 
-    /// So much is there from before.
+    /// Restarts the rate at `done` bytes.
     fn begin_at(&mut self, done: u64) {
         self.past = VecDeque::from([(Instant::now(), done)]);
         self.bar.set_position(done);
@@ -73,11 +73,11 @@ impl Bar {
     }
 }
 
-/// A rate, and how long what is left takes at it.
+/// Rate in bytes per second, and the time for `left` bytes at this rate.
 fn speed(rate: f64, left: u64) -> String {
     let seconds = (left as f64 / rate).ceil();
     let time = match seconds as u64 {
-        // nothing comes, or not in this week
+        // no progress, or about a week and more
         _ if !seconds.is_finite() || seconds > 6e5 => "-".to_owned(),
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
@@ -116,13 +116,13 @@ impl Bars {
             Event::Retrying { what, reason, pause } => {
                 self.note(&format!("retry    {what} in {:.0} s: {reason}", pause.as_secs_f64().ceil()));
             }
-            Event::Unreachable { reason } => self.note(&format!("cache    is used as it is: {reason}")),
+            Event::Unreachable { reason } => self.note(&format!("cache    used without an update: {reason}")),
             _ => {}
         }
     }
 
     fn planned(&mut self, files: usize, bytes: u64) {
-        // the index came before, and is not among what is planned
+        // the index was fetched before and is not part of the plan
         self.complete = 0;
         match &mut self.how {
             How::Terminal { bars, all } if files > 1 => {
@@ -157,7 +157,7 @@ impl Bars {
 
     fn finished(&mut self, file: &str, bytes: u64) {
         self.complete += bytes;
-        // another revision had it, and it was only linked
+        // only linked, because another revision has it
         let Some(shown) = self.files.remove(file) else { return self.all() };
         shown.bar.bar.finish_and_clear();
         if matches!(self.how, How::Lines) {
@@ -166,12 +166,12 @@ impl Bars {
         self.all();
     }
 
-    /// Bytes of all files that are there.
+    /// Bytes of all files so far.
     fn done(&self) -> u64 {
         self.complete + self.files.values().map(|file| file.done).sum::<u64>()
     }
 
-    /// Moves the bar of all files.
+    /// Updates the bar of all files.
     fn all(&mut self) {
         let done = self.done();
         if let How::Terminal { all: Some(all), .. } = &mut self.how {
@@ -191,7 +191,7 @@ impl Bars {
 impl Drop for Bars {
     fn drop(&mut self) {
         if let How::Terminal { bars, .. } = &self.how {
-            // whatever ended the download, the terminal is left clean; there is nobody to tell of a failure
+            // a failure to clear the terminal is ignored
             let _ = bars.clear();
         }
     }

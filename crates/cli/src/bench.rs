@@ -7,7 +7,7 @@ use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
-use phi3_runner::{Error, Result, RopePolicy, Setup, Source, TIERS};
+use phi3_runner::{DeviceOptions, Error, Result, RopePolicy, Source, TIERS};
 use phi3_tensor::DeviceKind;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     let stop = output::stop_on_ctrl_c();
     let mut run =
         Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
-    let setups = args.setups()?;
+    let all_options = args.all_options()?;
     for path in args.models() {
         let source = match args.source(path) {
             Ok(source) => source,
@@ -32,9 +32,9 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
                 continue;
             }
         };
-        for setup in &setups {
+        for device_options in &all_options {
             if run.outcome != Outcome::Interrupted {
-                run.subject(path, &source, setup)?;
+                run.subject(path, &source, device_options)?;
             }
         }
     }
@@ -42,16 +42,16 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// The commit that was built, or the version where that is not known.
+/// Commit of the build, or the version if the commit is not known.
 const BUILD: &str = match option_env!("PHI3_COMMIT") {
     Some(commit) => commit,
     None => env!("CARGO_PKG_VERSION"),
 };
 
-/// Commits up to the built one: not known.
+/// Number of commits up to that of the build: not known.
 const BUILD_NUMBER: u32 = 0;
 
-/// All tests of a command line.
+/// A run of all tests of a command line.
 struct Run<'a> {
     args: &'a Bench,
     stop: Arc<AtomicBool>,
@@ -60,22 +60,22 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// An error costs its own rows only.
+    /// Reports an error. Other rows are still measured.
     fn failed(&mut self, what: &str, error: Error) {
         output::note(&format!("{what} left out:"));
         output::complain(&error);
         self.outcome = Outcome::Error;
     }
 
-    /// Every test of a model on a machine.
-    fn subject(&mut self, path: Option<&Path>, source: &Source, setup: &Setup) -> Result<()> {
+    /// Runs every test of a model with one device_options.
+    fn subject(&mut self, path: Option<&Path>, source: &Source, device_options: &DeviceOptions) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             self.outcome = Outcome::Interrupted;
             return Ok(());
         }
         let loaded = source.checkpoint().and_then(|checkpoint| {
-            let placed = setup.load(&checkpoint, &mut |_| {})?;
-            Ok((Subject::new(path, &checkpoint, setup, placed.weights), placed.model))
+            let loaded = device_options.load(&checkpoint, &mut |_| {})?;
+            Ok((Subject::new(path, &checkpoint, device_options, loaded.weights), loaded.model))
         });
         let name = name(path);
         let (subject, mut model) = match loaded {
@@ -90,7 +90,7 @@ impl Run<'_> {
             let options = BenchOptions {
                 repetitions: args.repetitions,
                 warm_up: !args.no_warmup,
-                chunk: rows(setup),
+                chunk: rows(device_options),
                 policy: RopePolicy::Ahead,
             };
             let watch = &mut || match self.stop.load(Ordering::Relaxed) {
@@ -103,7 +103,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Ok(Some(samples)) => {
-                    let record = subject.record(setup, model.device(), &samples);
+                    let record = subject.record(device_options, model.device(), &samples);
                     output::print(&self.out.row(&record))?;
                 }
                 Err(error) => self.failed(&format!("{name}: {shape}"), error),
@@ -113,7 +113,7 @@ impl Run<'_> {
     }
 }
 
-/// What a model is called.
+/// Name of a model in rows and messages.
 fn name(path: Option<&Path>) -> String {
     path.map_or_else(|| "demo".to_owned(), |path| path.display().to_string())
 }
@@ -129,20 +129,20 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(path: Option<&Path>, checkpoint: &Checkpoint, setup: &Setup, bytes: u64) -> Self {
+    fn new(path: Option<&Path>, checkpoint: &Checkpoint, device_options: &DeviceOptions, bytes: u64) -> Self {
         let count = |shape: &[usize]| shape.iter().map(|&d| d as u64).product::<u64>();
         let parameters = checkpoint.tensors().map(|(_, _, shape, _)| count(shape)).sum();
-        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, setup.quant));
+        let kind = format!("phi3 {} {}", billions(parameters), type_label(checkpoint, device_options.quant));
         Self { filename: name(path), kind, bytes, parameters }
     }
 
     /// llama-bench's fields, in its order.
-    fn record(&self, setup: &Setup, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
+    fn record(&self, device_options: &DeviceOptions, device: &phi3_tensor::DeviceInfo, samples: &Samples) -> Record {
         let ns: Vec<f64> = samples.ns.iter().map(|&ns| ns as f64).collect();
         let rates = samples.rates();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (statistics(&ns), statistics(&rates));
         let gpu = device.kind != DeviceKind::Cpu;
-        let kv = setup.kv_type().to_string();
+        let kv = device_options.kv_type().to_string();
         let Value::Object(record) = json!({
             "build_commit": BUILD,
             "build_number": BUILD_NUMBER,
@@ -153,9 +153,9 @@ impl Subject {
             "model_type": self.kind,
             "model_size": self.bytes,
             "model_n_params": self.parameters,
-            "n_batch": rows(setup),
-            "n_ubatch": rows(setup),
-            "n_threads": setup.threads.unwrap_or_else(args::all_threads),
+            "n_batch": rows(device_options),
+            "n_ubatch": rows(device_options),
+            "n_threads": device_options.threads.unwrap_or_else(args::all_threads),
             "cpu_mask": "0x0",
             "cpu_strict": false,
             // waiting threads poll for a while, then sleep: llama.cpp's default
@@ -166,7 +166,7 @@ impl Subject {
             "split_mode": "none",
             "main_gpu": 0,
             "no_kv_offload": false,
-            // scores are never in memory as a whole
+            // scores are never stored as a whole
             "flash_attn": true,
             "devices": device.to_string(),
             "tensor_split": "0.00",
@@ -190,9 +190,9 @@ impl Subject {
     }
 }
 
-/// Tokens of a pass.
-fn rows(setup: &Setup) -> usize {
-    setup.decoder().max_rows
+/// Tokens per pass, at most.
+fn rows(device_options: &DeviceOptions) -> usize {
+    device_options.decoder().max_rows
 }
 
 fn billions(parameters: u64) -> String {
@@ -202,7 +202,7 @@ fn billions(parameters: u64) -> String {
     }
 }
 
-/// The processor's name, where the system tells.
+/// Name of the processor, or its architecture if the system does not report a name.
 fn processor() -> String {
     let named = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -211,13 +211,13 @@ fn processor() -> String {
     named.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// llama-bench's columns, and the tier where tiers are compared.
+/// llama-bench's columns, and one for the tier if tiers are compared.
 struct Tests {
     by_tier: bool,
 }
 
 impl Tests {
-    /// A cell that stands only where tiers are compared.
+    /// Cell of the tier column; empty if tiers are not compared.
     fn tier(&self, cell: &str) -> String {
         if self.by_tier { format!(" {cell:>8} |") } else { String::new() }
     }
@@ -257,7 +257,7 @@ impl Table for Tests {
     }
 
     fn line(&self, record: &Record) -> String {
-        // the device says which kernels run: those asked for, or lesser ones where these computed wrongly
+        // the device names the tier in use, which is below the requested one if that failed its self-check
         let device = plain(&record["devices"]);
         let tier = TIERS.into_iter().find(|tier| device.contains(&format!("{tier} kernels"))).unwrap_or("");
         markdown(record, &self.tier(tier))
@@ -289,14 +289,14 @@ fn markdown(record: &Record, tier: &str) -> String {
     )
 }
 
-/// A list of two numbers with a comma between.
+/// Parses two numbers separated by a comma.
 pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
     let both = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     both.filter(|&(a, b)| a > 0 || b > 0)
         .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
 }
 
-/// What llama-bench writes with one dash.
+/// Long form of llama-bench's options of several letters after one dash.
 pub(super) fn long_option(word: &str) -> Option<&'static str> {
     Some(match word {
         "-pg" => "--pg",
@@ -327,7 +327,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
             ns: vec![1_000_000_000, 2_000_000_000],
         };
-        subject.record(&Setup { threads: Some(2), ..Setup::default() }, &device, &samples)
+        subject.record(&DeviceOptions { threads: Some(2), ..DeviceOptions::default() }, &device, &samples)
     }
 
     #[test]
@@ -342,7 +342,7 @@ mod tests {
             of(BenchFormat::Jsonl).lines().filter(|line| serde_json::from_str::<Value>(line).is_ok()).count(),
             2
         );
-        // what llama.cpp's scripts/compare-llama-bench.py asks for
+        // fields that llama.cpp's scripts/compare-llama-bench.py reads
         for key in "cpu_info gpu_info backends n_gpu_layers tensor_buft_overrides model_filename model_type n_batch n_ubatch \
                     embeddings cpu_mask cpu_strict poll n_threads type_k type_v use_mmap no_kv_offload split_mode main_gpu \
                     tensor_split flash_attn n_prompt n_gen n_depth build_commit test_time avg_ts"
@@ -350,7 +350,7 @@ mod tests {
         {
             assert!(!json[0][key].is_null(), "{key}");
         }
-        // every number has its type
+        // every numeric column is declared
         for (name, value) in &record() {
             let declared = Tests::INTEGERS.contains(&name.as_str()) || Tests::REALS.contains(&name.as_str());
             assert_eq!(declared, value.is_number() || value.is_boolean(), "{name}");

@@ -1,6 +1,7 @@
 //! `phi3-run chat`: several turns.
 
 use crate::args::Chat;
+use crate::load;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{
@@ -13,22 +14,22 @@ use std::sync::atomic::Ordering;
 const HELP: &str = "\
 /help          this list
 /reset         forget the conversation (the system message stays)
-/system TEXT   start anew with another system message
-/image FILE    show a picture with the next question
-/undo          take the last question and its answer back
+/system TEXT   start over with another system message
+/image FILE    attach a picture to the next question
+/undo          remove the last question and its answer
 /retry         answer the last question again
 /quit          end (so does Ctrl-D)
-Ctrl-C ends an answer, or throws away what is typed. A line that ends in \\ goes on in the next.";
+Ctrl-C ends an answer, or discards the typed text. A line that ends in \\ continues on the next line.";
 
-/// What comes from the input.
+/// Result of reading a line of input.
 enum Typed {
     Line(String),
-    /// Ctrl-C: what was typed so far is thrown away.
+    /// Ctrl-C: the typed text is discarded.
     Cancelled,
     End,
 }
 
-/// Lines from a terminal with editing and history, or from anything else as they come.
+/// Input lines: with editing and history from a terminal, plain from other sources.
 enum Lines {
     Terminal(Box<rustyline::DefaultEditor>),
     Plain,
@@ -58,20 +59,20 @@ impl Lines {
             Self::Plain => {
                 let mut bytes = Vec::new();
                 let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
-                if read.map_err(|error| fail(error.into(), "is the input still there?"))? == 0 {
+                if read.map_err(|error| fail(error.into(), "is the input still open?"))? == 0 {
                     return Ok(Typed::End);
                 }
                 let line = String::from_utf8(bytes);
                 let line =
                     line.map_err(|error| fail(format!("not valid UTF-8: {error}").into(), "text must be UTF-8"))?;
-                // a file that is piped in may begin with a mark
+                // a piped file may begin with a byte order mark
                 let line = line.strip_prefix('\u{feff}').unwrap_or(&line);
                 Ok(Typed::Line(line.trim_end_matches(['\n', '\r']).to_owned()))
             }
         }
     }
 
-    /// The next line with those that continue it; `None` at the end of the input.
+    /// The next line with its continuation lines; `None` at the end of the input.
     fn message(&mut self) -> Result<Option<String>> {
         let mut whole = String::new();
         loop {
@@ -93,8 +94,8 @@ impl Lines {
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = output::load_chat(&args.model, &args.talk)?;
-    // a model without a tower is shown no pictures
+    let mut engine = load::chat(&args.model, &args.talk)?;
+    // a model without a vision tower gets no pictures
     let tag = engine.image_reader().map_or(ImageTag::Numbered, ImageReader::tag);
     let mut gallery = Gallery { images: named, shown: 0, tag };
     let stop = output::stop_on_ctrl_c();
@@ -159,7 +160,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             .and_then(|answer| output::stream(answer, style, args.model.quiet));
         let (answer, summary) = match result {
             Ok(result) => result,
-            // what does not fit or cannot be rendered ends the turn, not the talk
+            // on a terminal, a request that does not fit or cannot be rendered ends the turn only
             Err(
                 error @ (Error::Text(_) | Error::ImageTags { .. } | Error::Model(phi3_model::Error::Request { .. })),
             ) => {
@@ -185,7 +186,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The pictures of a talk, numbered from 1 on; those behind `shown` wait for the next question.
+/// Pictures of a chat, numbered from 1. The first `shown` belong to earlier questions, the others to the next one.
 struct Gallery {
     images: Vec<Image>,
     shown: usize,
@@ -211,14 +212,14 @@ impl Gallery {
         Ok(())
     }
 
-    /// A question with the tags of the pictures that wait for it: in front, but for those that it has itself.
+    /// The question, with the tags of its pictures in front, except tags that it contains itself.
     fn show(&mut self, question: &str) -> String {
         let (first, last) = (self.shown + 1, self.images.len());
         self.shown = last;
         missing_tags(self.tag, question, first, last) + question
     }
 
-    /// Forgets pictures that no message shows any longer.
+    /// Removes the pictures from the first one on whose tag is in no message.
     fn keep(&mut self, messages: &[Message]) {
         self.shown = shown_images(self.tag, messages, self.shown);
         self.images.truncate(self.shown);

@@ -1,7 +1,8 @@
-//! `logits` and `verify`: what a model computes, exactly.
+//! `logits` and `verify`: exact outputs of a model.
 
 use crate::args::{Logits, ModelArgs, Verify};
 use crate::ask;
+use crate::load;
 use crate::output::{self, Outcome};
 use phi3_runner::verify::{self, Golden, Hidden, VerifyOptions};
 use phi3_runner::{Error, Result, RopePolicy, Source};
@@ -13,7 +14,7 @@ use std::path::Path;
 /// `phi3-run logits`
 pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     let input = ask::input(&args.input)?;
-    let mut engine = output::load(&args.model.exact())?;
+    let mut engine = load::engine(&args.model.exact())?;
     let ids = ask::input_ids(&engine, &input)?;
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
@@ -32,7 +33,7 @@ pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes f32 tensors as safetensors: an existing file is filled anew, a pipe or device is written to.
+/// Writes f32 tensors as safetensors. An existing file is overwritten in place, so pipes and devices work, too.
 fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<()> {
     let mut header = serde_json::Map::new();
     let mut end = 0;
@@ -80,8 +81,8 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     }
     let source = args.model.source()?;
     let golden = Golden::read(args.golden.as_deref().unwrap_or_else(|| source.path()))?;
-    let placed = load(&source, &args.model.exact())?;
-    let mut model = placed.model;
+    let loaded = load(&source, &args.model.exact())?;
+    let mut model = loaded.model;
     let on_cpu = model.device().kind == phi3_tensor::DeviceKind::Cpu;
     let tolerance = args.tolerance.unwrap_or(if on_cpu { 1e-4 } else { 2e-4 });
     let report = verify::verify(&mut *model, &golden, VerifyOptions { tolerance, chunk: args.model.chunk() })
@@ -92,12 +93,12 @@ pub(super) fn verify(args: &Verify) -> Result<Outcome> {
     }
     let ok = report.ok();
     let verdict = if ok { "all checks passed" } else { "FAILED" };
-    output::print(&format!("{verdict} (logits within {tolerance:.0e} on {})\n", placed.reason))?;
+    output::print(&format!("{verdict} (logits within {tolerance:.0e} on {})\n", loaded.reason))?;
     Ok(if ok { Outcome::Done } else { Outcome::Failed })
 }
 
-fn load(source: &Source, args: &ModelArgs) -> Result<phi3_runner::Placed> {
+fn load(source: &Source, args: &ModelArgs) -> Result<phi3_runner::LoadedModel> {
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.quiet);
-    args.setup().load(&checkpoint, &mut |_| {})
+    args.device_options().load(&checkpoint, &mut |_| {})
 }

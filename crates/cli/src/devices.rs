@@ -4,7 +4,7 @@ use crate::args::Devices;
 use crate::output::{self, Outcome};
 use phi3_runner::Result;
 
-/// Lists adapters, features, limits and tiers; the CPU's line stands last.
+/// Lists adapters with their features, limits and tiers, then the CPU.
 pub(super) fn devices(args: &Devices) -> Result<Outcome> {
     let cpu = phi3_tensor::cpu::Cpu::new(phi3_tensor::cpu::Options::default())?;
     let cpu = phi3_tensor::Backend::info(&cpu).to_string();
@@ -52,7 +52,7 @@ pub(super) fn devices(args: &Devices) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Every adapter as JSON, and a note where there is none.
+/// Every adapter as JSON, and a note if there is none.
 #[cfg(feature = "gpu")]
 fn adapters() -> Result<(Vec<serde_json::Value>, Option<String>)> {
     let adapters = match phi3_tensor::gpu::adapters() {

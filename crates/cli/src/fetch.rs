@@ -1,11 +1,10 @@
-//! From what was typed for a model to a place on this machine: a path as it is, a name from the hub's cache, after a download if
-//! need be.
+//! Resolves the model argument to a path: a path as it is, a name to its place in the hub's cache, after a download if need be.
 
 use phi3_runner::{Error, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// What is needed of a model.
+/// Files that are needed of a model.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     Weights,
@@ -13,7 +12,7 @@ pub(super) enum Need {
     Text,
 }
 
-/// The folder or file of a model. What is there is taken, and what can only be a path is none of the hub's business.
+/// The folder or file of a model. An existing path is returned as it is, and so is an argument that cannot be a name.
 pub(super) fn path(model: &Path, need: Need, quiet: bool) -> Result<PathBuf> {
     if model.symlink_metadata().is_ok() {
         return Ok(model.to_owned());
@@ -24,8 +23,8 @@ pub(super) fn path(model: &Path, need: Need, quiet: bool) -> Result<PathBuf> {
     }
 }
 
-/// What was typed, where it may be a name. Whatever begins like a path, has the slashes of one or ends like a file beside
-/// others is none.
+/// The argument, if it may be a name. It is a path if it begins like one, has more than one slash, or ends like a file in an
+/// existing folder.
 fn name(typed: &OsStr) -> Option<&str> {
     let text = typed.to_str().filter(|text| !text.is_empty())?;
     let host = text.split('/').next().unwrap_or("").to_ascii_lowercase();
@@ -36,7 +35,7 @@ fn name(typed: &OsStr) -> Option<&str> {
     if text.starts_with(['.', '/', '~', '\\']) || text.contains('\\') || text.ends_with('/') || is_drive {
         return None;
     }
-    // slashes of a revision and of a file behind the name are no folders
+    // slashes in a revision or a file after the name are not counted
     let head = text.split(['@', ':']).next().unwrap_or(text);
     if head.matches('/').count() > 1 {
         return None;
@@ -52,14 +51,14 @@ fn named(name: &str, _: Need, _: bool) -> Result<PathBuf> {
     Err(no_downloads(&format!("there is no file or folder {name:?}")))
 }
 
-/// The error of a build without the hub.
+/// Error of a build without the hub.
 #[cfg(not(feature = "hub"))]
 pub(super) fn no_downloads(what: &str) -> Error {
     let hint = "build it with the feature hub, or give the path of a checkpoint folder or a GGUF file";
     Error::Program(format!("{what}, and this build cannot download models by name; hint: {hint}").into())
 }
 
-/// This build fetches nothing anyway.
+/// No effect: this build has no downloads.
 #[cfg(not(feature = "hub"))]
 pub(super) fn set_offline() {}
 
@@ -82,12 +81,12 @@ mod hub {
     /// Whether `--offline` was typed.
     static OFFLINE: AtomicBool = AtomicBool::new(false);
 
-    /// Nothing is fetched from now on.
+    /// Disables downloads from now on.
     pub(crate) fn set_offline() {
         OFFLINE.store(true, Ordering::Relaxed);
     }
 
-    /// The hub that the environment names.
+    /// The hub of the environment's settings.
     pub(crate) fn hub() -> Result<Hub> {
         let mut settings = Settings::from_env().map_err(program)?;
         settings.offline |= OFFLINE.load(Ordering::Relaxed);
@@ -106,7 +105,7 @@ mod hub {
 
     /// A model by name.
     pub(crate) fn named(name: &str, need: Need, quiet: bool) -> Result<PathBuf> {
-        // a path that was mistyped is one explanation
+        // the argument may also be a mistyped path
         let mistyped = |error: phi3_hub::Error| match error {
             phi3_hub::Error::Name { .. } | phi3_hub::Error::RepoNotFound { .. } if !name.contains("://") => {
                 Error::Program(format!("there is no file or folder {name:?} here, and {error}").into())
@@ -120,7 +119,7 @@ mod hub {
         local.map(|local| local.path).map_err(mistyped)
     }
 
-    /// Runs a download with bars, and with Ctrl-C to end it.
+    /// Runs a download with progress bars; Ctrl-C ends it.
     pub(crate) fn watched(
         quiet: bool,
         call: impl FnOnce(&mut Watch<'_>) -> phi3_hub::Result<Local>,

@@ -13,7 +13,7 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
     let bar = output::bar("writing", args.quiet);
     let stop = output::stop_on_ctrl_c();
     let mut notes = Vec::new();
-    let complete = phi3_runner::quantise(&source, args.recipe, &args.output, &mut notes, &mut |done, total| {
+    let complete = phi3_runner::quantise(&source, args.scheme, &args.output, &mut notes, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
         !stop.load(Ordering::Relaxed)
@@ -27,7 +27,7 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
     if !args.quiet {
         let bytes = std::fs::metadata(&args.output).map_or(0, |file| file.len());
         let shown = args.output.display();
-        output::note(&format!("wrote    {shown}: {} by {}", output::size(bytes), args.recipe));
+        output::note(&format!("wrote    {shown}: {} by {}", output::size(bytes), args.scheme));
     }
     Ok(Outcome::Done)
 }
@@ -54,7 +54,7 @@ pub(super) fn inspect(args: &Inspect) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     for (metadata, key) in keys() {
-        output::print(&format!("{key:48} {}\n", metadata.shown(key)))?;
+        output::print(&format!("{key:48} {}\n", metadata.display(key)))?;
     }
     let heads = spec.heads;
     output::print(&format!(

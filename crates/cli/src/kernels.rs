@@ -1,4 +1,4 @@
-//! `phi3-run bench kernels`: every operation at a variant's shapes, as per cent of what the machine can do.
+//! `phi3-run bench kernels`: every operation at a variant's shapes, as a share of the measured bandwidth and arithmetic rate.
 
 use crate::args::{BenchFormat, Kernels};
 use crate::fetch::{self, Need};
@@ -6,7 +6,7 @@ use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
 use phi3_model::{Checkpoint, ModelSpec, Slot, variant};
 use phi3_runner::Result;
-use phi3_runner::kernels::{self, Effort, Kernel, Machine, Op, Plan, Row, Subject};
+use phi3_runner::kernels::{self, Effort, Kernel, Machine, ModelShape, Op, Plan, Row};
 use phi3_tensor::DType;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -14,28 +14,27 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Shapes of which model, where none is named.
+/// Default variant.
 const VARIANT: &str = "phi-3-mini-4k";
 
-/// All samples of a case.
+/// Time for all samples of a case.
 const TIME: Duration = Duration::from_secs(1);
 
 pub(super) fn kernels(args: &Kernels) -> Result<Outcome> {
     let plan = plan(args)?;
-    let without: Vec<&str> =
-        Op::ALL.into_iter().filter(|op| !op.is_of(&plan.subject.spec)).map(|op| op.name()).collect();
+    let without: Vec<&str> = Op::ALL.into_iter().filter(|op| !op.is_of(&plan.shape.spec)).map(|op| op.name()).collect();
     if !without.is_empty() {
-        output::note(&format!("note     {}: this model has none, its feed-forward is of experts", without.join(", ")));
+        output::note(&format!("note     {}: not in this model, whose feed-forward has experts", without.join(", ")));
     }
     let stop = output::stop_on_ctrl_c();
     let mut out = Writer::new(args.output, Cases);
     let mut told = false;
-    let measured = kernels::measure(&args.setup(), &plan, &mut |machine, row| {
+    let measured = kernels::measure(&args.device_options(), &plan, &mut |machine, row| {
         if !told && args.output == BenchFormat::Md {
             output::print(&format!("{}\n\n", head(machine)))?;
         }
         told = true;
-        output::print(&out.row(&record(&plan.subject, machine, &row)))?;
+        output::print(&out.row(&record(&plan.shape, machine, &row)))?;
         Ok(if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
     if told || measured.is_ok() {
@@ -55,8 +54,8 @@ fn plan(args: &Kernels) -> Result<Plan> {
     let mut kernels = if args.types.is_empty() && !own.is_empty() { own } else { named };
     kernels.extend(Op::ALL.into_iter().filter(|op| !op.has_weights()).map(|op| (op, None)));
     let effort = Effort { samples: args.repetitions, time: TIME };
-    let subject = Subject { spec, context: args.context, kv: args.kv };
-    Ok(Plan { subject, kernels, rows: args.rows.clone(), effort })
+    let shape = ModelShape { spec, context: args.context, kv: args.kv };
+    Ok(Plan { shape, kernels, rows: args.rows.clone(), effort })
 }
 
 fn with_weights() -> impl Iterator<Item = Op> {
@@ -79,7 +78,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Vec<Kernel>)> {
     Ok((spec, types))
 }
 
-/// The types that an operation's weights have, in the layers' order.
+/// Types of an operation's weights, in the order of the layers.
 fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
     let spec = checkpoint.spec();
     let layers = if op.slot(0) == op.slot(1) { 1 } else { spec.layers.len() };
@@ -98,7 +97,7 @@ fn types_of(checkpoint: &Checkpoint, op: Op) -> Result<Vec<DType>> {
     Ok(types)
 }
 
-/// The machine, and what it can do.
+/// Device, clock and measured limits.
 fn head(machine: &Machine) -> String {
     let Machine { device, clock, limits } = machine;
     format!(
@@ -110,7 +109,7 @@ fn head(machine: &Machine) -> String {
     )
 }
 
-fn record(subject: &Subject, machine: &Machine, row: &Row) -> Record {
+fn record(shape: &ModelShape, machine: &Machine, row: &Row) -> Record {
     let limits = machine.limits;
     let speed = row.speed(limits);
     let timing = row.timing.as_ref();
@@ -126,7 +125,7 @@ fn record(subject: &Subject, machine: &Machine, row: &Row) -> Record {
         "shape": row.work.shape,
         "type": row.kind,
         "rows": row.rows,
-        "context": subject.context,
+        "context": shape.context,
         "copies": row.copies,
         "samples": timing.map_or(0, |timing| timing.samples),
         "runs": timing.map_or(0, |timing| timing.runs),
@@ -145,7 +144,7 @@ fn record(subject: &Subject, machine: &Machine, row: &Row) -> Record {
     record
 }
 
-/// Cases as rows.
+/// Table with one row per case.
 struct Cases;
 
 impl Table for Cases {

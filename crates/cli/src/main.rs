@@ -12,6 +12,7 @@ mod devices;
 mod fetch;
 mod files;
 mod kernels;
+mod load;
 #[cfg(feature = "hub")]
 mod models;
 mod output;
@@ -27,8 +28,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A panic is a defect, ours or a library's: it ends the program with one line, like every error. Libraries that panic on
-/// damaged files are caught where they are called and print nothing.
+/// A panic is a defect and ends the program with one line, like every error. Panics of libraries on damaged files are caught
+/// at the call; the hook prints nothing for them.
 fn main() -> ExitCode {
     quiet_drivers();
     let place = Arc::new(Mutex::new(String::new()));
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Mesa's drivers complain on standard error where this variable is absent, and use nothing of it to compute.
+/// Sets `XDG_RUNTIME_DIR` if it is absent. Without it Mesa's drivers print a warning; compute does not use it.
 fn quiet_drivers() {
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: the program has one thread yet.

@@ -4,12 +4,12 @@ use crate::args::{Models, ModelsCommand};
 use crate::fetch::{hub, program, watched};
 use crate::output::{self, Outcome, note, size};
 use phi3_hub::{CachedRepo, CachedRevision, Error, Hub, ModelName, SHORT_NAMES, Wanted};
-use phi3_model::{ModelSpec, Recipe, parameters, variant, variants, weight_bytes};
+use phi3_model::{ModelSpec, QuantScheme, parameters, variant, variants, weight_bytes};
 use phi3_runner::Result;
 use phi3_tensor::Mask;
 use serde_json::{Value, json};
 
-/// Types whose memory the table of variants has.
+/// Weight types of the memory columns in the table of variants.
 const TYPES: [&str; 3] = ["bf16", "q8_0", "q4_k_m"];
 
 pub(super) fn models(args: &Models) -> Result<Outcome> {
@@ -36,7 +36,7 @@ pub(super) fn models(args: &Models) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// All names, before anything is done with the first.
+/// Parses all names, so that a wrong one is an error before the first is used.
 fn parsed(names: &[String]) -> Result<Vec<ModelName>> {
     names.iter().map(|name| name.parse().map_err(program)).collect()
 }
@@ -72,15 +72,15 @@ fn variants_table() -> Result<String> {
         let (parameters, layers) = (thousands(parameters(&spec)), spec.layers.len());
         let (context, attention) = (spec.max_position_embeddings, attention(&spec));
         text += &format!("{name:22} {parameters:>15} {layers:>6} {context:>8}  {attention:24}");
-        for recipe in TYPES.iter().filter_map(|name| name.parse::<Recipe>().ok()) {
-            text += &format!(" {:>6.2} GB", weight_bytes(&spec, recipe) as f64 / 1e9);
+        for scheme in TYPES.iter().filter_map(|name| name.parse::<QuantScheme>().ok()) {
+            text += &format!(" {:>6.2} GB", weight_bytes(&spec, scheme) as f64 / 1e9);
         }
         text.push('\n');
     }
     Ok(text)
 }
 
-/// The masks of a model's layers; a window that no text leaves is none.
+/// Masks of a model's layers. A window of at least the context length is causal.
 fn attention(spec: &ModelSpec) -> String {
     let mut kinds: Vec<String> = Vec::new();
     for layer in &spec.layers {
@@ -112,7 +112,7 @@ fn thousands(number: u64) -> String {
 
 fn short_names() -> String {
     let mut text = format!(
-        "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantisation\n",
+        "{:22} {:>6} {:>8}  {:36} with :q4_k_m or another quantization\n",
         "name", "size", "context", "repository"
     );
     for known in &SHORT_NAMES {
@@ -134,7 +134,7 @@ fn list(hub: &Hub, as_json: bool) -> Result<()> {
     let mut text = String::new();
     for repo in &repos {
         for revision in &repo.revisions {
-            // with its refs, a revision can be named
+            // a revision is named by its refs, without refs by its commit
             let names =
                 if revision.refs.is_empty() { revision.commit[..12].to_owned() } else { revision.refs.join(", ") };
             let (name, files) = (repo.repo.as_str(), what(revision));
@@ -150,7 +150,7 @@ fn list(hub: &Hub, as_json: bool) -> Result<()> {
     output::print(&text)
 }
 
-/// What a revision holds: its GGUF files by name, other files by their number.
+/// Contents of a revision: names of its GGUF files, number of other files.
 fn what(revision: &CachedRevision) -> String {
     let is_gguf = |name: &&str| name.to_ascii_lowercase().ends_with(".gguf");
     let names = || revision.files.iter().map(|(name, _)| name.as_str());

@@ -1,11 +1,10 @@
 //! Standard input, output and error: closed pipes, progress, statistics, Ctrl-C.
 
 use crate::advice::advice;
-use crate::args::{ModelArgs, TalkArgs};
 use crate::thinking::{self, Display, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
-use phi3_runner::{Cause, Engine, EngineBuilder, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use phi3_runner::{Cause, Engine, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +17,7 @@ use std::time::Duration;
 pub(super) enum Outcome {
     Done,
     Failed,
-    /// An error that was told already.
+    /// An error that was printed already.
     Error,
     Interrupted,
 }
@@ -40,24 +39,24 @@ pub(super) fn complain(error: &Error) {
     complain_of(&format!("{error}{advice}"));
 }
 
-/// Prints on one line what is wrong.
+/// Prints an error message on one line.
 pub(super) fn complain_of(message: &str) {
-    // a closed standard error leaves nowhere to say anything
+    // ignored if standard error is closed
     let _ = writeln!(std::io::stderr(), "error: {}", without_controls(message));
 }
 
-/// A message on one line, whatever a template or a file put into it.
+/// A message on one line: control characters, for example of a template or a file, become spaces.
 fn without_controls(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Whether the reader of our output has gone away, which is no error.
+/// Whether the reader has closed the output pipe, which is no error.
 pub(super) fn is_closed_pipe(error: &Error) -> bool {
     let Error::Stream { stream: "output", source, .. } = error else { return false };
     source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Writes to standard output at once.
+/// Writes to standard output and flushes it.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Stream {
@@ -67,14 +66,14 @@ pub(super) fn print(text: &str) -> Result<()> {
     })
 }
 
-/// Writes a line to standard error, if anybody reads it.
+/// Writes a line to standard error; a failure is ignored.
 pub(super) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 const NOT_UTF8: &str = "text must be UTF-8; convert it, for example with iconv";
 
-/// Text in UTF-8, or in UTF-16 with a byte order mark, which is no part of it.
+/// Decodes text in UTF-8, or in UTF-16 with a byte order mark. The mark is removed.
 fn decoded(bytes: Vec<u8>) -> std::result::Result<String, String> {
     let utf_16 = |unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
@@ -90,17 +89,17 @@ fn decoded(bytes: Vec<u8>) -> std::result::Result<String, String> {
     }
 }
 
-/// How long standard input may stay open before the program says that it waits for its end.
+/// Time until a note says that the program waits for the end of standard input.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// All of standard input, as text.
+/// Reads all of standard input as text.
 pub(super) fn read_stdin() -> Result<String> {
     let (done, ended) = mpsc::channel::<()>();
     if !std::io::stdin().is_terminal() {
         std::thread::spawn(move || {
             if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
                 note(
-                    "input    waiting for the end of standard input, which is a pipe or a file; `< /dev/null` is none",
+                    "input    waiting for the end of standard input, which is a pipe or a file; `< /dev/null` gives none",
                 );
             }
         });
@@ -113,14 +112,14 @@ pub(super) fn read_stdin() -> Result<String> {
     decoded(bytes).map_err(|message| fail(message.into(), NOT_UTF8))
 }
 
-/// All of a file, as text.
+/// Reads all of a file as text.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let fail = |source: Cause, hint| Error::File { action: "read", path: path.to_owned(), source, hint };
     let bytes = std::fs::read(path).map_err(|error| fail(error.into(), "is the path right?"))?;
     decoded(bytes).map_err(|message| fail(message.into(), NOT_UTF8))
 }
 
-/// A progress bar on standard error, where that is a terminal.
+/// A progress bar on standard error, hidden if that is not a terminal.
 pub(super) fn bar(what: &str, quiet: bool) -> ProgressBar {
     let shown = !quiet && std::io::stderr().is_terminal();
     let target = if shown { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
@@ -132,7 +131,7 @@ pub(super) fn bar(what: &str, quiet: bool) -> ProgressBar {
     }
 }
 
-/// Bytes for people.
+/// Size in decimal units.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
@@ -142,7 +141,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Prints what a model's files say that is not followed, each sentence once.
+/// Prints notes, each once: entries of a model's files that are not followed.
 pub(super) fn notes(notes: &[String], quiet: bool) {
     let first = |i: usize| !notes[..i].contains(&notes[i]);
     for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {
@@ -150,41 +149,10 @@ pub(super) fn notes(notes: &[String], quiet: bool) {
     }
 }
 
-/// Loads the engine of a talk: one whose model has a tokenizer and a chat template, or is given one.
-pub(super) fn load_chat(model: &ModelArgs, talk: &TalkArgs) -> Result<Engine> {
-    let source = model.source()?;
-    let template = talk.template.template(&source)?;
-    let builder = model.engine(source).require_chat();
-    load_built(model, template.into_iter().fold(builder, EngineBuilder::chat_template))
-}
-
-/// Loads the engine with a progress bar, and says where it runs.
-pub(super) fn load(model: &ModelArgs) -> Result<Engine> {
-    load_built(model, model.engine(model.source()?))
-}
-
-fn load_built(model: &ModelArgs, builder: EngineBuilder<'_>) -> Result<Engine> {
-    let bar = bar("loading", model.quiet);
-    let progress = bar.clone();
-    let result = builder
-        .progress(move |done, total| {
-            progress.set_length(total);
-            progress.set_position(done);
-        })
-        .build();
-    bar.finish_and_clear();
-    let engine = result?;
-    notes(engine.notes(), model.quiet);
-    if !model.quiet {
-        note(&format!("device   {}", engine.device()));
-    }
-    Ok(engine)
-}
-
-/// The flag that Ctrl-C sets. The system takes one handler only.
+/// Flag that Ctrl-C sets. A process can have one handler only.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Whether somebody looks at the flag.
+/// Whether a command polls the flag.
 static IS_HEEDED: AtomicBool = AtomicBool::new(false);
 
 /// A flag that Ctrl-C sets from now on; a second Ctrl-C ends the program.
@@ -205,7 +173,7 @@ pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
     stop.clone()
 }
 
-/// Runs what looks at the flag; afterwards Ctrl-C does what it did before.
+/// Runs a function that polls the flag; afterwards Ctrl-C has its previous effect.
 #[cfg(feature = "hub")]
 pub(super) fn with_ctrl_c<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     let before = IS_HEEDED.load(Ordering::Relaxed);
@@ -214,20 +182,20 @@ pub(super) fn with_ctrl_c<T>(run: impl FnOnce(&AtomicBool) -> T) -> T {
     result
 }
 
-/// Says that the chat template drops the system message that was given.
+/// Prints a note if the chat template drops the given system message.
 pub(super) fn note_system(engine: &Engine, system: Option<&str>, quiet: bool) {
     let drops = |template: &ChatTemplate| template.system_messages() == SystemMessages::Dropped;
     if !quiet && system.is_some() && engine.template().is_some_and(drops) {
-        note("note     the chat template drops system messages: the model is not told this one");
+        note("note     the chat template drops system messages: the model does not get this one");
     }
 }
 
-/// Streams an answer to standard output; returns its text and how it went. The text is whole, whatever `style` leaves out.
+/// Streams an answer to standard output; returns its text and summary. The text includes parts that `style` hides.
 pub(super) fn stream(generation: Generation<'_>, style: Style, quiet: bool) -> Result<(String, Summary)> {
     let mut display = Display::new(style);
     let result = show(generation, &mut display, quiet);
     if result.is_err() {
-        // the error follows on a terminal that is no longer dimmed
+        // ends dimming before the error is printed
         let _ = print(&display.finish());
     }
     result
@@ -262,7 +230,7 @@ fn show(generation: Generation<'_>, display: &mut Display, quiet: bool) -> Resul
     Err(Error::Unfinished)
 }
 
-/// The line for a change of LongRoPE's factors.
+/// Note on a change of LongRoPE's factors.
 pub(super) fn rope_switch(set: RopeSet, tokens: usize) -> String {
     let set = match set {
         RopeSet::Long => "long",

@@ -4,7 +4,7 @@ use crate::args::{self, Perplexity};
 use crate::fetch::Need;
 use crate::output::{self, Outcome};
 use phi3_runner::perplexity::{self, Score, Windows};
-use phi3_runner::{Placed, Result, Setup, Source};
+use phi3_runner::{DeviceOptions, LoadedModel, Result, Source};
 use serde_json::json;
 
 pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
@@ -13,9 +13,9 @@ pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
     let tokenizer = source.tokenizer()?.ok_or_else(|| source.no_tokenizer())?;
     let ids = tokenizer.encode(&text, false)?;
     let windows = Windows { window: args.window, stride: args.stride };
-    let mut first = load(&source, args.model.setup(), args.model.quiet)?;
+    let mut first = load(&source, args.model.device_options(), args.model.quiet)?;
     let mut second = match other(args)? {
-        Some((source, setup)) => Some(load(&source, setup, args.model.quiet)?),
+        Some((source, device_options)) => Some(load(&source, device_options, args.model.quiet)?),
         None => None,
     };
 
@@ -65,32 +65,32 @@ pub(super) fn perplexity(args: &Perplexity) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The model to compare with, where one was asked for.
-fn other(args: &Perplexity) -> Result<Option<(Source, Setup)>> {
+/// The model to compare with, if one was requested.
+fn other(args: &Perplexity) -> Result<Option<(Source, DeviceOptions)>> {
     if args.against.is_none() && args.against_device.is_none() && args.against_quant.is_none() {
         return Ok(None);
     }
     let model = args.against.clone().or_else(|| args.model.model.clone());
     let source = args::source(&model, Need::Weights, args.model.quiet)?;
-    let own = args.model.setup();
+    let own = args.model.device_options();
     let device = args.against_device.clone().unwrap_or_else(|| own.device.clone());
     let quant = args.against_quant.or(own.quant.filter(|_| args.against.is_none() && args.against_quant.is_none()));
-    Ok(Some((source, Setup { device, quant, ..own })))
+    Ok(Some((source, DeviceOptions { device, quant, ..own })))
 }
 
-fn load(source: &Source, setup: Setup, quiet: bool) -> Result<Placed> {
+fn load(source: &Source, device_options: DeviceOptions, quiet: bool) -> Result<LoadedModel> {
     let bar = output::bar("loading", quiet);
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), quiet);
     let total = checkpoint.bytes();
-    let placed = setup.load(&checkpoint, &mut |done| {
+    let loaded = device_options.load(&checkpoint, &mut |done| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let placed = placed?;
+    let loaded = loaded?;
     if !quiet {
-        output::note(&format!("device   {}", placed.reason));
+        output::note(&format!("device   {}", loaded.reason));
     }
-    Ok(placed)
+    Ok(loaded)
 }

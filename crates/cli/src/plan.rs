@@ -4,7 +4,7 @@ use crate::advice;
 use crate::args::{self, Plan};
 use crate::fetch::Need;
 use crate::output::{self, Outcome, size};
-use phi3_runner::{Result, memory};
+use phi3_runner::{Result, system_memory};
 use serde_json::json;
 
 pub(super) fn plan(args: &Plan) -> Result<Outcome> {
@@ -13,13 +13,13 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
     let checkpoint = source.checkpoint()?;
     output::notes(checkpoint.notes(), args.model.quiet);
     let config = checkpoint.spec();
-    let setup = args.model.setup();
+    let device_options = args.model.device_options();
     let tokens = args.context.unwrap_or(config.max_position_embeddings);
     phi3_model::check_length(config, tokens)?;
-    let (plan, device) = setup.plan(&checkpoint)?;
-    let decoder = setup.decoder();
+    let (plan, device) = device_options.plan(&checkpoint)?;
+    let decoder = device_options.decoder();
     let (cache, total) = (plan.cache(config, decoder, tokens), plan.total(config, decoder, tokens));
-    let available = memory::available(&device);
+    let available = system_memory::available(&device);
     let fits = available.map(|available| total <= available);
     if args.json {
         let object = json!({
@@ -41,10 +41,10 @@ pub(super) fn plan(args: &Plan) -> Result<Outcome> {
         row("total", total, ""),
     ))?;
     let verdict = match available {
-        None => "how much memory this device has is not known".to_owned(),
+        None => "the memory of this device is not known".to_owned(),
         Some(available) if total <= available => format!("fits: {} are available", size(available)),
         Some(available) => {
-            let instead = memory::instead(&setup, &checkpoint, tokens, available)?.map_or_else(
+            let instead = system_memory::instead(&device_options, &checkpoint, tokens, available)?.map_or_else(
                 || "nothing smaller would fit either".to_owned(),
                 |smaller| format!("{} would fit", advice::options(&smaller)),
             );

@@ -1,4 +1,4 @@
-//! `phi3-run profile`: where a token's time goes.
+//! `phi3-run profile`: time of each operation.
 
 use crate::args::Profile;
 use crate::output::{self, Outcome};
@@ -17,7 +17,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
         false => ControlFlow::Continue(()),
     };
     let plan = Plan { prompt: args.n_prompt, generated: args.n_gen };
-    let Some(profile) = profile::profile(&args.model.setup(), &checkpoint, plan, watch)? else {
+    let Some(profile) = profile::profile(&args.model.device_options(), &checkpoint, plan, watch)? else {
         return Ok(Outcome::Interrupted);
     };
     if let Some(path) = &args.svg {
@@ -25,7 +25,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
             action: "write",
             path: path.clone(),
             source: error.into(),
-            hint: "is the folder there, and may it be written to?",
+            hint: "does the folder exist, and is it writable?",
         })?;
     }
     output::print(&if args.json { format!("{}\n", object(&profile)) } else { text(&profile) })?;

@@ -1,4 +1,4 @@
-//! Rows of measurements in one of several formats, each printed as soon as it is there.
+//! Rows of measurements in one of several formats, each printed as soon as it is measured.
 
 use crate::args::BenchFormat;
 use serde_json::{Map, Value};
@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 /// A row: every column by name.
 pub(super) type Record = Map<String, Value>;
 
-/// A kind of row.
+/// Columns and layout of a kind of row.
 pub(super) trait Table {
-    /// Its name in SQL.
+    /// Name of the table in SQL.
     const NAME: &'static str;
-    /// Columns of whole numbers and truth values.
+    /// Columns of integers and booleans.
     const INTEGERS: &'static [&'static str];
     /// Columns of other numbers.
     const REALS: &'static [&'static str];
@@ -18,20 +18,20 @@ pub(super) trait Table {
     fn head(&self) -> String;
     /// A row in Markdown.
     fn line(&self, record: &Record) -> String;
-    /// What stands below the rows in Markdown.
+    /// Text below the rows in Markdown.
     fn foot(&self) -> String {
         String::new()
     }
 }
 
-/// One of the formats; rows come as they are measured.
+/// Formats rows one at a time.
 pub(super) struct Writer<T: Table> {
     format: BenchFormat,
     table: T,
     rows: usize,
 }
 
-/// Fields that are lists are left out where a row is flat.
+/// Fields of a flat row: all except lists.
 fn flat(record: &Record) -> impl Iterator<Item = (&String, &Value)> {
     record.iter().filter(|(_, value)| !value.is_array())
 }
@@ -82,7 +82,7 @@ impl<T: Table> Writer<T> {
     }
 }
 
-/// A value without its quotation marks; nothing for null.
+/// A value without its quotation marks; empty for null.
 pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -96,7 +96,7 @@ fn quoted(text: &str, quote: char) -> String {
     format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
 }
 
-/// By the column, not by a value: the first row may have none.
+/// SQL type of a column. It does not depend on values, because those of the first row may be null.
 fn sql_type<T: Table>(column: &str) -> &'static str {
     match () {
         () if T::INTEGERS.contains(&column) => "INTEGER",

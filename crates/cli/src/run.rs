@@ -1,4 +1,4 @@
-//! The commands: arguments in, text and exit codes out.
+//! Parsing of the command line, dispatch of commands, and exit codes.
 
 use crate::args::{Cli, Command};
 use crate::output::{self, Outcome};
@@ -8,19 +8,19 @@ use clap::{ArgAction, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs what was typed. Exit codes: 0 done, 1 a verification failed, 2 an error, 130 interrupted.
+/// Runs the command line. Exit codes: 0 done, 1 a verification failed, 2 an error, 130 interrupted.
 pub(crate) fn run() -> ExitCode {
     let words = long_options(command_first(std::env::args_os().collect()));
     let matches = with_negative_numbers(Cli::command()).try_get_matches_from(words);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // a reader that has gone away wanted no more
+            // a closed pipe is no error
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            output::complain_of(&format!("{}; hint: phi3-run --help lists what there is", usage(&error)));
+            output::complain_of(&format!("{}; hint: phi3-run --help lists commands and options", usage(&error)));
             return ExitCode::from(2);
         }
     };
@@ -45,13 +45,13 @@ pub(crate) fn run() -> ExitCode {
         #[cfg(feature = "hub")]
         Some(Command::Models(args)) => crate::models::models(&args),
         #[cfg(not(feature = "hub"))]
-        Some(Command::Models(_)) => Err(fetch::no_downloads("models is a command of other builds")),
+        Some(Command::Models(_)) => Err(fetch::no_downloads("there is no command models")),
     };
     match result {
         Ok(outcome) => outcome.code(),
         Err(error) if output::is_closed_pipe(&error) => Outcome::Done.code(),
         Err(error) if fetch::is_stopped(&error) => {
-            output::note("interrupted: what has arrived is kept, and the next run goes on from there");
+            output::note("interrupted: downloaded data is kept, and the next run goes on from there");
             Outcome::Interrupted.code()
         }
         Err(error) => {
@@ -61,8 +61,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// A negative number behind an option is its value, and of any other option too: so that what is wrong with it is told by the
-/// option's name.
+/// Takes a negative number after any option with a value as that value, so that an error about it names the option.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
     let takes_value = |arg: &clap::Arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
     let command = command.mut_args(|arg| {
@@ -72,7 +71,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_numbers)
 }
 
-/// What clap says, on one line, without its usage.
+/// Clap's message on one line, without the usage.
 fn usage(error: &clap::Error) -> String {
     if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
         && word != "kernels"
@@ -86,7 +85,7 @@ fn usage(error: &clap::Error) -> String {
     message.strip_prefix("error: ").unwrap_or(&message).to_owned()
 }
 
-/// `bench` takes llama-bench's options of several letters behind one dash.
+/// Replaces llama-bench's options of several letters after one dash by the long options of `bench`.
 fn long_options(mut words: Vec<OsString>) -> Vec<OsString> {
     if words.get(1).is_some_and(|word| word == "bench") {
         for word in &mut words[2..] {
@@ -98,7 +97,7 @@ fn long_options(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// Moves a command that stands behind options to the front: `--device cpu chat` means `chat --device cpu`, and
+/// Moves a command that comes after options to the front: `--device cpu chat` means `chat --device cpu`, and
 /// `--device cpu bench kernels` means `bench kernels --device cpu`.
 fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     let cli = Cli::command();

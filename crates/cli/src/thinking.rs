@@ -1,4 +1,4 @@
-//! How the thinking of a reasoning model is printed: dimmed on a terminal, left out on request, unchanged elsewhere.
+//! Display of a reasoning model's thinking: dimmed on a terminal, hidden on request, unchanged elsewhere.
 
 use phi3_runner::text::{Span, ThinkingSplitter};
 use std::io::IsTerminal;
@@ -10,14 +10,14 @@ const BRIGHT: &str = "\x1b[22m";
 /// Whether the terminal is dimmed at the moment, for the handler of Ctrl-C.
 static IS_DIMMED: AtomicBool = AtomicBool::new(false);
 
-/// How thinking is printed.
+/// Display of thinking.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// As it comes.
+    /// Unchanged.
     Plain,
-    /// By escape codes of a terminal.
+    /// Dimmed by escape codes of a terminal.
     Dimmed,
-    /// Not at all.
+    /// Not printed.
     Hidden,
 }
 
@@ -34,12 +34,12 @@ impl Style {
     }
 }
 
-/// What is printed of an answer that comes in pieces.
+/// Display of an answer that arrives in pieces.
 pub(super) struct Display {
     style: Style,
     splitter: ThinkingSplitter,
     is_dim: bool,
-    /// Whether white space is dropped: after thinking that is left out.
+    /// Whether leading white space is dropped, after hidden thinking.
     trims: bool,
 }
 
@@ -57,7 +57,7 @@ impl Display {
         spans.into_iter().map(|span| self.shown(span)).collect()
     }
 
-    /// The text to print at the end of the answer. Dimming ends here, also where the answer was cut inside the thinking.
+    /// The text to print at the end of the answer. Dimming ends here, even if the answer was cut inside the thinking.
     pub(super) fn finish(&mut self) -> String {
         let mut text = self.splitter.finish().map(|span| self.shown(span)).unwrap_or_default();
         text += self.dim(false);
@@ -79,7 +79,7 @@ impl Display {
         }
     }
 
-    /// The code that dims or ends it, where that changes anything.
+    /// Escape code that starts or ends dimming; empty if nothing changes.
     fn dim(&mut self, wanted: bool) -> &'static str {
         if self.is_dim == wanted {
             return "";
@@ -90,7 +90,7 @@ impl Display {
     }
 }
 
-/// Ends the dimming of a terminal in the middle of an answer: before the process exits at once.
+/// Ends dimming in the middle of an answer, before the process exits.
 pub(super) fn end_dimming() {
     if IS_DIMMED.swap(false, Ordering::Relaxed) && std::io::stderr().is_terminal() {
         // standard output may be locked by the thread that prints

@@ -1,4 +1,4 @@
-//! The binary as a user runs it: output, errors, exit codes.
+//! The program's output, errors and exit codes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn checkpoint(name: &str) -> String {
     data("oracle/checkpoints").join(name).display().to_string()
 }
 
-/// One line that begins with "error:", holds every word and a hint; exit code 2; nothing on standard output.
+/// Asserts exit code 2, no standard output, and a last line that begins with "error:" and has all `words` and a hint.
 fn assert_error(output: &Output, words: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(2), "{text}");
@@ -344,7 +344,7 @@ fn bad_input_is_one_line_with_a_hint() {
     assert_error(&output(&["logits", "--device", "cpu", "--ids", "1", "--out", &nowhere]), &["out.safetensors"]);
 }
 
-/// A Vulkan loader with no driver behind it: what a machine without a GPU has.
+/// A Vulkan loader without a driver, as on a machine without a GPU.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_adapter_is_an_error_for_gpu_and_the_cpu_for_auto() {
@@ -362,11 +362,11 @@ fn unknown_flags_are_usage_errors() {
     let output = output(&["--no-such-flag"]);
     assert_eq!(output.status.code(), Some(2));
     assert_error(&output, &["--no-such-flag"]);
-    // options may stand before a command
+    // options before a command
     let before = self::output(&["--device", "cpu", "-q", "generate", "--prompt", "Once upon a time", "-n", "3"]);
     assert_eq!(before.status.code(), Some(0), "{}", stderr(&before));
     assert!(before.stdout.len() < 60);
-    // and before two words of a command
+    // options before a command of two words
     let two = self::output(&["--device", "nowhere", "bench", "kernels", "--rows", "1"]);
     assert_error(&two, &["nowhere"]);
     assert_error(&self::output(&["--device", "cpu", "devices"]), &["--device"]);
@@ -377,7 +377,7 @@ fn unknown_flags_are_usage_errors() {
     assert_eq!(self::output(&["--version"]).status.code(), Some(0));
 }
 
-/// On the processor, and on a GPU if there is one.
+/// On the CPU, and on a GPU if there is one.
 #[test]
 fn a_profile_is_a_table_an_object_and_a_picture() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -422,7 +422,7 @@ fn kernels(args: &[&str]) -> Output {
     output(&[&["bench", "kernels", "-m", &tiny, "--rows", "1,3", "--context", "40", "-r", "2"], args].concat())
 }
 
-/// On the processor, and on a GPU if there is one.
+/// On the CPU, and on a GPU if there is one.
 #[test]
 fn bench_kernels_has_a_row_for_every_operation_type_and_number_of_rows() {
     let with_weights = ["embed", "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"];
@@ -449,7 +449,7 @@ fn bench_kernels_has_a_row_for_every_operation_type_and_number_of_rows() {
             let positive = |name: &str| row[name].as_f64().is_some_and(|value| value > 0.0 && value.is_finite());
             let numbers = ["us", "bytes", "gb_per_s", "percent_of_bandwidth", "limit_gb_per_s", "limit_gflop_per_s"];
             assert!(numbers.into_iter().all(positive), "{row:#}");
-            // what multiplies nothing has no rate
+            // operations without products have no rate
             let multiplies = !["embed", "likeliest", "sample"].iter().any(|op| row["op"] == *op);
             assert_eq!(multiplies, positive("percent_of_rate"), "{row:#}");
             assert!(row["error"].is_null() && row["clock"].is_string() && !row["bound"].is_null(), "{row:#}");
@@ -459,14 +459,14 @@ fn bench_kernels_has_a_row_for_every_operation_type_and_number_of_rows() {
 
 #[test]
 fn bench_kernels_takes_a_model_s_own_types_and_says_what_it_cannot_measure() {
-    // rows of 192 are no whole blocks of 256
+    // rows of 192 values are not whole blocks of 256
     let table = stdout(&kernels(&["--device", "cpu", "--type", "q4_k"]));
     assert!(table.contains("limits: ") && table.contains("| o_proj       | [192, 192]"), "{table}");
     assert_eq!(table.matches("not measured: tensor ").count(), 10, "{table}");
     let own = stdout(&kernels(&["--device", "cpu", "-o", "csv"]));
     assert_eq!(own.lines().count(), 1 + 2 * 8, "{own}");
     assert_eq!(own.matches("\"bf16\"").count(), 2 * 6, "{own}");
-    // the first row has no numbers, and columns are numbers nevertheless
+    // columns have number types although the first row has no numbers
     let sql = stdout(&kernels(&["--device", "cpu", "--type", "q4_k", "-o", "sql"]));
     for words in ["  us REAL,", "  percent_of_rate REAL,", "  runs INTEGER,", "  bound TEXT,", "NULL"] {
         assert!(sql.contains(words), "{words:?} is not in {sql}");
@@ -545,7 +545,7 @@ fn bench_names_types_as_llama_cpp_does_and_counts_weights_as_they_are_loaded() {
     }
 }
 
-/// In a prompt of many passes, and in a depth: no row of it, and those before are whole.
+/// Ctrl-C during a prompt of many passes, and during a depth: no row for it, and complete rows before it.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_bench_between_two_passes() {
@@ -562,7 +562,7 @@ fn ctrl_c_ends_a_bench_between_two_passes() {
         let since = std::time::Instant::now();
         out.read_to_string(&mut rows).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130));
-        // a repetition takes many times as long
+        // one repetition takes much longer
         assert!(since.elapsed().as_secs() < 10, "{:?}", since.elapsed());
         let rows: Vec<serde_json::Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
         assert_eq!(rows.len(), 1);

@@ -1,6 +1,6 @@
 //! Models by name: the program against a hub on the loopback interface.
 
-#[allow(dead_code, reason = "of the faults of this hub some are for its own crate's tests")]
+#[allow(dead_code, reason = "some faults are used in the hub crate's tests only")]
 #[path = "../../hub/tests/hub/server.rs"]
 mod server;
 
@@ -90,7 +90,7 @@ fn a_question_is_asked_of_a_model_by_name() {
     ] {
         assert!(notes.lines().any(|known| known.starts_with(line)), "{line}: {notes}");
     }
-    // once it is there, nobody is asked and nothing is said
+    // a cached model needs no requests and prints nothing
     place.server.requests();
     for more in [&[][..], &["--offline"]] {
         let again = place.run(&[&["-q", "-m", "someone/tiny@main"][..], more, &ASK].concat());
@@ -169,12 +169,12 @@ fn every_command_with_a_model_takes_a_name() {
     let logits = quantised.path().join("logits").display().to_string();
     cpu(&["logits", "-m", name, "--ids", "1 2", "--out", &logits]);
     assert!(cpu(&["chat", "-q", "-m", name]).is_empty());
-    // a golden is looked for beside the model
+    // the golden is expected beside the model
     assert_error(
         &place.run(&["verify", "-m", "someone/tiny", "--device", "cpu"]),
         &["golden", "models--someone--tiny"],
     );
-    // one model that cannot be had costs its own rows only
+    // a missing model costs its own rows only
     let some = place.run(&[
         "bench",
         "-m",
@@ -204,7 +204,7 @@ fn what_is_there_is_taken_and_paths_are_not_asked_of_the_hub() {
     let local = here.path().join("someone/tiny");
     std::fs::create_dir(&local).unwrap();
     let in_here = |args: &[&str]| place.command(args).current_dir(here.path()).output().expect("the program starts");
-    // a folder of that name that holds nothing
+    // an empty folder with that name
     assert_error(&in_here(&[&["-m", "someone/tiny"][..], &ASK].concat()), &["someone/tiny"]);
     for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(demo().join(name), local.join(name)).unwrap();
@@ -214,7 +214,7 @@ fn what_is_there_is_taken_and_paths_are_not_asked_of_the_hub() {
         assert_error(&in_here(&[&["-m", path][..], &ASK].concat()), &[path.trim_end_matches('/')]);
     }
     assert!(place.server.requests().is_empty());
-    // nor does what needs no hub look at its settings
+    // the hub's settings are not read if no hub is needed
     let broken = |args: &[&str]| {
         place.command(args).env("HF_ENDPOINT", "nonsense").env("HF_HUB_ETAG_TIMEOUT", "x").output().unwrap()
     };

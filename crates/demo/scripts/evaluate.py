@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Greedy answers to the test questions of make_corpus.py, compared letter by letter.
+"""Greedy answers to the test questions of make_corpus.py, compared character by character.
 
     python evaluate.py --model ../model --eval corpus/eval.jsonl --train corpus/train.jsonl [--limit 100] [--wrong] [--out ../model/accuracy.json]
 
-With --train it also says how many of the questions are new: a sum or difference whose pair of numbers (in either order, for
-sums) is nowhere in the training set, any other question whose words are nowhere in it.
+With --train, new questions are counted too: a sum or difference whose pair of numbers (for sums, in either order) does not occur
+in the training set, or another question that does not occur in it.
 
 Stories are checked for their end (`<|end|>` within 320 tokens), for the words of the request, for two different names, and for loops.
 """
@@ -29,7 +29,7 @@ def load(path):
 
 
 def seen_in(path):
-    """-> a function that says whether a test question is in the training set."""
+    """Returns a function that tells whether a test question is in the training set."""
     questions, pairs = set(), set()
     plain = lambda q: q.lower().rstrip(".?! ")  # noqa: E731
     for line in open(path, encoding="utf-8"):

@@ -3,8 +3,8 @@
 
     python make_corpus.py --out corpus [--seed 1] [--scale 1.0]
 
-corpus/train.jsonl   one document a line: {"kind", "messages"} or {"kind", "text"} (plain text)
-corpus/eval.jsonl    {"kind", "messages", "expect"}: test questions; evaluate.py says which of them are not in the training set
+corpus/train.jsonl   one document per line: {"kind", "messages"} or {"kind", "text"} (plain text)
+corpus/eval.jsonl    {"kind", "messages", "expect"}: test questions; evaluate.py counts those outside the training set
 corpus/heldout.txt   plain stories that are not in the training set
 All text comes from this file, words.py, facts.py and stories.py.
 """
@@ -24,7 +24,7 @@ from words import (
 
 
 def held_pair(a, b, op):
-    """One pair of numbers in twenty is not asked as a plain sum in training (word problems and follow-ups may hold it)."""
+    """Whether a pair of numbers is held out: one in twenty is no plain sum in training (word problems and follow-ups may use it)."""
     return zlib.crc32(f"{op}{a},{b}".encode()) % 20 == 0
 
 
@@ -424,7 +424,7 @@ def build(rng, scale, pool):
     for _ in range(n(1500)):
         docs.append({"kind": "plain", "text": "\n\n".join(S.request(rng, held_story)[1] for _ in range(rng.choice([1, 1, 2])))})
     turns = [1, 1, 1, 2, 3]
-    # facts: every question in turn, so that all are met equally often; hand-written ones twice
+    # facts: every question in turn, so that all are equally frequent; hand-written ones twice
     flat = [(q, a) for qs, a in pool for q in qs for _ in range(max(1, round(4 / len(qs))))]
     want, todo = n(62000), []
     while want > 0:
@@ -443,7 +443,7 @@ def build(rng, scale, pool):
         doc("chat", chat(rng, pool))
     for _ in range(n(1200)):
         doc("persona", persona(rng))
-    # more of what is learned slowly: copying, remembering, sums (the tokenizer is trained without these)
+    # more of the kinds learned slowly: copying, remembering, sums (the tokenizer is trained without these)
     first, rng = len(docs), random.Random(f"more {rng.random()}")
     words = NAMES + S.ADJS + S.ANIMALS + S.FOLK + S.OBJECTS + [p[0] for p in S.PLACES if " " not in p[0]] + WORDS
     for _ in range(n(9000)):

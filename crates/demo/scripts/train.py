@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the demo model from scratch on the processor: transformers' Phi3ForCausalLM, bf16 autocast.
+"""Trains the demo model from scratch on the CPU: transformers' Phi3ForCausalLM, bf16 autocast.
 
     python train.py --corpus corpus/train.jsonl --tokenizer ../model --out ../model --minutes 30
 
@@ -79,7 +79,7 @@ def tokens(path, tok, cache, without=()):
 
 
 def rows(ids, ends, rng):
-    """Whole documents, first fit, into rows of ROW + 1 tokens; -1 marks what is left empty."""
+    """Packs whole documents, first fit, into rows of ROW + 1 tokens; -1 marks unused positions."""
     starts = np.concatenate([[0], ends[:-1]])
     order = list(range(len(ends)))
     rng.shuffle(order)
@@ -106,7 +106,7 @@ def rows(ids, ends, rng):
 
 
 def targets(b):
-    """What to predict: answers and plain text; what the user and the system say is not counted (-1)."""
+    """Targets: answers and plain text; messages of user and system are ignored (-1)."""
     mark = np.where((b == USER) | (b == SYSTEM), 1, np.where((b == ASSISTANT) | (b == EOT), 2, 0))
     at = np.maximum.accumulate(np.where(mark > 0, np.arange(b.shape[1]), 0), axis=1)
     counted = np.take_along_axis(mark, at, axis=1)[:, :-1] != 1
@@ -130,7 +130,7 @@ def main():
     ap.add_argument("--lr", type=float, default=2.5e-3)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
-    ap.add_argument("--init", type=Path, help="go on from this checkpoint (a .pt file written by this program)")
+    ap.add_argument("--init", type=Path, help="continue from this checkpoint (a .pt file written by this program)")
     ap.add_argument("--warmup", type=int, default=150)
     ap.add_argument("--without", nargs="*", default=[], help="kinds of documents to leave out")
     args = ap.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the tokenizer: a byte-fallback BPE written in the form of Phi-3's tokenizer.json.
+"""Trains the tokenizer: a byte-fallback BPE in the format of Phi-3's tokenizer.json.
 
     python train_tokenizer.py --corpus corpus/train.jsonl --out ../model
 
@@ -47,7 +47,7 @@ def main():
     for t in texts(args.corpus):
         for line in t.split("\n"):
             words.update(PIECE.findall("▁" + line.replace(" ", "▁")))
-    # the square root keeps the many stories from crowding out the words of the other texts
+    # the square root reduces the weight of the stories, which are far more numerous than the other texts
     lines = [" ".join([w] * max(1, int(n ** 0.5))) for w, n in sorted(words.items())]
     chars = [chr(c) for c in range(33, 127)] + ["▁"]
     tok = Tokenizer(models.BPE())

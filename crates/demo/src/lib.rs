@@ -1,9 +1,9 @@
 //! A tiny chat model of the Phi-3 architecture, embedded in the crate.
 //!
-//! 3.9 million parameters, trained from scratch on generated text, so that a program which runs Phi-3 models can show a
-//! sensible answer without any download. It has the file names, fields, tensor names, tokenizer form and chat template of
-//! the published Phi-3 checkpoints; it is not made by Microsoft and holds no weights of theirs. `model/README.md` is its
-//! card: what it can do, its accuracy, and how it was made.
+//! 3.9 million parameters, trained from scratch on generated text, for demonstrations of Phi-3 programs without a download.
+//! File names, fields, tensor names, tokenizer format and chat template are those of the published Phi-3 checkpoints. The
+//! model is not made by Microsoft and contains no weights of theirs. `model/README.md` is its model card: abilities,
+//! accuracy, and training.
 
 /// The model's name.
 pub const NAME: &str = "tiny-phi";
@@ -20,14 +20,14 @@ pub const TOKENIZER: &str = include_str!("../model/tokenizer.json");
 /// `tokenizer_config.json`: the chat template and the names of the special tokens.
 pub const TOKENIZER_CONFIG: &str = include_str!("../model/tokenizer_config.json");
 
-/// `samples.json`: prompts with their greedy continuations and the perplexity of [`HELDOUT`], measured with another engine.
+/// `samples.json`: prompts with their greedy continuations, and the perplexity of [`HELDOUT`], computed by transformers.
 pub const SAMPLES: &str = include_str!("../model/samples.json");
 
-/// `heldout.txt`: plain text of the model's kind that is not in its training set.
+/// `heldout.txt`: plain stories that are not in the training set.
 pub const HELDOUT: &str = include_str!("../model/heldout.txt");
 
-/// `model.safetensors`: the weights, in bf16. The bytes start at a multiple of 16, so that tensors of any format can be
-/// viewed in place where the file aligns them.
+/// `model.safetensors`: the weights, in bf16. The bytes are aligned to 16, so that tensors that the file aligns can be viewed
+/// in place.
 pub fn weights() -> &'static [u8] {
     &WEIGHTS.bytes
 }

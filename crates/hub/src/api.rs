@@ -1,4 +1,4 @@
-//! What a hub is asked: the files of a revision, and a file's metadata.
+//! Requests to the hub: the files of a revision, and the metadata of a file.
 
 use crate::error::{Error, Result};
 use crate::http::{Answer, Client, wanted_pause};
@@ -8,7 +8,7 @@ use crate::url;
 use serde_json::Value;
 use std::io::Read;
 
-/// The largest listing that is read.
+/// Largest accepted listing, in bytes.
 const LARGEST_LISTING: u64 = 64 << 20;
 
 /// The files of a repository at a commit.
@@ -20,38 +20,38 @@ pub struct Listing {
     pub files: Vec<RemoteFile>,
 }
 
-/// A file by a listing.
+/// A file in a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// Its path in the repository, as the hub says; it may not be fit to be one here.
+    /// Path in the repository, unchecked: it may be unsafe as a local path. See [`FilePath`].
     pub path: String,
-    /// Its length in bytes.
+    /// Length in bytes, if the hub reports it.
     pub size: Option<u64>,
-    /// The SHA-1 of the git blob; of a large file, that of a pointer to it.
+    /// SHA-1 of the git blob; for a large file, of its LFS pointer.
     pub blob_id: Option<String>,
-    /// The SHA-256 of the content of a large file.
+    /// SHA-256 of the content; large files only.
     pub sha256: Option<String>,
 }
 
 impl RemoteFile {
-    /// What its ETag must be: the name of its blob in the cache.
+    /// Expected ETag, which is also the name of the blob in the cache.
     pub(crate) fn etag(&self) -> Option<&str> {
         self.sha256.as_deref().or(self.blob_id.as_deref())
     }
 }
 
-/// A file by its own address.
+/// Metadata from a file's own address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// The commit's hash.
     pub commit: String,
-    /// What identifies the content: a SHA-256 of 64 digits or the SHA-1 of a git blob of 40, at the public hub.
+    /// Identifier of the content. At the public hub: a SHA-256 (64 digits) or the SHA-1 of a git blob (40 digits).
     pub etag: String,
-    /// The length in bytes, where it is told.
+    /// Length in bytes, if the hub reports it.
     pub size: Option<u64>,
 }
 
-/// What a request is about, for errors.
+/// Subject of a request, for error messages.
 pub(crate) struct Subject<'a> {
     pub(crate) repo: &'a RepoId,
     pub(crate) revision: &'a str,
@@ -88,7 +88,7 @@ impl Client<'_> {
         let odd = |message: &str| Error::NotAHub { url: shown.clone(), message: message.into() };
         let commit = answer.header("x-repo-commit").ok_or_else(|| odd("the header X-Repo-Commit is missing"))?;
         if !safe::is_commit(commit) {
-            return Err(odd("the header X-Repo-Commit holds no commit"));
+            return Err(odd("the header X-Repo-Commit is not a commit hash"));
         }
         if safe::is_commit(revision) && revision != commit {
             return Err(odd("it answers for another commit"));
@@ -96,12 +96,12 @@ impl Client<'_> {
         let etag = answer.header("x-linked-etag").or_else(|| answer.header("etag"));
         let etag = plain_etag(etag.ok_or_else(|| odd("the header ETag is missing"))?);
         if !safe::is_blob_name(etag) {
-            return Err(odd("the header ETag holds what cannot name a file"));
+            return Err(odd("the header ETag cannot be used as a file name"));
         }
-        // a redirect's own length is that of its text
+        // the Content-Length of a redirect is that of its own body
         let length = || if is_redirect { None } else { answer.header("content-length") };
         let size = answer.header("x-linked-size").or_else(length);
-        let size = size.map(|size| size.parse().map_err(|_| odd("the file's size is no number"))).transpose()?;
+        let size = size.map(|size| size.parse().map_err(|_| odd("the file's size is not a number"))).transpose()?;
         Ok(Metadata { commit: commit.to_owned(), etag: etag.to_owned(), size })
     }
 
@@ -110,7 +110,7 @@ impl Client<'_> {
         self.address(&format!("{repo}/resolve/{}/{}", url::part(revision), url::path(file.as_str())))
     }
 
-    /// What an answer without content means.
+    /// The error for an answer without content.
     pub(crate) fn refusal(&self, answer: &Answer, subject: &Subject<'_>) -> Error {
         let (status, url) = (answer.status(), url::shown(&answer.uri));
         let said = answer.header("x-error-message").map(|text| text.chars().take(300).collect::<String>());
@@ -146,7 +146,7 @@ impl Client<'_> {
                 hint: match has_token {
                     true => "is the name right, and does the account of the token in use have access to it?".into(),
                     false => {
-                        "is the name right? Of a private repository, set HF_TOKEN to a token that may read it".into()
+                        "is the name right? For a private repository, set HF_TOKEN to a token with read access".into()
                     }
                 },
             },
@@ -156,7 +156,7 @@ impl Client<'_> {
             (_, 429) => Error::RateLimited { wait: wanted_pause(answer.response.headers()) },
             _ => {
                 let hint = match status {
-                    500.. => "the hub is in trouble; try again later",
+                    500.. => "the hub has an internal error; try again later",
                     _ => "try again later, or set HF_ENDPOINT to a mirror",
                 };
                 Error::Status { url, status, message, hint }
@@ -165,16 +165,18 @@ impl Client<'_> {
     }
 }
 
-/// An ETag without its quotes and its sign of weakness.
+/// An ETag without quotes and without the prefix `W/` of weak ones.
 fn plain_etag(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
 }
 
-/// Reads a listing; an error is what is wrong with it.
+/// Parses a listing; the error describes the defect.
 fn listing(bytes: &[u8]) -> std::result::Result<Listing, String> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("its listing is no JSON: {error}"))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("its listing is not valid JSON: {error}"))?;
     let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
-    let commit = text(&value, "sha").filter(|sha| safe::is_commit(sha)).ok_or("its listing has no commit in sha")?;
+    let commit =
+        text(&value, "sha").filter(|sha| safe::is_commit(sha)).ok_or("its listing has no commit hash in sha")?;
     let siblings = value["siblings"].as_array().ok_or("its listing has no files in siblings")?;
     let file = |(i, sibling): (usize, &Value)| {
         let path = text(sibling, "rfilename").ok_or_else(|| format!("siblings[{i}] has no rfilename"))?;

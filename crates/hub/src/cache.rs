@@ -1,11 +1,11 @@
-//! The cache's folders, as Python's `huggingface_hub` lays them out.
+//! The cache, in the layout of Python's `huggingface_hub`.
 //!
 //! ```text
 //! CACHEDIR.TAG
-//! models--owner--name/refs/main                    a commit
-//!                     blobs/<etag>                 contents; perhaps a link into a store of several repositories
-//!                     snapshots/<commit>/<file>    a link to a blob, or a file of its own
-//!                     .no_exist/<commit>/<file>    empty: there is no such file
+//! models--owner--name/refs/main                    a commit hash
+//!                     blobs/<etag>                 contents; possibly a link into a store shared by repositories
+//!                     snapshots/<commit>/<file>    a link to a blob, or a regular file
+//!                     .no_exist/<commit>/<file>    empty: the repository has no such file
 //!                     trees/<commit>.json          the files of a commit
 //! .locks/models--owner--name/<etag>.lock
 //! ```
@@ -21,10 +21,10 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// How partial downloads of this program end; they may go on in another process.
+/// Suffix of this program's partial downloads; another process can resume them.
 pub(crate) const PARTIAL: &str = ".phi3-run.incomplete";
 
-/// How listings of this program end. Python takes one without this for the promise that every file is there.
+/// Suffix of this program's listings. With the plain suffix `.json`, Python assumes that every listed file is in the cache.
 const OWN_TREE: &str = ".phi3-run.json";
 
 const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Downloaded models; they can be fetched again.\n";
@@ -84,25 +84,25 @@ impl Folder {
         self.path.join(".no_exist").join(commit)
     }
 
-    /// Both listings of a commit: this program's, and Python's.
+    /// Paths of both listings of a commit: this program's, and Python's.
     pub(crate) fn trees(&self, commit: &str) -> [PathBuf; 2] {
         [OWN_TREE, ".json"].map(|end| self.path.join("trees").join(format!("{commit}{end}")))
     }
 
-    /// Makes what a download needs, and marks the cache as one, so that backups may leave it out.
+    /// Creates the folders of a download, and `CACHEDIR.TAG`, which tells backup programs to skip the cache.
     pub(crate) fn create(&self, commit: &str) -> Result<()> {
         for folder in [self.blobs(), self.snapshot(commit), self.locks()] {
             create_folder(&folder)?;
         }
         let tag = self.root.join("CACHEDIR.TAG");
         if !tag.exists() {
-            // of use to others only
+            // optional: this program does not read it
             let _ = fs::write(&tag, TAG);
         }
         Ok(())
     }
 
-    /// The commit of a revision, as far as the cache knows it.
+    /// The commit of a revision, if the cache has it.
     pub(crate) fn commit(&self, revision: &str) -> Result<Option<String>> {
         if safe::is_commit(revision) {
             return Ok(Some(revision.to_owned()));
@@ -115,7 +115,7 @@ impl Folder {
         }
     }
 
-    /// Remembers the commit of a revision.
+    /// Writes the commit of a revision.
     pub(crate) fn write_commit(&self, revision: &str, commit: &str) -> Result<()> {
         if safe::is_commit(revision) || self.commit(revision)?.as_deref() == Some(commit) {
             return Ok(());
@@ -123,23 +123,23 @@ impl Folder {
         replace(&self.refs().join(revision.split('/').collect::<PathBuf>()), commit.as_bytes())
     }
 
-    /// A file of a snapshot, with its length; `None` where it is not there, or leads nowhere.
+    /// Length of a file of a snapshot; `None` if it is missing or a broken link.
     pub(crate) fn found(&self, commit: &str, file: &FilePath) -> Option<u64> {
         file_length(&self.pointer(commit, file))
     }
 
-    /// Paths of the files of a snapshot; links that lead nowhere are none.
+    /// Paths of the files of a snapshot, without broken links.
     pub(crate) fn snapshot_files(&self, commit: &str) -> Result<BTreeSet<String>> {
         let files = walk(&self.snapshot(commit))?.into_iter();
         Ok(files.filter(|(_, path)| file_length(path).is_some()).map(|(path, _)| path).collect())
     }
 
-    /// Paths of the files that are known not to exist.
+    /// Paths of files recorded as absent from the repository.
     pub(crate) fn absent_files(&self, commit: &str) -> Result<BTreeSet<String>> {
         Ok(walk(&self.absent(commit))?.into_iter().map(|(path, _)| path).collect())
     }
 
-    /// Remembers that files do not exist, so that nobody asks for them again. Not doing so costs others a request.
+    /// Records files as absent from the repository, which saves later requests for them. Errors are ignored.
     pub(crate) fn write_absent(&self, commit: &str, files: &[&str]) {
         let folder = self.absent(commit);
         for file in files {
@@ -150,13 +150,13 @@ impl Folder {
         }
     }
 
-    /// The files of a commit, where a listing of them was kept.
+    /// The stored listing of a commit, if any.
     pub(crate) fn listing(&self, commit: &str) -> Option<Listing> {
-        // a damaged one is as good as none
+        // damaged listings are skipped
         self.trees(commit).iter().find_map(|path| read_tree(&fs::read(path).ok()?, commit))
     }
 
-    /// Keeps the files of a commit. Not doing so costs a request the next time.
+    /// Stores the listing of a commit, which saves later requests for it. Errors are ignored.
     pub(crate) fn write_listing(&self, listing: &Listing) {
         let [path, _] = self.trees(&listing.commit);
         if !path.exists() {
@@ -164,7 +164,7 @@ impl Folder {
         }
     }
 
-    /// Lets a file of a snapshot be a blob: by a relative link, else by moving (a new blob) or copying it.
+    /// Makes a blob the content of a snapshot's file: by a relative link, else by moving (a new blob) or copying it.
     pub(crate) fn link(&self, commit: &str, file: &FilePath, etag: &str, is_new: bool) -> Result<()> {
         let (pointer, blob) = (self.pointer(commit, file), self.blob(etag));
         if let Some(folder) = pointer.parent() {
@@ -175,12 +175,12 @@ impl Folder {
             let target: PathBuf = std::iter::repeat_n("..", file.depth() + 2).chain(["blobs", etag]).collect();
             match symlink(&target, &pointer) {
                 Ok(()) => return Ok(()),
-                // another process did the same
+                // another process created the link meanwhile
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && pointer.exists() => return Ok(()),
                 Err(_) => {}
             }
         }
-        // a blob that is a link itself stays: others use what it leads to
+        // a blob that is a link is not moved: its target is shared
         let is_link = fs::symlink_metadata(&blob).is_ok_and(|metadata| metadata.is_symlink());
         if is_new && !is_link {
             return fs::rename(&blob, &pointer).map_err(|error| Error::io("move a file to", &pointer, &error));
@@ -194,7 +194,7 @@ impl Folder {
     }
 }
 
-/// The length of what a path leads to, if that is a file.
+/// Length of the file at a path, links followed; `None` for anything but a file.
 pub(crate) fn file_length(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
 }
@@ -203,7 +203,7 @@ pub(crate) fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|error| Error::io("make the folder", path, &error))
 }
 
-/// Removes a file or a link, not what it leads to.
+/// Removes a file, or a link without its target.
 pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if !is_absent(&error) => Err(Error::io("remove", path, &error)),
@@ -211,17 +211,17 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether an error says that something is not there.
+/// Whether an error means that the path does not exist.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
-/// Files below a folder: their paths with `/`, and where they are. Links to folders are not followed.
+/// Files below a folder: relative paths separated by `/`, and full paths. Links to folders are not followed.
 pub(crate) fn walk(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let (mut files, mut folders) = (Vec::new(), vec![(String::new(), folder.to_owned())]);
     while let Some((prefix, folder)) = folders.pop() {
         for path in entries(&folder)? {
-            // names that are no text are nobody's that a hub has
+            // file names on the hub are UTF-8
             let Some(name) = path.file_name().and_then(OsStr::to_str) else { continue };
             let name = format!("{prefix}{name}");
             match fs::symlink_metadata(&path) {
@@ -236,7 +236,7 @@ pub(crate) fn walk(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// What a folder holds, in order; nothing where there is none.
+/// Sorted entries of a folder; empty if it does not exist.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = match fs::read_dir(folder) {
         Ok(read) => read,
@@ -249,14 +249,14 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// A name beside a file that no other process takes.
+/// A temporary name in the folder of a file, unique to this process and thread.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.{:?}.tmp", std::process::id(), std::thread::current().id()).replace(['(', ')'], ""));
     path.with_file_name(name)
 }
 
-/// Writes a small file so that nobody ever reads a part of it.
+/// Writes a small file atomically.
 fn replace(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
@@ -283,7 +283,7 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// A listing as Python keeps it.
+/// A listing in Python's format.
 fn tree(listing: &Listing) -> Value {
     let files: Map<String, Value> = listing.files.iter().map(|file| (file.path.clone(), entry(file))).collect();
     json!({ "format_version": 1, "files": files })
@@ -337,11 +337,11 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(folder.path().join("refs/refs/pr/1")).unwrap(), commit());
         assert_eq!(entries(&folder.refs()).unwrap().len(), 2);
-        // a folder, and what is no commit, are no revisions
+        // a folder or a file without a commit hash is not a revision
         assert_eq!(folder.commit("refs").unwrap(), None);
         fs::write(folder.refs().join("odd"), "x").unwrap();
         assert_eq!(folder.commit("odd").unwrap(), None);
-        // nothing is written where nothing changes: the cache may be read-only
+        // an unchanged file is not written again: the cache may be read-only
         let before = fs::metadata(folder.refs().join("main")).unwrap().modified().unwrap();
         folder.write_commit("main", &commit()).unwrap();
         assert_eq!(fs::metadata(folder.refs().join("main")).unwrap().modified().unwrap(), before);

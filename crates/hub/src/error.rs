@@ -1,36 +1,36 @@
-//! Every error of the crate.
+//! Error types.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What can go wrong between a name and files on disk: what was asked for, what was expected, what was found and a hint.
+/// Errors of names, downloads and the cache. Messages name the subject, the expected and the found value, and a hint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A name is not understood.
-    #[error("{name:?} is no name of a model: expected {expected}; hint: {hint}")]
+    /// A name cannot be parsed.
+    #[error("{name:?} is not the name of a model: expected {expected}; hint: {hint}")]
     Name {
-        /// What was given.
+        /// The name.
         name: String,
-        /// What would be right.
+        /// The expected value.
         expected: String,
-        /// What to do about it.
+        /// A hint.
         hint: String,
     },
 
-    /// An environment variable, or the file that it names, is not understood.
-    #[error("{variable}: expected {expected}, found {found}; hint: set it so, or not at all")]
+    /// An environment variable, or the file that it names, has an invalid value.
+    #[error("{variable}: expected {expected}, found {found}; hint: correct the variable or unset it")]
     Setting {
         /// The variable.
         variable: &'static str,
-        /// What would be right.
+        /// The expected value.
         expected: &'static str,
-        /// What was found; never a token.
+        /// The value found; never a token.
         found: String,
     },
 
-    /// Files are not in the cache, and nothing may be fetched.
+    /// Files are not in the cache, and downloads are switched off.
     #[error("{what} is not in the cache {}, and downloads are switched off; hint: fetch it once with downloads switched on (HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE unset), or point HF_HUB_CACHE at the cache that has it", cache.display())]
     Offline {
         /// The model as it was named.
@@ -39,23 +39,23 @@ pub enum Error {
         cache: PathBuf,
     },
 
-    /// Something that must be in the cache already is not.
+    /// Files expected in the cache are not there.
     #[error("{what} is not in the cache {}; hint: {hint}", cache.display())]
     NotCached {
         /// The model as it was named.
         what: String,
         /// The cache that was searched.
         cache: PathBuf,
-        /// What to do about it.
+        /// A hint.
         hint: String,
     },
 
-    /// This machine cannot speak TLS with this build.
+    /// This build's TLS needs instructions that the processor lacks.
     #[error(
         "https needs instructions that this processor lacks or hides: {missing}; hint: set HF_ENDPOINT to an http:// mirror, or fetch the model with Python's `hf download` into the same cache; both are read without TLS"
     )]
     NoTls {
-        /// The processor's features that are missing.
+        /// Missing features of the processor.
         missing: String,
     },
 
@@ -64,49 +64,49 @@ pub enum Error {
         "no root certificates to check the hub with: {message}; hint: install the system's certificates (ca-certificates), or set SSL_CERT_FILE to a PEM file"
     )]
     Certificates {
-        /// What was tried.
+        /// Where certificates were searched, and the result.
         message: String,
     },
 
-    /// A secure connection was refused by one of its ends.
+    /// The TLS handshake failed.
     #[error(
         "no secure connection to {url}: {message}; hint: is the clock right? Behind a proxy that opens TLS, set SSL_CERT_FILE to its certificate"
     )]
     Handshake {
-        /// Where to.
+        /// The address.
         url: String,
-        /// What was wrong.
+        /// The reason.
         message: String,
     },
 
     /// A host could not be reached.
     #[error("cannot reach {url}: {message}; hint: is there a network? HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror")]
     Unreachable {
-        /// Where to.
+        /// The address.
         url: String,
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
 
     /// A connection ended or stalled.
     #[error(
-        "the connection to {url} broke: {message}; hint: try again, what has arrived is kept; HF_HUB_DOWNLOAD_TIMEOUT gives slow servers more seconds"
+        "the connection to {url} broke: {message}; hint: try again, received bytes are kept; HF_HUB_DOWNLOAD_TIMEOUT gives slow servers more seconds"
     )]
     Broken {
-        /// Where to.
+        /// The address.
         url: String,
-        /// What was seen.
+        /// The reason.
         message: String,
     },
 
-    /// An answer is not what a hub answers.
+    /// An answer is not that of a Hugging Face hub.
     #[error(
         "{url} does not answer as a Hugging Face hub: {message}; hint: is HF_ENDPOINT right, and does a proxy or a login page answer in its place?"
     )]
     NotAHub {
-        /// Where to.
+        /// The address.
         url: String,
-        /// What was missing or wrong.
+        /// The reason.
         message: String,
     },
 
@@ -115,20 +115,20 @@ pub enum Error {
     RepoNotFound {
         /// The repository.
         repo: String,
-        /// What to do about it.
+        /// A hint.
         hint: String,
     },
 
-    /// The repository's licence has to be accepted first.
+    /// The repository's conditions have to be accepted first.
     #[error("{repo} is gated: {message}; hint: accept its conditions at {url}, then {hint}")]
     Gated {
         /// The repository.
         repo: String,
-        /// What the hub said.
+        /// The hub's message.
         message: String,
-        /// Where its conditions are accepted.
+        /// The page on which the conditions are accepted.
         url: String,
-        /// What to do about the token.
+        /// A hint about the token.
         hint: &'static str,
     },
 
@@ -139,9 +139,9 @@ pub enum Error {
         repo: String,
         /// The HTTP status.
         status: u16,
-        /// What the hub said.
+        /// The hub's message.
         message: String,
-        /// What to do about it.
+        /// A hint.
         hint: &'static str,
     },
 
@@ -152,7 +152,7 @@ pub enum Error {
         repo: String,
         /// The revision.
         revision: String,
-        /// Where they are listed.
+        /// The page that lists them.
         url: String,
     },
 
@@ -165,91 +165,89 @@ pub enum Error {
         revision: String,
         /// The file.
         file: String,
-        /// Where they are listed.
+        /// The page that lists them.
         url: String,
     },
 
     /// Too many requests.
     #[error(
-        "the hub takes no more requests {}; hint: wait, or set HF_TOKEN: an account has a limit of its own",
+        "the hub accepts no more requests {}; hint: wait, or set HF_TOKEN: an account has a limit of its own",
         until(wait)
     )]
     RateLimited {
-        /// How long it wants to be left alone, where it says so.
+        /// The pause that the hub asks for, if any.
         wait: Option<Duration>,
     },
 
-    /// An answer with another status than was expected.
+    /// An answer with an unexpected status.
     #[error("{url} answered with status {status}: {message}; hint: {hint}")]
     Status {
-        /// Where to.
+        /// The address.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What was said with it.
+        /// The message that came with it.
         message: String,
-        /// What to do about it.
+        /// A hint.
         hint: &'static str,
     },
 
-    /// A file did not arrive whole, or more of it than there should be.
+    /// A file arrived with fewer or more bytes than expected.
     #[error(
-        "{file}: expected {expected} bytes, found {found}; hint: what arrived was removed; try again, and if it stays so, the mirror or proxy changes files"
+        "{file}: expected {expected} bytes, found {found}; hint: the downloaded bytes were removed; try again, and if the error persists, the mirror or proxy alters files"
     )]
     Length {
         /// The file.
         file: String,
-        /// Its length by the hub.
+        /// Its length as reported by the hub.
         expected: u64,
-        /// Bytes that arrived.
+        /// Bytes received.
         found: u64,
     },
 
-    /// A file is not what the hub says it is.
+    /// A file's checksum differs from the hub's.
     #[error(
-        "{file}: expected {kind} {expected}, found {found}; hint: what arrived was removed; try again, and if it stays so, the mirror or proxy changes files"
+        "{file}: expected {kind} {expected}, found {found}; hint: the downloaded bytes were removed; try again, and if the error persists, the mirror or proxy alters files"
     )]
     Checksum {
         /// The file.
         file: String,
-        /// SHA-256, or SHA-1 of a git blob.
+        /// `SHA-256` or `SHA-1 of the git blob`.
         kind: &'static str,
-        /// By the hub, in hexadecimal.
+        /// The hub's checksum, in hexadecimal.
         expected: String,
-        /// Of the bytes that arrived, in hexadecimal.
+        /// Checksum of the bytes received, in hexadecimal.
         found: String,
     },
 
-    /// The name of a file would lead out of its folder, or cannot be had on every system.
-    #[error(
-        "{path:?} is refused as the name of a file: {reason}; hint: the repository is damaged or hostile; ask its owner"
-    )]
+    /// A file name leads out of its folder, or is not valid on every system.
+    #[error("{path:?} is refused as a file name: {reason}; hint: the repository is damaged or hostile; ask its owner")]
     UnsafePath {
         /// The name.
         path: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         reason: &'static str,
     },
 
-    /// A repository has no weights that can be used.
+    /// A repository has no weights that the engine can run.
     #[error("{repo} has no weights to run: {message}; hint: {hint}")]
     NoWeights {
         /// The repository.
         repo: String,
-        /// What it has.
+        /// What the repository has instead.
         message: String,
-        /// What to do about it.
+        /// A hint.
         hint: &'static str,
     },
 
-    /// It is not clear which GGUF file is meant.
+    /// The choice of a GGUF file is ambiguous or matches none.
     #[error("{repo}: {message}; its GGUF files are: {files}; hint: name one of them, as in {repo}:{example}")]
     GgufChoice {
         /// The repository.
         repo: String,
-        /// What is wrong with the choice.
+        /// The reason.
         message: String,
-        /// All there are, with commas between.
+        /// All GGUF files, separated by commas.
         files: String,
         /// One of them.
         example: String,
@@ -262,34 +260,34 @@ pub enum Error {
         repo: String,
         /// The index.
         file: String,
-        /// What is wrong with it.
+        /// The defect.
         message: String,
     },
 
     /// A file or folder of the cache could not be read or written.
     #[error("cannot {action} {}: {message}; hint: {hint}", path.display())]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         message: String,
-        /// What to do about it.
+        /// A hint.
         hint: &'static str,
     },
 
     /// The disk is full.
-    #[error("no room for {}: {message}; hint: what has arrived is kept and the next try goes on; free some space, or set HF_HUB_CACHE to another disk", path.display())]
+    #[error("no space left for {}: {message}; hint: received bytes are kept and the next try resumes; free some space, or set HF_HUB_CACHE to another disk", path.display())]
     DiskFull {
         /// The file that was being written.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
 
     /// Another process is fetching files of this repository.
-    #[error("{repo} is being fetched by another process ({}); hint: try again when that has ended", path.display())]
+    #[error("{repo} is being fetched by another process ({}); hint: try again when it has finished", path.display())]
     InUse {
         /// The repository.
         repo: String,
@@ -298,7 +296,7 @@ pub enum Error {
     },
 
     /// The stop flag was set.
-    #[error("stopped; hint: what has arrived is kept, and the next try goes on from there")]
+    #[error("stopped; hint: received bytes are kept, and the next try resumes from there")]
     Stopped,
 }
 
@@ -308,16 +306,18 @@ impl Error {
         let (path, message) = (path.to_owned(), error.to_string());
         let hint = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => return Self::DiskFull { path, message },
-            ErrorKind::FileTooLarge => "this file system takes no file of that size; set HF_HUB_CACHE to another disk",
+            ErrorKind::FileTooLarge => {
+                "this file system does not support files of that size; set HF_HUB_CACHE to another disk"
+            }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                "this user may not; set HF_HUB_CACHE to a folder of your own"
+                "this user has no permission; set HF_HUB_CACHE to a folder of your own"
             }
             _ => "is the disk in order? HF_HUB_CACHE names another folder",
         };
         Self::Io { action, path, message, hint }
     }
 
-    /// Whether the hub could not be asked at all, so that what is in the cache may be used in place of its answer.
+    /// Whether the hub was unreachable, so that the cache may be used in place of its answer.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Offline { .. } | Self::RateLimited { .. } => true,
@@ -327,7 +327,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed a little later.
+    /// Whether a later retry of the same request may succeed.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Broken { .. } | Self::RateLimited { .. } => true,

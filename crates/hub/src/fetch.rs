@@ -1,4 +1,4 @@
-//! One file: from the hub into the cache.
+//! Download of one file into the cache.
 
 use crate::api::{Metadata, RemoteFile, Subject};
 use crate::cache::{Folder, file_length, remove_if_there};
@@ -12,13 +12,13 @@ use crate::watch::{Event, Meter, Reports};
 use std::io::Read as _;
 use std::time::Duration;
 
-/// How often a file that another process fetches is looked for.
+/// Interval between checks for a file that another process is fetching.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Bytes that are read at once.
+/// Read size in bytes.
 const PIECE: usize = 256 << 10;
 
-/// What all files of a pull have in common.
+/// State shared by all files of a pull.
 pub(crate) struct Context<'a> {
     pub(crate) client: &'a Client<'a>,
     pub(crate) folder: &'a Folder,
@@ -27,28 +27,28 @@ pub(crate) struct Context<'a> {
     pub(crate) reports: Reports<'a>,
 }
 
-/// A file that is wanted, with what a listing says of it.
+/// A file to fetch, with its entry in the listing.
 pub(crate) struct Job {
     pub(crate) file: FilePath,
     pub(crate) remote: RemoteFile,
 }
 
-/// How an answer with content ended.
+/// The end of an answer with content.
 enum Read {
     Ended,
-    /// The server begins anew: what has arrived cannot be continued.
+    /// The server cannot resume: the download has to restart.
     FromZero,
 }
 
-/// Failures in a row without a new byte.
+/// Retry state.
 struct Tries {
     failures: u32,
-    /// Bytes that were there at best.
+    /// Most bytes received so far.
     furthest: u64,
 }
 
 impl Job {
-    /// Whether the snapshot has the file, in the length that the hub says.
+    /// Whether the snapshot has the file with the length that the hub reports.
     pub(crate) fn is_there(&self, folder: &Folder, commit: &str) -> bool {
         let found = folder.found(commit, &self.file);
         found.is_some_and(|length| self.remote.size.is_none_or(|size| size == length))
@@ -56,7 +56,7 @@ impl Job {
 }
 
 impl Context<'_> {
-    /// Fetches a file, unless it is there, and lets the snapshot have it.
+    /// Fetches a file into the snapshot, unless it is there.
     pub(crate) fn fetch(&self, job: &Job) -> Result<()> {
         if job.is_there(self.folder, self.commit) {
             return Ok(());
@@ -83,7 +83,7 @@ impl Context<'_> {
             if self.has_blob(&metadata.etag, size) {
                 return self.finished(job, &metadata.etag, false);
             }
-            // moved away from the blobs where there are no links
+            // without links, the other process moved the blob into the snapshot
             if job.is_there(self.folder, self.commit) {
                 return Ok(());
             }
@@ -97,10 +97,10 @@ impl Context<'_> {
         }
     }
 
-    /// Asks for a file's metadata, and compares it with the listing.
+    /// Requests a file's metadata, and compares it with the listing.
     fn metadata(&self, job: &Job) -> Result<Metadata> {
         let settings = self.client.settings();
-        // the hub has answered before: a network that went away in the middle may come back
+        // the hub has answered before, so an unreachable host is retried
         let ask = || match self.client.metadata(self.repo, self.commit, &job.file) {
             Err(Error::Unreachable { url, message }) => Err(Error::Broken { url, message }),
             result => result,
@@ -124,7 +124,7 @@ impl Context<'_> {
         Ok(metadata)
     }
 
-    /// Whether a blob is there, in its length. One of another length is removed; of a link, only the link.
+    /// Whether a blob with the expected length exists. One of another length is removed; if it is a link, only the link.
     fn has_blob(&self, etag: &str, size: Option<u64>) -> bool {
         let blob = self.folder.blob(etag);
         match file_length(&blob) {
@@ -141,13 +141,13 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Fetches content until it is complete and right. What has arrived stays, unless it is wrong.
+    /// Fetches content until it is complete and verified. Received bytes are kept, unless they are wrong.
     fn download(&self, job: &Job, metadata: &Metadata, size: Option<u64>, mut partial: Partial) -> Result<()> {
         let name = job.file.as_str();
         if size.is_some_and(|size| partial.length() > size) {
             partial = self.again(partial)?;
         }
-        // bytes of an earlier try may be damaged; they are given one chance
+        // bytes of an earlier try may be damaged: on a mismatch the download restarts once
         let mut is_resumed = partial.length() > 0;
         self.reports.tell(Event::Started { file: name.to_owned(), size, from: partial.length() });
         let mut meter = Meter::new(&self.reports, name);
@@ -163,7 +163,7 @@ impl Context<'_> {
                     }
                     Err(error) if is_resumed => {
                         (partial, is_resumed) = (self.again(partial)?, false);
-                        self.broken(job, format!("what an earlier try left was damaged: {error}"))?
+                        self.broken(job, format!("the partial file of an earlier try was damaged: {error}"))?
                     }
                     Err(error) => {
                         partial.discard()?;
@@ -172,7 +172,7 @@ impl Context<'_> {
                 },
                 Ok(Read::FromZero) => {
                     (partial, is_resumed) = (self.again(partial)?, false);
-                    self.broken(job, "it cannot go on where it ended and begins anew".into())?
+                    self.broken(job, "the server cannot resume the download; it restarts".into())?
                 }
                 Err(error) => error,
             };
@@ -186,18 +186,18 @@ impl Context<'_> {
 
     /// Empties a partial download.
     fn again(&self, partial: Partial) -> Result<Partial> {
-        // between the two steps another process may have taken it
+        // another process may lock the file between the two steps
         let taken = || Error::InUse { repo: self.repo.to_string(), path: self.folder.blobs() };
         partial.restart()?.ok_or_else(taken)
     }
 
-    /// Waits after a failure, or gives up: after so many in a row without a new byte, or one that will not pass.
+    /// Waits after a failure. Returns the error if it is permanent, or after `tries` failures in a row without a new byte.
     fn failed(&self, name: &str, error: Error, tries: &mut Tries, length: u64) -> Result<()> {
         self.reports.check()?;
         tries.failures = if length > tries.furthest { 1 } else { tries.failures + 1 };
         tries.furthest = tries.furthest.max(length);
         let settings = self.client.settings();
-        // a network that went away in the middle may come back
+        // the network may come back
         let may_pass = error.may_pass() || matches!(error, Error::Unreachable { .. });
         if !may_pass || tries.failures >= settings.tries {
             return Err(error);
@@ -205,7 +205,7 @@ impl Context<'_> {
         self.reports.pause(name, error, tries.failures, settings.pause)
     }
 
-    /// One request for what is missing.
+    /// One request for the missing bytes.
     fn read(&self, job: &Job, size: Option<u64>, partial: &mut Partial) -> Result<Read> {
         let from = partial.length();
         if size == Some(from) {
@@ -216,7 +216,7 @@ impl Context<'_> {
         match answer.status() {
             200 if from == 0 => {}
             206 if from > 0 && continues(&answer, from, size) => {}
-            // another part than was asked for, all of it, or none
+            // another range than requested, the whole file, or no range
             200 | 206 | 416 if from > 0 => return Ok(Read::FromZero),
             _ => return Err(self.refused(&answer, job)),
         }
@@ -229,7 +229,7 @@ impl Context<'_> {
                 Ok(0) => return Ok(Read::Ended),
                 Ok(n) => n,
                 Err(error) => match ureq::Error::from(error) {
-                    // the rest of a compressed file cannot be read alone
+                    // a compressed stream cannot be decoded from the middle
                     ureq::Error::Decompress(..) if from > 0 => return Ok(Read::FromZero),
                     error => return Err(crate::http::failure(&uri, error)),
                 },
@@ -243,7 +243,7 @@ impl Context<'_> {
 
     fn refused(&self, answer: &Answer, job: &Job) -> Error {
         let subject = Subject { repo: self.repo, revision: self.commit, file: Some(&job.file) };
-        // the address of a store is signed for a while only: the hub gives another one
+        // signed addresses of a store expire: the hub is asked for a new one
         if !self.client.is_trusted(&answer.uri) && answer.status() != 404 {
             return Error::Broken { url: url::shown(&answer.uri), message: format!("status {}", answer.status()) };
         }
@@ -251,7 +251,7 @@ impl Context<'_> {
     }
 }
 
-/// What the content must be.
+/// The expected content.
 fn expected(etag: &str, remote: &RemoteFile) -> Expected {
     if safe::is_hex(etag, 64) {
         Expected::Sha256(etag.to_owned())
@@ -260,12 +260,12 @@ fn expected(etag: &str, remote: &RemoteFile) -> Expected {
     } else if safe::is_hex(etag, 40) {
         Expected::GitBlob(etag.to_owned())
     } else {
-        // a mirror's own way to name contents
+        // the ETag has a mirror's own format
         remote.blob_id.clone().map_or(Expected::Anything, Expected::GitBlob)
     }
 }
 
-/// Whether a 206 is the rest of the file: `Content-Range: bytes FROM-LAST/SIZE`.
+/// Whether a 206 holds the rest of the file, by `Content-Range: bytes FROM-LAST/SIZE`.
 fn continues(answer: &Answer, from: u64, size: Option<u64>) -> bool {
     let range = answer.header("content-range").and_then(|range| range.strip_prefix("bytes "));
     let Some((span, total)) = range.and_then(|range| range.split_once('/')) else { return false };

@@ -1,4 +1,4 @@
-//! Requests: connections, redirects, whom the token may be told, and what went wrong.
+//! HTTP requests: connections, redirects, the scope of the token, and errors.
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
@@ -14,10 +14,10 @@ const MOST_REDIRECTS: usize = 10;
 
 const USER_AGENT: &str = concat!("phi3-run/", env!("CARGO_PKG_VERSION"), "; rust");
 
-/// Hosts that are the hub, beside the endpoint's: a mirror may lead there.
+/// Hosts of the public hub; a mirror may redirect there.
 const HUBS: [&str; 2] = ["huggingface.co", "hf.co"];
 
-/// Connections for one pull. Nothing is set up before the first request.
+/// Connections for one pull, opened at the first request.
 pub(crate) struct Client<'a> {
     settings: &'a Settings,
     agents: Mutex<Agents>,
@@ -25,19 +25,18 @@ pub(crate) struct Client<'a> {
 
 #[derive(Default)]
 struct Agents {
-    /// By whether it speaks TLS and whether it goes through a proxy.
+    /// Agents by (TLS, proxy).
     made: Vec<((bool, bool), Agent)>,
     stopped: bool,
 }
 
-/// An answer, and the address that gave it.
+/// An answer, and the address that it came from.
 pub(crate) struct Answer {
     pub(crate) uri: Uri,
     pub(crate) response: Response<Body>,
 }
 
 impl Answer {
-    /// A header's text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         text(self.response.headers(), name)
     }
@@ -46,25 +45,22 @@ impl Answer {
         self.response.status().as_u16()
     }
 
-    /// Where it leads to, if it is a redirect.
+    /// Target of a redirect; `None` for any other status.
     pub(crate) fn redirect(&self) -> Result<Option<Uri>> {
         if !matches!(self.status(), 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
         let odd = |message: String| Error::NotAHub { url: shown(&self.uri), message };
         let location = self.header("location").ok_or_else(|| odd("a redirect without an address".into()))?;
-        let target = join(&self.uri, location).ok_or_else(|| odd("a redirect to no http address".into()))?;
+        let target =
+            join(&self.uri, location).ok_or_else(|| odd("a redirect to an address other than http or https".into()))?;
         if self.uri.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
-            return Err(odd(format!(
-                "it leads from https to {}, where anybody may read and change files",
-                shown(&target)
-            )));
+            return Err(odd(format!("it redirects from https to {}, which is not secure", shown(&target))));
         }
         Ok(Some(target))
     }
 }
 
-/// A header's text.
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }
@@ -81,16 +77,16 @@ impl<'a> Client<'a> {
     /// An address below the endpoint.
     pub(crate) fn address(&self, path: &str) -> Result<Uri> {
         let text = format!("{}/{path}", self.settings.endpoint);
-        text.parse().map_err(|_| Error::NotAHub { url: text, message: "this is no address".into() })
+        text.parse().map_err(|_| Error::NotAHub { url: text, message: "not a valid address".into() })
     }
 
-    /// Metadata of a file: follows redirects while they stay with the hub, as its renamed repositories do. An answer that
-    /// leads elsewhere is the last one; it carries the metadata.
+    /// Metadata of a file. Redirects within the hub (renamed repositories) are followed. A redirect to another host is not:
+    /// that answer carries the metadata.
     pub(crate) fn head(&self, uri: Uri) -> Result<Answer> {
         self.follow(Method::HEAD, uri, None, |client, target| client.is_hub(target))
     }
 
-    /// Content, from a byte on.
+    /// Content from byte offset `from`.
     pub(crate) fn get(&self, uri: Uri, from: Option<u64>) -> Result<Answer> {
         self.follow(Method::GET, uri, from, |_, _| true)
     }
@@ -109,7 +105,7 @@ impl<'a> Client<'a> {
         Err(Error::NotAHub { url: first, message: format!("more than {MOST_REDIRECTS} redirects") })
     }
 
-    /// One request, one answer, whatever its status.
+    /// Sends one request; an answer of any status is `Ok`.
     fn send(&self, method: Method, uri: &Uri, from: Option<u64>) -> Result<Response<Body>> {
         let patience = match method {
             Method::HEAD => self.settings.etag_timeout,
@@ -137,7 +133,7 @@ impl<'a> Client<'a> {
         agent.run(request).map_err(|error| failure(uri, error))
     }
 
-    /// Whether an address may be told the token: it is the endpoint's own.
+    /// Whether the token may be sent to an address: only to the endpoint's origin.
     pub(crate) fn is_trusted(&self, uri: &Uri) -> bool {
         let endpoint = self.settings.endpoint.parse().ok();
         match (endpoint.and_then(|endpoint| Origin::of(&endpoint)), Origin::of(uri)) {
@@ -146,13 +142,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether an address is the endpoint's or that of the hub itself.
+    /// Whether an address is the endpoint's or the public hub's.
     fn is_hub(&self, uri: &Uri) -> bool {
         let secure_hub = |origin: Origin| origin.is_secure() && origin.port() == 443 && HUBS.contains(&origin.host());
         self.is_trusted(uri) || Origin::of(uri).is_some_and(secure_hub)
     }
 
-    /// The agent for an address; made when it is first needed.
+    /// The agent for an address, created on first use.
     fn agent(&self, uri: &Uri) -> Result<Agent> {
         let origin = Origin::of(uri).ok_or_else(|| failure(uri, ureq::Error::BadUri(shown(uri))))?;
         let proxy = self.settings.proxies.of(&origin);
@@ -168,15 +164,15 @@ impl<'a> Client<'a> {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(USER_AGENT)
-            // compressed files have other lengths, and cannot be continued
+            // compressed files have other lengths and cannot be resumed
             .accept_encoding("identity")
             .max_idle_connections_per_host(self.settings.connections.max(1));
         let proxy = match proxy {
             Some(address) => Some(Proxy::new(address).map_err(|_| Error::Setting {
                 variable: if origin.is_secure() { "HTTPS_PROXY (or ALL_PROXY)" } else { "HTTP_PROXY (or ALL_PROXY)" },
                 expected: "the address of a proxy, such as http://proxy:3128 or socks5://127.0.0.1:1080",
-                // it may hold a password
-                found: format!("{} characters that are none", address.chars().count()),
+                // the address may hold a password
+                found: format!("an invalid value of {} characters", address.chars().count()),
             })?),
             None => None,
         };
@@ -189,7 +185,7 @@ impl<'a> Client<'a> {
         Ok(agent)
     }
 
-    /// Ends every request under way, and those that come.
+    /// Aborts every running request, and refuses later ones.
     pub(crate) fn stop(&self) {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents.stopped = true;
@@ -219,15 +215,15 @@ impl crate::settings::Proxies {
     }
 }
 
-/// What a library's error means here.
+/// Converts an error of `ureq`.
 pub(crate) fn failure(uri: &Uri, error: ureq::Error) -> Error {
     let url = shown(uri);
     let unreachable = |message: String| Error::Unreachable { url: url.clone(), message };
     let broken = |message: String| Error::Broken { url: url.clone(), message };
     match error {
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => unreachable("no connection in time".into()),
-        ureq::Error::Timeout(_) => broken("nothing came in time".into()),
-        ureq::Error::HostNotFound => unreachable("there is no host of that name".into()),
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => unreachable("timeout: no connection".into()),
+        ureq::Error::Timeout(_) => broken("timeout: no data".into()),
+        ureq::Error::HostNotFound => unreachable("unknown host".into()),
         ureq::Error::ConnectionFailed => unreachable("no connection".into()),
         ureq::Error::ConnectProxyFailed(message) => unreachable(format!("the proxy refused: {message}")),
         ureq::Error::Rustls(error) => Error::Handshake { url, message: error.to_string() },
@@ -242,7 +238,7 @@ pub(crate) fn failure(uri: &Uri, error: ureq::Error) -> Error {
                 | ErrorKind::TimedOut
                 | ErrorKind::WouldBlock
                 | ErrorKind::InvalidData => broken(error.to_string()),
-                // a name that leads nowhere has no kind of its own
+                // an unknown host name has no error kind of its own
                 _ => unreachable(error.to_string()),
             },
         },
@@ -250,7 +246,7 @@ pub(crate) fn failure(uri: &Uri, error: ureq::Error) -> Error {
     }
 }
 
-/// How long the hub wants to be left alone: `Retry-After`, or `RateLimit: "api";r=0;t=55`.
+/// Pause requested by the hub: `Retry-After`, or `RateLimit: "api";r=0;t=55`.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let limit = text(headers, "ratelimit").filter(|limit| parameter(limit, "r") == Some(0));
     let seconds = match text(headers, "retry-after").and_then(|text| text.parse().ok()) {

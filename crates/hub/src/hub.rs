@@ -1,4 +1,4 @@
-//! Models by name: found in the cache, or fetched into it.
+//! Models by name: lookup in the cache, and downloads into it.
 
 use crate::api::{Listing, Metadata, RemoteFile};
 use crate::cache::Folder;
@@ -18,10 +18,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often a running download looks whether it was stopped.
+/// Interval between checks of the stop flag.
 const LOOK: Duration = Duration::from_millis(30);
 
-/// A hub and its cache. Making one costs nothing; connections are made when something is asked for.
+/// A hub and its cache. Creation opens no connections; the first request does.
 #[derive(Clone, Debug)]
 pub struct Hub {
     settings: Settings,
@@ -30,32 +30,32 @@ pub struct Hub {
 /// A model in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
-    /// What to open: the first GGUF file, or the folder of a published checkpoint.
+    /// Path to open: the first GGUF file, or the folder of a published checkpoint.
     pub path: PathBuf,
-    /// The commit that the files are of.
+    /// The commit of the files.
     pub commit: String,
-    /// The files that were asked for, below the folder of the commit.
+    /// The requested files, relative to the commit's folder.
     pub files: Vec<FilePath>,
 }
 
-/// What the cache has of a model.
+/// A usable model in the cache.
 struct Found {
     local: Local,
-    /// Whether the hub could add nothing.
+    /// Whether the hub has no further files of it.
     is_complete: bool,
 }
 
 impl Hub {
-    /// A hub by its settings.
+    /// A hub with these settings.
     pub fn new(settings: Settings) -> Self {
         Self { settings }
     }
 
-    /// The hub that the environment names.
+    /// A hub with the environment's settings; see [`Settings::from_env`].
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] names the variable that is not understood.
+    /// [`Error::Setting`] names the invalid variable.
     pub fn from_env() -> Result<Self> {
         Settings::from_env().map(Self::new)
     }
@@ -73,7 +73,7 @@ impl Hub {
         watched(&client, watch, |reports| self.ask(&client, &reports, repo, revision, self.settings.tries))
     }
 
-    /// What the hub says of one file.
+    /// The metadata of one file.
     pub fn metadata(&self, repo: &RepoId, revision: &str, file: &FilePath, watch: &mut Watch<'_>) -> Result<Metadata> {
         safe::check_revision(revision)?;
         self.online(&repo.to_string())?;
@@ -84,23 +84,23 @@ impl Hub {
         })
     }
 
-    /// A model in the cache; `None` where a part of it is missing that it needs. Nothing is asked and nothing is written.
+    /// A model in the cache; `None` if a required file is missing. Sends no requests and writes nothing.
     pub fn cached(&self, name: &ModelName, wanted: Wanted) -> Result<Option<Local>> {
         Ok(self.find(name, wanted)?.map(|found| found.local))
     }
 
-    /// A model from the cache, where it is complete there; else what is missing is fetched. A branch that is in the cache is
-    /// not asked for anew: [`Hub::pull`] does that.
+    /// A model from the cache; missing files are fetched. The commit of a cached branch is not refreshed: [`Hub::pull`] does
+    /// that.
     ///
-    /// Where the hub cannot be reached or the cache cannot be written, a model that can be used without what is missing is
-    /// taken as it is, and [`Event::Unreachable`] tells so.
+    /// If the hub is unreachable or the cache cannot be written, a model that lacks only optional files is returned as it is,
+    /// with [`Event::Unreachable`].
     pub fn get(&self, name: &ModelName, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Local> {
         let cached = match self.find(name, wanted)? {
             Some(found) if found.is_complete || self.settings.offline => return Ok(found.local),
             found => found.map(|found| found.local),
         };
         let Some(cached) = cached else { return self.pull(name, wanted, watch) };
-        // what can do without an answer does not wait long for one
+        // one try only: the cached model is usable
         match self.online_pull(name, wanted, watch, 1) {
             Err(error) if error.is_unreachable() || matches!(error, Error::Io { .. }) => {
                 (watch.tell)(Event::Unreachable { reason: error.to_string() });
@@ -110,8 +110,8 @@ impl Hub {
         }
     }
 
-    /// A model as the hub has it now; what is in the cache is not fetched again. Of a whole commit hash that is complete in the
-    /// cache, nothing is asked.
+    /// A model at the hub's current commit of the revision; cached files are not fetched again. A revision that is a full commit
+    /// hash and complete in the cache needs no request.
     pub fn pull(&self, name: &ModelName, wanted: Wanted, watch: &mut Watch<'_>) -> Result<Local> {
         if safe::is_commit(name.revision())
             && let Some(Found { local, is_complete: true }) = self.find(name, wanted)?
@@ -121,7 +121,7 @@ impl Hub {
         self.online_pull(name, wanted, watch, self.settings.tries)
     }
 
-    /// Asks the hub, so many times, and fetches what is missing.
+    /// Requests the listing, at most `tries` times, and fetches missing files.
     fn online_pull(&self, name: &ModelName, wanted: Wanted, watch: &mut Watch<'_>, tries: u32) -> Result<Local> {
         self.online(&name.to_string())?;
         let client = Client::new(&self.settings);
@@ -139,14 +139,14 @@ impl Hub {
         Folder::new(&self.settings.cache, repo, self.settings.symlinks)
     }
 
-    /// What the cache has of a model, if it can be used.
+    /// The model in the cache, if it is usable.
     fn find(&self, name: &ModelName, wanted: Wanted) -> Result<Option<Found>> {
         let folder = self.folder(name.repo());
         let Some(commit) = folder.commit(name.revision())? else { return Ok(None) };
         let there = folder.snapshot_files(&commit)?;
         let listing = folder.listing(&commit);
         let paths = listing.as_ref().map_or_else(|| there.clone(), paths);
-        // what the cache cannot decide, the hub may
+        // a choice that fails here may succeed with the hub's listing
         let Ok(plan) = select::plan(name, wanted, &paths) else { return Ok(None) };
         let mut files = plan.files.clone();
         if plan.has_index {
@@ -226,7 +226,7 @@ impl Hub {
         Ok(local(&folder, commit.to_owned(), &plan, files))
     }
 
-    /// The shards that the index names; it is fetched first, if need be.
+    /// The shards that the index names. The index is fetched first, if it is missing.
     fn shards(&self, context: &Context<'_>, listing: &Listing) -> Result<Vec<FilePath>> {
         let index = [FilePath::new(INDEX)?];
         for job in jobs(context.repo, listing, &index)? {
@@ -243,7 +243,7 @@ fn paths(listing: &Listing) -> BTreeSet<String> {
     listing.files.iter().map(|file| file.path.clone()).collect()
 }
 
-/// Files with what the listing says of them.
+/// Files with their entries in the listing.
 fn jobs(repo: &RepoId, listing: &Listing, files: &[FilePath]) -> Result<Vec<Job>> {
     let job = |file: &FilePath| {
         let remote: Option<&RemoteFile> = listing.files.iter().find(|remote| remote.path == file.as_str());
@@ -265,13 +265,13 @@ fn local(folder: &Folder, commit: String, plan: &Plan, files: Vec<FilePath>) -> 
     Local { path, commit, files }
 }
 
-/// Fetches several files at once. The first that fails ends the others.
+/// Fetches several files in parallel. The first failure aborts the others.
 fn fetch_all(context: &Context<'_>, jobs: &[Job]) -> Result<()> {
     let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = context.fetch(job) {
-                // what the failure of another file ended is not the reason
+                // errors of the aborted downloads are not reported
                 if !context.reports.failed.swap(true, Ordering::Relaxed) {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     context.client.stop();
@@ -289,7 +289,7 @@ fn fetch_all(context: &Context<'_>, jobs: &[Job]) -> Result<()> {
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-/// Works on threads of its own, while this one tells what happens and looks whether it is to stop.
+/// Runs `work` on another thread; this thread delivers the events and checks the stop flag.
 fn watched<T: Send>(
     client: &Client<'_>,
     watch: &mut Watch<'_>,
@@ -314,7 +314,7 @@ fn watched<T: Send>(
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     match result {
-        // what was under way looks broken
+        // aborted requests return other errors
         Err(_) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
         result => result,
     }

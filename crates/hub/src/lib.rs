@@ -1,10 +1,10 @@
 //! Models by name: a small client of the Hugging Face hub.
 //!
-//! It keeps what it fetches in the cache that Python's `huggingface_hub` uses, in the same folders under the same names:
-//! what one has fetched the other finds. A download that was cut off, by a broken connection or by the end of the process,
-//! goes on where it ended, and no file is taken without its length and checksum. The token is told to the hub only.
+//! Downloads go to the cache of Python's `huggingface_hub`, in the same layout: each program finds the other's files. A
+//! download interrupted by a broken connection or by the end of the process is resumed. The length and the checksum of a
+//! file are checked as far as the hub reports them. The token is sent to the hub only.
 //!
-//! Names are understood without a hub:
+//! Names are parsed without network access:
 //!
 //! ```
 //! use phi3_hub::ModelName;
@@ -16,7 +16,7 @@
 //! # Ok::<(), phi3_hub::Error>(())
 //! ```
 //!
-//! and so is what the cache has:
+//! The cache is searched without network access:
 //!
 //! ```
 //! use phi3_hub::{Hub, Settings, Wanted};
@@ -27,13 +27,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Hub::get`] fetches what is missing:
+//! [`Hub::get`] downloads missing files:
 //!
 //! ```no_run
 //! use phi3_hub::{Event, Hub, Wanted, Watch};
 //! use std::sync::atomic::AtomicBool;
 //!
-//! let stop = AtomicBool::new(false); // set it to end the download; what has arrived is kept
+//! let stop = AtomicBool::new(false); // set it to stop the download; received bytes are kept
 //! let mut tell = |event| {
 //!     if let Event::Progress { file, done } = event {
 //!         println!("{file}: {done} bytes");

@@ -1,4 +1,4 @@
-//! What can be typed for a model: `owner/name`, a short name, a URL; with a revision and a GGUF file.
+//! Names of models: `owner/name`, a short name or a URL, with an optional revision and GGUF file.
 
 use crate::error::{Error, Result};
 use crate::safe::{self, FilePath};
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::str::FromStr;
 
-/// The branch that is meant where none is named.
+/// The default branch.
 pub const MAIN: &str = "main";
 
 const FORMS: &str = "owner/name, a short name, or a URL of huggingface.co; then @revision and :file.gguf or :q4_k_m";
@@ -16,12 +16,12 @@ const FORMS: &str = "owner/name, a short name, or a URL of huggingface.co; then 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepoId(String);
 
-/// The part of a repository that is meant.
+/// The selected part of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// The model: the published weights, or the GGUF file of a repository that has nothing else.
+    /// The published weights; in a repository of GGUF files only, the default one.
     Whole,
-    /// The GGUF file of a quantisation, such as `q4_k_m`; letters count the same in both cases.
+    /// The GGUF file of a quantization, such as `q4_k_m`; case-insensitive.
     Label(String),
     /// A GGUF file by its path in the repository.
     File(FilePath),
@@ -48,7 +48,7 @@ pub struct ModelName {
 }
 
 impl RepoId {
-    /// The repository as it is written.
+    /// The id as text, `owner/name`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -58,7 +58,7 @@ impl RepoId {
         format!("models--{}", self.0.replace('/', "--"))
     }
 
-    /// The repository of a folder in the cache.
+    /// The repository of a cache folder `models--owner--name`.
     pub(crate) fn from_folder(name: &str) -> Option<Self> {
         name.strip_prefix("models--")?.replacen("--", "/", 1).parse().ok()
     }
@@ -102,7 +102,7 @@ impl ModelName {
     ///
     /// # Errors
     ///
-    /// A revision that cannot be one.
+    /// [`Error::Name`] for an invalid revision.
     pub fn new(repo: RepoId, revision: Option<&str>, part: Part) -> Result<Self> {
         if let Some(revision) = revision {
             safe::check_revision(revision)?;
@@ -176,20 +176,20 @@ fn from_words(text: &str, words: &str) -> Result<ModelName> {
     ModelName::new(repo, revision, part)
 }
 
-/// What stands behind the colon.
+/// Parses the part after the colon.
 fn named_part(text: &str, part: &str) -> Result<Part> {
     let is_label = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if is_gguf(part) {
         return Ok(Part::File(FilePath::new(part)?));
     }
     if part.is_empty() || !part.chars().all(is_label) {
-        let expected = "a GGUF file or a quantisation behind the colon, such as :q4_k_m";
-        return Err(bad(text, expected, "of what is no GGUF file, the repository is named without a file"));
+        let expected = "a GGUF file or a quantization after the colon, such as :q4_k_m";
+        return Err(bad(text, expected, "for anything that is no GGUF file, name the repository without a file"));
     }
     Ok(Part::Label(part.to_owned()))
 }
 
-/// Whether a path is a GGUF file's.
+/// Whether a path has the extension `.gguf`.
 pub(crate) fn is_gguf(path: &str) -> bool {
     path.len() > 5 && path.is_char_boundary(path.len() - 5) && path[path.len() - 5..].eq_ignore_ascii_case(".gguf")
 }
@@ -204,7 +204,7 @@ fn short(text: &str, name: &str, part: &Part) -> Result<RepoId> {
     if *part == Part::Whole { known.repo.parse() } else { known.gguf.parse() }
 }
 
-/// What follows the hub's host in a URL, without query and fragment; `None` where there is no host.
+/// The path of a URL of the hub, without query and fragment; `None` for text without the hub's host.
 fn without_host(text: &str) -> Result<Option<&str>> {
     let scheme = text.find("://").map(|at| (&text[..at], &text[at + 3..]));
     let rest = match scheme {
@@ -216,9 +216,11 @@ fn without_host(text: &str) -> Result<Option<&str>> {
     let is_hub = ["huggingface.co", "www.huggingface.co", "hf.co"].iter().any(|hub| host.eq_ignore_ascii_case(hub));
     match (is_hub, scheme) {
         (true, _) => Ok(Some(path.split(['?', '#']).next().unwrap_or(path))),
-        (false, Some(_)) => {
-            Err(bad(text, "a URL of huggingface.co", "of a mirror, name owner/name and set HF_ENDPOINT to its address"))
-        }
+        (false, Some(_)) => Err(bad(
+            text,
+            "a URL of huggingface.co",
+            "for a mirror, give owner/name and set HF_ENDPOINT to its address",
+        )),
         (false, None) => Ok(None),
     }
 }
@@ -232,31 +234,31 @@ fn from_url(text: &str, path: &str) -> Result<ModelName> {
         _ => return Err(bad(text, forms, "copy the address of the model's page")),
     };
     if ["datasets", "spaces", "kernels", "buckets", "collections", "papers", "docs", "blog", "api"].contains(&owner) {
-        return Err(bad(text, forms, format!("{owner}/ are no models")));
+        return Err(bad(text, forms, format!("{owner}/ holds no models")));
     }
     if rest.is_empty() {
         return from_words(text, &format!("{owner}/{name}"));
     }
     if name.contains(':') || name.contains('@') {
-        // a file behind the colon may lie in a folder, and a revision may contain slashes
+        // the file after the colon and the revision may contain slashes
         return from_words(text, &format!("{owner}/{name}/{}", rest.join("/")));
     }
     let repo: RepoId = format!("{owner}/{name}").parse()?;
     let decoded = |segment: &str| {
         let text_of = percent_decode_str(segment).decode_utf8().map(|text| text.into_owned());
-        text_of.map_err(|_| bad(text, forms, "its escapes are no UTF-8"))
+        text_of.map_err(|_| bad(text, forms, "its escapes are not UTF-8"))
     };
     let (kind, rest) = (rest[0], &rest[1..]);
     let is_file = match kind {
         "tree" => false,
         "blob" | "resolve" | "raw" => true,
-        _ => return Err(bad(text, forms, format!("/{kind} is none of /tree, /blob and /resolve"))),
+        _ => return Err(bad(text, forms, format!("/{kind} is not /tree, /blob or /resolve"))),
     };
-    // revisions of pull requests and conversions contain slashes, which a browser shows unescaped
+    // revisions of pull requests and conversions contain slashes, which browsers show unescaped
     let of_revision = match rest {
         ["refs", "pr" | "convert", _, ..] => 3,
         [_, ..] => 1,
-        [] => return Err(bad(text, forms, format!("a revision is missing behind /{kind}"))),
+        [] => return Err(bad(text, forms, format!("a revision is missing after /{kind}"))),
     };
     let (revision, file) = rest.split_at(of_revision);
     let revision = decoded(&revision.join("/"))?;
@@ -264,8 +266,10 @@ fn from_url(text: &str, path: &str) -> Result<ModelName> {
     let part = match (is_file, file.as_str()) {
         (false, "") => Part::Whole,
         (true, file) if is_gguf(file) => Part::File(FilePath::new(file)?),
-        (true, _) => return Err(bad(text, forms, "of what is no GGUF file, the repository is named without a file")),
-        (false, _) => return Err(bad(text, forms, "a folder of a repository is no model; name a GGUF file in it")),
+        (true, _) => {
+            return Err(bad(text, forms, "for anything that is no GGUF file, name the repository without a file"));
+        }
+        (false, _) => return Err(bad(text, forms, "a folder of a repository is not a model; name a GGUF file in it")),
     };
     ModelName::new(repo, Some(&revision), part)
 }

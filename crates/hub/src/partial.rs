@@ -1,8 +1,8 @@
-//! A download under way: bytes that outlive the process, and who may add to them.
+//! Partial downloads and their locks.
 //!
-//! Two locks keep two processes from fetching the same blob. `.locks/…/<etag>.lock` is the one that Python takes too. The
-//! partial file has one of its own, because that folder may be emptied at any time. Where the file system does not lock,
-//! two processes may write the same bytes to the same places; the checksum has the last word.
+//! Two locks keep processes from fetching the same blob twice. `.locks/…/<etag>.lock` is shared with Python. The partial
+//! file itself is locked too, because the folder `.locks` may be emptied at any time. On a file system without locks, two
+//! processes may write the same bytes to the same offsets; the checksum decides.
 
 use crate::cache::{self, Folder};
 use crate::error::{Error, Result};
@@ -11,17 +11,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read or written at once.
+/// Read size in bytes.
 const PIECE: usize = 256 << 10;
 
-/// What the content must be.
+/// Expected checksum of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// This SHA-256.
     Sha256(String),
     /// The SHA-1 of `blob {length}\0` and the content.
     GitBlob(String),
-    /// Nothing is known.
+    /// Unknown: not checked.
     Anything,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock that Python knows; `None` while another process has it.
+    /// Takes the lock shared with Python; `None` while another process has it.
     pub(crate) fn take(folder: &Folder, etag: &str) -> Result<Option<Self>> {
         let path = folder.locks().join(format!("{etag}.lock"));
         let file = open_shared(&path)?;
@@ -40,7 +40,7 @@ impl Lock {
             Locked::Theirs => return Ok(None),
             Locked::Nobodys => return Ok(Some(Self { _file: None })),
         }
-        // whoever held it may have removed the file since it was opened: then the lock is on nothing
+        // the previous holder may have removed the file after it was opened here: such a lock protects nothing
         Ok(is_same(&file, &path).then_some(Self { _file: Some(file) }))
     }
 }
@@ -61,14 +61,14 @@ fn try_lock(file: &File, path: &Path) -> Result<Locked> {
     }
 }
 
-/// ENOLCK, ENOSYS and EOPNOTSUPP: what network file systems say.
+/// Errors of network file systems without locks: ENOLCK, ENOSYS and EOPNOTSUPP.
 fn no_locks(error: &std::io::Error) -> bool {
     let known = if cfg!(target_os = "linux") { &[37, 38, 95][..] } else { &[77, 78, 45, 102] };
     error.kind() == ErrorKind::Unsupported
         || cfg!(unix) && error.raw_os_error().is_some_and(|code| known.contains(&code))
 }
 
-/// Opens a lock's file so that other users of a shared cache can lock it too.
+/// Opens a lock file that other users of a shared cache can lock too.
 fn open_shared(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -76,7 +76,7 @@ fn open_shared(path: &Path) -> Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o664);
     match options.open(path) {
         Ok(file) => {
-            // the umask may have taken the group's right away; of another user's file it cannot be changed
+            // the umask may have cleared the group's write permission; fails for another user's file
             #[cfg(unix)]
             if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
                 let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o664));
@@ -101,7 +101,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Windows removes no name of an open file.
+/// Windows does not remove the name of an open file.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
@@ -117,7 +117,7 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    /// Opens what has arrived so far, or an empty file; `None` while another process has it.
+    /// Opens the partial file, or creates an empty one; `None` while another process has it.
     pub(crate) fn open(path: &Path, expected: Expected) -> Result<Option<Self>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
@@ -133,7 +133,7 @@ impl Partial {
         self.length
     }
 
-    /// Reads what is there, for the checksum; `tell` is told how far it is, and ends it with an error.
+    /// Computes the checksum of the bytes on disk; `tell` gets the bytes read so far, and an error from it ends the read.
     pub(crate) fn check_again(&mut self, tell: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         self.sha256 = Sha256::new();
         if matches!(self.expected, Expected::Sha256(_)) {
@@ -148,7 +148,7 @@ impl Partial {
         self.file.seek(SeekFrom::Start(to)).map(|_| ()).map_err(|error| Error::io("read", &self.path, &error))
     }
 
-    /// Forgets all that has arrived. The file is another one afterwards: if the locks are lies, nobody else's is emptied.
+    /// Restarts with an empty file. The old file is removed, not truncated: without working locks, another process may use it.
     pub(crate) fn restart(self) -> Result<Option<Self>> {
         let (path, expected) = (self.path.clone(), self.expected.clone());
         self.discard()?;
@@ -169,7 +169,7 @@ impl Partial {
         cache::remove_if_there(&self.path)
     }
 
-    /// Compares what has arrived with what it must be; `name` is for messages.
+    /// Compares length and checksum with the expected ones; `name` is for messages.
     pub(crate) fn verify(&mut self, name: &str, size: Option<u64>) -> Result<()> {
         if let Some(expected) = size.filter(|size| *size != self.length) {
             return Err(Error::Length { file: name.to_owned(), expected, found: self.length });
@@ -190,22 +190,22 @@ impl Partial {
         Err(Error::Checksum { file: name.to_owned(), kind, expected: expected.clone(), found })
     }
 
-    /// Makes the file a blob, once it is on the disk.
+    /// Flushes the file to disk and renames it to the blob.
     pub(crate) fn finish(self, blob: &Path) -> Result<()> {
         self.file.sync_all().map_err(|error| Error::io("write", &self.path, &error))?;
-        // Windows renames no file that is open and locked
+        // Windows does not rename a file that is open and locked
         drop(self.file);
         fs::rename(&self.path, blob).map_err(|error| Error::io("rename a download to", blob, &error))?;
         #[cfg(unix)]
         if let Some(folder) = blob.parent() {
-            // some file systems cannot; the file itself is safe
+            // unsupported on some file systems; the file itself is already flushed
             let _ = File::open(folder).and_then(|folder| folder.sync_all());
         }
         Ok(())
     }
 }
 
-/// Feeds a whole file to a checksum; returns its length.
+/// Passes a whole file to `eat`; returns its length.
 fn read_all(
     file: &mut File,
     path: &Path,
@@ -237,7 +237,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Of "hello".
+    /// SHA-256 of "hello".
     const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     /// `git hash-object` of "hello".
     const BLOB: &str = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";

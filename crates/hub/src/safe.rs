@@ -1,11 +1,10 @@
-//! Names that come from elsewhere and become paths here.
+//! Validation of remote names that become local paths.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::path::PathBuf;
 
-/// The path of a file in a repository, parts separated by `/`, that stays inside the folder it is put into and can be had
-/// on every system.
+/// The path of a file in a repository, separated by `/`. It stays inside its folder and is valid on every system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilePath(String);
 
@@ -14,7 +13,7 @@ impl FilePath {
     ///
     /// # Errors
     ///
-    /// [`Error::UnsafePath`] says which rule it breaks.
+    /// [`Error::UnsafePath`] with the rule that the path breaks.
     pub fn new(path: &str) -> Result<Self> {
         match flaw(path) {
             None => Ok(Self(path.to_owned())),
@@ -22,7 +21,7 @@ impl FilePath {
         }
     }
 
-    /// The path as it is written in the repository.
+    /// The path in the repository.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -32,12 +31,12 @@ impl FilePath {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
-    /// Folders above the file.
+    /// Number of folders above the file.
     pub(crate) fn depth(&self) -> usize {
         self.0.matches('/').count()
     }
 
-    /// The path below a folder of this system.
+    /// The relative path with this system's separators.
     pub(crate) fn to_path(&self) -> PathBuf {
         self.0.split('/').collect()
     }
@@ -49,10 +48,10 @@ impl fmt::Display for FilePath {
     }
 }
 
-/// Names that Windows gives to devices, whatever follows a dot.
+/// Device names of Windows, reserved with any extension.
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 
-/// What is wrong with a path.
+/// The rule that a path breaks.
 fn flaw(path: &str) -> Option<&'static str> {
     if path.len() > 1024 {
         return Some("it has more than 1024 bytes");
@@ -64,7 +63,7 @@ fn flaw(path: &str) -> Option<&'static str> {
         return Some("it holds control characters");
     }
     if path.contains(['<', '>', ':', '"', '|', '?', '*']) {
-        return Some("one of <>:\"|?* has a meaning of its own on Windows");
+        return Some("one of <>:\"|?* has a special meaning on Windows");
     }
     path.split('/').find_map(|part| match part {
         "" => Some("a part of it is empty, or it begins or ends with /"),
@@ -85,7 +84,7 @@ fn is_device(part: &str) -> bool {
     DEVICES.contains(&stem.as_str()) || numbered("COM") || numbered("LPT")
 }
 
-/// Checks a branch, tag or commit: it becomes a path below `refs`, and a part of URLs.
+/// Checks a branch, tag or commit, which becomes a path below `refs` and a part of URLs.
 pub(crate) fn check_revision(revision: &str) -> Result<()> {
     let bad = flaw(revision).is_some()
         || revision.contains([' ', '~', '^', '[', '@'])
@@ -97,12 +96,12 @@ pub(crate) fn check_revision(revision: &str) -> Result<()> {
     Err(Error::Name { name: revision.to_owned(), expected: "the name of a revision".into(), hint })
 }
 
-/// Whether a text is a whole commit hash: 40 lower-case hexadecimal digits.
+/// Whether a text is a full commit hash: 40 lower-case hexadecimal digits.
 pub(crate) fn is_commit(text: &str) -> bool {
     is_hex(text, 40)
 }
 
-/// Whether a text is so many lower-case hexadecimal digits.
+/// Whether a text consists of `digits` lower-case hexadecimal digits.
 pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

@@ -1,4 +1,4 @@
-//! What the cache holds, and how it is taken out of it.
+//! Listing and removal of cached models.
 
 use crate::cache::{self, Folder, PARTIAL, entries, file_length, walk};
 use crate::error::{Error, Result};
@@ -18,11 +18,11 @@ pub struct CachedRepo {
     pub repo: RepoId,
     /// Its folder.
     pub path: PathBuf,
-    /// Commits of which files are there.
+    /// Commits with files in the cache.
     pub revisions: Vec<CachedRevision>,
-    /// Bytes of all files, each counted once; those in a store that several repositories share count too.
+    /// Bytes of all files, each counted once; files in a store shared by repositories are included.
     pub bytes: u64,
-    /// Downloads that have not ended, with the bytes that are there.
+    /// Partial downloads with their lengths in bytes.
     pub partial: Vec<(PathBuf, u64)>,
     /// When a file was last written.
     pub modified: Option<SystemTime>,
@@ -33,25 +33,25 @@ pub struct CachedRepo {
 pub struct CachedRevision {
     /// The commit's hash.
     pub commit: String,
-    /// Branches and tags that lead to it.
+    /// Branches and tags that point to it.
     pub refs: Vec<String>,
-    /// Its files with their lengths.
+    /// Its files with their lengths in bytes.
     pub files: Vec<(String, u64)>,
 }
 
 impl CachedRevision {
-    /// The bytes of its files together.
+    /// Total length of its files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|(_, length)| length).sum()
     }
 }
 
-/// What was taken out of the cache.
+/// Result of a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Files of snapshots.
+    /// Number of snapshot files removed.
     pub files: usize,
-    /// Bytes that are free now; what other repositories share is not among them.
+    /// Bytes freed; files in a store shared by repositories are not included.
     pub bytes: u64,
 }
 
@@ -60,7 +60,7 @@ struct Entry {
     commit: String,
     name: String,
     path: PathBuf,
-    /// The blob that it is a link to, if it is one of this repository.
+    /// The blob of this repository that it links to, if any.
     blob: Option<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ impl Hub {
         let (mut counted, mut bytes, mut modified) = (BTreeSet::new(), 0, None);
         let mut count = |path: &Path| {
             let Ok(metadata) = fs::metadata(path) else { return 0 };
-            // a file is the same one however many links lead to it
+            // a file with several links is counted once
             if counted.insert(fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())) {
                 bytes += metadata.len();
                 modified = modified.max(metadata.modified().ok());
@@ -117,12 +117,12 @@ impl Hub {
         Ok(CachedRepo { repo, path, revisions: revisions.into_values().collect(), bytes, partial, modified })
     }
 
-    /// Takes a model out of the cache: the whole repository, a revision of it where one is named, or a GGUF file of it. What
-    /// other revisions use stays, and so does what a store of several repositories holds.
+    /// Removes a model from the cache: the whole repository, the named revision or the named GGUF file. Files of other
+    /// revisions are kept, and so are files in a store shared by repositories.
     ///
     /// # Errors
     ///
-    /// [`Error::NotCached`] where there is nothing to take out, [`Error::InUse`] where it is being fetched.
+    /// [`Error::NotCached`] if there is nothing to remove, [`Error::InUse`] during a download.
     pub fn remove(&self, name: &ModelName) -> Result<Removed> {
         let folder = self.folder(name.repo());
         let not_cached =
@@ -150,12 +150,12 @@ impl Hub {
         }
         if chosen.is_empty() && (commits.is_empty() || *name.part() != Part::Whole) {
             let known: Vec<String> = self.repository(name.repo().clone())?.revisions.iter().map(described).collect();
-            return Err(not_cached(format!("of {} there are {}", name.repo(), known.join("; "))));
+            return Err(not_cached(format!("cached revisions of {}: {}", name.repo(), known.join("; "))));
         }
         remove_entries(&folder, &entries, &chosen, &commits)
     }
 
-    /// The commits that a name means in the cache: that of its revision, or where none is named, all.
+    /// The cached commits of a name: that of its revision, or all if it has none.
     fn commits_of(&self, name: &ModelName, folder: &Folder) -> Result<Vec<String>> {
         let all = commits(folder)?;
         if !name.has_revision() {
@@ -165,7 +165,7 @@ impl Hub {
         Ok(all.into_iter().filter(|known| Some(known) == commit.as_ref()).collect())
     }
 
-    /// An error while a process of this program fetches into a repository.
+    /// [`Error::InUse`] while a process of this program fetches into the repository.
     fn check_unused(&self, repo: &RepoId, folder: &Folder) -> Result<()> {
         for path in entries(&folder.blobs())? {
             let is_own = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(PARTIAL));
@@ -187,12 +187,12 @@ impl Hub {
             bytes: known.bytes.saturating_sub(shared),
         };
         if is_link(folder.path()) {
-            // its owner has put it elsewhere, and keeps what is there
+            // the folder is a user's link: only the link is removed
             cache::remove_if_there(folder.path())?;
             return Ok(Removed { bytes: 0, ..removed });
         }
         for path in [folder.path().to_owned(), folder.locks()] {
-            // links in it are removed, not what they lead to
+            // removes links without their targets
             match fs::remove_dir_all(&path) {
                 Err(error) if !cache::is_absent(&error) => return Err(Error::io("remove", &path, &error)),
                 _ => {}
@@ -202,7 +202,7 @@ impl Hub {
     }
 }
 
-/// A revision for a list in a message.
+/// A revision and its files, for messages.
 fn described(revision: &CachedRevision) -> String {
     let name = revision.refs.first().unwrap_or(&revision.commit);
     let files: Vec<&str> = revision.files.iter().map(|(name, _)| name.as_str()).collect();
@@ -223,7 +223,7 @@ fn refs(folder: &Folder) -> Result<Vec<(String, String)>> {
     Ok(files.filter_map(read).collect())
 }
 
-/// Commits of which there is a folder.
+/// Commits with a snapshot folder.
 fn commits(folder: &Folder) -> Result<Vec<String>> {
     let names = entries(&folder.snapshots())?.into_iter();
     let commit = |path: PathBuf| {
@@ -238,7 +238,7 @@ fn snapshot_entries(folder: &Folder) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
     for commit in commits(folder)? {
         for (name, path) in walk(&folder.snapshot(&commit))? {
-            // the first step only: a blob may be a link too, and what it leads to is not this repository's
+            // one link level only: a blob may itself be a link, whose target is shared
             let target = fs::read_link(&path).ok();
             let blob = target.and_then(|target| Some(folder.blob(target.file_name()?.to_str()?)));
             found.push(Entry { commit: commit.clone(), name, path, blob });
@@ -247,7 +247,7 @@ fn snapshot_entries(folder: &Folder) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// Removes files of snapshots, and then whatever only they needed.
+/// Removes snapshot files, and then the blobs, refs and folders that only they used.
 fn remove_entries(
     folder: &Folder,
     entries: &[Entry],
@@ -257,7 +257,7 @@ fn remove_entries(
     let is_chosen = |entry: &&Entry| chosen.contains(&(entry.commit.clone(), entry.name.clone()));
     let (go, stay): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_chosen);
     let mut removed = Removed::default();
-    // names before contents: what is left over by a failure is not found as a model
+    // refs first: after a failure, the remaining files are not found as a model
     let empty: Vec<&String> =
         commits.iter().filter(|commit| !stay.iter().any(|entry| entry.commit == **commit)).collect();
     for (name, commit) in refs(folder)? {
@@ -296,7 +296,7 @@ fn remove_entries(
     Ok(removed)
 }
 
-/// Folders of snapshots in which nothing is left; and the repository's, if it has no snapshots and no downloads any more.
+/// Removes empty snapshot folders, and the repository's folder if it has no snapshots and no blobs left.
 fn remove_empty_folders(folder: &Folder, gone: &[&Entry]) {
     for entry in gone {
         let parents = entry.path.ancestors().skip(1).take_while(|path| path.starts_with(folder.snapshots()));

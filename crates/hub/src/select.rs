@@ -1,4 +1,4 @@
-//! Which files of a repository make the model.
+//! Selection of a model's files in a repository.
 
 use crate::error::{Error, Result};
 use crate::names::{ModelName, Part, is_gguf};
@@ -6,16 +6,16 @@ use crate::safe::FilePath;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What is wanted of a model.
+/// The part of a model to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Everything that the model needs to run.
+    /// All files needed to run the model.
     Model,
-    /// Configuration, tokenizer and chat template. Of a GGUF file, which has them inside, the whole file.
+    /// Configuration, tokenizer and chat template. A GGUF file contains them and is fetched whole.
     Text,
 }
 
-/// Small files beside the weights, as far as there are any.
+/// Small files beside the weights; fetched if they exist.
 const SMALL: [&str; 9] = [
     CONFIG,
     "generation_config.json",
@@ -28,7 +28,7 @@ const SMALL: [&str; 9] = [
     OPTIONAL,
 ];
 
-/// What stands in for `tokenizer.json` where there is none, beside files that end in `.tiktoken`.
+/// Tokenizer files of a repository without `tokenizer.json`; `*.tiktoken` files are added.
 const OTHER_TOKENIZER: [&str; 2] = ["vocab.json", "merges.txt"];
 
 const CONFIG: &str = "config.json";
@@ -38,13 +38,13 @@ const SINGLE: &str = "model.safetensors";
 /// The index of sharded weights.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// The quantisation that is taken of a repository that has only GGUF files, where none is named.
+/// The default quantization of a repository that has only GGUF files.
 const USUAL: &str = "q4_k_m";
 
-/// A file that nothing here reads yet.
+/// The optional file.
 const OPTIONAL: &str = "preprocessor_config.json";
 
-/// Whether a model can be used without a file.
+/// Whether a model can be used without this file.
 pub(crate) fn is_optional(file: &FilePath) -> bool {
     file.as_str() == OPTIONAL
 }
@@ -52,19 +52,19 @@ pub(crate) fn is_optional(file: &FilePath) -> bool {
 /// The files of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// What is needed, apart from the shards that the index names.
+    /// Files needed, without the shards that the index names.
     pub(crate) files: Vec<FilePath>,
     /// Whether the shards of the index are needed too.
     pub(crate) has_index: bool,
-    /// The file to open; without one, the snapshot's folder.
+    /// The GGUF file to open; `None` for a checkpoint, opened by the snapshot's folder.
     pub(crate) gguf: Option<FilePath>,
     /// Small files that the repository does not have.
     pub(crate) absent: Vec<&'static str>,
-    /// Whether a file was chosen by what there is: another listing could lead to another choice.
+    /// Whether the choice depends on the listing, so that another listing could change it.
     pub(crate) by_default: bool,
 }
 
-/// Chooses among the files of a repository.
+/// Selects the files of a model.
 pub(crate) fn plan(name: &ModelName, wanted: Wanted, paths: &BTreeSet<String>) -> Result<Plan> {
     let repo = name.repo().to_string();
     let ggufs = Ggufs { repo: &repo, paths };
@@ -79,7 +79,7 @@ pub(crate) fn plan(name: &ModelName, wanted: Wanted, paths: &BTreeSet<String>) -
                 _ if paths.iter().any(|path| is_gguf(path)) => ggufs.plan(ggufs.usual()?, true),
                 Some(weights) => Err(Error::NoWeights {
                     repo,
-                    message: format!("it has {weights}, and no {CONFIG}"),
+                    message: format!("it has {weights}, but no {CONFIG}"),
                     hint: "name the repository of the whole model",
                 }),
                 None => Err(no_weights(repo, paths)),
@@ -88,7 +88,7 @@ pub(crate) fn plan(name: &ModelName, wanted: Wanted, paths: &BTreeSet<String>) -
     }
 }
 
-/// A checkpoint as published: small files, and the weights.
+/// The small files and the weights of a published checkpoint.
 fn published(weights: &'static str, wanted: Wanted, paths: &BTreeSet<String>) -> Result<Plan> {
     let (there, absent): (Vec<&str>, Vec<&str>) = SMALL.iter().partition(|file| paths.contains(**file));
     let mut files: Vec<String> = there.into_iter().map(str::to_owned).collect();
@@ -113,7 +113,7 @@ fn is_tiktoken(path: &str) -> bool {
     path.ends_with(".tiktoken") && !path.contains('/')
 }
 
-/// The error for a repository without weights that can be run, by what it has in their place.
+/// The error for a repository without usable weights, by the files it has instead.
 fn no_weights(repo: String, paths: &BTreeSet<String>) -> Error {
     let ends = |ends: &[&str]| paths.iter().any(|path| ends.iter().any(|end| path.ends_with(end)));
     let (message, hint) = if ends(&["adapter_model.safetensors", "adapter_model.bin"]) {
@@ -121,7 +121,7 @@ fn no_weights(repo: String, paths: &BTreeSet<String>) -> Error {
     } else if ends(&[".safetensors"]) {
         (
             "its safetensors files are neither model.safetensors nor named by model.safetensors.index.json",
-            "they may be another program's; name the repository of the published model",
+            "they may belong to another program; name the repository of the published model",
         )
     } else if ends(&[".bin", ".pt", ".pth"]) {
         (
@@ -164,10 +164,10 @@ struct Ggufs<'a> {
 }
 
 impl<'a> Ggufs<'a> {
-    /// Models: the files, and of those in several parts the first.
+    /// GGUF models. A model split into several files is listed by its first.
     fn models(&self) -> Vec<&'a str> {
         let is_model = |path: &&str| {
-            // data of a quantiser, and the eyes of another model
+            // vision projectors and importance matrices are not models
             let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
             let helper = name.starts_with("mmproj") || name.ends_with("imatrix.gguf");
             is_gguf(path) && !helper && split(path).is_none_or(|(_, number, _)| number == 1)
@@ -192,7 +192,7 @@ impl<'a> Ggufs<'a> {
         }
     }
 
-    /// A file by its path; of one in several parts, by any of them or by its name without the numbers.
+    /// A file by its path. A split file is found by any of its parts, or by its name without the numbers.
     fn file(&self, file: &FilePath) -> Result<&'a str> {
         let is_it = |path: &&&str| {
             let stem = split(path).map(|(stem, _, _)| stem);
@@ -200,38 +200,36 @@ impl<'a> Ggufs<'a> {
         };
         let models = self.models();
         let found = models.iter().find(is_it).copied();
-        // a helper file that is named is meant
+        // a helper file is taken if it is named explicitly
         let named = || self.paths.get(file.as_str()).map(String::as_str);
         found.or_else(named).ok_or_else(|| self.choice(format!("there is no GGUF file {:?}", file.as_str())))
     }
 
-    /// The file of a quantisation.
+    /// The file of a quantization.
     fn label(&self, label: &str) -> Result<&'a str> {
         let models = self.models();
         let of = |separators: &[char]| -> Vec<&'a str> {
             models.iter().copied().filter(|path| has_label(path, label, separators)).collect()
         };
         let mut found = of(&['-', '.']);
-        // letters and a digit begin a label: of Q4_K_M, K_M is none
+        // after an underscore, only labels that begin with letters and a digit: not the K_M of Q4_K_M
         let digits = label.trim_start_matches(|c: char| c.is_ascii_alphabetic());
         if found.is_empty() && digits.len() < label.len() && digits.starts_with(|c: char| c.is_ascii_digit()) {
             found = of(&['-', '.', '_']);
         }
         match found.as_slice() {
             [one] => Ok(one),
-            [] => Err(self.choice(format!("no GGUF file is of the quantisation {label:?}"))),
-            several => Err(self.choice(format!("{label:?} means {} GGUF files", several.len()))),
+            [] => Err(self.choice(format!("no GGUF file has the quantization {label:?}"))),
+            several => Err(self.choice(format!("{label:?} matches {} GGUF files", several.len()))),
         }
     }
 
-    /// The file where none is named.
+    /// The default file.
     fn usual(&self) -> Result<&'a str> {
         match (self.label(USUAL), self.models().as_slice()) {
             (Ok(usual), _) => Ok(usual),
             (Err(_), [one]) => Ok(one),
-            (Err(_), several) => {
-                Err(self.choice(format!("it has {} GGUF files, and one is to be named", several.len())))
-            }
+            (Err(_), several) => Err(self.choice(format!("it has {} GGUF files, and none is named", several.len()))),
         }
     }
 
@@ -257,7 +255,7 @@ fn stem_of(path: &str) -> Option<&str> {
     is_gguf(path).then(|| &path[..path.len() - 5])
 }
 
-/// `STEM-00002-of-00003.gguf` as its stem, the number and how many there are.
+/// `STEM-00002-of-00003.gguf` as stem, number and count.
 fn split(path: &str) -> Option<(&str, usize, usize)> {
     let (rest, count) = stem_of(path)?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
@@ -266,15 +264,15 @@ fn split(path: &str) -> Option<(&str, usize, usize)> {
     (1..=count).contains(&number).then_some((stem, number, count))
 }
 
-/// Whether the name of a GGUF file, or that of the folder around it, names a quantisation: as a whole word between
-/// separators, or at the beginning or the end.
+/// Whether the name of a GGUF file or of its folder contains a quantization label, delimited by separators or by the ends of
+/// the name.
 fn has_label(path: &str, label: &str, separators: &[char]) -> bool {
     let stem = split(path).map_or_else(|| stem_of(path), |(stem, _, _)| Some(stem)).unwrap_or(path);
     let label = label.to_ascii_lowercase();
     stem.to_ascii_lowercase().rsplit('/').take(2).any(|part| {
         part.match_indices(&label).any(|(at, _)| {
             let before = part[..at].chars().next_back();
-            // an underscore goes on: Q4_K is no Q4_K_M
+            // an underscore continues the label: Q4_K does not match Q4_K_M
             let after = part[at + label.len()..].chars().next();
             before.is_none_or(|c| separators.contains(&c)) && after.is_none_or(|c| ['-', '.'].contains(&c))
         })
@@ -378,7 +376,7 @@ mod tests {
             ("q4", "no GGUF file"),
             ("xs", "no GGUF file"),
             ("q5_0", "no GGUF file"),
-            ("phi", "means 9"),
+            ("phi", "matches 9"),
         ] {
             let error = chosen(&format!("a/b:{label}"), Wanted::Model, &paths).unwrap_err();
             assert!(error.contains(word) && error.contains("phi-4-Q4_K_M.gguf, "), "{label}: {error}");

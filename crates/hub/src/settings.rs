@@ -1,4 +1,4 @@
-//! Where the hub is, where its cache is and who asks: what the environment says.
+//! Settings from the environment: endpoint, cache, token, proxies and timeouts.
 
 use crate::error::{Error, Result};
 use std::ffi::OsString;
@@ -9,35 +9,35 @@ use std::time::Duration;
 /// The public hub.
 pub const PUBLIC_ENDPOINT: &str = "https://huggingface.co";
 
-/// Everything that the environment decides, under the names that Python's `huggingface_hub` uses.
+/// Settings of a hub client. The environment variables are those of Python's `huggingface_hub`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// The hub's address without a slash at the end: `HF_ENDPOINT`.
     pub endpoint: String,
-    /// The folder that holds `models--owner--name`: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`.
+    /// The cache folder, parent of `models--owner--name`: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`.
     pub cache: PathBuf,
     /// `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH` (`token` in `HF_HOME`).
     pub token: Option<Token>,
-    /// Nothing is fetched: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
+    /// Whether downloads are switched off: `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`.
     pub offline: bool,
-    /// How long an answer about a file may take: `HF_HUB_ETAG_TIMEOUT` in seconds.
+    /// Timeout of a metadata request: `HF_HUB_ETAG_TIMEOUT` in seconds.
     pub etag_timeout: Duration,
-    /// How long a connection may be silent: `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    /// Timeout of a connection without data: `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
     pub download_timeout: Duration,
-    /// Whether snapshots are links into the blobs; `HF_HUB_DISABLE_SYMLINKS` makes them files.
+    /// Whether snapshot files are links to blobs; regular files with `HF_HUB_DISABLE_SYMLINKS`.
     pub symlinks: bool,
-    /// Proxies, by the scheme of the address that is asked.
+    /// Proxies by the scheme of the target address.
     pub proxies: Proxies,
-    /// A PEM file of root certificates in place of the system's: `SSL_CERT_FILE`.
+    /// A PEM file of root certificates that replaces the system's: `SSL_CERT_FILE`.
     pub certificate_file: Option<PathBuf>,
     /// A folder of such files: `SSL_CERT_DIR`.
     pub certificate_folder: Option<PathBuf>,
-    /// Files that are fetched at once.
+    /// Maximum number of parallel downloads.
     pub connections: usize,
-    /// Tries in a row without a new byte before a file is given up.
+    /// Tries in a row without a new byte before a download fails.
     pub tries: u32,
-    /// How long to wait after the first of them; it doubles from try to try.
+    /// Pause after the first failed try; doubled after each further one, at most to eight times this value.
     pub pause: Duration,
 }
 
@@ -48,27 +48,27 @@ pub struct Proxies {
     pub https: Option<String>,
     /// For `http://` addresses.
     pub http: Option<String>,
-    /// For both, where nothing else is named.
+    /// For both schemes, if they have no proxy of their own.
     pub all: Option<String>,
-    /// Hosts that are asked directly, with commas between; `*` is every host, and a domain includes what is below it.
+    /// Hosts reached without a proxy, separated by commas; `*` is every host, and a domain includes its subdomains.
     pub none: String,
 }
 
-/// The secret that the hub knows its user by. It is printed nowhere.
+/// The user's access token. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// A token without white space around it; `None` where nothing is left.
+    /// A token, trimmed of white space; `None` if it is empty.
     ///
     /// # Errors
     ///
-    /// Characters that no token has, and that cannot be sent.
+    /// [`Error::Setting`] for characters that cannot be sent in a header.
     pub fn new(text: &str, variable: &'static str) -> Result<Option<Self>> {
         let text = text.trim();
         if text.chars().any(|c| !c.is_ascii_graphic()) {
-            let found = format!("{} characters, some of which no token has", text.chars().count());
-            return Err(Error::Setting { variable, expected: "a token of letters, digits and signs", found });
+            let found = format!("{} characters, some of them not printable ASCII", text.chars().count());
+            return Err(Error::Setting { variable, expected: "a token of letters, digits and punctuation", found });
         }
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
@@ -87,13 +87,13 @@ impl fmt::Debug for Token {
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // addresses of proxies may hold passwords
+        // proxy addresses may hold passwords
         write!(f, "Proxies {{ https: {}, http: {} }}", self.https.is_some(), self.http.is_some())
     }
 }
 
 impl Settings {
-    /// Settings for a cache, and otherwise as in an empty environment.
+    /// Settings for a cache, otherwise with the defaults of an empty environment.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: PUBLIC_ENDPOINT.into(),
@@ -112,16 +112,16 @@ impl Settings {
         }
     }
 
-    /// Settings as the environment has them; the file with the token is read here.
+    /// Settings of the process environment. Reads the token's file.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] names the variable.
+    /// [`Error::Setting`] names the invalid variable.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(&|name| std::env::var_os(name), std::env::home_dir())
     }
 
-    /// The same from other variables than the process's.
+    /// [`Settings::from_env`] with other variables than the process's.
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<Self> {
         let variables = Variables { variable, home };
         let cache = match variables.path("HF_HUB_CACHE")? {
@@ -146,7 +146,7 @@ impl Settings {
             symlinks: !variables.flag("HF_HUB_DISABLE_SYMLINKS")?,
             proxies: Proxies {
                 https: variables.either("HTTPS_PROXY", "https_proxy")?,
-                // the upper case is what a web server hands to its programs for a request's `Proxy` header
+                // lower case first: CGI sets HTTP_PROXY from a request's `Proxy` header
                 http: variables.either("http_proxy", "HTTP_PROXY")?,
                 all: variables.either("ALL_PROXY", "all_proxy")?,
                 none: variables.either("NO_PROXY", "no_proxy")?.unwrap_or_default(),
@@ -158,7 +158,7 @@ impl Settings {
     }
 }
 
-/// The endpoint as it is put before paths.
+/// Parses the endpoint; trailing slashes are removed.
 fn endpoint(text: &str) -> Result<String> {
     let trimmed = text.trim().trim_end_matches('/');
     let uri: Option<ureq::http::Uri> = trimmed.parse().ok();
@@ -172,7 +172,7 @@ fn endpoint(text: &str) -> Result<String> {
     Ok(trimmed.to_owned())
 }
 
-/// What Python takes for true.
+/// Python's rule for true.
 fn is_true(text: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&text.to_ascii_uppercase().as_str())
 }
@@ -214,21 +214,23 @@ impl Variables<'_> {
         let seconds = text.trim().parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
         match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
             Some(seconds) => Ok(Some(seconds)),
-            None => {
-                Err(Error::Setting { variable: name, expected: "seconds, more than 0", found: format!("{text:?}") })
-            }
+            None => Err(Error::Setting {
+                variable: name,
+                expected: "a number of seconds greater than 0",
+                found: format!("{text:?}"),
+            }),
         }
     }
 
     fn home(&self, variable: &'static str) -> Result<PathBuf> {
         self.home.clone().filter(|home| !home.as_os_str().is_empty()).ok_or_else(|| Error::Setting {
             variable,
-            expected: "a folder, because this user has no home folder",
+            expected: "a folder, because the user has no home folder",
             found: "nothing".into(),
         })
     }
 
-    /// The folder of everything that belongs to the hub.
+    /// The folder `HF_HOME`.
     fn hf_home(&self) -> Result<PathBuf> {
         if let Some(path) = self.path("HF_HOME")? {
             return Ok(path);
@@ -240,10 +242,10 @@ impl Variables<'_> {
         Ok(caches.join("huggingface"))
     }
 
-    /// A folder or file; a leading `~`, `$NAME` and `${NAME}` stand for what they stand for in a shell, as Python has it.
+    /// A path with a leading `~`, `$NAME` and `${NAME}` expanded, as in Python.
     fn path(&self, name: &'static str) -> Result<Option<PathBuf>> {
         let Some(value) = self.raw(name) else { return Ok(None) };
-        // what is no text has nothing to expand
+        // a path that is not UTF-8 is not expanded
         let Some(text) = value.to_str() else { return Ok(Some(value.into())) };
         let (mut path, rest) = match text.strip_prefix('~') {
             Some("") => return Ok(Some(self.home(name)?)),
@@ -254,7 +256,7 @@ impl Variables<'_> {
         Ok(Some(path.into()))
     }
 
-    /// Unknown names stay as they are.
+    /// Expands `$NAME` and `${NAME}`; unknown names are left unchanged.
     fn expand(&self, text: &str) -> OsString {
         let mut out = OsString::new();
         let mut rest = text;
@@ -289,7 +291,7 @@ impl Variables<'_> {
         let path = match (self.path(variable)?, self.hf_home()) {
             (Some(path), _) => path,
             (None, Ok(home)) => home.join("token"),
-            // nobody's home holds no token
+            // without a home folder there is no token
             (None, Err(_)) => return Ok(None),
         };
         match std::fs::read_to_string(&path) {
@@ -297,7 +299,7 @@ impl Variables<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let found = format!("{}: {error}", path.display());
-                Err(Error::Setting { variable, expected: "a file with a token in it, or none", found })
+                Err(Error::Setting { variable, expected: "a readable file with a token, or no file", found })
             }
         }
     }
@@ -359,7 +361,7 @@ mod tests {
         let offline = |variables: &[(&str, &str)]| from(variables).unwrap().offline;
         assert!(!offline(&[]) && !offline(&[("HF_HUB_OFFLINE", "0")]) && offline(&[("HF_HUB_OFFLINE", "1")]));
         assert!(offline(&[("TRANSFORMERS_OFFLINE", "on")]));
-        // Python's `a or b` asks the second only where the first is empty
+        // Python's `a or b` reads the second only if the first is empty
         assert!(!offline(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]));
         let seconds = |text: &str| from(&[("HF_HUB_DOWNLOAD_TIMEOUT", text)]).map(|s| s.download_timeout.as_secs_f64());
         assert_eq!((seconds("30").unwrap(), seconds("0.5").unwrap()), (30.0, 0.5));

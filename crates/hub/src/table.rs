@@ -3,16 +3,15 @@
 /// A published model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShortName {
-    /// What can be typed.
+    /// The short name.
     pub name: &'static str,
     /// The repository of its safetensors weights.
     pub repo: &'static str,
-    /// A repository of its weights as GGUF files, in quantisations that can be named behind a colon; where none is known, that of
-    /// its safetensors weights.
+    /// A repository of its weights as GGUF files, selected by a quantization after a colon; if none is known, the same as `repo`.
     pub gguf: &'static str,
-    /// Its parameters, in thousand millions.
+    /// Its parameters, in billions (10^9).
     pub parameters: f32,
-    /// The longest text in tokens.
+    /// Context length in tokens.
     pub context: u32,
 }
 
@@ -24,8 +23,8 @@ const fn own(name: &'static str, repo: &'static str, parameters: f32, context: u
     row(name, repo, repo, parameters, context)
 }
 
-/// Every short name. The GGUF repositories hold files of the architectures `phi3` and `phi2`; Phi-3-mini's are of the weights that its
-/// repository has had since July 2024.
+/// Every short name. The GGUF repositories hold files of the architectures `phi3` and `phi2`. Those of Phi-3-mini have the
+/// weights of July 2024, which its repository has had since.
 #[rustfmt::skip]
 pub const SHORT_NAMES: [ShortName; 21] = [
     own("phi-1", "microsoft/phi-1", 1.4, 2048),
@@ -51,7 +50,7 @@ pub const SHORT_NAMES: [ShortName; 21] = [
     row("phi-4-mini-reasoning", "microsoft/Phi-4-mini-reasoning", "bartowski/microsoft_Phi-4-mini-reasoning-GGUF", 3.8, 131_072),
 ];
 
-/// The model of a short name; letters count the same in both cases.
+/// The model of a short name, case-insensitive.
 pub(crate) fn find(name: &str) -> Option<&'static ShortName> {
     SHORT_NAMES.iter().find(|known| known.name.eq_ignore_ascii_case(name))
 }

@@ -1,11 +1,11 @@
-//! The cryptography behind `https`, and whom it trusts.
+//! TLS: the cryptography provider and the root certificates.
 
 use crate::error::{Error, Result};
 use crate::settings::Settings;
 use std::sync::Arc;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-/// How the agents speak TLS. Costs some milliseconds: the certificates are read.
+/// TLS configuration of the agents. Takes some milliseconds to read the certificates.
 pub(crate) fn config(settings: &Settings) -> Result<TlsConfig> {
     let provider = provider()?;
     Ok(TlsConfig::builder()
@@ -23,18 +23,18 @@ fn roots(settings: &Settings) -> Result<RootCerts> {
         true => rustls_native_certs::load_certs_from_paths(file, folder),
         false => rustls_native_certs::load_native_certs(),
     };
-    // one damaged file among the system's is no reason to trust none of the others
+    // errors count only if no certificate was found: one damaged file must not disable the others
     if found.certs.is_empty() {
         let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         let place = [file, folder].into_iter().flatten().map(|path| path.display().to_string()).collect::<Vec<_>>();
         let place = if named { place.join(", ") } else { "the system's store".into() };
-        let reasons = if reasons.is_empty() { "it holds none".into() } else { reasons.join(", ") };
+        let reasons = if reasons.is_empty() { "no certificates".into() } else { reasons.join(", ") };
         return Err(Error::Certificates { message: format!("{place}: {reasons}") });
     }
     Ok(found.certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into())
 }
 
-/// Graviola ends the program where the processor lacks what it needs, so that is looked up first.
+/// Graviola's provider. It panics on a processor without the features it needs, so they are checked first.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn provider() -> Result<rustls::crypto::CryptoProvider> {
     match missing(needed()) {
@@ -48,7 +48,7 @@ fn provider() -> Result<rustls::crypto::CryptoProvider> {
     Err(Error::NoTls { missing: missing([("x86-64 or AArch64", false)]).unwrap_or_default() })
 }
 
-/// What Graviola asserts, and whether it is there.
+/// CPU features that Graviola asserts, and whether they are present.
 #[cfg(target_arch = "x86_64")]
 fn needed() -> [(&'static str, bool); 6] {
     use std::arch::is_x86_feature_detected as has;
@@ -62,14 +62,14 @@ fn needed() -> [(&'static str, bool); 6] {
     ]
 }
 
-/// What Graviola asserts, and whether it is there.
+/// CPU features that Graviola asserts, and whether they are present.
 #[cfg(target_arch = "aarch64")]
 fn needed() -> [(&'static str, bool); 4] {
     use std::arch::is_aarch64_feature_detected as has;
     [("neon", has!("neon")), ("aes", has!("aes")), ("pmull", has!("pmull")), ("sha2", has!("sha2"))]
 }
 
-/// The names of those that are missing.
+/// Names of the missing features.
 fn missing<const N: usize>(features: [(&'static str, bool); N]) -> Option<String> {
     let missing: Vec<&str> = features.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
     (!missing.is_empty()).then(|| missing.join(", "))

@@ -1,20 +1,20 @@
-//! Addresses: how they are put together, joined and compared.
+//! URLs: escaping, joining and comparison.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::Uri;
 
-/// What stays as it is in a part of a path.
+/// Escape set of a path segment.
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What stays as it is in a path.
+/// Escape set of a path.
 const PATH: &AsciiSet = &PART.remove(b'/');
 
-/// A revision is one part of a path, with its slashes escaped.
+/// Escapes a path segment, such as a revision; slashes are escaped too.
 pub(crate) fn part(text: &str) -> String {
     utf8_percent_encode(text, PART).to_string()
 }
 
-/// A path keeps its slashes.
+/// Escapes a path; slashes are kept.
 pub(crate) fn path(text: &str) -> String {
     utf8_percent_encode(text, PATH).to_string()
 }
@@ -40,30 +40,28 @@ impl Origin {
         Some(Self { port: uri.port_u16().unwrap_or(standard), scheme, host })
     }
 
-    /// The host's name.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is reached through TLS.
+    /// Whether the scheme is `https`.
     pub(crate) fn is_secure(&self) -> bool {
         self.scheme == "https"
     }
 
-    /// Whether what may be told to `self` may be told to `other`: the same origin, or the same host after the usual step
-    /// from `http` to `https`.
+    /// Whether secrets for `self` may be sent to `other`: the same origin, or the same host upgraded from `http` (port 80) to
+    /// `https` (port 443).
     pub(crate) fn trusts(&self, other: &Self) -> bool {
         let upgraded = self.host == other.host && (self.port, other.port) == (80, 443) && other.is_secure();
         self == other || upgraded
     }
 }
 
-/// Where a `Location` header leads to from an address.
+/// Resolves a `Location` header against an address; `None` unless the result is an `http` or `https` address.
 pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or(location);
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);
@@ -84,7 +82,7 @@ pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     whole.parse().ok().filter(|uri| Origin::of(uri).is_some())
 }
 
-/// An address for messages: the query may hold a signature, which is a secret.
+/// An address for messages, without the query, which may hold a secret signature.
 pub(crate) fn shown(uri: &Uri) -> String {
     let (scheme, host) = (uri.scheme_str().unwrap_or(""), uri.host().unwrap_or(""));
     let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));

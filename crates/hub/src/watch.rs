@@ -1,99 +1,98 @@
-//! What a download tells while it runs, and how it is stopped.
+//! Events of a download, and its stop flag.
 
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// Something that happened during a download.
+/// An event of a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// What has to be fetched is known: files, and bytes as far as the hub tells their lengths. What has arrived already in
-    /// an earlier try counts.
+    /// The files to fetch are known. Bytes of files with unknown lengths are not included; bytes received in an earlier try are.
     Planned {
-        /// Files that are not there yet.
+        /// Number of missing files.
         files: usize,
-        /// Bytes of all of them together.
+        /// Their total length in bytes.
         bytes: u64,
     },
-    /// A file begins, or goes on.
+    /// The download of a file starts or resumes.
     Started {
         /// Its path in the repository.
         file: String,
-        /// Its length, where it is known.
+        /// Its length in bytes, if known.
         size: Option<u64>,
-        /// Bytes that are there already from an earlier try.
+        /// Bytes received in an earlier try.
         from: u64,
     },
-    /// Bytes have arrived, or what is there of an earlier try is being read.
+    /// Bytes were received, or bytes of an earlier try were read for the checksum.
     Progress {
         /// The file.
         file: String,
-        /// Bytes of it that are there.
+        /// Bytes done so far.
         done: u64,
     },
-    /// Another process is fetching the file; it is waited for.
+    /// Another process is fetching the file; this one waits for it.
     Waiting {
         /// The file.
         file: String,
     },
-    /// A try failed; another one follows.
+    /// A try failed and is repeated.
     Retrying {
-        /// The file, or what else was asked for.
+        /// The file or repository.
         what: String,
-        /// Why the try failed.
+        /// The reason of the failure.
         reason: String,
-        /// How long until the next one.
+        /// The pause before the next try.
         pause: Duration,
     },
-    /// A file is complete and checked.
+    /// A file is complete and verified.
     Finished {
         /// The file.
         file: String,
-        /// Its length.
+        /// Its length in bytes.
         size: u64,
     },
-    /// The hub could not be asked; what is in the cache is used.
+    /// The hub was unreachable; the cached model is used.
     Unreachable {
-        /// Why it could not.
+        /// The reason.
         reason: String,
     },
 }
 
-/// How a download is watched and stopped.
+/// Observer and stop flag of a download.
 pub struct Watch<'a> {
-    /// Ends the download soon after it is set; what has arrived is kept.
+    /// Stops the download soon after it is set; received bytes are kept.
     pub stop: &'a AtomicBool,
-    /// Is called with every event, on the thread that asked for the download.
+    /// Called with every event, on the thread that started the download.
     pub tell: &'a mut dyn FnMut(Event),
 }
 
-/// How often waiting code looks whether it should go on.
+/// Interval between checks of the stop flag while waiting.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The longest pause that a hub may ask for; its limits are counted over five minutes.
+/// Longest pause accepted from the hub, whose rate limits are counted over five minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(310);
 
-/// Between two events about the progress of a file.
+/// Minimum interval between two progress events of a file.
 const BETWEEN: Duration = Duration::from_millis(50);
 
-/// The watch as the threads of a download see it.
+/// The part of a [`Watch`] shared by the threads of a download.
 #[derive(Clone)]
 pub(crate) struct Reports<'a> {
     pub(crate) stop: &'a AtomicBool,
-    /// Set by the first thread that fails, for the others.
+    /// Set by the first thread that fails; stops the others.
     pub(crate) failed: &'a AtomicBool,
     pub(crate) events: Sender<Event>,
 }
 
 impl Reports<'_> {
     pub(crate) fn tell(&self, event: Event) {
-        // whoever asked has gone away with an error of its own
+        // the receiver is gone after an error of its own
         let _ = self.events.send(event);
     }
 
-    /// An error once the download is to end.
+    /// [`Error::Stopped`] if the download was stopped or another thread failed.
     pub(crate) fn check(&self) -> Result<()> {
         match self.stop.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed) {
             true => Err(Error::Stopped),
@@ -101,7 +100,7 @@ impl Reports<'_> {
         }
     }
 
-    /// Waits, unless the download is to end.
+    /// Sleeps; returns early with an error if the download is stopped.
     pub(crate) fn sleep(&self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         loop {
@@ -114,7 +113,7 @@ impl Reports<'_> {
         }
     }
 
-    /// Waits before the next try after a failure; an error where no other try makes sense.
+    /// Waits before the next try after a failure. Returns the error if the hub asks for a pause that is too long.
     pub(crate) fn pause(&self, what: &str, error: Error, failures: u32, first: Duration) -> Result<()> {
         let own = first.saturating_mul(1 << failures.saturating_sub(1).min(3));
         let pause = match &error {
@@ -122,14 +121,14 @@ impl Reports<'_> {
             Error::RateLimited { wait: Some(wait) } => own.max(*wait),
             _ => own,
         };
-        // the reason, without what it says to do about it
+        // the reason without the hint
         let reason = error.to_string();
         let reason = reason.split("; hint: ").next().unwrap_or(&reason).to_owned();
         self.tell(Event::Retrying { what: what.to_owned(), reason, pause });
         self.sleep(pause)
     }
 
-    /// Asks, and asks again after failures that may pass.
+    /// Calls `ask`, and repeats it after temporary failures, at most `tries` times in all.
     pub(crate) fn patiently<T>(
         &self,
         what: &str,
@@ -142,7 +141,7 @@ impl Reports<'_> {
             self.check()?;
             match ask() {
                 Err(error) if error.may_pass() && failures + 1 < tries => {
-                    // a stopped connection looks like a broken one
+                    // an aborted connection looks like a broken one
                     self.check()?;
                     failures += 1;
                     self.pause(what, error, failures, first)?;
@@ -153,7 +152,7 @@ impl Reports<'_> {
     }
 }
 
-/// Tells the progress of a file, not too often.
+/// Progress events of a file, at a limited rate.
 pub(crate) struct Meter<'r, 'a> {
     reports: &'r Reports<'a>,
     file: String,

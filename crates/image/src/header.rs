@@ -3,6 +3,7 @@
 //! Decoders believe the numbers of a file. Here they are read first, compared with the bytes that are there, and refused where
 //! they would take more memory than [`MAX_MEMORY`].
 
+use crate::bytes::{Header, array};
 use crate::picture::check_size;
 use crate::webp::WebP;
 use crate::{Error, Format, Result};
@@ -12,17 +13,6 @@ pub const MAX_MEMORY: u64 = 960_000_000;
 
 /// Most scans of a JPEG file. Encoders write up to 11; each scan visits every block of a component at no cost in bytes.
 const MAX_SCANS: usize = 100;
-
-/// What is known of a file before it is decoded.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    /// Most bytes per pixel that live at one time, from the decoder's buffers to the RGB8 picture.
-    pub(crate) cost: u64,
-    /// Bytes of the file that belong to the picture.
-    pub(crate) used: usize,
-}
 
 /// Reads the header of `bytes`; its size is within the bounds.
 pub(crate) fn read(bytes: &[u8], format: Format) -> Result<Header> {
@@ -40,17 +30,6 @@ pub(crate) fn read(bytes: &[u8], format: Format) -> Result<Header> {
         return Err(Error::TooLarge { expected, width, height });
     }
     Ok(header)
-}
-
-/// `N` bytes at `at`, or the error that the file ends there.
-pub(crate) fn array<const N: usize>(
-    bytes: &[u8],
-    at: usize,
-    format: Format,
-    expected: &'static str,
-) -> Result<[u8; N]> {
-    let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied();
-    found.ok_or(Error::Truncated { format, expected, found: bytes.len() })
 }
 
 /// ISO/IEC 15948, 11.2.1: IHDR is the first chunk.

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod decode;
 mod error;
 mod explain;

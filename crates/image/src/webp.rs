@@ -6,7 +6,7 @@ use image::ImageDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
-use crate::header::{Header, array};
+use crate::bytes::{Header, array};
 use crate::picture::{check_size, zeroed};
 use crate::{Error, Format, Result, vp8l};
 

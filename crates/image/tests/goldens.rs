@@ -1,4 +1,4 @@
-//! Files, resizing, grids and crops against the reference's goldens (tests/data/oracle/family/images and ops).
+//! Decoding, resizing, grids and crops compared with the reference's goldens (tests/data/oracle/family/images and ops).
 
 use std::fs;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Why `found` is not near enough to `expected`.
+/// The difference between `found` and `expected`, if it is too large.
 fn fault(found: &Picture, expected: &Picture, case: &Value) -> Option<String> {
     if (found.width(), found.height()) != (expected.width(), expected.height()) {
         return Some(format!("size {} x {}", found.width(), found.height()));
@@ -55,7 +55,7 @@ fn fault(found: &Picture, expected: &Picture, case: &Value) -> Option<String> {
     let mean = differences.map(f64::from).sum::<f64>() / count;
     let bound = |name: &str| case[name].as_f64().unwrap_or(f64::INFINITY);
     let near = f64::from(most) <= bound("max") && share <= bound("share") && mean <= bound("mean");
-    (!near).then(|| format!("differs by at most {most}, in {share:.3} of the samples, by {mean:.3} in the mean"))
+    (!near).then(|| format!("differs by at most {most}, in {share:.3} of the samples, by {mean:.3} on average"))
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn every_file() {
         };
         assert_eq!(number(&case["width"]), found.width() as usize, "{name}");
         assert_eq!(number(&case["height"]), found.height() as usize, "{name}");
-        // 16-bit gray is scaled, where Pillow clips
+        // 16-bit gray is scaled here; Pillow clips it
         let golden = if name == "gray16.png" { format!("{name}.scaled") } else { format!("{name}.rgb") };
         faults.extend(fault(&found, &picture(&tensors, &golden), case).map(|fault| format!("{name}: {fault}")));
         for (crops, tokens) in case["num_img_tokens"].as_object().unwrap() {
@@ -98,7 +98,7 @@ fn every_file() {
     assert!(expected.as_object().unwrap().len() >= 43);
 }
 
-/// Files by libwebp (tests/data/image/lossless) and the same pictures as PNG.
+/// Files written by libwebp (tests/data/image/lossless) compared with the same pictures as PNG.
 #[test]
 fn lossless_webp() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/image/lossless");

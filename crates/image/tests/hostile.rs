@@ -1,4 +1,4 @@
-//! Damaged, hostile and unusual files: a typed error or the right picture, within bounds of memory, and never a panic.
+//! Damaged, hostile and unusual files: a typed error or the right picture, with bounded memory, and never a panic.
 
 use std::fs;
 use std::io::Cursor;
@@ -22,25 +22,25 @@ fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// CRC-32 of ISO 3309, bit by bit.
+/// CRC-32 of ISO 3309, bitwise.
 fn crc(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-/// A chunk of PNG.
+/// A PNG chunk.
 fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let body = [&kind[..], data].concat();
     [&(data.len() as u32).to_be_bytes()[..], &body, &crc(&body).to_be_bytes()].concat()
 }
 
-/// A PNG file of a header and nothing behind it but an empty IDAT and IEND.
+/// A PNG file of a header, an empty IDAT and IEND.
 fn png(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colour, 0, 0, 0]].concat();
     [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[]), chunk(b"IEND", &[])].concat()
 }
 
-/// A JPEG file of `frame` (the second byte of its marker), `scans` without data, and an end.
+/// A JPEG file of a frame (`frame` is the second byte of its marker), `scans` scans without data, and an end marker.
 fn jpeg(frame: u8, width: u16, height: u16, scans: usize) -> Vec<u8> {
     let ([w0, w1], [h0, h1]) = (width.to_be_bytes(), height.to_be_bytes());
     let mut bytes = vec![0xff, 0xd8, 0xff, frame, 0, 11, 8, h0, h1, w0, w1, 1, 1, 0x11, 0];
@@ -51,7 +51,7 @@ fn jpeg(frame: u8, width: u16, height: u16, scans: usize) -> Vec<u8> {
     bytes
 }
 
-/// A GIF file of a screen without a palette, and a frame of one pixel.
+/// A GIF file with a screen without a palette and a frame of one pixel.
 fn gif(width: u16, height: u16) -> Vec<u8> {
     let frame = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 2, 0x4c, 0x01, 0, 0x3b];
     [&b"GIF89a"[..], &width.to_le_bytes(), &height.to_le_bytes(), &[0, 0, 0], &frame].concat()
@@ -118,7 +118,7 @@ fn bombs_are_refused_by_their_header() {
 
 #[test]
 fn a_large_header_without_data_is_an_error() {
-    // within the bounds, so that the decoder sees it
+    // within the size limits, so that the decoder runs
     let files = [
         png(8000, 8000, 8, 0),
         gif(4000, 4000)[..13].to_vec(),
@@ -196,7 +196,7 @@ fn webp_chunks_that_lie() {
     assert!(read(&webp(std::slice::from_ref(&inner))).is_ok());
     let mut longer = webp(std::slice::from_ref(&inner));
     longer.extend(huge(b"EXIF"));
-    assert!(read(&longer).is_ok(), "bytes behind the RIFF are no part of the picture");
+    assert!(read(&longer).is_ok(), "bytes after the RIFF are ignored");
 
     let mut overlong = webp(&[(b"VP8X", vp8x(8, 44, 27)), inner.clone()]);
     overlong.extend(huge(b"EXIF"));
@@ -297,7 +297,7 @@ fn other_files_are_named() {
     }
 }
 
-/// Numbers by Marsaglia's xorshift.
+/// Random numbers by Marsaglia's xorshift.
 struct Random(u64);
 
 impl Random {
@@ -309,7 +309,7 @@ impl Random {
     }
 }
 
-/// Changes without a meaning: whatever comes out, it comes out.
+/// Random changes of bytes: any result is accepted, except a panic.
 #[test]
 fn changed_bytes_never_panic() {
     let names = [
@@ -358,7 +358,7 @@ fn changed_bytes_never_panic() {
     }
 }
 
-/// Sets the checksums of a PNG file's chunks, so that the changes behind them are seen.
+/// Corrects the checksums of a PNG file's chunks, so that the decoder reads the changed data.
 fn repair(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(length) =

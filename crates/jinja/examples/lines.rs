@@ -1,5 +1,5 @@
-//! Renders templates from standard input, one JSON object a line: `{"template": …, "variables": {…}}`. Prints a line for each:
-//! `{"text": …}`, or `{"error": …, "kind": …}`.
+//! Renders templates from standard input, one JSON object per line: `{"template": …, "variables": {…}}`. Prints one line for
+//! each: `{"text": …}`, or `{"error": …, "kind": …}`.
 
 use std::io::{BufRead, Write};
 

@@ -16,13 +16,13 @@ impl Args {
         Self { positional, keywords: Vec::new() }
     }
 
-    /// Takes a keyword out.
+    /// Removes a keyword argument and returns its value.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         let at = self.keywords.iter().position(|(keyword, _)| &**keyword == name)?;
         Some(self.keywords.remove(at).1)
     }
 
-    /// The values of parameters that can be given by place or by name; the first `required` must be there.
+    /// Values of parameters given by position or by name; the first `required` must be present.
     pub(crate) fn bind<const N: usize>(
         self,
         function: &str,
@@ -52,7 +52,7 @@ impl Args {
         }
     }
 
-    /// The values of parameters that can be given by place only.
+    /// Values of parameters given by position only.
     pub(crate) fn places<const N: usize>(self, function: &str, required: usize) -> Result<[Option<Value>; N]> {
         if !self.keywords.is_empty() {
             return fail!(Type, "{function}() takes no keyword arguments");
@@ -70,7 +70,7 @@ impl Args {
 }
 
 impl Value {
-    /// A whole number, as a parameter that takes nothing else.
+    /// The value as an integer; a type error for any other type.
     pub(crate) fn index(&self) -> Result<i128> {
         match self.as_int() {
             Some(number) => Ok(number),
@@ -81,7 +81,7 @@ impl Value {
         }
     }
 
-    /// A text, as a parameter that takes nothing else.
+    /// The value as a string; a type error for any other type.
     pub(crate) fn text(&self, what: &str) -> Result<&Arc<str>> {
         match self.as_text() {
             Some(text) => Ok(text),

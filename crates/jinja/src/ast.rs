@@ -1,26 +1,26 @@
-//! The tree of a template. The parser fills in names, [`resolve`](crate::resolve) the variables behind them.
+//! Syntax tree of a template. The parser fills in names, [`resolve`](crate::resolve) their variables.
 
 use std::sync::Arc;
 
-/// A variable: how many functions further out, and where among that function's.
+/// A variable: `up` functions outwards, at index `at` of that function's variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) up: usize,
     pub(crate) at: usize,
 }
 
-/// What a variable is set to where a scope begins.
+/// Initial value of a variable at the start of a scope.
 #[derive(Clone, Debug)]
 pub(crate) enum Load {
-    /// The variable of that name that was given to the template.
+    /// The template variable of this name.
     Resolve(Arc<str>),
-    /// The variable of a scope around.
+    /// The variable of an enclosing scope.
     Alias(Slot),
-    /// Nothing yet.
+    /// No value.
     Undefined,
 }
 
-/// The variables of a scope: what they begin with, and all that are gone where it ends.
+/// Variables of a scope: initial values, and all slots cleared at its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) loads: Vec<(Slot, Load)>,
@@ -49,7 +49,7 @@ pub(crate) enum Escape {
     #[default]
     No,
     Yes,
-    /// As it is set when the template runs.
+    /// By the setting at run time.
     Volatile,
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct Call {
     pub(crate) arguments: Arguments,
 }
 
-/// A filter or a test. Without a value it takes what stands in its block.
+/// A filter or a test. Without a value, it applies to the text of its block.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     pub(crate) value: Option<Expr>,
@@ -174,11 +174,11 @@ pub(crate) enum StmtKind {
     Output(Vec<Part>, Escape),
     For(Arc<For>),
     If(Box<If>),
-    /// A macro, the variable that gets it, and whether that is of the top level.
+    /// A macro, its variable, and whether that variable is at the top level.
     Macro(Arc<Macro>, Name, bool),
-    /// A call, and what stands in its block.
+    /// A call, and the macro of its block.
     CallBlock(Box<Call>, Arc<Macro>),
-    /// transformers' mark of what the assistant said.
+    /// transformers' tag `generation`, which marks the assistant's text.
     Generation(Arc<Macro>),
     FilterBlock(Box<FilterBlock>),
     With(Box<With>),
@@ -186,7 +186,7 @@ pub(crate) enum StmtKind {
     SetBlock(Box<SetBlock>),
     Autoescape(Box<Autoescape>),
     Block(Arc<Block>),
-    /// `include`, `import`, `from`, `extends`: there is nothing to load from. Names that an import would set.
+    /// `include`, `import`, `from` or `extends`, which fail without a loader: tag, template, imported names.
     Load(&'static str, Expr, Vec<Name>),
     Break,
     Continue,
@@ -200,13 +200,13 @@ pub(crate) struct For {
     pub(crate) body: Vec<Stmt>,
     pub(crate) otherwise: Vec<Stmt>,
     pub(crate) recursive: bool,
-    /// Where `loop` is kept, if the body needs it.
+    /// Slot of `loop`, if the body uses it.
     pub(crate) loop_slot: Option<Slot>,
-    /// The loop's own function, if it is recursive: the number of its variables.
+    /// Number of variables of a recursive loop, which is a function of its own.
     pub(crate) slots: usize,
     pub(crate) scope: Scope,
     pub(crate) otherwise_scope: Scope,
-    /// The function of `test`: its target, the number of its variables, its scope.
+    /// The function of `test`: target, number of variables, scope.
     pub(crate) test_target: Option<Expr>,
     pub(crate) test_slots: usize,
     pub(crate) test_scope: Scope,
@@ -223,7 +223,7 @@ pub(crate) struct If {
 pub(crate) struct Macro {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) parameters: Vec<Name>,
-    /// Of the last parameters.
+    /// Default values of the last parameters.
     pub(crate) defaults: Vec<Expr>,
     pub(crate) body: Vec<Stmt>,
     pub(crate) slots: usize,
@@ -248,7 +248,7 @@ pub(crate) struct With {
     pub(crate) scope: Scope,
 }
 
-/// Names of the top level, which blocks see.
+/// Names set at the top level, visible in blocks.
 pub(crate) type Exports = Vec<Name>;
 
 #[derive(Clone, Debug)]
@@ -280,7 +280,7 @@ pub(crate) struct Block {
     pub(crate) scoped: bool,
     pub(crate) required: bool,
     pub(crate) body: Vec<Stmt>,
-    /// Variables that a scoped block sees, where it stands.
+    /// Variables of enclosing scopes visible in a scoped block.
     pub(crate) visible: Vec<(Arc<str>, Slot)>,
     pub(crate) slots: usize,
     pub(crate) scope: Scope,

@@ -1,4 +1,4 @@
-//! Attributes, items and slices, as the sandbox of jinja2 gives them.
+//! Attributes, items and slices, with the rules of jinja2's sandbox.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use crate::objects::{Loop, Object};
 use crate::value::{ITEM, Range, Value};
 use crate::vm::Vm;
 
-/// Attributes that every object of Python has.
+/// Attributes of every Python object.
 const OF_ALL: [&str; 12] = [
     "__class__",
     "__doc__",
@@ -63,7 +63,7 @@ impl Vm {
         }
     }
 
-    /// Python's `getattr`, with what the sandbox hides as undefined values that fail.
+    /// Python's `getattr`. An attribute hidden by the sandbox is an undefined value that fails when used.
     pub(crate) fn attribute(&mut self, value: &Value, name: &str) -> Result<Option<Value>> {
         value.defined()?;
         if let Value::Object(Object::Namespace(it)) = value {
@@ -168,11 +168,11 @@ impl Vm {
         }
     }
 
-    /// Python's `value[index]`, if there is such an item.
+    /// Python's `value[index]`; `None` if there is no such item.
     fn item(&mut self, value: &Value, index: &Value) -> Result<Option<Value>> {
         value.defined()?;
         if let Value::Dict(dict) = value {
-            // an index that no dictionary can have is none that it has
+            // an unhashable index is a missing key
             return Ok(dict.get(index).unwrap_or_default().cloned());
         }
         if let (Value::Object(Object::Itself), Some(name)) = (value, index.as_str()) {
@@ -253,13 +253,13 @@ impl Vm {
     }
 }
 
-/// The place that an index means, counted from the end if it is negative.
+/// Position of an index; a negative index counts from the end.
 fn place(index: i128, length: usize) -> Option<usize> {
     let at = if index < 0 { index + length as i128 } else { index };
     usize::try_from(at).ok().filter(|at| *at < length)
 }
 
-/// CPython's bounds of a slice, as a range of places.
+/// CPython's slice bounds, as a range of positions; `None` for a step of 0.
 pub(crate) fn places(length: usize, [start, stop, step]: [Option<i128>; 3]) -> Option<Range> {
     let length = length as i128;
     let step = step.unwrap_or(1).clamp(-(1 << 64), 1 << 64);

@@ -1,17 +1,17 @@
-//! What one rendering may take.
+//! Limits of one rendering.
 
 use crate::error::{Result, fail};
 
-/// Steps: expressions, statements, items. The longest chat templates take some hundred for every message.
+/// Maximum number of steps: expressions, statements, items. The longest chat templates take some hundred per message.
 const STEPS: u64 = 20_000_000;
 
-/// Bytes of all texts and lists that are made, also of those that are dropped again.
+/// Maximum total size in bytes of all created texts and lists, dropped ones included.
 pub(crate) const BYTES: u64 = 512 << 20;
 
-/// Calls and nested expressions within each other.
+/// Maximum nesting of calls and expressions.
 const DEPTH: u32 = 4000;
 
-/// What is left for a rendering.
+/// Remaining budget of a rendering.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u64,
@@ -24,7 +24,7 @@ impl Budget {
         Self { steps: STEPS, bytes: BYTES, depth: 0 }
     }
 
-    /// Takes a step.
+    /// Charges one step.
     pub(crate) fn step(&mut self) -> Result<()> {
         self.steps(1)
     }
@@ -37,7 +37,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes room before it is filled; also a step for every 64 bytes, the time that filling them takes.
+    /// Charges memory before it is filled, and one step per 64 bytes for the time to fill it.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.bytes.checked_sub(bytes as u64) {
             Some(left) => self.bytes = left,
@@ -46,7 +46,7 @@ impl Budget {
         self.steps(bytes / 64)
     }
 
-    /// Room for `count` pieces of `bytes` each.
+    /// Charges `count` pieces of `bytes` each.
     pub(crate) fn charge_many(&mut self, count: usize, bytes: usize) -> Result<()> {
         self.charge(count.saturating_mul(bytes))
     }

@@ -131,7 +131,7 @@ impl Vm {
         Ok(true)
     }
 
-    /// How two values that have an order stand to each other; `None` where one is not a number (NaN).
+    /// Order of two values; `None` if one is NaN; a type error if they have no order.
     pub(crate) fn order(&mut self, left: &Value, right: &Value, symbol: &str) -> Result<Option<Ordering>> {
         self.budget.step()?;
         left.defined()?;
@@ -214,7 +214,7 @@ impl Vm {
     }
 }
 
-/// The order of two numbers; the outer `None` where one is none.
+/// Order of two numbers; the outer `None` if a value is not a number, the inner one for NaN.
 fn numbers(left: &Value, right: &Value) -> Option<Option<Ordering>> {
     if let (Some(a), Some(b)) = (left.as_int(), right.as_int()) {
         return Some(Some(a.cmp(&b)));
@@ -227,7 +227,7 @@ fn numbers(left: &Value, right: &Value) -> Option<Option<Ordering>> {
     }
 }
 
-/// Exact, also where the whole number has more digits than a float.
+/// Exact comparison, also for integers beyond the precision of a float.
 fn float_to_int(a: f64, b: i128) -> Option<Ordering> {
     if a.is_nan() {
         return None;

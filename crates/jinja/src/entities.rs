@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Names and what they stand for: a line each, `name text`. Names without a semicolon are those that are known without one.
+/// One entry per line: `name text`. Names that are valid without the semicolon have a second entry without it.
 const TABLE: &str = include_str!("entities.txt");
 
-/// Bytes of the longest name.
+/// Length of the longest name in bytes.
 const LONGEST: usize = 33;
 
 static NAMES: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
@@ -14,7 +14,7 @@ static NAMES: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
     names.chain([("NewLine;", "\n"), ("Tab;", "\t")]).collect()
 });
 
-/// What Windows has at the places of Latin-1's control characters.
+/// Windows-1252 characters of the codes 0x80 to 0x9F.
 const WINDOWS: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}', '\u{90}', '‘', '’',
     '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
@@ -34,7 +34,7 @@ pub(crate) fn unescape(text: &str) -> String {
     out + rest
 }
 
-/// The text of a reference behind its `&`, and how much of the rest it takes.
+/// The text of a reference, and its length in bytes; `rest` starts after the `&`.
 fn reference(rest: &str) -> (String, usize) {
     if let Some(number) = rest.strip_prefix('#') {
         let (radix, digits) = match number.strip_prefix(['x', 'X']) {

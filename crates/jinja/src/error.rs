@@ -1,40 +1,40 @@
-//! What can go wrong with a template.
+//! Errors of templates.
 
-/// The kind of an error, by the exception that Python raises.
+/// Kind of an error, by the Python exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The template is no valid Jinja (`TemplateSyntaxError`, `SyntaxError`).
+    /// The template is not valid Jinja (`TemplateSyntaxError`, `SyntaxError`).
     Syntax,
     /// An undefined value was used (`UndefinedError`).
     Undefined,
-    /// The sandbox refuses it (`SecurityError`).
+    /// The sandbox denies access (`SecurityError`).
     Security,
     /// A value of the wrong type (`TypeError`).
     Type,
     /// A wrong value of the right type (`ValueError`).
     Value,
-    /// A key or an index that is not there (`KeyError`, `IndexError`).
+    /// A missing key or index (`KeyError`, `IndexError`).
     Lookup,
-    /// An attribute that is not there (`AttributeError`).
+    /// A missing attribute (`AttributeError`).
     Attribute,
     /// A division by zero (`ZeroDivisionError`).
     Division,
-    /// A number that is too large (`OverflowError`).
+    /// A number out of range (`OverflowError`).
     Overflow,
-    /// A broken assumption (`AssertionError`).
+    /// A failed assertion (`AssertionError`).
     Assertion,
-    /// What Jinja finds while it renders (`TemplateRuntimeError`, `FilterArgumentError`, `RuntimeError`).
+    /// Another error during rendering (`TemplateRuntimeError`, `FilterArgumentError`, `RuntimeError`).
     Runtime,
-    /// The template called `raise_exception`; the message is its own.
+    /// The template called `raise_exception`; the message is the template's.
     Raised,
-    /// More steps, text or depth than a rendering may take.
+    /// The rendering exceeds a limit of steps, bytes or depth.
     Limit,
-    /// Something of Python that this library does not have.
+    /// A feature of Python that this library does not support.
     Unsupported,
 }
 
-/// Why a template cannot be parsed or rendered.
+/// An error in parsing or rendering a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", .line.map(|line| format!(" (line {line})")).unwrap_or_default())]
 pub struct Error {
@@ -51,7 +51,7 @@ impl Error {
         Self { kind, message: message.into(), line: None }
     }
 
-    /// The error with its line, unless it has one.
+    /// Sets the line, unless it is set already.
     pub(crate) fn at(mut self, line: u32) -> Self {
         self.line.get_or_insert(line);
         self
@@ -62,18 +62,18 @@ impl Error {
         self.kind
     }
 
-    /// What is wrong, without the line.
+    /// The message without the line.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The line of the template, from 1.
+    /// The line of the template, counted from 1.
     pub fn line(&self) -> Option<u32> {
         self.line
     }
 }
 
-/// An error of a kind, as a result.
+/// `Err` with a kind and a formatted message.
 macro_rules! fail {
     ($kind:ident, $($message:tt)+) => {
         Err($crate::error::Error::new($crate::error::ErrorKind::$kind, format!($($message)+)))

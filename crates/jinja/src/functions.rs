@@ -66,7 +66,7 @@ fn range(args: Args) -> Result<Value> {
     Ok(Value::Range(Rc::new(range)))
 }
 
-/// Python's `dict(…)`: of a mapping or of pairs, with keywords.
+/// Python's `dict(…)`: from a mapping or from pairs, with keywords.
 fn dict(vm: &mut Vm, args: Args) -> Result<Dict> {
     if args.positional.len() > 1 {
         return fail!(Type, "dict expected at most 1 argument, got {}", args.positional.len());

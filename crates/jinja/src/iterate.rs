@@ -9,7 +9,7 @@ use crate::objects::{Loop, Object};
 use crate::value::{Dict, ITEM, Part, Range, Sequence, Value, deeper};
 use crate::vm::Vm;
 
-/// A place within an iterable.
+/// An iterator over a value.
 pub(crate) enum Iter {
     Items(Rc<Sequence>, usize),
     Owned(std::vec::IntoIter<Value>),
@@ -104,7 +104,7 @@ impl Iter {
         })
     }
 
-    /// All that is left.
+    /// The remaining items.
     pub(crate) fn collect(&mut self, vm: &mut Vm) -> Result<Vec<Value>> {
         let mut items = Vec::new();
         while let Some(item) = self.next(vm)? {
@@ -125,7 +125,7 @@ impl Value {
         Self::str(char.encode_utf8(&mut [0; 4]))
     }
 
-    /// Text as text that is HTML already.
+    /// Text marked as HTML; other values are unchanged.
     pub(crate) fn marked_up(self) -> Self {
         match self {
             Self::Str(text) => Self::Markup(text),
@@ -134,12 +134,12 @@ impl Value {
     }
 }
 
-/// What makes the items of a generator, one at a time.
+/// Computes the items of a generator, one at a time.
 pub(crate) trait Generator {
     fn next(&mut self, vm: &mut Vm) -> Result<Option<Value>>;
 }
 
-/// An iterator as a value: whoever takes an item takes it from all who share it.
+/// An iterator as a value. All references share its position.
 pub(crate) struct Lazy {
     /// The type's name, or that of the generator's function.
     name: &'static str,
@@ -156,12 +156,12 @@ enum State {
 }
 
 impl Lazy {
-    /// An iterator over `source`, of a type that Python calls `name`.
+    /// An iterator over `source`, of the Python type `name`.
     pub(crate) fn iterator(name: &'static str, iter: Iter, source: &Value) -> Result<Value> {
         Self::value(name, State::Iter(iter), &[source])
     }
 
-    /// A generator of Python's function `function` that holds the given values.
+    /// A generator of the Python function `function`; `held` are the values that it references.
     pub(crate) fn generator(
         function: &'static str,
         generator: impl Generator + 'static,

@@ -1,4 +1,4 @@
-//! Text into tokens, with jinja2's rules about white space around tags (`trim_blocks` and `lstrip_blocks` are on).
+//! Lexer, with jinja2's rules for white space around tags (`trim_blocks` and `lstrip_blocks` are on).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) enum Token {
     End,
 }
 
-/// Longer ones first.
+/// Longer operators first.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";",
@@ -42,10 +42,10 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: u32,
-    /// Whether what was read last ended in a line break.
+    /// Whether the input read so far ends with a line break.
     line_starts: bool,
     tokens: Vec<(Token, u32)>,
-    /// Equal names and texts are one object.
+    /// Interned names and texts.
     texts: HashMap<String, Arc<str>>,
 }
 
@@ -92,7 +92,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// The text before a tag, without what the tag takes away.
+    /// The text before a tag, without the white space that the tag strips.
     fn stripped<'t>(&self, text: &'t str, sign: Option<char>, variable: bool) -> &'t str {
         match sign {
             Some('-') => return text.trim_end_matches(unicode::is_space),
@@ -144,7 +144,7 @@ impl<'s> Lexer<'s> {
         fail!(Syntax, "Missing end of raw directive")
     }
 
-    /// The inside of a block or of a variable, with its end.
+    /// Reads the inside of a block or variable tag, with its end.
     fn code(&mut self, block: bool) -> Result<()> {
         let mut open: Vec<&'static str> = Vec::new();
         loop {
@@ -201,7 +201,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The first tag and its place.
+/// The first tag and its offset.
 fn next_tag(rest: &str) -> Option<(usize, Tag)> {
     rest.match_indices('{').find_map(|(at, _)| {
         let tag = match rest.as_bytes().get(at + 1)? {
@@ -218,7 +218,7 @@ fn next_tag(rest: &str) -> Option<(usize, Tag)> {
     })
 }
 
-/// The length of a tag that has only `word` in it, up to where text goes on.
+/// Length of a tag that contains only `word`, with the white space that it strips.
 fn raw_tag(rest: &str, word: &str, is_end: bool) -> Option<usize> {
     let after = rest.trim_start_matches(unicode::is_space).strip_prefix(word)?;
     let after = after.trim_start_matches(unicode::is_space);
@@ -235,7 +235,7 @@ fn raw_tag(rest: &str, word: &str, is_end: bool) -> Option<usize> {
     }
 }
 
-/// What a tag takes away from the text behind it.
+/// Bytes of white space that a tag strips from the text after it.
 fn after_tag(text: &str, sign: Option<char>) -> usize {
     match sign {
         Some('-') => text.len() - text.trim_start_matches(unicode::is_space).len(),
@@ -271,7 +271,7 @@ fn balance(open: &mut Vec<&'static str>, operator: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// The length of digits, with single underscores between.
+/// Length of a run of digits, with single underscores between them.
 fn digits(text: &str, accept: impl Fn(char) -> bool) -> usize {
     let mut end = 0;
     let mut previous = '_';
@@ -328,7 +328,7 @@ fn prefixed(rest: &str, radix: u32) -> Option<(u32, usize, &str)> {
     (length > 0).then(|| (radix, rest.len() - text.len() + length, &text[..length]))
 }
 
-/// The length of a quoted text with its quotes.
+/// Length of a quoted string with its quotes.
 fn string_length(rest: &str) -> Option<usize> {
     let quote = rest.chars().next()?;
     let mut escaped = false;
@@ -343,7 +343,7 @@ fn string_length(rest: &str) -> Option<usize> {
     None
 }
 
-/// Python's decoding of escapes, after every character beyond ASCII is written as an escape itself, as jinja2 does it.
+/// Python's decoding of escapes. As in jinja2, characters beyond ASCII are escaped first.
 fn unescape(text: &str) -> Result<String> {
     if !text.contains('\\') {
         return Ok(text.into());
@@ -399,6 +399,6 @@ fn unescape(text: &str) -> Result<String> {
 fn code_point(digits: &str, radix: u32) -> Result<char> {
     match u32::from_str_radix(digits, radix).ok().and_then(char::from_u32) {
         Some(char) => Ok(char),
-        None => fail!(Unsupported, "the escape of {digits}, which is no character"),
+        None => fail!(Unsupported, "the escape of {digits}, which is not a character"),
     }
 }

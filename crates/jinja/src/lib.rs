@@ -1,4 +1,4 @@
-//! Jinja templates, rendered to the byte as Python's jinja2 3.1 renders them in the settings that transformers gives to chat
+//! Jinja templates. The output equals that of Python's jinja2 3.1 byte for byte, with the settings of transformers for chat
 //! templates: `ImmutableSandboxedEnvironment`, `trim_blocks`, `lstrip_blocks`, loop controls, the tag `generation`, `tojson`
 //! as Python's `json.dumps`, `raise_exception`, `strftime_now`.
 //!
@@ -11,10 +11,10 @@
 //! # Ok::<(), phi3_jinja::Error>(())
 //! ```
 //!
-//! What jinja2 refuses is refused, with an error of the same kind. A rendering may take a bounded number of steps and bytes, so
-//! that no template runs on or fills the memory, whatever it asks for. `random` and `lipsum` give the same at every rendering.
+//! Templates that jinja2 refuses are refused with an error of the same kind. The steps and bytes of a rendering are limited.
+//! `random` and `lipsum` give the same result in every rendering.
 //!
-//! Not there: numbers of more than 128 bits and complex ones, sets, `\N{…}` in texts, encodings other than UTF-8.
+//! Not supported: integers of more than 128 bits, complex numbers, sets, `\N{…}` in strings, encodings other than UTF-8.
 
 mod args;
 mod ast;
@@ -48,13 +48,13 @@ use std::sync::Arc;
 pub use error::{Error, ErrorKind, Result};
 use value::Value;
 
-/// Bytes of the stack that a template is parsed and runs on. Only what is used becomes real memory.
+/// Stack size in bytes for parsing and rendering. Only the used part takes physical memory.
 const STACK: usize = 256 << 20;
 
-/// Bytes of a template, at most.
+/// Maximum size of a template in bytes.
 const MOST_SOURCE: usize = 1 << 20;
 
-/// A template that was parsed.
+/// A parsed template.
 #[derive(Debug)]
 pub struct Template {
     source: String,
@@ -65,7 +65,7 @@ impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// It is no valid Jinja, or larger than 1 MiB.
+    /// The template is not valid Jinja, or larger than 1 MiB.
     pub fn new(source: impl Into<String>) -> Result<Self> {
         let source = source.into();
         if source.len() > MOST_SOURCE {
@@ -75,10 +75,10 @@ impl Template {
         Ok(Self { source, program })
     }
 
-    /// The text that it makes with these variables; `clock` is what `strftime_now` does with its format.
+    /// Renders the template with these variables. `clock` implements `strftime_now`: it gets the format and returns the text.
     ///
     /// # Errors
-    /// The template fails or calls `raise_exception`, or takes more than a rendering may.
+    /// The template fails, calls `raise_exception`, or exceeds the limits of a rendering.
     pub fn render(&self, variables: &[(&str, &serde_json::Value)], clock: fn(&str) -> String) -> Result<String> {
         on_large_stack(|| {
             let mut context = HashMap::new();
@@ -89,20 +89,20 @@ impl Template {
         })
     }
 
-    /// The template's text.
+    /// The template's source text.
     pub fn source(&self) -> &str {
         &self.source
     }
 }
 
-/// Runs `work` where there is room for values and expressions deep within each other.
+/// Runs `work` on a thread with a stack for deeply nested values and expressions.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("jinja".into()).stack_size(STACK);
         match thread.spawn_scoped(scope, work).map(|thread| thread.join()) {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => error::fail!(Unsupported, "the template engine failed"),
-            Err(error) => error::fail!(Limit, "there is no thread to run the template on: {error}"),
+            Err(error) => error::fail!(Limit, "cannot start a thread for the template: {error}"),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! `lipsum`: filling text.
+//! `lipsum`: placeholder text.
 
 use crate::args::Args;
 use crate::error::{Result, fail};
@@ -32,7 +32,7 @@ pub(crate) fn lipsum(vm: &mut Vm, args: Args) -> Result<Value> {
     }
     let (low, high) = (min.max(0), max.max(1));
     let (Ok(low), Ok(high)) = (usize::try_from(low), usize::try_from(high)) else {
-        return fail!(Limit, "lipsum is asked for paragraphs of more words than there can be");
+        return fail!(Limit, "the number of words per paragraph of lipsum is too large");
     };
     let mut out = String::new();
     for i in 0..count {
@@ -54,7 +54,7 @@ fn paragraph(vm: &mut Vm, length: usize) -> Result<String> {
     let words: Vec<&str> = WORDS.split(' ').collect();
     let mut out = String::new();
     let (mut starts, mut last) = (true, "");
-    // where the last comma and the last full stop stand
+    // positions of the last comma and the last full stop
     let (mut comma, mut stop) = (0, 0);
     for at in 0..length as i64 {
         vm.budget.charge(16)?;

@@ -1,4 +1,4 @@
-//! Values with an identity of their own: namespaces, macros, loops and what else Jinja adds to Python's.
+//! Objects with identity that Jinja adds to Python's values: namespaces, macros, loops and others.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ pub(crate) enum Object {
     Macro(Rc<Macro>),
     Method(Rc<Method>),
     Function(Function),
-    /// `self`, by which blocks are called.
+    /// `self`, whose attributes are the named blocks.
     Itself,
     Block(Arc<ast::Block>),
 }
@@ -38,7 +38,7 @@ pub(crate) enum Function {
 }
 
 impl Function {
-    /// What Python prints of it.
+    /// The name in Python's `repr`.
     fn python_name(self) -> &'static str {
         match self {
             Self::Range => "safe_range",
@@ -100,7 +100,7 @@ impl Joiner {
     }
 }
 
-/// A function of a value, such as `text.upper`.
+/// A bound method, such as `text.upper`.
 pub(crate) struct Method {
     pub(crate) receiver: Value,
     pub(crate) name: &'static str,
@@ -113,13 +113,13 @@ impl Method {
     }
 }
 
-/// The variables of a running function; `None` is a variable that has no value yet.
+/// The variables of a running function; `None` is a variable without a value.
 pub(crate) struct Activation {
     pub(crate) slots: RefCell<Vec<Option<Value>>>,
     pub(crate) parent: Option<Rc<Activation>>,
 }
 
-/// A macro or what stands in a `call` block, with the variables where it is defined.
+/// A macro or the body of a `call` block, with the variables of its definition.
 pub(crate) struct Macro {
     pub(crate) code: Arc<ast::Macro>,
     pub(crate) closure: Rc<Activation>,
@@ -131,7 +131,7 @@ pub(crate) struct Loop {
     pub(crate) depth0: usize,
     /// The loop's code and the variables around it, if it is recursive.
     pub(crate) recursion: Option<(Arc<ast::For>, Rc<Activation>)>,
-    /// Whether the rendering keeps it to its end, because it may hold itself.
+    /// Whether it is kept until the end of the rendering, because it may contain itself.
     pub(crate) kept: Cell<bool>,
     depth: u16,
 }
@@ -167,7 +167,7 @@ impl Loop {
         Ok(Self { state: RefCell::new(state), depth0, recursion, kept: Cell::new(false), depth })
     }
 
-    /// The number of items; an iterator is read to its end for it.
+    /// The number of items; reads an iterator to its end.
     pub(crate) fn length(&self, vm: &mut Vm) -> Result<usize> {
         if let Some(length) = self.state.borrow().length {
             return Ok(length);
@@ -188,7 +188,7 @@ impl Loop {
         Ok(length)
     }
 
-    /// The item that follows, which stays where it is.
+    /// The next item, without advancing.
     pub(crate) fn peek(&self, vm: &mut Vm) -> Result<Option<Value>> {
         if self.state.borrow().after.is_none() {
             let next = self.advance(vm)?;
@@ -197,7 +197,7 @@ impl Loop {
         Ok(self.state.borrow().after.clone())
     }
 
-    /// Goes on to the next item.
+    /// Advances to the next item.
     pub(crate) fn next(&self, vm: &mut Vm) -> Result<Option<Value>> {
         let peeked = self.state.borrow_mut().after.take();
         let next = match peeked {
@@ -213,7 +213,7 @@ impl Loop {
     }
 
     fn advance(&self, vm: &mut Vm) -> Result<Option<Value>> {
-        // the iterator may lead back to this loop
+        // the iterator may refer to this loop, so the state must not stay borrowed
         let mut iter = std::mem::replace(&mut self.state.borrow_mut().iter, Iter::empty());
         let next = iter.next(vm);
         self.state.borrow_mut().iter = iter;
@@ -236,7 +236,7 @@ impl Object {
         }
     }
 
-    /// How deep values lie within; namespaces, macros and kept loops are taken apart at a rendering's end.
+    /// Nesting depth of the values inside. 0 for namespaces and macros, which are emptied at the end of the rendering.
     pub(crate) fn depth(&self) -> u16 {
         match self {
             Self::Cycler(it) => it.depth,
@@ -263,7 +263,7 @@ impl Object {
         }
     }
 
-    /// What Python prints; where it prints an address, some address.
+    /// Python's `repr`, with a fixed address.
     pub(crate) fn repr(&self, vm: &mut Vm) -> Result<String> {
         Ok(match self {
             Self::Namespace(it) => {
@@ -304,7 +304,7 @@ impl Object {
 }
 
 impl Namespace {
-    /// Sets an attribute; transformers forbids names that begin with an underscore.
+    /// Sets an attribute. As in transformers, names must not begin with an underscore.
     pub(crate) fn set(&self, name: &Value, value: Value) -> Result<()> {
         check_name(name)?;
         self.attributes.borrow_mut().insert(name.clone(), value)

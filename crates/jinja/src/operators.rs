@@ -138,7 +138,7 @@ pub(crate) fn floor_div(a: i128, b: i128) -> Option<i128> {
     Some(if a % b != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient })
 }
 
-/// The remainder with the divisor's sign.
+/// Python's `%` of integers: the remainder has the divisor's sign.
 pub(crate) fn floor_mod(a: i128, b: i128) -> i128 {
     let rest = a.wrapping_rem(b);
     if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
@@ -159,7 +159,7 @@ fn of_floats(operator: Binary, a: f64, b: f64) -> Result<Value> {
     }))
 }
 
-/// CPython's: the remainder has the divisor's sign, the quotient is whole.
+/// CPython's `divmod` of floats: the quotient is an integer, the remainder has the divisor's sign.
 fn float_divmod(a: f64, b: f64) -> (f64, f64) {
     let mut rest = a % b;
     let mut quotient = (a - rest) / b;

@@ -1,4 +1,4 @@
-//! Tests: what stands behind `is`.
+//! Tests, the right operands of `is`.
 
 use crate::args::Args;
 use crate::ast::{Binary, Compare};
@@ -123,7 +123,7 @@ pub(crate) fn apply(vm: &mut Vm, name: &str, value: Value, args: Args) -> Result
     })
 }
 
-/// The text of a value that a table can be asked for.
+/// The text of a value, if it is a string; an error for an unhashable value.
 fn is_key(value: &Value) -> Result<Option<&str>> {
     Key::of(value).map(|_| value.as_str())
 }

@@ -1,7 +1,7 @@
-//! Which variable stands behind a name: the scopes of jinja2's compiler, decided before a template runs.
+//! Name resolution before a template runs, with the scopes of jinja2's compiler.
 //!
 //! A scope belongs to a function: the template itself, a macro, a named block, a recursive loop or a loop's condition. Variables
-//! of one level and name share their place within a function, as in the Python code that jinja2 generates.
+//! with the same level and name share a slot of the function, as in the Python code that jinja2 generates.
 
 mod symbols;
 
@@ -15,7 +15,7 @@ use crate::predicates;
 use crate::walk::{self, Use};
 use symbols::{Begin, Ident, Symbols};
 
-/// Operators within each other; what is deeper overflows Python's stack.
+/// Maximum nesting of operators; deeper expressions overflow Python's stack.
 const DEEPEST: usize = 1000;
 
 /// The program of a template's statements.
@@ -54,16 +54,16 @@ struct Function {
 struct Frame {
     symbols: usize,
     toplevel: bool,
-    /// Within a condition unknown filters are errors only when they are reached.
+    /// Inside a condition: unknown filters are errors only when they are evaluated.
     soft: bool,
     escape: Escape,
 }
 
 struct Resolver {
     symbols: Vec<Symbols>,
-    /// Expressions around the one that is resolved.
+    /// Number of enclosing expressions.
     depth: usize,
-    /// The function that is resolved, last, and those around it.
+    /// The enclosing functions, innermost last.
     functions: Vec<Function>,
 }
 
@@ -73,7 +73,7 @@ impl Resolver {
         self.symbols.len() - 1
     }
 
-    /// Symbols of a scope within that of `frame`.
+    /// Symbols for a scope inside that of `frame`.
     fn within(&self, frame: Frame) -> Symbols {
         Symbols::within(frame.symbols, self.symbols[frame.symbols].level)
     }
@@ -82,7 +82,7 @@ impl Resolver {
         Frame { symbols: self.add(symbols), toplevel: false, soft: false, escape: frame.escape }
     }
 
-    /// The place of a variable, seen from the function that is resolved.
+    /// Slot of a variable, relative to the current function.
     fn slot(&mut self, ident: &Ident) -> Slot {
         let up = self.functions.iter().rev().position(|function| function.level <= ident.level).unwrap_or(0);
         let at = self.functions.len() - 1 - up;
@@ -110,13 +110,13 @@ impl Resolver {
     fn name(&mut self, name: &mut Name, frame: Frame) -> Result<()> {
         match self.find_ref(&self.symbols[frame.symbols], &name.name) {
             Some(ident) => name.slot = self.slot(&ident),
-            // jinja2 fails here as well: it does not look at the arguments of a `set` block's filters
+            // jinja2 fails here as well: it does not visit the arguments of a `set` block's filters
             None => return fail!(Assertion, "the name '{}' is unknown here", name.name),
         }
         Ok(())
     }
 
-    /// Runs `work` in a function whose outermost scope is `level`; the number of its variables.
+    /// Runs `work` in a function whose outermost scope is `level`; also returns the number of its variables.
     fn function<T>(&mut self, level: usize, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, usize)> {
         self.functions.push(Function { level, slots: HashMap::new() });
         let result = work(self);
@@ -331,7 +331,7 @@ impl Resolver {
         Ok(())
     }
 
-    /// A named block sees only what the top level exports.
+    /// A named block sees only the exports of the top level.
     fn block(&mut self, block: &mut crate::ast::Block) -> Result<()> {
         let around = std::mem::take(&mut self.functions);
         let mut symbols = Symbols::default();
@@ -351,7 +351,7 @@ impl Resolver {
         Ok(())
     }
 
-    /// What was assigned in the scopes around.
+    /// Variables assigned in the enclosing scopes.
     fn visible(&mut self, frame: Frame) -> Vec<(Arc<str>, Slot)> {
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut at = Some(frame.symbols);
@@ -378,7 +378,7 @@ impl Resolver {
 
     fn expression(&mut self, expr: &mut Expr, frame: Frame) -> Result<()> {
         if self.depth == DEEPEST {
-            return fail!(Syntax, "expressions lie more than {DEEPEST} deep within each other");
+            return fail!(Syntax, "expressions are nested more than {DEEPEST} deep");
         }
         self.depth += 1;
         let resolved = self.parts(expr, frame);
@@ -436,7 +436,7 @@ impl Resolver {
         }
     }
 
-    /// Unknown filters and tests are errors of the template, unless a condition may keep them from being reached.
+    /// Unknown filters and tests are errors of the template, except inside a condition.
     fn check_known(&self, expr: &Expr, frame: Frame) -> Result<()> {
         match expr {
             Expr::Filter(it) if !frame.soft && !filters::is_known(&it.name) => {

@@ -19,7 +19,7 @@ impl Vm {
         }
     }
 
-    /// `str(value)`, but text that is HTML already stays that.
+    /// `str(value)`, except that `Markup` stays `Markup`.
     pub(crate) fn soft_str(&mut self, value: &Value) -> Result<Value> {
         match value {
             Value::Str(_) | Value::Markup(_) => Ok(value.clone()),
@@ -89,7 +89,7 @@ impl Vm {
                 self.budget.leave();
             }
         }
-        // what lies within has been charged by itself as well, which bounds the depth times the length
+        // nested values were charged separately as well, which bounds depth times length
         self.budget.charge(out.len() - start)
     }
 
@@ -103,7 +103,7 @@ impl Vm {
         Ok(())
     }
 
-    /// The text, escaped for HTML unless it is HTML already.
+    /// The text, escaped for HTML unless it is `Markup`.
     pub(crate) fn escape(&mut self, value: &Value) -> Result<Arc<str>> {
         if let Value::Markup(text) = value {
             return Ok(text.clone());
@@ -129,7 +129,7 @@ impl Vm {
     }
 }
 
-/// Python's notation of a string.
+/// Python's `repr` of a string.
 fn quote(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);

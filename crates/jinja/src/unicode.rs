@@ -1,4 +1,4 @@
-//! Properties of characters as Python's strings know them.
+//! Character properties of Python's strings.
 
 use std::sync::OnceLock;
 
@@ -9,12 +9,12 @@ pub(crate) fn is_space(char: char) -> bool {
     char.is_whitespace() || ('\x1C'..='\x1F').contains(&char)
 }
 
-/// Where `str.splitlines` ends a line.
+/// Line breaks of `str.splitlines`.
 pub(crate) fn is_line_break(char: char) -> bool {
     matches!(char, '\n'..='\r' | '\x1C'..='\x1E' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// A set of characters by a regular expression's class.
+/// A set of characters, given as a character class of a regular expression.
 struct Set {
     class: &'static str,
     ranges: OnceLock<Vec<(char, char)>>,
@@ -46,14 +46,14 @@ static HIDDEN: Set = Set::new(r"[\p{C}\p{Z}--\x20]");
 static IDENTIFIER_START: Set = Set::new(r"[\p{XID_Start}_]");
 static IDENTIFIER_REST: Set = Set::new(r"\p{XID_Continue}");
 
-/// Digits that are no decimals: superscripts, digits in circles and such.
+/// Digits that are not decimal, such as superscripts and circled digits.
 static DIGITS: Set = Set::new(concat!(
     r"[\u00B2\u00B3\u00B9\u1369-\u1371\u19DA\u2070\u2074-\u2079\u2080-\u2089\u2460-\u2468\u2474-\u247C\u2488-\u2490",
     r"\u24EA\u24F5-\u24FD\u24FF\u2776-\u277E\u2780-\u2788\u278A-\u2792\U00010A40-\U00010A43\U00010E60-\U00010E68",
     r"\U00011052-\U0001105A\U0001F100-\U0001F10A]"
 ));
 
-/// Ideographs that stand for numbers.
+/// Ideographs with a numeric value.
 const IDEOGRAPHS: &str = concat!(
     "㐅㒃㠪㭍一七万三九二五亖亿什仟仨伍佰億兆兩八六十千卄卅卌叁参參叄四壱壹幺廾廿弌弍弎弐拾捌柒漆玖百肆萬",
     "貮貳贰阡陆陌陸零參拾兩零六陸什𠀁𠁤𠃢𠄡𠤪𠦃𠦌𠦜𠫪𠫽𠬙𢎐𢦘𣬛𦉭廾",
@@ -75,12 +75,12 @@ pub(crate) fn is_numeric(char: char) -> bool {
     if char.is_ascii() { char.is_ascii_digit() } else { NUMBERS.has(char) || IDEOGRAPHS.contains(char) }
 }
 
-/// Also what Python's regular expressions take for a word's character, with the underscore.
+/// With the underscore, these are also the word characters (`\w`) of Python's regular expressions.
 pub(crate) fn is_alphanumeric(char: char) -> bool {
     is_alpha(char) || is_numeric(char)
 }
 
-/// What jinja2 takes for a part of a name.
+/// Characters that jinja2's lexer accepts in a name, after the first.
 pub(crate) fn is_word_part(char: char) -> bool {
     is_alphanumeric(char) || !char.is_ascii() && MARKS.has(char)
 }
@@ -102,7 +102,7 @@ pub(crate) fn is_cased(char: char) -> bool {
     char.is_lowercase() || char.is_uppercase() || is_title(char)
 }
 
-/// The value of a decimal digit of any script: each script's ten digits stand in a row, from a zero on.
+/// Value of a decimal digit of any script. The ten digits of a script are consecutive, starting with zero.
 pub(crate) fn decimal_value(char: char) -> Option<u32> {
     if char.is_ascii() || !is_decimal(char) {
         return char.to_digit(10);
@@ -112,7 +112,7 @@ pub(crate) fn decimal_value(char: char) -> Option<u32> {
     Some((before % 10) as u32)
 }
 
-/// The character at the start of a word, as Unicode's title case has it.
+/// Unicode title case of a character.
 pub(crate) fn title(char: char, out: &mut String) {
     let code = u32::from(char);
     let single = match code {
@@ -130,7 +130,7 @@ pub(crate) fn title(char: char, out: &mut String) {
         return;
     }
     let mut upper = char.to_uppercase();
-    // an apostrophe and an N
+    // upper case is an apostrophe and an N; both are kept
     if char == 'ŉ' {
         return out.extend(upper);
     }

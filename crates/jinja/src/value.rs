@@ -1,4 +1,4 @@
-//! Python's values, as far as a template meets them.
+//! Python values used in templates.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -8,10 +8,10 @@ use crate::error::{Error, ErrorKind, Result, fail};
 use crate::iterate::Lazy;
 use crate::objects::Object;
 
-/// How deep values lie within values.
+/// Maximum nesting of values.
 const DEEPEST: u16 = 1000;
 
-/// Bytes that an item of a list takes.
+/// Size of a list item in bytes.
 pub(crate) const ITEM: usize = size_of::<Value>();
 
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub(crate) enum Value {
     Int(i128),
     Float(f64),
     Str(Arc<str>),
-    /// Text that is HTML already.
+    /// Text marked as HTML.
     Markup(Arc<str>),
     Bytes(Rc<[u8]>),
     List(Rc<Sequence>),
@@ -32,12 +32,12 @@ pub(crate) enum Value {
     Dict(Rc<Dict>),
     View(Rc<Dict>, Part),
     Range(Rc<Range>),
-    /// An iterator or a generator: what was taken from it is gone.
+    /// An iterator or a generator, whose items can be taken once.
     Iterator(Rc<Lazy>),
     Object(Object),
 }
 
-/// Which part of a dictionary a view shows.
+/// The part of a dictionary that a view shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Keys,
@@ -45,7 +45,7 @@ pub(crate) enum Part {
     Items,
 }
 
-/// A value that is not there: it can be printed, looped over and tested, anything else fails with its message.
+/// A missing value. It can be printed, iterated and tested; any other use fails with its message.
 pub(crate) struct Undefined {
     message: String,
     kind: ErrorKind,
@@ -79,7 +79,7 @@ impl Range {
     }
 }
 
-/// A dictionary: ordered, by Python's equality of keys.
+/// A dictionary in insertion order, with Python's equality of keys.
 #[derive(Default)]
 pub(crate) struct Dict {
     entries: Vec<(Value, Value)>,
@@ -87,7 +87,7 @@ pub(crate) struct Dict {
     depth: u16,
 }
 
-/// A hashable value; equal keys are equal values.
+/// A hashable value; keys are equal if the values are equal.
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Undefined,
@@ -132,7 +132,7 @@ impl Key {
     }
 }
 
-/// The whole number that a float is, if it is one.
+/// A float as an integer, if it is integral and fits.
 pub(crate) fn float_as_int(number: f64) -> Option<i128> {
     // 2^127 and beyond do not fit
     (number.fract() == 0.0 && number.abs() < 1.7e38).then_some(number as i128)
@@ -155,7 +155,7 @@ impl Dict {
         self.index.get(&Key::Str(key.into())).map(|&at| &self.entries[at].1)
     }
 
-    /// Sets a key; one that is there keeps its place.
+    /// Sets a key; an existing key keeps its position.
     pub(crate) fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
         let next = self.entries.len();
@@ -172,10 +172,10 @@ impl Dict {
     }
 }
 
-/// The depth of what holds the value.
+/// Nesting depth of a container of the value.
 pub(crate) fn deeper(value: &Value) -> Result<u16> {
     match value.depth() {
-        DEEPEST => fail!(Limit, "values lie more than {DEEPEST} deep within values"),
+        DEEPEST => fail!(Limit, "values are nested more than {DEEPEST} deep"),
         depth => Ok(depth + 1),
     }
 }
@@ -189,7 +189,7 @@ impl Value {
         Self::Undefined(Rc::new(Undefined { message: message.into(), kind: ErrorKind::Undefined }))
     }
 
-    /// What the sandbox gives for an attribute that it hides.
+    /// The undefined value for an attribute that the sandbox hides.
     pub(crate) fn unsafe_attribute(of: &Self, name: &str) -> Self {
         let message = format!("access to attribute '{name}' of '{}' object is unsafe.", of.type_name());
         Self::Undefined(Rc::new(Undefined { message, kind: ErrorKind::Security }))
@@ -226,7 +226,7 @@ impl Value {
         }
     }
 
-    /// The text of a string, marked up or not.
+    /// The text of a `Str` or a `Markup`.
     pub(crate) fn as_str(&self) -> Option<&str> {
         self.as_text().map(|text| &**text)
     }
@@ -238,7 +238,7 @@ impl Value {
         }
     }
 
-    /// A whole number; truth values are some.
+    /// An integer; booleans are integers.
     pub(crate) fn as_int(&self) -> Option<i128> {
         match self {
             Self::Int(number) => Some(*number),
@@ -266,7 +266,7 @@ impl Value {
         matches!(self, Self::Undefined(_))
     }
 
-    /// The error of an undefined value; nothing may be done with it.
+    /// An error if the value is undefined.
     pub(crate) fn defined(&self) -> Result<()> {
         match self {
             Self::Undefined(undefined) => Err(undefined.error()),
@@ -305,7 +305,7 @@ impl Value {
             (Self::Int(a), Self::Int(b)) => a == b,
             (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
             (Self::Undefined(a), Self::Undefined(b)) => Rc::ptr_eq(a, b),
-            // Python keeps one text of a single character
+            // in Python, equal strings of one character are one object
             (Self::Str(a), Self::Str(b)) => Arc::ptr_eq(a, b) || a == b && a.chars().nth(1).is_none(),
             (Self::Markup(a), Self::Markup(b)) => Arc::ptr_eq(a, b),
             (Self::Bytes(a), Self::Bytes(b)) => Rc::ptr_eq(a, b),
@@ -319,7 +319,7 @@ impl Value {
         }
     }
 
-    /// JSON as Python's values.
+    /// Converts JSON to Python values.
     pub(crate) fn from_json(json: &serde_json::Value) -> Result<Self> {
         use serde_json::Value as Json;
         Ok(match json {

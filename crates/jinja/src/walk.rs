@@ -1,20 +1,20 @@
-//! The names in a tree, in the order in which jinja2's visitors meet them.
+//! The names in a syntax tree, in the order of jinja2's visitors.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::ast::{Block, Expr, Macro, Name, Part, Stmt, StmtKind};
 
-/// How a name stands there.
+/// A use of a name.
 pub(crate) enum Use<'a> {
     Load(&'a Name),
     Store(&'a Name),
     Parameter(&'a Name),
-    /// Whose attribute is assigned.
+    /// A namespace whose attribute is assigned.
     Namespace(&'a Name),
 }
 
-/// The names of an expression that is read.
+/// Names in an evaluated expression.
 pub(crate) fn expression<'a>(expr: &'a Expr, visit: &mut dyn FnMut(Use<'a>)) {
     match expr {
         Expr::Literal(_) => {}
@@ -55,7 +55,7 @@ pub(crate) fn expression<'a>(expr: &'a Expr, visit: &mut dyn FnMut(Use<'a>)) {
     }
 }
 
-/// The names of what is assigned to.
+/// Names in an assignment target.
 pub(crate) fn target<'a>(expr: &'a Expr, visit: &mut dyn FnMut(Use<'a>)) {
     match expr {
         Expr::Name(name) => visit(Use::Store(name)),
@@ -64,7 +64,7 @@ pub(crate) fn target<'a>(expr: &'a Expr, visit: &mut dyn FnMut(Use<'a>)) {
     }
 }
 
-/// Targets whose names are parameters.
+/// Names in a target, as parameters.
 pub(crate) fn parameters<'a>(expr: &'a Expr, visit: &mut dyn FnMut(Use<'a>)) {
     target(expr, &mut |name| match name {
         Use::Store(name) => visit(Use::Parameter(name)),
@@ -78,7 +78,7 @@ pub(crate) fn signature<'a>(code: &'a Macro, visit: &mut dyn FnMut(Use<'a>)) {
     code.defaults.iter().for_each(|default| expression(default, visit));
 }
 
-/// All names of statements and of those within, but for named blocks.
+/// All names in statements, nested ones included, except in named blocks.
 pub(crate) fn statements<'a>(body: &'a [Stmt], visit: &mut dyn FnMut(Use<'a>)) {
     for stmt in body {
         match &stmt.kind {
@@ -138,7 +138,7 @@ pub(crate) fn statements<'a>(body: &'a [Stmt], visit: &mut dyn FnMut(Use<'a>)) {
     }
 }
 
-/// Which of `names` the statements read before they set it.
+/// For each of `names`, whether the statements read it before they set it.
 pub(crate) fn undeclared<const N: usize>(body: &[Stmt], names: [&str; N]) -> [bool; N] {
     let mut open: HashSet<&str> = names.into_iter().collect();
     let mut found = HashSet::new();
@@ -154,7 +154,7 @@ pub(crate) fn undeclared<const N: usize>(body: &[Stmt], names: [&str; N]) -> [bo
     names.map(|name| found.contains(name))
 }
 
-/// The named blocks of statements and of those within.
+/// Named blocks in statements, nested ones included.
 pub(crate) fn blocks<'a>(body: &'a [Stmt], visit: &mut dyn FnMut(&'a Arc<Block>)) {
     for stmt in body {
         match &stmt.kind {

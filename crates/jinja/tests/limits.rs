@@ -1,4 +1,4 @@
-//! What a template asks for without end ends soon, and in little memory.
+//! Templates that would run or grow without end fail soon and with little memory.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ fn render(template: &str) -> Result<String, Error> {
     Template::new(template)?.render(&[], |format| format.into())
 }
 
-/// Fails with the kind, soon.
+/// Asserts that the template fails soon, with this kind.
 fn check(template: &str, kind: ErrorKind) {
     let start = Instant::now();
     let short: String = template.chars().take(80).collect();

@@ -1,4 +1,4 @@
-//! Templates against what Python's jinja2 renders.
+//! Templates compared with the output of Python's jinja2.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn render(template: &str, variables: &[(&str, &Value)]) -> Result<String, Error>
     Template::new(template)?.render(variables, clock)
 }
 
-/// Where Python prints an address, any address is right.
+/// Removes the addresses that Python prints, which vary.
 fn without_addresses(text: &str) -> String {
     let mut parts = text.split(" at 0x");
     let mut out = parts.next().unwrap_or_default().to_owned();

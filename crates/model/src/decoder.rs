@@ -1,18 +1,18 @@
 //! The decoder: one text for every model of the family and every machine.
 
-mod ahead;
 mod inputs;
 mod load;
+mod pipeline;
 
 use crate::sequence::{PagePool, Sequence};
 use crate::table::Slot;
 use crate::vision::Tower;
-use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, Recipe, Result, TowerInput};
-use ahead::Launch;
+use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, Result, TowerInput};
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
 use phi3_tensor::{Activation, Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
+use pipeline::InFlight;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -43,20 +43,20 @@ struct Activations<B: Backend> {
     /// Queries, `[rows, heads * head_dim]`.
     q: B::Rows,
     /// What the heads return, `[rows, heads * head_dim]`.
-    mixed: B::Rows,
+    attn_out: B::Rows,
     /// What the activation gives, `[rows, intermediate_size]`; of experts, a row for each route.
-    activated: B::Rows,
+    mlp_hidden: B::Rows,
     /// Scores of experts, `[rows, experts]`, and the routes; of no rows where there are none.
     scores: B::Rows,
     routes: B::Routes,
     /// Rows whose logits are wanted, `[rows, hidden_size]`.
-    chosen: B::Rows,
+    head_input: B::Rows,
     /// `[output rows, vocab_size]`
     logits: B::Rows,
 }
 
 /// Rows of which sequence a pass computes, and whose logits are wanted.
-pub struct Feed<'a> {
+pub struct SequenceRows<'a> {
     /// Where the inputs follow.
     pub sequence: &'a mut Sequence,
     /// At least one.
@@ -87,7 +87,7 @@ pub struct DecoderOptions {
     pub max_rows: usize,
     /// How plain matrices (f32, f16, bf16) are quantised while they are loaded; kept as they are where absent. Matrices
     /// that are quantised in the file stay as they are.
-    pub quant: Option<Recipe>,
+    pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
     pub kv: KvType,
     /// Threads that quantise while the model is loaded; all that the process may use where absent.
@@ -133,26 +133,31 @@ pub trait Model: Send {
     ///
     /// [`Error::Sequence`] where it is another model's, and what the device reports.
     fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()>;
-    /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the feeds.
+    /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the parts.
     ///
     /// # Errors
     ///
     /// [`Error::Sequence`] where one is another model's or has passes under way, [`Error::Request`] where a feed does not fit the
     /// model, and what the device reports. The sequences hold the tokens that they held then.
-    fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()>;
-    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `positions` of a table that
-    /// is resized, `[patches, hidden_size of the tower]`, `tower_features`, `[patches of all crops, hidden_size of the tower]`, and
+    fn forward(
+        &mut self,
+        parts: &mut [SequenceRows<'_>],
+        logits: &mut Vec<f32>,
+        probe: Option<&mut Probe<'_>>,
+    ) -> Result<()>;
+    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `positions`, if
+    /// their table is resized, `[patches, hidden_size of the tower]`, `tower_features`, `[patches, hidden_size of the tower]`, and
     /// `projected`, `[tokens, hidden_size]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] where the model has no tower or the values are not of its form, [`Error::Sequence`] while launched passes
+    /// [`Error::Request`] where the model has no tower or the values do not fit it, [`Error::Sequence`] while submitted passes
     /// are under way, and what the device reports.
     fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
-    /// Passes of [`launch`](Model::launch) that may be under way at once; 0 where the machine chooses no tokens.
-    fn ahead(&self) -> usize;
-    /// Passes of [`launch`](Model::launch) that are under way.
-    fn under_way(&self) -> usize;
+    /// Passes of [`submit`](Model::submit) that may be under way at once; 0 where the machine chooses no tokens.
+    fn pipeline_depth(&self) -> usize;
+    /// Passes of [`submit`](Model::submit) that are under way.
+    fn in_flight(&self) -> usize;
     /// One pass over one token, after which the machine chooses the next one; the token is not waited for. The token of the
     /// pass is given, or it is the one that the launch before chose: then `sequence` learns of it when that one lands.
     ///
@@ -160,13 +165,13 @@ pub trait Model: Send {
     ///
     /// [`Error::Sequence`] where it is another model's, was cut while passes were under way, or is not the one that was launched
     /// last and no token is given; [`Error::Request`] where it is too long or too many passes are under way.
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
     /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
     ///
     /// # Errors
     ///
     /// [`Error::Sequence`] where that pass is not one of `sequence`, [`Error::NotFinite`], and what the device reports.
-    fn land(&mut self, sequence: &mut Sequence) -> Result<u32>;
+    fn wait(&mut self, sequence: &mut Sequence) -> Result<u32>;
     /// Waits for all passes that are under way, and forgets the tokens that they chose.
     ///
     /// # Errors
@@ -198,9 +203,9 @@ pub struct Decoder<B: Backend> {
     /// Rows of the pass that are a picture's.
     features: Vec<FeatureRows>,
     /// Launched passes whose tokens nobody has asked for yet.
-    under_way: VecDeque<Launch>,
+    in_flight: VecDeque<InFlight>,
     /// The last launched pass: its token is still on the device.
-    last_launch: Option<Launch>,
+    last_submitted: Option<InFlight>,
 }
 
 /// Bytes of logits that are computed at once, about.
@@ -240,11 +245,11 @@ impl<B: Backend> Decoder<B> {
             x: backend.rows("x", rows, spec.hidden_size)?,
             normed: backend.rows("normed", if normed { rows } else { 0 }, spec.hidden_size)?,
             q: backend.rows("q", rows, spec.heads.q_dim())?,
-            mixed: backend.rows("mixed", rows, spec.heads.q_dim())?,
-            activated: backend.rows("activated", routes, spec.widest_mlp())?,
+            attn_out: backend.rows("attn_out", rows, spec.heads.q_dim())?,
+            mlp_hidden: backend.rows("mlp_hidden", routes, spec.widest_mlp())?,
             scores: backend.rows("scores", routed, experts.max(1))?,
             routes: backend.routes(routed, experts)?,
-            chosen: backend.rows("chosen", rows, spec.hidden_size)?,
+            head_input: backend.rows("head_input", rows, spec.hidden_size)?,
             logits: backend.rows("logits", max_outputs, spec.vocab_size)?,
         };
         Ok(Self {
@@ -263,8 +268,8 @@ impl<B: Backend> Decoder<B> {
             batch: Batch::default(),
             tokens: Vec::new(),
             features: Vec::new(),
-            under_way: VecDeque::new(),
-            last_launch: None,
+            in_flight: VecDeque::new(),
+            last_submitted: None,
         })
     }
 
@@ -273,24 +278,24 @@ impl<B: Backend> Decoder<B> {
         &self.backend
     }
 
-    /// Lays feeds out as rows of one pass.
-    fn lay_out(&mut self, feeds: &mut [Feed<'_>]) -> Result<()> {
+    /// Lays parts out as rows of one pass.
+    fn lay_out(&mut self, parts: &mut [SequenceRows<'_>]) -> Result<()> {
         let Self { batch, tokens, features, .. } = self;
         batch.clear();
         features.clear();
-        for feed in feeds {
-            let position = feed.sequence.len();
-            feed.sequence.grow(feed.inputs.len());
+        for part in parts {
+            let position = part.sequence.len();
+            part.sequence.grow(part.inputs.len());
             tokens.clear();
-            tokens.extend(feed.inputs.iter().map(|input| input.token().unwrap_or(0)));
-            let rows = batch.push(tokens, position, feed.sequence.pages())?;
-            for (row, input) in rows.clone().zip(feed.inputs) {
+            tokens.extend(part.inputs.iter().map(|input| input.token().unwrap_or(0)));
+            let rows = batch.push(tokens, position, part.sequence.pages())?;
+            for (row, input) in rows.clone().zip(part.inputs) {
                 FeatureRows::place(features, row, input);
             }
-            for position in position..position + feed.inputs.len() {
-                self.spec.rope.turn(feed.sequence.rope_set(), position, batch.rope_mut());
+            for position in position..position + part.inputs.len() {
+                self.spec.rope.cos_sin(part.sequence.rope_set(), position, batch.rope_mut());
             }
-            let mut outputs = match feed.outputs {
+            let mut outputs = match part.outputs {
                 Outputs::None => rows.end..rows.end,
                 Outputs::Last => rows.end - 1..rows.end,
                 Outputs::All => rows,
@@ -300,22 +305,22 @@ impl<B: Backend> Decoder<B> {
         Ok(self.backend.reserve(&mut self.cache, self.pool.made())?)
     }
 
-    fn check(&self, feeds: &[Feed<'_>]) -> Result<()> {
-        for feed in feeds {
-            self.check_owner("forward", feed.sequence)?;
-            if self.under_way.iter().any(|launch| launch.sequence == feed.sequence.id()) {
-                let found = "the sequence has launched passes under way";
-                return Err(Error::Sequence { call: "forward", found, hint: "let them land first" });
+    fn check(&self, parts: &[SequenceRows<'_>]) -> Result<()> {
+        for part in parts {
+            self.check_owner("forward", part.sequence)?;
+            if self.in_flight.iter().any(|pass| pass.sequence == part.sequence.id()) {
+                let found = "the sequence has submitted passes under way";
+                return Err(Error::Sequence { call: "forward", found, hint: "wait for them first" });
             }
         }
-        let rows: usize = feeds.iter().map(|feed| feed.inputs.len()).sum();
+        let rows: usize = parts.iter().map(|part| part.inputs.len()).sum();
         if rows > self.options.max_rows {
             let limit = format!("a pass takes {} rows", self.options.max_rows);
             let hint = "feed a long prompt in chunks";
             return Err(Error::Request { what: "pass", found: format!("{rows} rows"), limit, hint });
         }
-        for feed in feeds {
-            if feed.inputs.is_empty() {
+        for part in parts {
+            if part.inputs.is_empty() {
                 let limit = "a feed has at least one token".into();
                 return Err(Error::Request {
                     what: "pass",
@@ -324,9 +329,9 @@ impl<B: Backend> Decoder<B> {
                     hint: "leave the feed out",
                 });
             }
-            let length = feed.sequence.len() + feed.inputs.len();
+            let length = part.sequence.len() + part.inputs.len();
             check_length(&self.spec, length)?;
-            check_inputs(&self.spec, feed.inputs)?;
+            check_inputs(&self.spec, part.inputs)?;
         }
         Ok(())
     }
@@ -366,15 +371,15 @@ impl<B: Backend> Decoder<B> {
             let count = layer.qkv_proj.len();
             let qkv: [&B::Matrix; 3] = std::array::from_fn(|part| &layer.qkv_proj[part.min(count - 1)]);
             backend.project_qkv(input, norm, &qkv[..count], &mut a.q, cache, i)?;
-            backend.attention(&a.q, cache, i, spec_of.mask, spec.attention_scale, &mut a.mixed)?;
-            backend.project(&a.mixed, None, &layer.o_proj, Epilogue::ACCUMULATE, &mut a.x)?;
+            backend.attention(&a.q, cache, i, spec_of.mask, spec.attention_scale, &mut a.attn_out)?;
+            backend.project(&a.attn_out, None, &layer.o_proj, Epilogue::ACCUMULATE, &mut a.x)?;
             // absent in a parallel block, whose branches take what was normed above
             let norm = layer.post_attention_layernorm.as_ref().map(NormWeights::norm);
             match &layer.mlp {
                 MlpWeights::Dense { activation, up, down } => {
                     let input = if norm.is_some() { &a.x } else { &a.normed };
-                    backend.project(input, norm, up, Epilogue::of(*activation), &mut a.activated)?;
-                    backend.project(&a.activated, None, down, Epilogue::ACCUMULATE, &mut a.x)?;
+                    backend.project(input, norm, up, Epilogue::of(*activation), &mut a.mlp_hidden)?;
+                    backend.project(&a.mlp_hidden, None, down, Epilogue::ACCUMULATE, &mut a.x)?;
                 }
                 MlpWeights::Experts { choice, activation, router, up, down } => {
                     if let Some(norm) = norm {
@@ -382,18 +387,18 @@ impl<B: Backend> Decoder<B> {
                     }
                     backend.project(&a.normed, None, router, Epilogue::OVERWRITE, &mut a.scores)?;
                     backend.route(&a.scores, *choice, &mut a.routes)?;
-                    backend.project_experts(&a.normed, up, *activation, &a.routes, &mut a.activated)?;
-                    backend.combine_experts(&a.activated, down, &a.routes, &mut a.x)?;
+                    backend.project_experts(&a.normed, up, *activation, &a.routes, &mut a.mlp_hidden)?;
+                    backend.combine_experts(&a.mlp_hidden, down, &a.routes, &mut a.x)?;
                 }
             }
         }
         show(backend, layers.len(), &a.x)?;
         if probe.is_some() {
-            backend.norm(&a.x, self.norm.norm(), &mut a.chosen)?;
+            backend.norm(&a.x, self.norm.norm(), &mut a.head_input)?;
         }
         if let Some(probe) = probe {
             let mut hidden = vec![0.0; rows * width];
-            backend.read(&a.chosen, &mut hidden)?;
+            backend.read(&a.head_input, &mut hidden)?;
             probe("hidden.norm", &hidden);
         }
         Ok(())
@@ -416,8 +421,8 @@ impl<B: Backend> Decoder<B> {
             return Ok(backend.read(&a.logits, logits)?);
         }
         for (slice, out) in logits.chunks_mut(self.max_outputs * vocab).enumerate() {
-            backend.select(&a.x, slice * self.max_outputs, out.len() / vocab, &mut a.chosen)?;
-            backend.project(&a.chosen, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
+            backend.select(&a.x, slice * self.max_outputs, out.len() / vocab, &mut a.head_input)?;
+            backend.project(&a.head_input, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
             backend.read(&a.logits, out)?;
         }
         Ok(())
@@ -456,19 +461,24 @@ impl<B: Backend> Model for Decoder<B> {
         Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
     }
 
-    fn forward(&mut self, feeds: &mut [Feed<'_>], logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
+    fn forward(
+        &mut self,
+        parts: &mut [SequenceRows<'_>],
+        logits: &mut Vec<f32>,
+        probe: Option<&mut Probe<'_>>,
+    ) -> Result<()> {
         logits.clear();
-        if feeds.is_empty() {
+        if parts.is_empty() {
             return Ok(());
         }
-        self.check(feeds)?;
-        self.lay_out(feeds)?;
+        self.check(parts)?;
+        self.lay_out(parts)?;
         if let Err(error) = self.run(logits, probe) {
             self.abandon();
             return Err(error);
         }
-        for feed in feeds.iter_mut() {
-            feed.sequence.append(feed.inputs, self.spec.window());
+        for part in parts.iter_mut() {
+            part.sequence.append(part.inputs, self.spec.window());
         }
         self.check_finite(logits)?;
         self.suppress(logits);
@@ -476,9 +486,9 @@ impl<B: Backend> Model for Decoder<B> {
     }
 
     fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
-        if !self.under_way.is_empty() {
-            let found = "launched passes are under way";
-            return Err(Error::Sequence { call: "encode_image", found, hint: "let them land first" });
+        if !self.in_flight.is_empty() {
+            let found = "submitted passes are under way";
+            return Err(Error::Sequence { call: "encode_image", found, hint: "wait for them first" });
         }
         let Some(tower) = &mut self.tower else {
             return Err(Error::Request {
@@ -497,20 +507,20 @@ impl<B: Backend> Model for Decoder<B> {
         }
     }
 
-    fn ahead(&self) -> usize {
+    fn pipeline_depth(&self) -> usize {
         self.backend.ahead()
     }
 
-    fn under_way(&self) -> usize {
-        self.under_way.len()
+    fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
-        self.launch_one(sequence, token, choice)
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
+        self.submit_one(sequence, token, choice)
     }
 
-    fn land(&mut self, sequence: &mut Sequence) -> Result<u32> {
-        self.land_one(sequence)
+    fn wait(&mut self, sequence: &mut Sequence) -> Result<u32> {
+        self.wait_one(sequence)
     }
 
     fn discard(&mut self) -> Result<()> {

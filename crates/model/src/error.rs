@@ -1,8 +1,8 @@
-//! What can be wrong with a checkpoint or a request.
+//! Errors of checkpoints and requests.
 
 use std::path::{Path, PathBuf};
 
-/// An error of loading or of running a model: which file, tensor or field, what was expected and what was found.
+/// An error of loading or running a model. Names the file, tensor or field, the expected and the found value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,51 +11,51 @@ pub enum Error {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
     /// A file could not be written.
-    #[error("cannot write {}: {source}; hint: does the folder exist, and is there room?", path.display())]
+    #[error("cannot write {}: {source}; hint: does the folder exist, and is there enough disk space?", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 
-    /// What stands where a file is to be written is none.
+    /// The output path exists and is not a regular file, or is a file that must not be replaced.
     #[error("cannot write {}: expected a regular file or nothing there, found {found}; hint: name another file", path.display())]
     Occupied {
-        /// Where the file was to be.
+        /// The output path.
         path: PathBuf,
-        /// What stands there.
+        /// What the path is.
         found: &'static str,
     },
 
-    /// A file is not the JSON that it should be.
+    /// A file is not valid JSON.
     #[error("{}: not valid JSON: {source}; hint: {hint}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said, with line and column.
+        /// The parser's error, with line and column where it has them.
         source: Box<dyn std::error::Error + Send + Sync>,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
-    /// A file or folder holds something else than was expected.
+    /// A file or folder has another kind of content than expected.
     #[error("{}: expected {expected}, found {found}; hint: {hint}", path.display())]
     Foreign {
         /// The file or folder.
         path: PathBuf,
-        /// What would be right.
+        /// The expected content.
         expected: &'static str,
-        /// What it is.
+        /// The content found.
         found: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -64,44 +64,44 @@ pub enum Error {
     Field {
         /// The file.
         path: PathBuf,
-        /// The field, with the fields around it, or the key.
+        /// Path of the JSON field, or the GGUF key.
         field: String,
-        /// What would be right.
+        /// The expected value.
         expected: String,
-        /// What stands there.
+        /// The value found.
         found: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
     /// The header of a safetensors file is damaged.
-    #[error("{}: bad safetensors header: {message}; hint: the file may be truncated or no safetensors file", path.display())]
+    #[error("{}: bad safetensors header: {message}; hint: the file may be truncated, or not a safetensors file", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
 
-    /// A GGUF file is damaged or no GGUF file.
+    /// A file is damaged or not a GGUF file.
     #[error("{}: bad GGUF file: {message}; hint: the file may be incomplete or damaged, fetch it again", path.display())]
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
 
-    /// A tensor is not what the model needs.
+    /// A tensor is missing or damaged, or has another type or shape than the model needs.
     #[error("{}: tensor {tensor}: {message}; hint: {hint}", path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
-        /// The tensor as published.
+        /// The tensor's name.
         tensor: String,
-        /// What was expected and what was found.
+        /// The expected and the found content.
         message: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -110,37 +110,37 @@ pub enum Error {
     Request {
         /// The part of the request.
         what: &'static str,
-        /// What was asked for.
+        /// The requested value.
         found: String,
-        /// What the model allows.
+        /// The limit.
         limit: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
-    /// A sequence was given to a model or a call that it does not belong to.
+    /// A sequence belongs to another model, or its state does not allow the call.
     #[error("{call}: {found}; hint: {hint}")]
     Sequence {
         /// The call.
         call: &'static str,
-        /// What is wrong with the sequence.
+        /// State of the sequence or of the call.
         found: &'static str,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
     /// The model computed NaN or infinity.
     #[error("{what} not finite (NaN or infinity) at position {position}; {cause}")]
     NotFinite {
-        /// What was not finite.
+        /// The values that were not finite.
         what: &'static str,
         /// Position in the sequence.
         position: usize,
-        /// The weight that is to blame, where one was found.
+        /// The damaged weight where one was found, else a hint.
         cause: String,
     },
 
-    /// The device could not do it.
+    /// An error of the backend.
     #[error(transparent)]
     Device(#[from] phi3_tensor::Error),
 }

@@ -1,71 +1,150 @@
-//! Writing a checkpoint as a GGUF file, tensor by tensor: never the model in memory. Keys and tensor order are those of llama.cpp's
+//! Export of a checkpoint as a GGUF file, with one tensor in memory at a time. Keys and tensor order are those of llama.cpp's
 //! converter.
 
+mod data;
 mod layout;
 
-use crate::gguf::{ALIGNMENT, MetadataList, TensorInfo, header};
-use crate::{Checkpoint, Error, Recipe, Result};
-use layout::{Architecture, Source, data, plan};
+use crate::gguf::{ALIGNMENT, GgufTensor, MetadataList, header};
+use crate::table::{Slot, TensorSpec};
+use crate::{Checkpoint, Error, ModelSpec, QuantScheme, Result};
+use layout::{Architecture, Source, plan};
+use phi3_tensor::DType;
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Writes `checkpoint` by `recipe` to `out`. `keys` are those of sampling and of the tokenizer. `progress` is told the bytes of tensor
-/// data that are written, and of all; it may break off by returning `false`, and nothing is left behind then.
+/// Tensors and keys of a GGUF file to write, in llama.cpp's order.
+pub struct GgufLayout<'a> {
+    spec: &'a ModelSpec,
+    scheme: QuantScheme,
+    architecture: Architecture,
+    tensors: Vec<GgufTensor>,
+    sources: Vec<Source>,
+}
+
+impl<'a> GgufLayout<'a> {
+    /// The layout for a model whose matrices are all of type `stored` before `scheme` is applied.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] if no supported GGUF architecture can hold the model.
+    pub fn new(spec: &'a ModelSpec, stored: DType, scheme: QuantScheme) -> Result<Self> {
+        Self::of(spec, scheme, &|_, _| Ok(stored))
+    }
+
+    fn of(
+        spec: &'a ModelSpec,
+        scheme: QuantScheme,
+        stored: &dyn Fn(&TensorSpec, &[Range<usize>]) -> Result<DType>,
+    ) -> Result<Self> {
+        let architecture = Architecture::of(spec)?;
+        let (tensors, sources) = plan(spec, architecture, scheme, stored)?.into_iter().unzip();
+        Ok(Self { spec, scheme, architecture, tensors, sources })
+    }
+
+    /// The tensors, in the order of the file.
+    pub fn tensors(&self) -> &[GgufTensor] {
+        &self.tensors
+    }
+
+    /// The model tensor of which tensor `i` holds weights or the bias; [`Slot::Embedding`] for LongRoPE's factors.
+    pub fn slot(&self, i: usize) -> Slot {
+        match self.sources.get(i) {
+            Some(Source::Rows { tensor, .. } | Source::Bias { tensor, .. } | Source::Norm { tensor, .. }) => {
+                tensor.slot
+            }
+            Some(Source::Factors(_)) | None => Slot::Embedding,
+        }
+    }
+
+    /// Values of tensor `i` that come from the model's configuration: LongRoPE's factors. `None` for weights.
+    pub fn given(&self, i: usize) -> Option<&[f32]> {
+        match self.sources.get(i) {
+            Some(Source::Factors(factors)) => Some(factors),
+            _ => None,
+        }
+    }
+
+    /// Writes the file. `data` returns the bytes of tensor `i`; `keys` are those of sampling and of the tokenizer. `progress` is
+    /// called with the bytes of tensor data written so far, and of all. It cancels by returning `false`; no file is left then.
+    ///
+    /// The file is written under a temporary name and renamed to [`destination`] when complete. Returns whether it is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`], [`Error::Occupied`], and those of `data`.
+    pub fn write(
+        &self,
+        name: &str,
+        keys: MetadataList,
+        out: &Path,
+        data: &mut dyn FnMut(usize) -> Result<Vec<u8>>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<bool> {
+        let out = &destination(out)?;
+        let mut partial = out.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = Path::new(&partial);
+        regular(partial, fs::symlink_metadata(partial))?;
+        let fail = |source: std::io::Error| Error::Write { path: out.to_owned(), source };
+        let result = (|| {
+            let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
+            let mut metadata = self.architecture.keys(self.spec, self.scheme, name);
+            metadata.extend(keys);
+            file.write_all(&header(&metadata, &self.tensors)).map_err(fail)?;
+            let total = self.tensors.iter().map(|tensor| tensor.bytes).sum();
+            let mut done = 0;
+            for (i, tensor) in self.tensors.iter().enumerate() {
+                let data = data(i)?;
+                check(tensor, &data, out)?;
+                file.write_all(&data).map_err(fail)?;
+                file.write_all(&vec![0; padding(tensor.bytes)]).map_err(fail)?;
+                done += tensor.bytes;
+                if !progress(done, total) {
+                    return Ok(false);
+                }
+            }
+            file.into_inner().map_err(|e| fail(e.into_error()))?.sync_all().map_err(fail)?;
+            fs::rename(partial, out).map_err(fail)?;
+            Ok(true)
+        })();
+        if !matches!(result, Ok(true)) {
+            // an error of removing the unfinished file does not change the result
+            let _ = fs::remove_file(partial);
+        }
+        result
+    }
+}
+
+/// Writes `checkpoint`, quantized by `scheme`, to `out`, as [`GgufLayout::write`] does.
 ///
-/// The file appears under its name when it is complete, or under that of [`destination`]. Returns whether it is.
+/// # Errors
+///
+/// [`Error::Occupied`] if `out` is a weight file of the checkpoint, [`Error::Request`] if no supported GGUF architecture can hold
+/// the model, and those of reading and writing.
 pub fn write_gguf(
     checkpoint: &Checkpoint,
-    recipe: Recipe,
+    scheme: QuantScheme,
     name: &str,
     keys: MetadataList,
     out: &Path,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<bool> {
-    let out = &destination(out)?;
-    if let Ok(there) = fs::canonicalize(out)
+    let target = destination(out)?;
+    if let Ok(there) = fs::canonicalize(&target)
         && checkpoint.files().any(|file| fs::canonicalize(file).is_ok_and(|file| file == there))
     {
-        return Err(Error::Occupied { path: out.to_owned(), found: "a weight file of the model that is read" });
+        return Err(Error::Occupied { path: target, found: "a weight file of the model that is read" });
     }
-    let architecture = Architecture::of(checkpoint.spec())?;
-    let (tensors, sources): (Vec<TensorInfo>, Vec<Source>) =
-        plan(checkpoint, architecture, recipe)?.into_iter().unzip();
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    regular(partial, fs::symlink_metadata(partial))?;
-    let fail = |source: std::io::Error| Error::Write { path: out.to_owned(), source };
-    let result = (|| {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(partial).map_err(fail)?);
-        let mut metadata = architecture.keys(checkpoint.spec(), recipe, name);
-        metadata.extend(keys);
-        file.write_all(&header(&metadata, &tensors)).map_err(fail)?;
-        let total = tensors.iter().map(|tensor| tensor.bytes).sum();
-        let mut done = 0;
-        for (tensor, source) in tensors.iter().zip(&sources) {
-            let data = data(checkpoint, recipe, source)?;
-            check(tensor, &data, out)?;
-            file.write_all(&data).map_err(fail)?;
-            file.write_all(&vec![0; padding(tensor.bytes)]).map_err(fail)?;
-            done += tensor.bytes;
-            if !progress(done, total) {
-                return Ok(false);
-            }
-        }
-        file.into_inner().map_err(|e| fail(e.into_error()))?.sync_all().map_err(fail)?;
-        fs::rename(partial, out).map_err(fail)?;
-        Ok(true)
-    })();
-    if !matches!(result, Ok(true)) {
-        // the unfinished file is of no use; that it cannot be removed changes nothing about the result
-        let _ = fs::remove_file(partial);
-    }
-    result
+    let stored = |tensor: &TensorSpec, rows: &[Range<usize>]| data::stored(checkpoint, tensor, rows);
+    let layout = GgufLayout::of(checkpoint.spec(), scheme, &stored)?;
+    let mut data = |i: usize| data::data(checkpoint, scheme, &layout.sources[i]);
+    layout.write(name, keys, out, &mut data, progress)
 }
 
-/// The header stands in the file already: a tensor of another size would move all that follow.
-fn check(tensor: &TensorInfo, data: &[u8], out: &Path) -> Result<()> {
+/// Checks a tensor's size against the header, which is already written: another size would shift all tensors after it.
+fn check(tensor: &GgufTensor, data: &[u8], out: &Path) -> Result<()> {
     let found = data.len() as u64;
     if found == tensor.bytes {
         return Ok(());
@@ -78,10 +157,10 @@ fn check(tensor: &TensorInfo, data: &[u8], out: &Path) -> Result<()> {
     })
 }
 
-/// The file that writing to `out` replaces: itself, or where a symbolic link leads.
+/// The file that a write to `out` replaces: `out` itself, or the target of a symbolic link.
 ///
 /// # Errors
-/// Something other than a regular file is there, such as a device: a complete file would take its place.
+/// [`Error::Occupied`] if something other than a regular file is there, such as a device: the complete file would replace it.
 pub fn destination(out: &Path) -> Result<PathBuf> {
     let linked = fs::symlink_metadata(out).is_ok_and(|found| found.is_symlink());
     let target = match fs::canonicalize(out) {

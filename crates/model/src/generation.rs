@@ -1,4 +1,4 @@
-//! `generation_config.json`: where a text ends, and how the model's makers sample.
+//! `generation_config.json`: stop tokens and sampling defaults.
 
 use crate::config::token_ids;
 use crate::gguf::{Metadata, MetadataList, MetadataValue};
@@ -18,25 +18,25 @@ pub struct GenerationConfig {
     pub do_sample: Option<bool>,
     /// Divides the logits.
     pub temperature: Option<f64>,
-    /// Tokens to keep, by rank.
+    /// Number of most likely tokens to keep; 0 keeps all.
     pub top_k: Option<usize>,
-    /// Probability to keep.
+    /// Cumulative probability of the tokens to keep.
     pub top_p: Option<f64>,
-    /// Least share of the best token's probability.
+    /// Least probability of a token to keep, relative to the most likely token's.
     pub min_p: Option<f64>,
-    /// Divides the logits of tokens that stand in the text.
+    /// Penalty of tokens that are already in the text; 1 is neutral.
     pub repetition_penalty: Option<f64>,
-    /// Texts that end an answer.
+    /// Strings that end an answer.
     pub stop_strings: Vec<String>,
 }
 
-/// Special tokens that end a turn in one or another Phi model, whatever `eos_token_id` says.
+/// Special tokens that end a turn in Phi models, in addition to `eos_token_id`.
 pub const TURN_ENDS: [&str; 3] = ["<|end|>", "<|endoftext|>", "<|im_end|>"];
 
-/// Whether a value of a field changes nothing.
+/// Whether a value of a field is neutral: generation is the same as without the field.
 type Neutral = fn(&Value) -> bool;
 
-/// Fields that change what transformers generates and are not followed.
+/// Fields that change generation in transformers and are not implemented, each with its test for a neutral value.
 const NOT_FOLLOWED: [(&str, Neutral); 21] = [
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
@@ -61,7 +61,8 @@ const NOT_FOLLOWED: [(&str, Neutral); 21] = [
     ("exponential_decay_length_penalty", never),
 ];
 
-/// The same in a GGUF file (`general.sampling.*`, of which llama.cpp's programs take defaults).
+/// Keys `general.sampling.*` of a GGUF file, defaults of llama.cpp's programs, that are not implemented, each with its neutral
+/// value.
 const KEYS_NOT_FOLLOWED: [(&str, f32); 5] = [
     ("xtc_probability", 0.0),
     ("penalty_freq", 0.0),
@@ -87,7 +88,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 impl GenerationConfig {
-    /// Reads `generation_config.json`; where there is none, only the stop tokens of `spec` are known. Adds to `notes` what
+    /// Reads `generation_config.json`; without the file, the result is [`GenerationConfig::of`]. Adds a note for each field that
     /// is not followed.
     pub fn read(path: &Path, spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
         if path.symlink_metadata().is_err() {
@@ -101,13 +102,13 @@ impl GenerationConfig {
         Self::from_object(&Object::parse(path, json)?, spec, notes)
     }
 
-    /// What a checkpoint without that file says: only where a text begins and ends.
+    /// The configuration of a checkpoint without the file: the first token and the stop tokens of `spec` only.
     pub fn of(spec: &ModelSpec) -> Self {
         Self { eos_token_id: spec.eos_token_id.clone(), bos_token_id: spec.bos_token_id, ..Self::default() }
     }
 
-    /// What a GGUF file says: its stop tokens, and the keys `general.sampling.*` that llama.cpp's converter writes from
-    /// `generation_config.json`. Adds to `notes` what is not followed.
+    /// The configuration of a GGUF file: the stop tokens of `spec`, and the keys `general.sampling.*` that llama.cpp's converter
+    /// writes from `generation_config.json`. Adds a note for each key that is not followed.
     pub(crate) fn of_gguf(metadata: &Metadata, spec: &ModelSpec, notes: &mut Vec<String>) -> Result<Self> {
         let key = |name: &str| format!("general.sampling.{name}");
         for (name, neutral) in KEYS_NOT_FOLLOWED {
@@ -119,7 +120,7 @@ impl GenerationConfig {
         let (penalty, last) = (key("penalty_repeat"), key("penalty_last_n"));
         let repetition_penalty = metadata.positive(&penalty)?;
         if repetition_penalty.is_some_and(|penalty| penalty != 1.0) && metadata.whole(&last)?.is_some_and(|n| n >= 0) {
-            notes.push(format!("{}: {last}: the penalty is of the whole text", metadata.path().display()));
+            notes.push(format!("{}: {last}: the penalty applies to the whole text", metadata.path().display()));
         }
         let number = |name: &str| Ok::<_, crate::Error>(metadata.amount(&key(name))?.map(f64::from));
         let top_k = metadata.whole(&key("top_k"))?;
@@ -142,8 +143,8 @@ impl GenerationConfig {
         })
     }
 
-    /// The keys of a GGUF file that say how this samples; a greedy choice is written as a temperature of 0. Adds to `notes`
-    /// what the format cannot hold.
+    /// The keys `general.sampling.*` of a GGUF file for this configuration; greedy decoding is written as a temperature of 0. Adds
+    /// notes about values that the format cannot hold.
     pub fn to_metadata(&self, notes: &mut Vec<String>) -> MetadataList {
         let key = |name: &str| format!("general.sampling.{name}");
         let float = |name: &str, value: Option<f64>| Some((key(name), MetadataValue::F32(value? as f32)));
@@ -173,7 +174,7 @@ impl GenerationConfig {
             }
         }
         if let Some(id) = stops.iter().find(|id| **id as usize >= spec.vocab_size) {
-            notes.push(json.note("eos_token_id", &format!("the model has no token {id}, and no text ends there")));
+            notes.push(json.note("eos_token_id", &format!("the model has no token {id}: it cannot end a text")));
         }
         let top_p = json.share("top_p")?;
         if top_p == Some(0.0) {

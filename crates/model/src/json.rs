@@ -7,32 +7,32 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// A JSON object and where it stands.
+/// A JSON object with its file and its place there.
 pub(crate) struct Object {
     path: PathBuf,
-    /// Field names around this object, each with a dot behind.
+    /// Names of the enclosing fields, each followed by a dot.
     within: String,
     map: Map<String, Value>,
 }
 
-/// A value as an error shows it: short, on one line.
+/// Short one-line form of a value, for errors.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
 }
 
-/// Longest text that is parsed: indexes of hundreds of layers stay below one megabyte, and a parsed value takes many times
-/// its text.
+/// Longest text that is parsed, in bytes. Indexes of hundreds of layers stay below one megabyte; a parsed value takes many times
+/// the size of its text.
 const MAX_BYTES: usize = 16 << 20;
 
 const HINT: &str = "compare the file with the published one";
 
-/// JSON as people's programs write it, made into JSON as the standard has it: without byte order marks, in UTF-8 where it is
-/// UTF-16 or UTF-32, and with Python's `NaN`, `Infinity` and `-Infinity` as strings, so that they are read past where nothing needs
-/// them, and named where a number is needed.
+/// Converts JSON text of other programs to standard JSON: removes byte order marks, converts UTF-16 and UTF-32 to UTF-8, and
+/// quotes Python's `NaN`, `Infinity` and `-Infinity`. As strings these are ignored in unused fields, and named in the error of a
+/// field that must be a number.
 ///
 /// # Errors
-/// The bytes are recognised as something else than JSON, such as a Git LFS pointer or a web page, or are no text.
+/// The bytes are recognized as something other than JSON, such as a Git LFS pointer or a web page, or are not text.
 pub fn json_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
     let mut text = match bytes {
         [0xFF, 0xFE, 0, 0, rest @ ..] => utf_32(path, rest, u32::from_le_bytes)?,
@@ -46,7 +46,7 @@ pub fn json_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         [0, first, ..] if *first != 0 => utf_16(path, bytes, u16::from_be_bytes)?,
         _ => Cow::Borrowed(bytes),
     };
-    // programs that copy a text put another mark before it
+    // a copied text may have several marks
     let marks = 3 * text.chunks(3).take_while(|bytes| *bytes == b"\xEF\xBB\xBF").count();
     text = match text {
         Cow::Borrowed(text) => Cow::Borrowed(&text[marks..]),
@@ -92,13 +92,13 @@ fn utf_32<'a>(path: &Path, bytes: &[u8], unit: fn([u8; 4]) -> u32) -> Result<Cow
     }
 }
 
-/// What no editor shows: bytes that are no UTF-8, and zero bytes behind the text.
+/// Checks for faults that editors do not show: bytes that are not UTF-8, and zero bytes after the text.
 fn check_encoding(path: &Path, text: &[u8]) -> Result<()> {
     let error = |source, hint| Err(Error::Json { path: path.to_owned(), source, hint });
     let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
     if zeros > 0 {
         let hint = "the file was not written to its end, fetch it again";
-        return error(format!("{zeros} zero bytes stand behind the text").into(), hint);
+        return error(format!("{zeros} zero bytes after the text").into(), hint);
     }
     match std::str::from_utf8(text) {
         Err(invalid) => error(invalid.into(), "save the file as UTF-8"),
@@ -106,7 +106,7 @@ fn check_encoding(path: &Path, text: &[u8]) -> Result<()> {
     }
 }
 
-/// Puts Python's three numbers that JSON does not have into quotation marks; `None` where there are none.
+/// Quotes the three numbers of Python that JSON lacks; `None` if there are none.
 fn standard_numbers(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
     let mut in_string = false;
@@ -186,7 +186,7 @@ impl Object {
         }
     }
 
-    /// A sentence about a field that is no error.
+    /// A note about a field, which is not an error.
     pub(crate) fn note(&self, field: &str, text: &str) -> String {
         format!("{}: {}{field}: {text}", self.path.display(), self.within)
     }
@@ -202,7 +202,7 @@ impl Object {
         }
     }
 
-    /// A whole number of `range`; `None` where absent or null.
+    /// A whole number in `range`; `None` where absent or null.
     pub(crate) fn integer(&self, field: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
         let Some(value) = self.get(field) else { return Ok(None) };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| range.contains(n)) {
@@ -211,7 +211,7 @@ impl Object {
         }
     }
 
-    /// A whole number that must be there.
+    /// A required whole number in `range`.
     pub(crate) fn required(&self, field: &str, range: RangeInclusive<usize>) -> Result<usize> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         self.integer(field, range)?.ok_or_else(|| self.bad(field, expected, HINT))

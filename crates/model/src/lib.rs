@@ -14,7 +14,6 @@
 //! # Ok::<(), phi3_model::Error>(())
 //! ```
 
-mod advance;
 mod checkpoint;
 mod config;
 mod decoder;
@@ -25,7 +24,9 @@ pub mod gguf;
 mod json;
 mod location;
 mod plan;
-mod recipe;
+mod prefill;
+mod published;
+mod quant_scheme;
 mod rope;
 mod safetensors;
 mod sequence;
@@ -37,22 +38,26 @@ mod tensors;
 mod variant;
 mod vision;
 
-pub use advance::{Advance, Step, advance};
 pub use checkpoint::Checkpoint;
-pub use decoder::{Decoder, DecoderOptions, Feed, Model, Outputs, Probe, check_inputs, check_length, check_tokens};
+pub use decoder::{
+    Decoder, DecoderOptions, Model, Outputs, Probe, SequenceRows, check_inputs, check_length, check_tokens,
+};
 pub use error::{Error, Result};
-pub use export::{destination, write_gguf};
+pub use export::{GgufLayout, destination, write_gguf};
 pub use generation::{GenerationConfig, TURN_ENDS};
 pub use json::json_text;
 pub use location::Location;
 pub use plan::{Plan, parameters, plan, weight_bytes};
-pub use recipe::{Recipe, type_label};
+pub use prefill::{PrefillOptions, PrefillProgress, prefill};
+pub use published::{PublishedTensor, published_tensors};
+pub use quant_scheme::{QuantScheme, type_label};
 pub use rope::{LongRope, Rope, RopePolicy, RopeSet};
 pub use sequence::Sequence;
 pub use sniff::check_text;
 pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
-pub use table::{Part, Slot, TensorSpec, tensors};
+pub use table::{Naming, Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};
 pub use vision::{
     FeatureId, Features, ImageProcessor, ImageTag, Input, PatchEmbedding, PictureSpec, TowerInput, VisionSpec,
+    published_vision_tensors,
 };

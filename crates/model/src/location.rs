@@ -1,17 +1,17 @@
-//! What people point at, made into what is opened: a folder in the layout of a published checkpoint, or a GGUF file.
+//! Resolution of a path to a model: a folder in the layout of a published checkpoint, or a GGUF file.
 
 use crate::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the files of a model are.
+/// Location of a model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A folder with `config.json`, safetensors weights and the tokenizer's files.
     Folder {
         /// The folder.
         root: PathBuf,
-        /// The weight file, where one was pointed at that has another name than published ones.
+        /// The weight file, if the path is one whose name is not that of a published file.
         weights: Option<PathBuf>,
     },
     /// A GGUF file; of several shards the first.
@@ -23,13 +23,13 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const CONFIG: &str = "config.json";
 
 impl Location {
-    /// Finds the files behind a path: a checkpoint folder, one of its files, a GGUF file, a folder that holds one, a model's
+    /// Finds the model of a path: a checkpoint folder, one of its files, a GGUF file, a folder that holds one, a model's
     /// folder in the Hugging Face cache (above its `snapshots`), or one of its snapshots.
     ///
-    /// A folder in which nothing is recognised is taken as it is: what it lacks is told by what is opened.
+    /// A folder without a recognized model is returned as [`Location::Folder`]; opening it reports what is missing.
     ///
     /// # Errors
-    /// Nothing is there; or it is not clear which of several files is meant; or the file is of another kind.
+    /// The path does not exist, holds several models, or is a file of another kind.
     pub fn find(path: &Path) -> Result<Self> {
         let found = fs::metadata(path).map_err(|error| {
             let hint = "a model is a folder with config.json and safetensors weights, or a GGUF file";
@@ -87,7 +87,7 @@ impl Location {
         Ok(Self::Folder { root, weights: (!published).then(|| path.to_owned()) })
     }
 
-    /// The folder of the companion files; `None` for a GGUF file, which has them inside.
+    /// The folder of the companion files; `None` for a GGUF file, which contains their data.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder { root, .. } => Some(root),
@@ -126,7 +126,7 @@ fn snapshot(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The names in a folder, sorted; none where it cannot be read.
+/// The names in a folder, sorted; none if it cannot be read.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -138,7 +138,7 @@ fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// GGUF files that hold a model or its first shard; of vision models, the projector is left out.
+/// GGUF files that hold a model or its first shard; projectors of vision models are left out.
 fn gguf_files(names: &[String]) -> Vec<String> {
     let first = |name: &str| shard(name).is_none_or(|(_, number, _)| number == 1);
     let wanted = |name: &&String| has_extension(name, "gguf") && first(name) && !name.contains("mmproj");
@@ -169,7 +169,7 @@ fn foreign(path: &Path, found: impl Into<String>, hint: &'static str) -> Error {
     Error::Foreign { path: path.to_owned(), expected, found: found.into(), hint }
 }
 
-/// Why a folder holds no model, by what it holds instead.
+/// The error for a folder without a model: names what it holds instead.
 pub(crate) fn without_model(root: &Path) -> Error {
     let files = names(root);
     let with = |extensions: &[&str]| files.iter().find(|name| extensions.iter().any(|e| has_extension(name, e)));
@@ -219,8 +219,8 @@ fn holds_gguf(folder: &Path) -> bool {
     folder.is_dir() && !gguf_files(&names(folder)).is_empty()
 }
 
-/// Safetensors files of a folder that has neither the published names nor an index: the only one, or all shards of a set.
-/// With a note that says so.
+/// Safetensors files of a folder without the published names and without an index, and a note about them: the only file, or all
+/// shards of a complete set.
 pub(crate) fn unnamed_weights(root: &Path) -> Option<(Vec<PathBuf>, String)> {
     let files: Vec<String> = names(root).into_iter().filter(|name| is_weights(name)).collect();
     let note = match files.as_slice() {

@@ -3,7 +3,7 @@
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::table::{TensorSpec, tensors};
 use crate::vision::{scratch_bytes, vision_parameters, vision_tensors, vision_weight_bytes};
-use crate::{Checkpoint, ModelSpec, Recipe, Result};
+use crate::{Checkpoint, ModelSpec, QuantScheme, Result};
 use phi3_tensor::{Backend, DType, PAGE, TOP_EXPERTS};
 
 /// Bytes of a model on a device.
@@ -44,7 +44,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
             continue;
         }
         for weight in checkpoint.matrices(&tensor)? {
-            let dtype = options.quant.map_or(weight.dtype, |recipe| recipe.target(weight.dtype, &tensor, spec));
+            let dtype = options.quant.map_or(weight.dtype, |scheme| scheme.target(weight.dtype, &tensor, spec));
             let footprint = backend.footprint(&tensor.name, dtype, weight.rows, weight.cols, tensor.role)?;
             plan.weights += footprint.bytes;
             plan.mapped += if footprint.in_place && dtype == weight.dtype { footprint.bytes } else { 0 };
@@ -61,7 +61,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     let cache = backend.cache(spec.layers.len(), spec.heads, options.kv)?;
     plan.cache_per_token = backend.page_bytes(&cache) / PAGE as u64;
     let (rows, hidden, heads) = (options.rows(spec), spec.hidden_size, spec.heads);
-    // x, chosen and normed; q, mixed; the fused projection; the gated feed-forward
+    // x, head_input and normed; q, attn_out; the fused projection; the gated feed-forward
     let experts = spec.most_experts();
     let routes = if experts > 0 { TOP_EXPERTS } else { 1 };
     // what experts take and give is gathered
@@ -72,7 +72,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     Ok(plan)
 }
 
-/// Number of parameters: the elements of all tensors, biases included. Of a tower, tensors that are not used are counted too.
+/// Number of parameters: the elements of all tensors, biases included. Unused tensors of a vision tower are counted too.
 pub fn parameters(spec: &ModelSpec) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { tensor.shape[0] } else { 0 };
@@ -82,14 +82,14 @@ pub fn parameters(spec: &ModelSpec) -> u64 {
     tensors(spec).iter().map(of).sum::<u64>() + tower
 }
 
-/// Size in bytes of the weights of a bf16 checkpoint after quantization by `recipe`; norms, biases and routers are f32, and a tower
-/// stays bf16. Padding of a device is not counted.
-pub fn weight_bytes(spec: &ModelSpec, recipe: Recipe) -> u64 {
+/// Size in bytes of the weights of a bf16 checkpoint after quantization by `scheme`; norms, biases and routers are f32, and
+/// a vision tower stays bf16. Padding of a device is not counted.
+pub fn weight_bytes(spec: &ModelSpec, scheme: QuantScheme) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { 4 * tensor.shape[0] } else { 0 };
         let weight = match tensor.shape[..] {
             [rows, cols] if !tensor.slot.is_router() => {
-                rows * recipe.target(DType::Bf16, tensor, spec).bytes(cols).unwrap_or(4 * cols)
+                rows * scheme.target(DType::Bf16, tensor, spec).bytes(cols).unwrap_or(4 * cols)
             }
             _ => 4 * tensor.shape.iter().product::<usize>(),
         };

@@ -9,9 +9,9 @@
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     theta: f32,
-    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors where there are any.
+    /// `1 / theta^(2i / rotary_dim)`, `[rotary_dim / 2]`, divided by the short factors with LongRoPE.
     short: Vec<f32>,
-    /// The same, divided by the long factors; empty without LongRoPE.
+    /// The same with the long factors; empty without LongRoPE.
     long: Vec<f32>,
     scaling: Option<LongRope>,
     /// Factor of the positions.
@@ -46,10 +46,10 @@ pub enum RopeSet {
 /// Which set a sequence uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RopePolicy {
-    /// As the reference: short up to the border, long beyond it, the cache rebuilt when generation crosses.
+    /// As in the reference: short up to the border, long beyond it. The cache is rebuilt when a sequence crosses the border.
     #[default]
     Exact,
-    /// Long from the start where prompt and token budget together pass the border, short elsewhere: no rebuilding.
+    /// Long from the start if the sequence may grow beyond the border, else short: the cache is not rebuilt.
     Ahead,
     /// Always long.
     Long,
@@ -104,7 +104,7 @@ impl Rope {
     /// Appends cosine and sine of every rotated pair at `position`: `[rotary_dim / 2, 2]`.
     ///
     /// The angle is the f32 product that the reference forms; cosine and sine of it are rounded once.
-    pub fn turn(&self, set: RopeSet, position: usize, out: &mut Vec<f32>) {
+    pub fn cos_sin(&self, set: RopeSet, position: usize, out: &mut Vec<f32>) {
         let (frequencies, scale) = match (set, &self.scaling) {
             (RopeSet::Long, Some(scaling)) => (&self.long, scaling.long_mscale),
             (_, scaling) => (&self.short, scaling.as_ref().map_or(1.0, |s| s.short_mscale)),

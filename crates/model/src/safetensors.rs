@@ -1,4 +1,4 @@
-//! The front end of a safetensors file: a checked header over a memory map.
+//! Parser of safetensors files: a checked header over a memory map.
 
 use crate::shard::{Entry, Shard, Shared, map, no_overlap};
 use crate::sniff::sniff;
@@ -13,12 +13,12 @@ use std::path::Path;
 /// Longest header that is read, as in the reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Longest description of a tensor, which needs some 100 bytes: parsed, it takes many times its text.
+/// Longest description of a tensor, in bytes. Usual ones have about 100; a parsed one takes many times the size of its text.
 const MAX_ENTRY: usize = 4096;
 
 const HINT: &str = "the file is damaged or truncated, fetch it again";
 
-/// Types a file may have, with the bits of an element.
+/// Types of the format, with bits per element.
 const DTYPES: [(&str, u64); 22] = [
     ("BOOL", 8),
     ("F4", 4),
@@ -85,7 +85,7 @@ pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
         let value = serde_json::from_str(text).map_err(|e| tensor(path, &name, format!("its description: {e}")))?;
         let entry = entry(path, name, &value, start, tensors.len())?;
         if !names.insert(entry.name.clone()) {
-            return Err(tensor(path, &entry.name, "stands twice in the header (duplicate name)"));
+            return Err(tensor(path, &entry.name, "occurs twice in the header (duplicate name)"));
         }
         entries.push(entry);
         Ok(())
@@ -94,7 +94,7 @@ pub(crate) fn parse(path: &Path, bytes: Shared) -> Result<Shard> {
     if let Some(fault) = fault {
         return Err(fault);
     }
-    parsed.map_err(|e| header(format!("not the JSON that it should be: {e}")))?;
+    parsed.map_err(|e| header(format!("not valid JSON of tensors: {e}")))?;
     no_overlap(path, &mut entries, HINT)?;
     Ok(Shard { path: path.to_owned(), bytes, entries })
 }
@@ -107,7 +107,8 @@ fn tensor(path: &Path, name: &str, message: impl Into<String>) -> Error {
     Error::Tensor { path: path.to_owned(), tensor: name.into(), message: message.into(), hint: HINT }
 }
 
-/// Shows the fields of a JSON object and their text in their order, repeated names too, while `take` returns true.
+/// Calls `take` with the name and the text of each field of a JSON object, in order and with repeated names, until it returns
+/// false.
 fn each_field(text: &str, take: &mut dyn FnMut(String, &str) -> bool) -> serde_json::Result<()> {
     struct Fields<'a>(&'a mut dyn FnMut(String, &str) -> bool);
 
@@ -133,7 +134,7 @@ fn each_field(text: &str, take: &mut dyn FnMut(String, &str) -> bool) -> serde_j
     json.end()
 }
 
-/// Checks one tensor: type, shape, and that its bytes lie in the file and are as many as the shape asks for.
+/// Checks one tensor: its type, its shape, and a byte range inside the file that has the shape's size.
 fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> Result<Entry> {
     let bad = |message: String| tensor(path, &name, message);
     let numbers = |field: &str| -> Result<Vec<u64>> {
@@ -151,7 +152,7 @@ fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> 
         return Err(bad(format!("data_offsets: expected begin and end, found {offsets:?}")));
     };
     if begin > end {
-        return Err(bad(format!("data_offsets: begin {begin} lies behind end {end}")));
+        return Err(bad(format!("data_offsets: begin {begin} is after end {end}")));
     }
     let bytes = shape.iter().try_fold(bits, |n, &d| n.checked_mul(d)).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
     if bytes != Some(end - begin) {

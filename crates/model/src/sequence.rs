@@ -1,4 +1,4 @@
-//! Sequences and the pages that hold their keys and values.
+//! Sequences, and the KV cache pages of their keys and values.
 
 use crate::Input;
 use crate::rope::RopeSet;
@@ -6,7 +6,7 @@ use phi3_tensor::{Batch, PAGE};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What no two sequences of a process share.
+/// Identifier of a sequence, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SequenceId(u64);
 
@@ -17,14 +17,14 @@ impl SequenceId {
     }
 }
 
-/// Hands out pages of the cache. Pages come back when a sequence is dropped or no longer sees them.
+/// Allocator of KV cache pages. A sequence gives its pages back when it is dropped, and earlier those that its window has passed.
 #[derive(Clone, Default)]
 pub(crate) struct PagePool(Arc<Mutex<Pages>>);
 
 #[derive(Default)]
 struct Pages {
     free: Vec<u32>,
-    /// Pages that were ever handed out: the cache needs room for this many.
+    /// Number of pages allocated so far, free ones included: the size that the cache needs.
     made: u32,
 }
 
@@ -48,7 +48,7 @@ impl PagePool {
         }
     }
 
-    /// Pages that the cache needs room for.
+    /// Size that the cache needs, in pages.
     pub(crate) fn made(&self) -> usize {
         self.with(|pages| pages.made as usize)
     }
@@ -59,12 +59,12 @@ impl PagePool {
     }
 }
 
-/// One text in the cache: its inputs, their pages, and the rope factors that its keys were rotated with.
+/// A sequence in the KV cache: its inputs, their pages, and the rope factors of its keys.
 ///
-/// It belongs to the model that made it; another one refuses it.
+/// It belongs to the model that made it; other models refuse it.
 pub struct Sequence {
     id: SequenceId,
-    /// Of its model: pages of another one's cache would be a stranger's.
+    /// The pool of its model: page numbers are valid in that model's cache only.
     pool: PagePool,
     inputs: Vec<Input>,
     pages: Vec<u32>,
@@ -80,13 +80,13 @@ impl Sequence {
         self.id
     }
 
-    /// Whether its pages are those of a pool.
+    /// Whether its pages come from `pool`.
     pub(crate) fn is_of(&self, pool: &PagePool) -> bool {
         Arc::ptr_eq(&self.pool.0, &pool.0)
     }
 
-    /// Tokens and rows of pictures whose keys and values are in the cache. A token that a machine chose and nobody has asked
-    /// for is [`Batch::CHOSEN`] or more.
+    /// Tokens and rows of picture features whose keys and values are in the cache. A token sampled on the device and not read back
+    /// yet is [`Batch::CHOSEN`] or more.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -106,7 +106,7 @@ impl Sequence {
         self.set
     }
 
-    /// The empty sequence with these factors, for passes over several sequences; [`advance`](crate::advance) chooses them
+    /// The empty sequence with these factors, for passes over several sequences; [`prefill`](crate::prefill) chooses them
     /// itself.
     pub fn with_rope(mut self, set: RopeSet) -> Self {
         self.clear();
@@ -120,14 +120,14 @@ impl Sequence {
         self.set = set;
     }
 
-    /// Forgets everything.
+    /// Drops all inputs and gives their pages back.
     pub fn clear(&mut self) {
         self.pages.drain(..).for_each(|page| self.pool.give_back(page));
         self.inputs.clear();
     }
 
-    /// Keeps the first `len` tokens, so that others may follow them. With a sliding window the positions that the next
-    /// token would see may be gone; then everything is forgotten. Returns how many tokens are left.
+    /// Keeps the first `len` tokens. With a sliding window, positions that the next token sees may be freed already; the sequence
+    /// is cleared then. Returns the number of tokens left.
     pub fn truncate(&mut self, len: usize, window: Option<usize>) -> usize {
         if len < self.inputs.len() {
             let seen = window.map_or(0, |window| (len + 1).saturating_sub(window));
@@ -142,7 +142,7 @@ impl Sequence {
         self.inputs.len()
     }
 
-    /// Makes room for `count` more tokens.
+    /// Allocates pages for `count` more tokens.
     pub(crate) fn grow(&mut self, count: usize) {
         while self.pages.len() * PAGE < self.inputs.len() + count {
             self.pages.push(self.pool.take());
@@ -154,30 +154,30 @@ impl Sequence {
         &self.pages
     }
 
-    /// How many of the tokens are known.
-    fn known(&self) -> usize {
-        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unknown(input)).count()
+    /// Number of inputs before the unresolved tokens at the end.
+    fn resolved_len(&self) -> usize {
+        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unresolved(input)).count()
     }
 
-    /// Records what the token at a position is, where the sequence has one there that is not known yet.
-    pub(crate) fn learn(&mut self, position: usize, token: u32) {
-        if let Some(input) = self.inputs.get_mut(position).filter(|input| unknown(input)) {
+    /// Sets the token at a position, if the sequence has an unresolved one there.
+    pub(crate) fn resolve_token(&mut self, position: usize, token: u32) {
+        if let Some(input) = self.inputs.get_mut(position).filter(|input| unresolved(input)) {
             *input = Input::Token(token);
         }
     }
 
-    /// Records inputs whose keys and values a pass has written, and frees pages that no token after the known ones sees.
+    /// Appends inputs whose keys and values a pass writes. Frees pages that no token after the resolved ones sees.
     pub(crate) fn append(&mut self, inputs: &[Input], window: Option<usize>) {
         self.inputs.extend_from_slice(inputs);
-        let seen = window.map_or(0, |window| (self.known() + 1).saturating_sub(window));
+        let seen = window.map_or(0, |window| (self.resolved_len() + 1).saturating_sub(window));
         for page in &mut self.pages[..seen / PAGE] {
             self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
         }
     }
 }
 
-/// Whether it is a token that only the machine knows.
-fn unknown(input: &Input) -> bool {
+/// Whether an input is a sampled token that the host has not read yet.
+fn unresolved(input: &Input) -> bool {
     input.token().is_some_and(|token| token >= Batch::CHOSEN)
 }
 

@@ -1,4 +1,4 @@
-//! A weight file, whatever its format: a checked table of tensors over a memory map.
+//! A weight file of any format: a checked tensor table over a memory map.
 
 use crate::{Error, Result};
 use phi3_tensor::Memory;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The bytes of a file, shared.
 pub(crate) type Shared = Arc<dyn Memory>;
 
-/// Bytes that their owner lends.
+/// Bytes in memory, in place of a file.
 pub(crate) struct Lent<T>(pub(crate) T);
 
 impl<T: AsRef<[u8]> + Send + Sync> Memory for Lent<T> {
@@ -29,13 +29,13 @@ impl Memory for Map {
 
     #[cfg(unix)]
     fn release(&self, range: Range<usize>) {
-        // a wish: where the system does not grant it, the pages stay until it wants them back
+        // a hint: if the call fails, the pages stay until the system reclaims them
         // SAFETY: the pages of a file that is mapped for reading come back with the same bytes when they are read again.
         let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 }
 
-/// A tensor's place in a file.
+/// A tensor of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) name: String,
@@ -43,11 +43,11 @@ pub(crate) struct Entry {
     pub(crate) dtype: &'static str,
     /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
-    /// Bytes of the whole file.
+    /// Byte range in the file.
     pub(crate) range: Range<usize>,
 }
 
-/// An opened file: its tensors, and the bytes behind them.
+/// An opened file: its bytes and its tensors.
 pub(crate) struct Shard {
     pub(crate) path: PathBuf,
     pub(crate) bytes: Shared,
@@ -57,7 +57,7 @@ pub(crate) struct Shard {
 /// Maps a regular file that is not empty; `None` where it is empty.
 pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
     let read = |e: std::io::Error| Error::read(path, e, hint);
-    // asked before it is opened: opening a pipe would wait for its writer
+    // checked before the file is opened: opening a pipe would wait for its writer
     let metadata = std::fs::metadata(path).map_err(read)?;
     if !metadata.is_file() {
         return Err(read(std::io::Error::other("not a regular file, perhaps a folder")));
@@ -66,12 +66,12 @@ pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
         return Ok(None);
     }
     let file = File::open(path).map_err(read)?;
-    // SAFETY: the map is read only; as with every mapped file, it must not be cut short while in use.
+    // SAFETY: the map is read only; as with every mapped file, it must not be truncated while in use.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
     Ok(Some(Arc::new(Map(map))))
 }
 
-/// Sorts entries by their place; an error where two of them share bytes.
+/// Sorts entries by offset; an error if two of them overlap.
 pub(crate) fn no_overlap(path: &Path, entries: &mut [Entry], hint: &'static str) -> Result<()> {
     entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
     for pair in entries.windows(2) {

@@ -1,9 +1,9 @@
-//! What a file really is, told from its first bytes: a download that brought something else, or another format.
+//! Recognition of a file's real kind from its first bytes: a failed download, or another format.
 
 use crate::Error;
 use std::path::Path;
 
-/// A kind of file that is not what was expected.
+/// A recognized kind of file, other than the expected one.
 pub(crate) struct Found {
     what: String,
     hint: &'static str,
@@ -14,16 +14,16 @@ impl Found {
         Some(Self { what: what.into(), hint })
     }
 
-    /// The error about `path`, in whose place `expected` should stand.
+    /// The error for `path`, a file that should be `expected`.
     pub(crate) fn error(self, path: &Path, expected: &'static str) -> Error {
         Error::Foreign { path: path.to_owned(), expected, found: self.what, hint: self.hint }
     }
 }
 
-/// Bytes that are looked at.
+/// Bytes examined at the start of a file.
 const HEAD: usize = 512;
 
-/// Characters of a text that are shown.
+/// Characters of a text shown in an error.
 const SHOWN: usize = 60;
 
 const PICKLE: &str = "safetensors or GGUF weights are read, pickles are not: take the safetensors files of the model, or \
@@ -42,10 +42,10 @@ const ARCHIVES: [(&[u8], &str); 7] = [
     (b"\x04\x22\x4d\x18", "lz4"),
 ];
 
-/// Weights of before GGUF by their first bytes.
+/// Formats older than GGUF, by their first bytes.
 const OLD_GGML: [&[u8]; 4] = [b"lmgg", b"fmgg", b"tjgg", b"algg"];
 
-/// Recognises what is no model file, and the model file of another format; `None` where nothing is recognised.
+/// Recognizes files that are not models, and model files of other formats; `None` if nothing is recognized.
 pub(crate) fn sniff(bytes: &[u8]) -> Option<Found> {
     let head = &bytes[..bytes.len().min(HEAD)];
     binary(bytes, head).or_else(|| text(head))
@@ -80,7 +80,7 @@ fn binary(bytes: &[u8], head: &[u8]) -> Option<Found> {
         return Found::new("a tar archive", "unpack it first");
     }
     if OLD_GGML.iter().any(|magic| head.starts_with(magic)) {
-        return Found::new("a GGML file of before GGUF", "take a GGUF file of the model");
+        return Found::new("a GGML file, older than GGUF", "take a GGUF file of the model");
     }
     // a count, the length of a name, and the name
     if head.get(8..).is_some_and(|name| name.starts_with(b"blk.") || name.starts_with(b"output.weight")) {
@@ -92,7 +92,7 @@ fn binary(bytes: &[u8], head: &[u8]) -> Option<Found> {
     if head.len() >= 16 && head.iter().all(|&byte| byte == 0) {
         return Found::new(
             "zero bytes only",
-            "the room was taken, but the download never filled it: fetch the file again",
+            "the download reserved disk space and did not fill it: fetch the file again",
         );
     }
     None
@@ -112,7 +112,7 @@ fn text(head: &[u8]) -> Option<Found> {
     })
 }
 
-/// The text at the start of a file; `None` where it is none.
+/// The text at the start of a file; `None` if it is not text.
 fn readable(head: &[u8]) -> Option<&str> {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
@@ -125,7 +125,7 @@ fn readable(head: &[u8]) -> Option<&str> {
     (!text.is_empty() && !has_controls).then_some(text)
 }
 
-/// A text that stands in place of another file.
+/// Recognizes a text that replaces another file: a Git LFS pointer, a web page, an XML document.
 fn instead_of_text(text: &str) -> Option<Found> {
     let lower = text.to_ascii_lowercase();
     if lower.starts_with("version https://git-lfs") || lower.starts_with("version https://hawser") {
@@ -142,10 +142,10 @@ fn instead_of_text(text: &str) -> Option<Found> {
     None
 }
 
-/// Refuses bytes in which something else than the text of a file is recognised: a Git LFS pointer, a web page, a binary file.
+/// Checks that bytes are not recognized as something other than a text file: a Git LFS pointer, a web page, a binary file.
 ///
 /// # Errors
-/// What was recognised.
+/// [`Error::Foreign`] with the recognized kind.
 pub fn check_text(path: &Path, bytes: &[u8]) -> crate::Result<()> {
     let head = &bytes[..bytes.len().min(HEAD)];
     match binary(bytes, head).or_else(|| instead_of_text(readable(head)?)) {
@@ -154,7 +154,7 @@ pub fn check_text(path: &Path, bytes: &[u8]) -> crate::Result<()> {
     }
 }
 
-/// A comment at the start of a text, which JSON does not have.
+/// Recognizes a text that begins with a comment, which JSON does not have.
 pub(crate) fn comment(bytes: &[u8]) -> Option<Found> {
     let text = bytes.trim_ascii_start();
     let begins = [&b"//"[..], b"/*", b"#"].iter().any(|mark| text.starts_with(mark));

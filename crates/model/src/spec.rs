@@ -1,11 +1,11 @@
-//! One description for every member of the family: sizes, norm, rotation, and what each layer is. `config.json` and the metadata
-//! of a GGUF file are two readers of it, and the decoder branches on its values and on nothing else.
+//! Model description, the same for every member of the family: sizes, norm, rotary embedding and layers. It is read from
+//! `config.json` or from the metadata of a GGUF file. The decoder branches on its values only.
 
 use crate::rope::Rope;
 use crate::{Part, VisionSpec};
 use phi3_tensor::{Activation, Heads, Mask, Router};
 
-/// Largest sizes that are taken for real: far above any published model, far below where sizes overflow.
+/// Largest accepted sizes: far above any published model, far below an overflow.
 pub(crate) mod limits {
     pub(crate) const WIDTH: usize = 1 << 18;
     pub(crate) const VOCABULARY: usize = 1 << 24;
@@ -15,16 +15,16 @@ pub(crate) mod limits {
     pub(crate) const POSITIONS: usize = 1 << 30;
 }
 
-/// What a decoder computes.
+/// Description of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Heads of every layer: all layers share one cache.
     pub heads: Heads,
-    /// Tokens, and rows of the embedding.
+    /// Number of tokens, and of rows of the embedding.
     pub vocab_size: usize,
-    /// Positions that the model was made for.
+    /// Context length, in positions.
     pub max_position_embeddings: usize,
     /// Factor of the embedding's rows.
     pub embedding_scale: f32,
@@ -36,23 +36,23 @@ pub struct ModelSpec {
     pub attention_scale: f32,
     /// The layers, at least one.
     pub layers: Vec<LayerSpec>,
-    /// Whether the head is the embedding.
+    /// Whether the head uses the embedding's weights.
     pub tie_word_embeddings: bool,
     /// Whether the head has a bias.
     pub head_bias: bool,
     /// Factor of the logits.
     pub logit_scale: f32,
-    /// Tokens that no text has: their logits are the lowest number.
+    /// Placeholder tokens, which no text has: their logits become `f32::MIN`.
     pub suppressed: Vec<u32>,
-    /// First token of a text, where the model has one.
+    /// First token of a text, if the model has one.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
-    /// The tower for pictures, where the model has one.
+    /// The vision tower, if the model has one.
     pub vision: Option<VisionSpec>,
 }
 
-/// How rows are normalised.
+/// How rows are normalized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormSpec {
     /// RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467): `x * w / sqrt(mean(x²) + eps)`.
@@ -74,7 +74,7 @@ impl NormSpec {
     }
 }
 
-/// What a layer is.
+/// Description of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerSpec {
     /// How attention and feed-forward follow each other.
@@ -99,7 +99,7 @@ pub enum Block {
 /// A feed-forward.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mlp {
-    /// `down(activation(up(x)))`; of a gated activation, gate and up are one matrix.
+    /// `down(activation(up(x)))`; for a gated activation, gate and up are one matrix.
     Dense {
         /// Width between the projections.
         inner: usize,
@@ -108,13 +108,13 @@ pub enum Mlp {
         /// Whether the projections have biases.
         bias: bool,
     },
-    /// The same by experts, of which each row goes to the two that `router` chooses by `router(x)`.
+    /// Experts of the same form. Each row goes to two experts, chosen from the scores `router(x)`.
     Experts {
-        /// Width between the projections of one.
+        /// Width between the projections of one expert.
         inner: usize,
-        /// How many there are.
+        /// Number of experts.
         count: usize,
-        /// How they are chosen.
+        /// How a row's experts are chosen.
         router: Router,
         /// Function between the projections.
         activation: Activation,
@@ -122,7 +122,7 @@ pub enum Mlp {
 }
 
 impl LayerSpec {
-    /// Whether it has a part.
+    /// Whether the layer has `part`.
     pub fn has(&self, part: Part) -> bool {
         match part {
             Part::MlpNorm => self.block == Block::Sequential,
@@ -140,7 +140,7 @@ impl Mlp {
         inner
     }
 
-    /// Experts; none of a dense one.
+    /// Number of experts; 0 for a dense feed-forward.
     pub fn experts(self) -> usize {
         match self {
             Mlp::Dense { .. } => 0,
@@ -150,17 +150,17 @@ impl Mlp {
 }
 
 impl ModelSpec {
-    /// Positions that any layer sees, a token's own included; `None` where one of them sees all.
+    /// Widest attention window of all layers, in positions, a token's own included; `None` if a layer has no window.
     pub fn window(&self) -> Option<usize> {
         self.layers.iter().try_fold(0, |widest, layer| Some(layer.mask.window()?.max(widest)))
     }
 
-    /// The largest number of experts of a layer; 0 where none has any.
+    /// The largest number of experts of a layer; 0 without experts.
     pub fn most_experts(&self) -> usize {
         self.layers.iter().map(|layer| layer.mlp.experts()).max().unwrap_or(0)
     }
 
-    /// Width of the widest feed-forward, of one expert.
+    /// Width of the widest feed-forward, or of its widest expert.
     pub fn widest_mlp(&self) -> usize {
         self.layers.iter().map(|layer| layer.mlp.inner()).max().unwrap_or(0)
     }

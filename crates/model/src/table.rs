@@ -1,7 +1,8 @@
-//! The tensors of a model: one row each, from which loading, the plan, GGUF's names, the mixes of quantized models and the tests
-//! take names, shapes and purposes.
+//! Tensor table of a model, one row per tensor. Loading, the memory plan, GGUF names, quantization schemes and the tests take
+//! names, shapes and roles from it.
 
 use crate::{Mlp, ModelSpec};
+use Naming::{Llama, Phi, Phi3, Phi3Small, PhiMoe};
 use phi3_tensor::Role;
 
 /// A tensor's place in the decoder.
@@ -13,62 +14,84 @@ pub enum Slot {
     Layer(usize, Part),
     /// The norm of the output.
     Norm,
-    /// The output projection, where it is not the embedding.
+    /// The output projection, if it is not the embedding.
     Head,
 }
 
 /// A part of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// The norm in front of attention, and of a parallel block.
+    /// The norm before attention; in a parallel block, the norm before attention and feed-forward.
     InputNorm,
     /// Queries, keys and values.
     Qkv,
-    /// The projection of what the heads give.
+    /// Output projection of attention.
     AttentionOut,
-    /// The norm in front of the feed-forward.
+    /// The norm before the feed-forward.
     MlpNorm,
-    /// Up projection; of a gated activation, gate and up.
+    /// Up projection; for a gated activation, gate and up.
     Up,
     /// Down projection.
     Down,
-    /// What gives the experts' scores.
+    /// Router: projection to the experts' scores.
     Router,
-    /// Up projections of all experts, one below the other.
+    /// Up projections of all experts, stacked by rows.
     ExpertsUp,
-    /// Down projections of all experts.
+    /// Down projections of all experts, stacked by rows.
     ExpertsDown,
 }
 
-/// Tensors of a file that hold one of the model's, one below the other. Of experts, those of one: in a published checkpoint with
-/// their number in place of `#`, in a GGUF file those of all in one tensor of three dimensions.
+/// Tensor names of published checkpoints, by model class. Classes of one naming have the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `Phi3ForCausalLM`, and text models that are part of others.
+    Phi3,
+    /// `PhiForCausalLM`.
+    Phi,
+    /// `Phi3SmallForCausalLM`.
+    Phi3Small,
+    /// `PhiMoEForCausalLM`.
+    PhiMoe,
+    /// `LlamaForCausalLM`, `MistralForCausalLM`.
+    Llama,
+}
+
+/// File tensors that hold one model tensor, stacked by rows. For experts, the tensors of one expert: a published checkpoint has
+/// the expert's number in place of `#`, a GGUF file has all experts in one tensor of three dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     /// Names, without layer and `.weight`.
     pub(crate) sources: &'static [&'static str],
     pub(crate) order: Order,
+    /// Namings that use the form; empty for GGUF files, and for the only form of a tensor.
+    pub(crate) of: &'static [Naming],
 }
 
-/// How rows stand in a file; the sizes are the model's.
+/// Order of the rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// As the operations want them.
+    /// The order of the operations.
     AsStored,
-    /// Gates and ups by turns.
+    /// Gate rows and up rows alternate.
     Alternating,
-    /// By group of heads.
+    /// Queries, keys and values by group of heads.
     ByGroup,
 }
 
+/// The only form, or a form in GGUF files.
 const fn form(sources: &'static [&'static str]) -> Form {
-    Form { sources, order: Order::AsStored }
+    named(&[], sources)
 }
 
-/// Of what stands in no table.
+const fn named(of: &'static [Naming], sources: &'static [&'static str]) -> Form {
+    Form { sources, order: Order::AsStored, of }
+}
+
+/// Forms of a tensor that is in no table.
 const NO_NAMES: &[Form] = &[form(&[""])];
 
-/// Names of a tensor: forms in published checkpoints, of which the first is Phi-3's, and in GGUF files, of which the first is the
-/// one that is written.
+/// Names of a tensor: forms in published checkpoints, Phi-3's first, and in GGUF files. Export writes the first GGUF form; only
+/// for queries, keys and values of other architectures than phi3 it writes the last.
 struct Names<T: 'static> {
     of: T,
     published: &'static [Form],
@@ -81,29 +104,36 @@ const PARTS: [Names<Part>; 9] = [
     Names {
         of: Part::Qkv,
         published: &[
-            form(&["self_attn.qkv_proj"]),
-            form(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
-            Form { sources: &["self_attn.query_key_value"], order: Order::ByGroup },
+            named(&[Phi3], &["self_attn.qkv_proj"]),
+            named(&[Phi, PhiMoe, Llama], &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+            Form { sources: &["self_attn.query_key_value"], order: Order::ByGroup, of: &[Phi3Small] },
         ],
         gguf: &[form(&["attn_qkv"]), form(&["attn_q", "attn_k", "attn_v"])],
     },
     Names {
         of: Part::AttentionOut,
-        published: &[form(&["self_attn.o_proj"]), form(&["self_attn.dense"])],
+        published: &[
+            named(&[Phi3, PhiMoe, Llama], &["self_attn.o_proj"]),
+            named(&[Phi, Phi3Small], &["self_attn.dense"]),
+        ],
         gguf: &[form(&["attn_output"])],
     },
     Names { of: Part::MlpNorm, published: &[form(&["post_attention_layernorm"])], gguf: &[form(&["ffn_norm"])] },
     Names {
         of: Part::Up,
         published: &[
-            form(&["mlp.gate_up_proj"]),
-            form(&["mlp.gate_proj", "mlp.up_proj"]),
-            form(&["mlp.fc1"]),
-            Form { sources: &["mlp.up_proj"], order: Order::Alternating },
+            named(&[Phi3], &["mlp.gate_up_proj"]),
+            named(&[Llama], &["mlp.gate_proj", "mlp.up_proj"]),
+            named(&[Phi], &["mlp.fc1"]),
+            Form { sources: &["mlp.up_proj"], order: Order::Alternating, of: &[Phi3Small] },
         ],
         gguf: &[form(&["ffn_up"]), form(&["ffn_gate", "ffn_up"])],
     },
-    Names { of: Part::Down, published: &[form(&["mlp.down_proj"]), form(&["mlp.fc2"])], gguf: &[form(&["ffn_down"])] },
+    Names {
+        of: Part::Down,
+        published: &[named(&[Phi3, Phi3Small, Llama], &["mlp.down_proj"]), named(&[Phi], &["mlp.fc2"])],
+        gguf: &[form(&["ffn_down"])],
+    },
     Names { of: Part::Router, published: &[form(&["block_sparse_moe.gate"])], gguf: &[form(&["ffn_gate_inp"])] },
     Names {
         of: Part::ExpertsUp,
@@ -122,7 +152,10 @@ const TOP: [Names<Slot>; 3] = [
     Names { of: Slot::Embedding, published: &[form(&["model.embed_tokens"])], gguf: &[form(&["token_embd"])] },
     Names {
         of: Slot::Norm,
-        published: &[form(&["model.norm"]), form(&["model.final_layernorm"])],
+        published: &[
+            named(&[Phi3, PhiMoe, Llama], &["model.norm"]),
+            named(&[Phi, Phi3Small], &["model.final_layernorm"]),
+        ],
         gguf: &[form(&["output_norm"])],
     },
     Names { of: Slot::Head, published: &[form(&["lm_head"])], gguf: &[form(&["output"])] },
@@ -137,9 +170,9 @@ pub struct TensorSpec {
     pub name: String,
     /// Its shape, outermost dimension first; one dimension for a vector.
     pub shape: Vec<usize>,
-    /// What it is for, of a matrix.
+    /// Role of a matrix.
     pub role: Role,
-    /// Whether a bias is beside it: one number for each row of a matrix, or for each dimension of a norm.
+    /// Whether it has a bias: one number per row of a matrix, or per dimension of a norm.
     pub bias: bool,
 }
 
@@ -149,12 +182,12 @@ impl Slot {
         format!("{}{}.weight", self.prefix(false), self.forms(false)[0].sources[0])
     }
 
-    /// Whether it gives the scores of experts, which are never quantized: a row's route depends on them.
+    /// Whether it is a router, which is never quantized: the choice of a row's experts depends on it.
     pub(crate) fn is_router(self) -> bool {
         matches!(self, Self::Layer(_, Part::Router))
     }
 
-    /// What stands in front of the names of its forms.
+    /// Prefix of the names of its forms.
     pub(crate) fn prefix(self, gguf: bool) -> String {
         match (self, gguf) {
             (Self::Layer(layer, _), false) => format!("model.layers.{layer}."),
@@ -175,7 +208,13 @@ impl Slot {
         if gguf { of_gguf } else { published }
     }
 
-    /// The tensor, as `spec` has it.
+    /// Its form in checkpoints of a naming.
+    pub(crate) fn published(self, naming: Naming) -> &'static Form {
+        let forms = self.forms(false);
+        forms.iter().find(|form| form.of.contains(&naming)).unwrap_or(&forms[0])
+    }
+
+    /// The tensor in a model of `spec`.
     pub fn tensor(self, spec: &ModelSpec) -> TensorSpec {
         let (hidden, heads) = (spec.hidden_size, spec.heads);
         let layer = |layer: usize| spec.layers.get(layer).copied();
@@ -231,7 +270,7 @@ impl Part {
         Slot::Layer(0, self).forms(false)[0].sources[0]
     }
 
-    /// The part of a published name or GGUF's, without layer and `.weight`.
+    /// The part with a published name or a GGUF name, without layer and `.weight`.
     pub fn from_name(name: &str) -> Option<Self> {
         let has = |forms: &[Form]| forms.iter().any(|form| form.sources.contains(&name));
         PARTS.iter().find(|names| has(names.published) || has(names.gguf)).map(|names| names.of)
@@ -249,7 +288,7 @@ pub fn tensors(spec: &ModelSpec) -> Vec<TensorSpec> {
     slots.map(|slot| slot.tensor(spec)).collect()
 }
 
-/// The name in a GGUF file of a tensor in Phi-3's form; a name that stands in no table stays as it is.
+/// The GGUF name of a tensor in Phi-3's form; a name that is in no table is unchanged.
 pub(crate) fn gguf_name(published: &str) -> String {
     let translated = || {
         let (stem, kind) = published.rsplit_once('.')?;

@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn memory_is_that_of_the_type() {
-        let bytes = |name: &str, recipe: &str| weight_bytes(&variant(name).unwrap(), recipe.parse().unwrap());
+        let bytes = |name: &str, scheme: &str| weight_bytes(&variant(name).unwrap(), scheme.parse().unwrap());
         // two bytes a parameter, and two more for each of 65 norms
         assert_eq!(bytes("phi-3-mini-4k", "bf16"), 2 * 3_821_079_552 + 2 * 65 * 3072);
         let parameters = 3_821_079_552.0;
         assert!((8.0 * bytes("phi-3-mini-4k", "q8_0") as f64 / parameters - 8.5).abs() < 0.01);
         assert!((8.0 * bytes("phi-3-mini-4k", "q4_k_m") as f64 / parameters - 4.9).abs() < 0.2);
         for name in variants() {
-            let of = |recipe: &str| bytes(&name, recipe);
+            let of = |scheme: &str| bytes(&name, scheme);
             assert!(of("q4_k_m") < of("q8_0") && of("q8_0") < of("bf16"), "{name}");
         }
     }

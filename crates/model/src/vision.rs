@@ -11,6 +11,7 @@ mod tower;
 pub use features::{FeatureId, Features, Input, TowerInput};
 pub use processor::ImageProcessor;
 pub use spec::{ImageTag, PatchEmbedding, PictureSpec, VisionSpec};
+pub use table::published_vision_tensors;
 pub(crate) use table::{
     CLIP, SIGLIP, VisionTensor, VisionValues, vision_parameters, vision_tensors, vision_unused, vision_weight_bytes,
 };

@@ -1,6 +1,6 @@
 //! Damaged and unusual GGUF files (tests/data/oracle/bad/gguf): the right error, within limits of time, and never a panic.
 
-use phi3_model::{Advance, Checkpoint, Decoder, DecoderOptions, Model, Outputs, RopePolicy, advance};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOptions, RopePolicy, prefill};
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn golden() -> Vec<Prompt> {
     prompts.map(prompt).collect()
 }
 
-/// Loads a model and computes the logits of every prompt; what went wrong, in words.
+/// Loads a model and computes the logits of every prompt; errors are messages.
 fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
     let text = |e: phi3_model::Error| e.to_string();
     let checkpoint = Checkpoint::open(path).map_err(text)?;
@@ -47,9 +47,10 @@ fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
         // a changed file may have fewer tokens
         let ids: Vec<u32> = prompt.ids.iter().map(|id| id % vocab).collect();
         let mut sequence = model.sequence();
-        let settings = Advance { chunk: 512, policy: RopePolicy::Exact, budget: ids.len(), outputs: Outputs::All };
+        let settings =
+            PrefillOptions { chunk: 512, policy: RopePolicy::Exact, budget: ids.len(), outputs: Outputs::All };
         let mut out = Vec::new();
-        advance(&mut model, &mut sequence, &ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(()))
+        prefill(&mut model, &mut sequence, &ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(()))
             .map_err(|e| format!("{e}; {}", checkpoint.first_not_finite().unwrap_or_default()))?;
         Ok(out)
     };
@@ -67,14 +68,14 @@ fn words<'a>(case: &'a Value, field: &str) -> Vec<&'a str> {
     case[field].as_array().into_iter().flatten().map(|word| word.as_str().unwrap()).collect()
 }
 
-/// What is wrong with an error's words.
+/// The fault of an error message.
 fn fault(message: &str, path: &Path, case: &Value) -> Option<String> {
     let must = words(case, "must_contain");
     let (file, must) = must.split_first().unwrap();
     if !message.contains(file) {
         return Some(format!("does not name {file}"));
     }
-    // the path taken out, so that its words do not count
+    // words in the path do not count
     let parent = path.parent().unwrap().display().to_string();
     let rest = message.replace(&path.display().to_string(), "").replace(&parent, "");
     if let Some(word) = must.iter().find(|word| !rest.contains(**word)) {
@@ -160,7 +161,7 @@ fn every_cut_is_an_error_and_any_byte_of_the_header_may_change() {
         for value in [0, 0xff, base[at] ^ 0x80, base[at].wrapping_add(1)] {
             bytes[at] = value;
             std::fs::write(&path, &bytes).unwrap();
-            // whichever way it goes
+            // any result, but no panic
             let _ = Checkpoint::open(&path);
         }
     }

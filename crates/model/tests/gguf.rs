@@ -1,16 +1,17 @@
-//! GGUF models on the CPU against the reference's goldens (tests/data/oracle/gguf/models).
+//! GGUF models on the CPU compared with the reference's goldens (tests/data/oracle/gguf/models).
 //!
-//! `PHI3_GGUF_MODELS` names another folder of the same layout, such as the oracle's full set.
+//! `PHI3_GGUF_MODELS` selects another folder with the same layout, such as the oracle's full set.
 
 use phi3_model::{
-    Advance, Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, RopePolicy, Sequence, advance,
+    Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, PrefillOptions, RopePolicy, Sequence,
+    prefill,
 };
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// Largest difference of a logit, for engines with f32 activations.
+/// Maximum difference of a logit, with f32 activations.
 const TOLERANCE: f32 = 2e-4;
 
 /// Every model of the oracle.
@@ -35,9 +36,9 @@ fn load(path: &Path) -> Decoder<Cpu> {
 }
 
 fn pass(model: &mut dyn Model, sequence: &mut Sequence, ids: &[u32], chunk: usize, outputs: Outputs) -> Vec<f32> {
-    let settings = Advance { chunk, policy: RopePolicy::Exact, budget: ids.len(), outputs };
+    let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: ids.len(), outputs };
     let mut out = Vec::new();
-    advance(model, sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    prefill(model, sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
     out
 }
 
@@ -120,7 +121,7 @@ fn logits_and_greedy_ids_are_those_of_the_reference() {
 fn the_metadata_makes_the_configuration() {
     let path = |name: &str| {
         let model = models().into_iter().find(|path| path.ends_with(name));
-        model.unwrap_or_else(|| panic!("{name} is not there"))
+        model.unwrap_or_else(|| panic!("{name} is missing"))
     };
     let checkpoint = Checkpoint::open(&path("phi4-mini/Q4_K_M.gguf")).unwrap();
     let config = checkpoint.spec();

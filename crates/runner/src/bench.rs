@@ -1,22 +1,22 @@
-//! How fast a model is: prompts and generated tokens at a depth, timed again and again.
+//! Speed of a model: prompts and generated tokens at a depth, over several repetitions.
 //!
 //! The tests are llama-bench's: `pp512` is a prompt of 512 tokens, `tg128` are 128 tokens one after another, `@ d4096` after
 //! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled.
 
 use crate::Result;
-use phi3_model::{Advance, Model, Outputs, RopePolicy, Sequence, Step, advance};
+use phi3_model::{Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// What is timed.
+/// A test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Tokens of a prompt.
     pub prompt: usize,
-    /// Tokens one by one.
+    /// Tokens generated one by one.
     pub generated: usize,
-    /// Tokens before, which are not timed.
+    /// Tokens before the test, which are not timed.
     pub depth: usize,
 }
 
@@ -31,12 +31,12 @@ impl fmt::Display for Shape {
     }
 }
 
-/// What a test gave.
+/// Result of a test.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// What was timed.
+    /// The test.
     pub shape: Shape,
-    /// When, in ISO 8601 and UTC.
+    /// Start time, ISO 8601 in UTC.
     pub started: String,
     /// Nanoseconds of each repetition.
     pub ns: Vec<u64>,
@@ -58,24 +58,25 @@ pub fn statistics(values: &[f64]) -> (f64, f64) {
     (mean, if values.len() > 1 { (square / (count - 1.0)).sqrt() } else { 0.0 })
 }
 
-/// How a test is run.
+/// Options of a test.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchOptions {
-    /// How often.
+    /// Number of timed repetitions.
     pub repetitions: usize,
-    /// Whether once more before, untimed.
+    /// Whether an untimed run precedes them.
     pub warm_up: bool,
-    /// Tokens of a pass.
+    /// Tokens per pass.
     pub chunk: usize,
-    /// Which rope factors; those of the whole length at once are [`RopePolicy::Ahead`].
+    /// Choice of the rope factors; [`RopePolicy::Ahead`] takes those of the whole length from the start.
     pub policy: RopePolicy,
 }
 
-/// Times a model. `watch` is asked before every pass, the untimed ones too, and may break off: then there is no result.
+/// Times a model. `watch` is called before every pass, untimed ones included. It cancels by returning `Break`: the result is then
+/// `None`.
 ///
 /// # Errors
 ///
-/// More tokens than the model's context, and what the device reports.
+/// More tokens than the model's context, and errors of the backend.
 pub fn measure(
     model: &mut dyn Model,
     shape: Shape,
@@ -103,7 +104,7 @@ pub fn measure(
     Ok(Some(samples))
 }
 
-/// Every step returns whether it was computed as a whole.
+/// A test in progress. Every step returns `false` if it was cancelled.
 struct Run<'a> {
     model: &'a mut dyn Model,
     sequence: Sequence,
@@ -123,13 +124,13 @@ impl Run<'_> {
         let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let Shape { prompt, generated, depth } = self.shape;
         let BenchOptions { chunk, policy, .. } = self.options;
-        let settings = Advance { chunk, policy, budget: depth + prompt + generated, outputs };
-        let watch = &mut |step: Step| match step {
-            // the last pass is behind
-            Step::Pass { done, total } if done == total => ControlFlow::Continue(()),
+        let settings = PrefillOptions { chunk, policy, budget: depth + prompt + generated, outputs };
+        let watch = &mut |step: PrefillProgress| match step {
+            // after the last pass nothing is left to cancel
+            PrefillProgress::Pass { done, total } if done == total => ControlFlow::Continue(()),
             _ => (self.watch)(),
         };
-        Ok(advance(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
+        Ok(prefill(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
     }
 
     /// Leaves `depth` tokens in the sequence.

@@ -1,7 +1,7 @@
-//! Choosing a machine, and saying why.
+//! Selection of a device, and the reason for it.
 
-use crate::{Error, Result, memory};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, Recipe};
+use crate::{Error, Result, system_memory};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, QuantScheme};
 use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
@@ -9,19 +9,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Which machine to run on.
+/// Device to run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// A real GPU where there is one, else the processor; never a software adapter.
+    /// A real GPU if there is one, else the CPU; never a software adapter.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// A GPU: a real one where there is one, else a software adapter.
+    /// A GPU: a real one if there is one, else a software adapter.
     Gpu,
     /// The adapter of this number, as `devices` lists them.
     GpuIndex(usize),
-    /// The first adapter whose name contains this, in any case of letters.
+    /// The first adapter whose name contains this text; case is ignored.
     Name(String),
 }
 
@@ -59,44 +59,43 @@ impl fmt::Display for Device {
     }
 }
 
-/// Names of the GPU backend's tiers of kernels, the least first.
+/// Names of the GPU backend's kernel tiers, the lowest first.
 pub const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 
-/// How a model is set up on its machine.
+/// Options of a device, and of a model on it.
 #[derive(Clone, Debug, Default)]
-pub struct Setup {
-    /// Which machine.
+pub struct DeviceOptions {
+    /// Device to run on.
     pub device: Device,
-    /// Threads of the CPU backend, and of quantising while a model is loaded; as many as the process may use where absent.
+    /// Threads of the CPU backend, and of quantization during loading; as many as the process may use where absent.
     pub threads: Option<usize>,
-    /// Instruction set of the CPU backend; the widest that the processor has where absent.
+    /// Instruction set of the CPU backend; the widest that the CPU has where absent.
     pub level: Option<Level>,
-    /// Activations that the CPU backend multiplies quantised weights with. Where they are f32, the GPU backend is as exact
-    /// too; else it multiplies many rows in half precision if its tier can.
+    /// Activations that the CPU backend multiplies quantized weights with. With f32, products of the GPU backend are as exact as
+    /// single precision too; otherwise it multiplies many rows in half precision if its tier can.
     pub activations: Activations,
-    /// When the CPU backend interleaves quantised weights.
+    /// When the CPU backend interleaves quantized weights.
     pub pack: Pack,
-    /// Tokens of a pass, at most.
+    /// Most tokens per pass.
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
     pub max_binding: Option<u64>,
-    /// Kernels of the GPU backend, one of [`TIERS`]; the best that the adapter can run where absent.
+    /// Kernel tier of the GPU backend, one of [`TIERS`]; the highest that the adapter supports where absent.
     pub tier: Option<String>,
-    /// How long a submission to a GPU may run before the GPU is given up; a minute where absent, ten on a driver that computes on
-    /// the processor.
+    /// Timeout of a submission to a GPU; one minute where absent, ten minutes for a driver that computes on the CPU.
     pub timeout: Option<Duration>,
-    /// Folder in which the GPU backend remembers which kernels compute rightly on this adapter and driver; kernels are not
-    /// checked where absent. See [`cache_folder`].
+    /// Folder for the results of the GPU backend's kernel checks, by adapter and driver; kernels are not checked where absent. See
+    /// [`cache_folder`].
     pub cache: Option<PathBuf>,
-    /// How plain weights are quantised while they are loaded.
-    pub quant: Option<Recipe>,
-    /// Type of the cached keys and values; where absent f16, and f32 where activations are.
+    /// Scheme by which plain weights are quantized during loading.
+    pub quant: Option<QuantScheme>,
+    /// Type of the cached keys and values; where absent, f16, or f32 with f32 activations.
     pub kv: Option<KvType>,
-    /// Whether to load where memory does not seem to suffice.
+    /// Whether to load even if memory does not seem to suffice.
     pub force: bool,
 }
 
-/// The user's folder for what can be found out again, if the system has one: PHI3_CACHE where it is set.
+/// The user's cache folder, if the system has one; the value of `PHI3_CACHE` where it is set.
 pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let of_user = || match () {
@@ -107,24 +106,24 @@ pub fn cache_folder() -> Option<PathBuf> {
     folder("PHI3_CACHE").or_else(|| of_user().filter(|path| path.is_absolute()).map(|path| path.join("phi3-run")))
 }
 
-/// A loaded model, and why it is on this machine.
-pub struct Placed {
+/// A loaded model, and the reason for its device.
+pub struct LoadedModel {
     /// The model.
     pub model: Box<dyn Model>,
-    /// One line for the user: the machine and the reason.
+    /// One line for the user: the device and the reason.
     pub reason: String,
-    /// Bytes of its weights, as the machine has them.
+    /// Size of its weights on the device, in bytes.
     pub weights: u64,
 }
 
-impl Setup {
-    /// How the CPU backend is set up.
+impl DeviceOptions {
+    /// Options of the CPU backend.
     fn cpu(&self) -> cpu::Options {
         let Self { threads, level, activations, pack, .. } = *self;
         cpu::Options { threads, level, activations, pack }
     }
 
-    /// How the decoder is set up.
+    /// Options of the decoder.
     pub fn decoder(&self) -> DecoderOptions {
         let max_rows = self.max_rows.unwrap_or(DecoderOptions::default().max_rows);
         DecoderOptions { max_rows, quant: self.quant, kv: self.kv_type(), threads: self.threads }
@@ -138,24 +137,24 @@ impl Setup {
         })
     }
 
-    /// What a checkpoint will take on the machine asked for, and that machine; nothing is loaded.
+    /// Memory plan of a checkpoint on the selected device, and that device; nothing is loaded.
     pub fn plan(&self, checkpoint: &Checkpoint) -> Result<(Plan, DeviceInfo)> {
-        self.visit(Planning { setup: self, checkpoint })
+        self.visit(Planning { device_options: self, checkpoint })
     }
 
-    /// An error where kernels of a GPU were asked for: this is to run on the processor.
+    /// Checks that no kernel tier of a GPU is set, for a run on the CPU.
     fn no_tier(&self) -> Result<()> {
         match &self.tier {
             None => Ok(()),
             Some(tier) => Err(Error::Argument {
                 argument: "tier",
-                expected: "a GPU, whose kernels it names".into(),
+                expected: "a GPU device, as tiers are kernels of GPUs".into(),
                 found: format!("{tier:?} for the CPU"),
             }),
         }
     }
 
-    /// Does something with the machine asked for, whichever it is.
+    /// Opens the selected device and runs `visit` with its backend.
     pub(crate) fn visit<V: Visit>(&self, visit: V) -> Result<V::Output> {
         #[cfg(feature = "gpu")]
         if self.device != Device::Cpu {
@@ -173,8 +172,8 @@ impl Setup {
         visit.visit(Cpu::new(self.cpu())?)
     }
 
-    /// Loads a checkpoint on the machine asked for. `progress` is told the bytes that are there so far.
-    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    /// Loads a checkpoint on the selected device. `progress` is called with the bytes loaded so far.
+    pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         match &self.device {
             Device::Cpu => self.on_cpu(checkpoint, "as asked", progress),
             Device::Auto => self.on_any(checkpoint, progress),
@@ -188,13 +187,13 @@ impl Setup {
         }
     }
 
-    fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.no_tier()?;
         let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
             Err(error @ Error::TooLarge { .. }) if self.pack == Pack::Load => error,
             other => return other,
         };
-        // weights that stay in the mapping need no memory of their own: of experts, only those that are used are read
+        // weights in the file's mapping need no memory of their own, and only experts that are used are read
         let mapped = Self { pack: Pack::Never, ..self.clone() };
         let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would not fit into memory");
         match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
@@ -203,27 +202,27 @@ impl Setup {
         }
     }
 
-    /// Loads what fits.
+    /// Loads a checkpoint into a backend, if it fits into memory.
     fn place<B: Backend>(
         &self,
         mut backend: B,
         checkpoint: &Checkpoint,
         why: &str,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Placed> {
+    ) -> Result<LoadedModel> {
         let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
-        memory::check(self, checkpoint, &plan, backend.info())?;
+        system_memory::check(self, checkpoint, &plan, backend.info())?;
         let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
-        Ok(Placed { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
+        Ok(LoadedModel { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
     }
 
     #[cfg(not(feature = "gpu"))]
-    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.on_cpu(checkpoint, "this build has no GPU backend", progress)
     }
 
     #[cfg(feature = "gpu")]
-    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<Placed> {
+    fn on_any(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         let backend = match gpu::open(&Device::Auto, self) {
             Ok(backend) => backend,
             Err(Error::Model(phi3_model::Error::Device(phi3_tensor::Error::NoAdapter { .. }))) => {
@@ -234,21 +233,21 @@ impl Setup {
         };
         match self.place(backend, checkpoint, "the best GPU found", progress) {
             Err(Error::Model(phi3_model::Error::Device(error))) => {
-                self.on_cpu(checkpoint, &format!("the GPU cannot take the model ({error})"), progress)
+                self.on_cpu(checkpoint, &format!("the model cannot be loaded on the GPU ({error})"), progress)
             }
             other => other,
         }
     }
 }
 
-/// What can be done with any machine.
+/// An operation on a backend of any type.
 pub(crate) trait Visit {
     type Output;
     fn visit<B: Backend>(self, backend: B) -> Result<Self::Output>;
 }
 
 struct Planning<'a> {
-    setup: &'a Setup,
+    device_options: &'a DeviceOptions,
     checkpoint: &'a Checkpoint,
 }
 
@@ -256,7 +255,7 @@ impl Visit for Planning<'_> {
     type Output = (Plan, DeviceInfo);
 
     fn visit<B: Backend>(self, mut backend: B) -> Result<Self::Output> {
-        let plan = phi3_model::plan(&mut backend, self.checkpoint, self.setup.decoder())?;
+        let plan = phi3_model::plan(&mut backend, self.checkpoint, self.device_options.decoder())?;
         Ok((plan, backend.info().clone()))
     }
 }
@@ -273,23 +272,23 @@ fn without_gpu(device: &Device) -> Error {
 #[cfg(feature = "gpu")]
 mod gpu {
     use super::TIERS;
-    use super::{Device, Setup};
+    use super::{Device, DeviceOptions};
     use crate::{Error, Result};
     use phi3_tensor::cpu::Activations;
     use phi3_tensor::gpu::{Gpu, Options, Select, Tier};
 
-    pub(super) fn open(device: &Device, setup: &Setup) -> Result<Gpu> {
+    pub(super) fn open(device: &Device, device_options: &DeviceOptions) -> Result<Gpu> {
         let select = match device {
             Device::Auto | Device::Gpu | Device::Cpu => Select::Any,
             Device::GpuIndex(index) => Select::Index(*index),
             Device::Name(name) => Select::Name(name.clone()),
         };
         let software = *device != Device::Auto;
-        let tier = setup.tier.as_deref().map(tier).transpose()?;
-        let (max_binding, memory) = (setup.max_binding, setup.cache.clone());
+        let tier = device_options.tier.as_deref().map(tier).transpose()?;
+        let (max_binding, memory) = (device_options.max_binding, device_options.cache.clone());
         let check = memory.is_some();
-        let exact = setup.activations == Activations::F32;
-        let timeout = setup.timeout;
+        let exact = device_options.activations == Activations::F32;
+        let timeout = device_options.timeout;
         let options = Options { software, max_binding, tier, exact, check, memory, timeout, ..Options::default() };
         Ok(Gpu::open(&select, &options)?)
     }

@@ -1,6 +1,6 @@
 //! Every error of the library.
 
-use crate::memory::Smaller;
+use crate::system_memory::Smaller;
 use std::path::PathBuf;
 
 /// The error of a lower layer, or its words alone.

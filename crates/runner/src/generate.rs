@@ -1,11 +1,11 @@
 //! Generation as an iterator of events.
 
-use crate::engine::{Engine, Spoken};
+use crate::engine::{Engine, RenderedChat};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::text::TextStream;
 use crate::text::stop::StopTexts;
 use crate::{Error, Result};
-use phi3_model::{Advance, Input, Outputs, RopePolicy, RopeSet, Step, advance};
+use phi3_model::{Input, Outputs, PrefillOptions, PrefillProgress, RopePolicy, RopeSet, prefill};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -13,24 +13,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How to generate.
+/// Options of a generation.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// New tokens, at most; up to the model's context where absent.
+    /// Most new tokens; up to the model's context where absent.
     pub max_tokens: Option<usize>,
-    /// How to choose tokens; the model's own way ([`Engine::sampler_defaults`]) where absent.
+    /// Sampling options; [`Engine::sampler_defaults`] where absent.
     pub sampler: Option<SamplerOptions>,
-    /// Whether to go on after a stop token.
+    /// Whether to continue after a stop token or a stop string of the model's files.
     pub ignore_eos: bool,
-    /// Whether special tokens stand in the text.
+    /// Whether special tokens appear in the text.
     pub raw: bool,
-    /// Tokens of a pass; as many as the model takes where absent.
+    /// Tokens per pass; the most that the model takes where absent.
     pub chunk: Option<usize>,
-    /// Passes that a machine which chooses tokens itself may be ahead; as many as it takes where absent, and none for 0.
-    pub ahead: Option<usize>,
-    /// Texts that end the answer, which does not contain them: found across tokens, and special tokens by their names, too.
+    /// Most passes in flight with on-device sampling; the backend's maximum where absent, none for 0.
+    pub pipeline_depth: Option<usize>,
+    /// Strings that end the answer and are not part of it. A string may span several tokens, or name a special token.
     pub stop: Vec<String>,
-    /// Set from elsewhere, it ends generation after the pass in progress.
+    /// Cancel flag: when set, generation ends after the current pass.
     pub cancel: Option<Arc<AtomicBool>>,
 }
 
@@ -38,7 +38,7 @@ pub struct GenerateOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model produced a stop token or a stop text.
+    /// The model produced a stop token or a stop string.
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,
@@ -46,12 +46,12 @@ pub enum FinishReason {
     Interrupted,
 }
 
-/// Tokens of a request.
+/// Token counts of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, found in the cache.
+    /// Tokens of the prompt that were found in the KV cache.
     pub cached_tokens: usize,
     /// New tokens, a stop token included.
     pub completion_tokens: usize,
@@ -59,44 +59,43 @@ pub struct Usage {
     pub total_tokens: usize,
 }
 
-/// Where the time went.
+/// Times and speeds of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Timings {
     /// Loading the model, in milliseconds.
     pub load_ms: f64,
-    /// Computing the prompt.
+    /// Computing the prompt, in milliseconds.
     pub prompt_ms: f64,
-    /// From the request to the first token.
+    /// From the request to the first token, in milliseconds.
     pub first_token_ms: f64,
-    /// Computing the tokens after the first.
+    /// Computing the tokens after the first, in milliseconds.
     pub decode_ms: f64,
-    /// Computing the cache again at LongRoPE's border; part of the above.
+    /// Rebuilding the KV cache at LongRoPE's border, in milliseconds; part of the times above.
     pub rebuild_ms: f64,
-    /// Prompt tokens per second, those of the cache left out.
+    /// Prompt tokens per second, without cached ones.
     pub prompt_per_second: f64,
     /// Tokens per second after the first.
     pub decode_per_second: f64,
 }
 
-/// What a generation was, once it has ended.
+/// Summary of a generation, at its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// How many tokens.
+    /// Token counts.
     pub usage: Usage,
-    /// How long it took.
+    /// Times and speeds.
     pub timings: Timings,
-    /// The seed that repeats it; `None` where the most likely token was always taken.
+    /// The seed of the sampler; `None` for greedy decoding.
     pub seed: Option<u64>,
 }
 
-/// What happens during a generation.
+/// An event of a generation.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The text has more tokens than LongRoPE's border (or fewer again): the cache is computed again with the other
-    /// factors.
+    /// The sequence has crossed LongRoPE's border, in either direction: the KV cache is rebuilt with the other factors.
     RopeSwitch {
         /// The factors from now on.
         set: RopeSet,
@@ -107,10 +106,10 @@ pub enum Event {
     Token {
         /// Its id.
         id: u32,
-        /// The text that is certain now: often empty, never half a character.
+        /// Text that is final now: often empty, never part of a character.
         text: String,
     },
-    /// The text that was held back until then, where an answer ends without another token: it was interrupted, or failed.
+    /// Text that was held back, if an answer ends without another token: it was cancelled, or failed.
     Text {
         /// The text.
         text: String,
@@ -126,7 +125,7 @@ pub struct Completion {
     pub ids: Vec<u32>,
     /// Their text, without the stop token.
     pub text: String,
-    /// How it went.
+    /// Summary of the generation.
     pub summary: Summary,
 }
 
@@ -139,16 +138,16 @@ pub struct Generation<'a> {
     stop_texts: StopTexts,
     /// Tokens that end the answer.
     stop_tokens: Vec<u32>,
-    /// Prompt, then what was generated.
+    /// Prompt, then generated tokens.
     inputs: Vec<Input>,
     /// Their tokens, for penalties.
     ids: Vec<u32>,
     prompt_tokens: usize,
     cached_tokens: usize,
-    /// New tokens, at most.
+    /// Most new tokens.
     limit: usize,
-    /// The rendered chat, its answer as it grows; `None` where the request was none.
-    spoken: Option<Spoken>,
+    /// The rendered chat with its answer so far; `None` for a request that is not a chat.
+    chat: Option<RenderedChat>,
     logits: Vec<f32>,
     pending: VecDeque<Result<Event>>,
     started: Instant,
@@ -169,7 +168,7 @@ impl<'a> Generation<'a> {
     pub(crate) fn start(
         engine: &'a mut Engine,
         inputs: Vec<Input>,
-        spoken: Option<Spoken>,
+        chat: Option<RenderedChat>,
         options: &GenerateOptions,
     ) -> Result<Self> {
         if inputs.is_empty() {
@@ -178,13 +177,13 @@ impl<'a> Generation<'a> {
         phi3_model::check_length(engine.spec(), inputs.len())?;
         phi3_model::check_inputs(engine.spec(), &inputs)?;
         let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
-        let (stop_tokens, stop_texts) = stops(engine, spoken.is_some(), options)?;
-        // an earlier generation may have been dropped before its end; an error of its passes is none of this one
+        let (stop_tokens, stop_texts) = stops(engine, chat.is_some(), options)?;
+        // an earlier generation may have been dropped with passes in flight; their errors do not concern this one
         let _ = engine.discard();
         let room = engine.spec().max_position_embeddings - inputs.len();
         if let Some(max_tokens) = options.max_tokens {
-            match engine.model.prepare(&engine.resident, inputs.len() + max_tokens.min(room)) {
-                // the answer may end long before its limit: what does not fit shows when it is needed
+            match engine.model.prepare(&engine.sequence, inputs.len() + max_tokens.min(room)) {
+                // the answer may end long before its limit: too little memory is an error only when more is needed
                 Ok(()) | Err(phi3_model::Error::Device(phi3_tensor::Error::OutOfMemory { .. })) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -196,11 +195,11 @@ impl<'a> Generation<'a> {
             stream: engine.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),
             prompt_tokens: inputs.len(),
             cached_tokens: 0,
-            // the last new token is not fed, so one more than there is room for can be had
+            // the last new token is not fed, so it needs no room in the context
             limit: options.max_tokens.unwrap_or(usize::MAX).min(room + 1),
             ids: inputs.iter().filter_map(Input::token).collect(),
             inputs,
-            spoken,
+            chat,
             options: options.clone(),
             logits: Vec::new(),
             pending: VecDeque::new(),
@@ -214,12 +213,12 @@ impl<'a> Generation<'a> {
         })
     }
 
-    /// The seed of the sampler; `None` where the most likely token is always taken.
+    /// The seed of the sampler; `None` for greedy decoding.
     pub fn seed(&self) -> Option<u64> {
         (!self.sampler.is_greedy()).then_some(self.sampler.options().seed)
     }
 
-    /// Runs to the end.
+    /// Runs to the end and collects the answer.
     pub fn collect_all(self) -> Result<Completion> {
         let (mut ids, mut text) = (Vec::new(), String::new());
         for event in self {
@@ -233,7 +232,7 @@ impl<'a> Generation<'a> {
                 Event::RopeSwitch { .. } => {}
             }
         }
-        // an iterator that has ended gives no more; it ends with `Done` or an error
+        // only an iterator that has ended already gets here: it ends with `Done` or an error
         Err(Error::Unfinished)
     }
 
@@ -245,28 +244,28 @@ impl<'a> Generation<'a> {
         self.options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 
-    /// Feeds what the cache does not hold yet; `false` when it was interrupted.
+    /// Feeds the inputs that are not in the KV cache yet; `false` if cancelled.
     fn feed(&mut self) -> Result<bool> {
         let budget = self.budget();
         let Self { engine, inputs, options, logits, pending, rebuild_time, .. } = self;
-        let sequence = &mut engine.resident;
-        let settings = Advance {
+        let sequence = &mut engine.sequence;
+        let settings = PrefillOptions {
             chunk: options.chunk.unwrap_or(usize::MAX),
             policy: engine.policy,
             budget,
             outputs: Outputs::Last,
         };
         let mut rebuilding = None;
-        let watch = &mut |step: Step| {
+        let watch = &mut |step: PrefillProgress| {
             match step {
-                Step::RopeSwitch { set, tokens } => {
+                PrefillProgress::RopeSwitch { set, tokens } => {
                     rebuilding = Some(Instant::now());
                     pending.push_back(Ok(Event::RopeSwitch { set, tokens }));
                 }
-                Step::Pass { done, total } if done == total => {
+                PrefillProgress::Pass { done, total } if done == total => {
                     *rebuild_time += rebuilding.take().map_or(Duration::ZERO, |since: Instant| since.elapsed());
                 }
-                Step::Pass { .. } => {}
+                PrefillProgress::Pass { .. } => {}
             }
             match options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 true => ControlFlow::Break(()),
@@ -274,48 +273,49 @@ impl<'a> Generation<'a> {
             }
         };
         let new = &inputs[sequence.len()..];
-        let result = advance(&mut *engine.model, sequence, new, settings, logits, None, watch);
+        let result = prefill(&mut *engine.model, sequence, new, settings, logits, None, watch);
         result.map_err(|error| {
-            engine.resident.clear();
+            engine.sequence.clear();
             engine.explain(error)
         })
     }
 
-    /// Launches as many passes as may be under way: of these only the first knows its token.
-    fn launch(&mut self) -> Result<()> {
+    /// Submits decode passes up to the pipeline depth. Without passes in flight, the first one gets its token from the host; the
+    /// others use the token that the device samples before.
+    fn submit(&mut self) -> Result<()> {
         if !self.sampler.is_independent() {
             return Ok(());
         }
         let budget = self.budget();
-        let Engine { model, resident, policy, .. } = &mut *self.engine;
-        let most = model.ahead().min(self.options.ahead.unwrap_or(usize::MAX));
-        while model.under_way() < most && self.inputs.len() + model.under_way() < self.prompt_tokens + self.limit {
-            let next = resident.len() + 1;
-            if model.spec().rope.choose(*policy, next, budget) != resident.rope_set() {
+        let Engine { model, sequence, policy, .. } = &mut *self.engine;
+        let most = model.pipeline_depth().min(self.options.pipeline_depth.unwrap_or(usize::MAX));
+        while model.in_flight() < most && self.inputs.len() + model.in_flight() < self.prompt_tokens + self.limit {
+            let next = sequence.len() + 1;
+            if model.spec().rope.choose(*policy, next, budget) != sequence.rope_set() {
                 return Ok(());
             }
-            let token = match model.under_way() {
-                0 => self.inputs[resident.len()].token(),
+            let token = match model.in_flight() {
+                0 => self.inputs[sequence.len()].token(),
                 _ => None,
             };
-            let launched = model.launch(resident, token, self.sampler.choice());
+            let launched = model.submit(sequence, token, self.sampler.choice());
             if let Err(error) = launched {
-                resident.clear();
+                sequence.clear();
                 return Err(self.engine.explain(error));
             }
         }
         Ok(())
     }
 
-    /// Tokens that the text may grow to.
+    /// Most tokens of the sequence in the KV cache.
     fn budget(&self) -> usize {
         self.prompt_tokens.saturating_add(self.limit - 1)
     }
 
-    /// Keeps of the cached text what the new one begins with; at least the prompt's last token is computed anew.
+    /// Keeps the common prefix of the cached sequence and the prompt; at least the prompt's last token is computed again.
     fn reuse(&mut self) {
         let window = self.engine.spec().window();
-        let sequence = &mut self.engine.resident;
+        let sequence = &mut self.engine.sequence;
         let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
         self.cached_tokens = sequence.truncate(same.min(self.inputs.len() - 1), window);
     }
@@ -330,11 +330,11 @@ impl<'a> Generation<'a> {
             return self.end(FinishReason::Length);
         }
         if !first {
-            self.launch()?;
+            self.submit()?;
         }
-        let landed = match self.engine.model.under_way() {
+        let landed = match self.engine.model.in_flight() {
             0 => None,
-            _ => Some(self.engine.land()?),
+            _ => Some(self.engine.wait()?),
         };
         let finished = landed.is_some() || self.feed()?;
         if first {
@@ -358,7 +358,7 @@ impl<'a> Generation<'a> {
         let full = self.new_tokens() == self.limit;
         let mut text = String::new();
         if let Some(stream) = &mut self.stream {
-            // a stop token ends the text and is no part of it, unless the text is wanted raw
+            // a stop token is not part of the text, unless the text is raw
             if !stop || self.options.raw {
                 text = stream.push(id)?;
             }
@@ -368,8 +368,8 @@ impl<'a> Generation<'a> {
             let (certain, ended) = self.stop_texts.push(&text);
             text = certain;
             if ended {
-                // the ids of the answer say more than its text
-                self.spoken = None;
+                // the ids of the answer go beyond its text
+                self.chat = None;
                 stop = true;
             } else if stop || full {
                 text.push_str(&self.stop_texts.finish());
@@ -385,12 +385,12 @@ impl<'a> Generation<'a> {
     }
 
     fn say(&mut self, text: &str) {
-        if let Some(spoken) = &mut self.spoken {
-            spoken.text.push_str(text);
+        if let Some(chat) = &mut self.chat {
+            chat.text.push_str(text);
         }
     }
 
-    /// Gives out the text that waited for what comes next.
+    /// Emits the text that was held back.
     fn let_go(&mut self) -> Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let (mut text, ended) = self.stop_texts.push(&stream.finish()?);
@@ -411,7 +411,7 @@ impl<'a> Generation<'a> {
         }
         self.engine.discard()?;
         let window = self.engine.spec().window();
-        let sequence = &mut self.engine.resident;
+        let sequence = &mut self.engine.sequence;
         let same = sequence.inputs().iter().zip(&self.inputs).take_while(|(a, b)| a == b).count();
         sequence.truncate(same, window);
         self.remember(finish_reason);
@@ -443,11 +443,11 @@ impl<'a> Generation<'a> {
         Ok(())
     }
 
-    /// Notes the ids behind the chat's text, without a stop token, which the template writes again.
+    /// Stores the ids of the chat's text for the next turn; without a stop token, which the template writes again.
     fn remember(&mut self, finish_reason: FinishReason) {
         let said = self.inputs.len() - usize::from(finish_reason == FinishReason::Stop);
-        self.engine.spoken = match self.spoken.take() {
-            Some(spoken) if !self.options.raw => Some(Spoken { inputs: self.inputs[..said].to_vec(), ..spoken }),
+        self.engine.last_chat = match self.chat.take() {
+            Some(chat) if !self.options.raw => Some(RenderedChat { inputs: self.inputs[..said].to_vec(), ..chat }),
             _ => None,
         };
     }
@@ -461,7 +461,7 @@ impl Iterator for Generation<'_> {
             && self.state == State::Running
             && let Err(error) = self.step()
         {
-            // an error of an end that let the text go leaves none to do so again
+            // if the error is of `end`, the held-back text is emitted already and this does nothing
             self.state = State::Ended;
             let _ = self.let_go();
             self.pending.push_back(Err(error));
@@ -470,8 +470,8 @@ impl Iterator for Generation<'_> {
     }
 }
 
-/// The tokens and the texts that end an answer: those of the request, and those of the model's files. A chat also ends at
-/// the tokens that end a turn.
+/// Stop tokens and stop strings of an answer: those of the request and, without `ignore_eos`, those of the model's files. A chat
+/// also ends at the tokens that end a turn.
 fn stops(engine: &Engine, is_chat: bool, options: &GenerateOptions) -> Result<(Vec<u32>, Vec<String>)> {
     if options.stop.iter().any(String::is_empty) {
         let expected = "texts of at least one character".into();
@@ -481,7 +481,7 @@ fn stops(engine: &Engine, is_chat: bool, options: &GenerateOptions) -> Result<(V
     let mut tokens = Vec::new();
     if !texts.is_empty() {
         let tokenizer = engine.tokenizer()?;
-        // a special token is no part of the text
+        // a special token is not part of the text, so its id is the stop token
         let named = texts.iter().filter_map(|text| tokenizer.token_to_id(text));
         tokens.extend(named.filter(|&id| tokenizer.is_special(id)));
     }
@@ -493,7 +493,7 @@ fn stops(engine: &Engine, is_chat: bool, options: &GenerateOptions) -> Result<(V
     Ok((tokens, texts))
 }
 
-/// Parses the names of [`RopePolicy`].
+/// Parses the name of a [`RopePolicy`].
 pub fn rope_policy(text: &str) -> Result<RopePolicy> {
     Ok(match text {
         "exact" => RopePolicy::Exact,

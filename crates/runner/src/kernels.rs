@@ -1,16 +1,15 @@
-//! Every operation of a decoder by itself, at a variant's shapes: how long it takes, and what part of the machine's best that
-//! is.
+//! Benchmarks of single decoder operations at a variant's shapes: times, and shares of the device's peak rates.
 //!
-//! The cases are here and nowhere else: `phi3-run bench kernels` and `cargo bench` both take them from [`Stage`].
+//! `phi3-run bench kernels` and `cargo bench` both take their cases from [`Case`].
 
-mod stage;
-mod work;
+mod case;
+mod cost;
 
-pub use stage::{Stage, Timing};
-pub use work::{Op, Subject, Work};
+pub use case::{Case, Timing};
+pub use cost::{Cost, ModelShape, Op};
 
 use crate::device::Visit;
-use crate::{Result, Setup};
+use crate::{DeviceOptions, Result};
 use phi3_tensor::{Backend, Clock, DType, Limits};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,63 +17,63 @@ use std::time::Duration;
 /// An operation, and the type of its weights if it has any.
 pub type Kernel = (Op, Option<DType>);
 
-/// What is measured.
+/// Cases to measure.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The model's sizes.
-    pub subject: Subject,
-    /// Operations, and the types of their weights; an operation without weights stands there once, with none. Operations that the
+    pub shape: ModelShape,
+    /// Operations, and the types of their weights. An operation without weights is listed once, with `None`. Operations that the
     /// model does not have are left out.
     pub kernels: Vec<Kernel>,
     /// Numbers of rows: 1 is a decoded token, more are a prompt or several sequences.
     pub rows: Vec<usize>,
-    /// How long each case may take.
+    /// Limits of each case.
     pub effort: Effort,
 }
 
-/// How long a case may take.
+/// Limits of a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Samples, at most.
+    /// Most samples.
     pub samples: usize,
-    /// Time of all samples together, about; there is always one.
+    /// Approximate time of all samples together; there is at least one sample.
     pub time: Duration,
 }
 
-/// What a machine is, and what it can do.
+/// A device and its peak rates.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// Its name and kernels.
     pub device: String,
-    /// What times are taken from.
+    /// Clock of the times.
     pub clock: Clock,
-    /// What it can do at best.
+    /// Its peak rates.
     pub limits: Limits,
 }
 
-/// A case, and what it gave.
+/// Result of a case.
 #[derive(Debug)]
 pub struct Row {
     /// The operation.
     pub op: Op,
-    /// Type of what it reads most of: weights, or keys and values.
+    /// Type of its main input: weights, keys and values, or activations.
     pub kind: &'static str,
     /// Rows.
     pub rows: usize,
-    /// What it has to do.
-    pub work: Work,
-    /// Copies of what is read, which are taken in turn.
+    /// Bytes and arithmetic that it needs.
+    pub work: Cost,
+    /// Copies of its weights or cache, which are used in turn.
     pub copies: usize,
-    /// How long it took, or why it could not be measured.
+    /// Its time, or why it could not be measured.
     pub timing: std::result::Result<Timing, String>,
 }
 
-/// What bounds an operation on a machine.
+/// The peak rate that bounds an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// Bytes that are read and written.
+    /// Bytes read and written per second.
     Memory,
-    /// Multiplications and additions.
+    /// Multiplications and additions per second.
     Rate,
 }
 
@@ -88,23 +87,23 @@ impl Bound {
     }
 }
 
-/// Speed of a case, and what part of the machine's best that is.
+/// Speed of a case, absolute and as a share of the device's peak rates.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed {
     /// Bytes per second.
     pub bandwidth: f64,
-    /// Multiplications and additions per second; absent of an operation that has none.
+    /// Multiplications and additions per second; absent for an operation that has none.
     pub rate: Option<f64>,
-    /// Per cent of the machine's bandwidth.
+    /// Per cent of the device's bandwidth.
     pub of_bandwidth: f64,
-    /// Per cent of the machine's rate.
+    /// Per cent of the device's rate.
     pub of_rate: Option<f64>,
-    /// Which of the two bounds it.
+    /// The bound: the larger of the two shares.
     pub bound: Bound,
 }
 
 impl Row {
-    /// How fast it was, where it was measured.
+    /// Its speed; `None` if it could not be measured.
     pub fn speed(&self, limits: Limits) -> Option<Speed> {
         let seconds = self.timing.as_ref().ok()?.seconds.max(1e-12);
         let bandwidth = self.work.bytes / seconds;
@@ -116,18 +115,18 @@ impl Row {
     }
 }
 
-/// Opens the machine, measures what it can do, then every case; `each` is shown each row as it is there, and may break off.
-/// What cannot be measured is a row too.
+/// Opens the device, measures its peak rates, then every case. `each` is called with each row when it is ready, and may cancel. A
+/// case that cannot be measured has a row too.
 ///
 /// # Errors
 ///
-/// A machine that cannot be opened or measured, and those of `each`.
+/// A device that cannot be opened or measured, and those of `each`.
 pub fn measure(
-    setup: &Setup,
+    device_options: &DeviceOptions,
     plan: &Plan,
     each: &mut dyn FnMut(&Machine, Row) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    setup.visit(Measuring { plan, each })
+    device_options.visit(Measuring { plan, each })
 }
 
 struct Measuring<'a> {
@@ -142,20 +141,18 @@ impl Visit for Measuring<'_> {
         let Self { plan, each } = self;
         let limits = backend.limits()?;
         let machine = Machine { device: backend.info().to_string(), clock: backend.clock(), limits };
-        for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.subject.spec)) {
+        for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.shape.spec)) {
             let rows: Vec<usize> = plan.rows.iter().copied().filter(|&rows| op.takes(rows)).collect();
             if rows.is_empty() || (op.chooses() && backend.ahead() == 0) {
                 continue;
             }
-            let kind = dtype.map_or_else(|| plan.subject.kind(op), DType::name);
+            let kind = dtype.map_or_else(|| plan.shape.kind(op), DType::name);
             let longest = rows.iter().copied().max().unwrap_or(1);
-            let mut stage = Stage::new(&mut backend, &plan.subject, op, dtype, longest);
+            let mut case = Case::new(&mut backend, &plan.shape, op, dtype, longest);
             for rows in rows {
-                let work = plan.subject.work(op, dtype, rows);
-                let (copies, timing) = match &mut stage {
-                    Ok(stage) => {
-                        (stage.copies(), stage.time(&mut backend, rows, plan.effort).map_err(|e| e.to_string()))
-                    }
+                let work = plan.shape.work(op, dtype, rows);
+                let (copies, timing) = match &mut case {
+                    Ok(case) => (case.copies(), case.time(&mut backend, rows, plan.effort).map_err(|e| e.to_string())),
                     Err(error) => (0, Err(error.to_string())),
                 };
                 if each(&machine, Row { op, kind, rows, work, copies, timing })?.is_break() {

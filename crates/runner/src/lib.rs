@@ -15,29 +15,34 @@
 //! ```
 
 pub mod bench;
+mod builder;
 mod device;
+mod encode;
 mod engine;
 mod error;
 mod generate;
 pub mod kernels;
-pub mod memory;
 pub mod perplexity;
 pub mod profile;
 mod quantise;
+mod request;
 pub mod sampler;
+mod source;
+pub mod system_memory;
 pub mod text;
 pub mod verify;
 mod vision;
 
-pub use device::{Device, Placed, Setup, TIERS, cache_folder};
-pub use engine::{Engine, EngineBuilder, Progress, Source};
+pub use builder::{EngineBuilder, Progress};
+pub use device::{Device, DeviceOptions, LoadedModel, TIERS, cache_folder};
+pub use engine::Engine;
 pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
 pub use phi3_image::{Orientation, Preparation};
-pub use phi3_model::ImageTag;
-pub use phi3_model::{Recipe, RopePolicy, RopeSet};
-pub use quantise::quantise;
+pub use phi3_model::{ImageTag, QuantScheme, RopePolicy, RopeSet};
+pub use quantise::{gguf_keys, quantise};
 pub use sampler::SamplerOptions;
+pub use source::Source;
 pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images};

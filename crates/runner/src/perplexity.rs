@@ -1,8 +1,8 @@
-//! Perplexity of a text, and how far two models or machines are apart on it.
+//! Perplexity of a text, and the distance of two models or backends on it.
 //!
 //! Windows start at token 0, `stride`, `2 * stride`, … and hold up to `window` tokens, each computed from an empty cache
-//! with positions from 0. A window counts the tokens that no earlier window held; the very first token of a window's
-//! text has nothing before it and is never counted. The last window is the first that reaches the end. Perplexity is
+//! with positions from 0. A window counts the tokens that no earlier window held. The first token of a window has no
+//! context and is never counted. The last window is the first that reaches the end. Perplexity is
 //! `exp(nll / counted)`, nll the sum of negative natural-log probabilities.
 
 use crate::verify::logits;
@@ -10,12 +10,12 @@ use crate::{Error, Result};
 use phi3_model::{Model, RopePolicy};
 use std::ops::Range;
 
-/// How a text is cut.
+/// Windows of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
-    /// Tokens of a window, at most.
+    /// Most tokens per window.
     pub window: usize,
-    /// From one window's start to the next.
+    /// Tokens from one window's start to the next.
     pub stride: usize,
 }
 
@@ -35,7 +35,7 @@ impl Score {
     }
 }
 
-/// How far a second model is from the first, over the counted tokens.
+/// Distance of a second model from the first, over the counted tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distance {
     /// Mean of the Kullback-Leibler divergence from the first model's distribution to the second's, in nats.
@@ -49,7 +49,7 @@ pub struct Distance {
 }
 
 impl Windows {
-    /// Every window of a text: its tokens, and which of them it counts.
+    /// Every window of a text: its tokens, and those that it counts.
     fn of(self, tokens: usize) -> Result<Vec<(Range<usize>, Range<usize>)>> {
         let wrong =
             |argument, expected: String, found: usize| Error::Argument { argument, expected, found: found.to_string() };
@@ -80,7 +80,7 @@ fn log_softmax(row: &[f32]) -> Vec<f64> {
     row.iter().map(|&v| f64::from(v) - most - sum.ln()).collect()
 }
 
-/// Perplexity of `ids`. `watch` is told of every window: how many are done, and of how many.
+/// Perplexity of `ids`. `watch` is called after every window, with the number of windows done and of all windows.
 pub fn perplexity(
     model: &mut dyn Model,
     ids: &[u32],
@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(counted, (1..tokens).collect::<Vec<_>>());
             assert_eq!(windows.last().unwrap().0.end, tokens);
         }
-        // without overlap, the first token of each window has nothing before it
+        // without overlap, the first token of each window has no context
         let windows = Windows { window: 4, stride: 4 }.of(8).unwrap();
         assert_eq!(windows, [(0..4, 1..4), (4..8, 5..8)]);
         assert!(Windows { window: 4, stride: 5 }.of(8).is_err() && Windows { window: 1, stride: 1 }.of(8).is_err());

@@ -1,4 +1,4 @@
-//! Where the time of a prompt and of a generated token goes, operation by operation.
+//! Profile of a prompt and of generated tokens: times by operation.
 
 mod flame;
 
@@ -6,39 +6,39 @@ pub use flame::flame;
 
 use crate::device::Visit;
 use crate::kernels::Bound;
-use crate::{Result, Setup, memory};
-use phi3_model::{Advance, Checkpoint, Decoder, Model, Outputs, RopePolicy, Sequence, Step, advance};
+use crate::{DeviceOptions, Result, system_memory};
+use phi3_model::{Checkpoint, Decoder, Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
 use phi3_tensor::{Backend, Clock, Label, Limits, Timed, Trace};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-/// What is timed.
+/// Tokens to time.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Tokens after it, one by one.
+    /// Tokens decoded after it, one by one.
     pub generated: usize,
 }
 
 /// An operation of a phase.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What it is.
+    /// Its name, layer and sizes.
     pub label: Label,
-    /// Times that it ran.
+    /// Number of calls.
     pub calls: usize,
-    /// Seconds of all of them.
+    /// Time of all calls, in seconds.
     pub seconds: f64,
-    /// Bytes of weights that all of them read.
+    /// Bytes of weights read by all calls.
     pub read: u64,
-    /// Multiplications and additions with weights, of all of them.
+    /// Multiplications and additions with weights in all calls.
     pub flops: f64,
 }
 
 impl Part {
-    /// Per cent of what the machine can do, and what bounds the part: the larger of the shares of bandwidth and of rate. Absent
-    /// of a part without weights.
+    /// Per cent of the device's peak bandwidth or peak rate, the larger share of the two, and which it is. `None` for a part
+    /// without weights.
     pub fn of_limit(&self, limits: Limits) -> Option<(f64, Bound)> {
         let of = |amount: f64, limit: f64| 100.0 * amount / self.seconds.max(1e-12) / limit;
         let (memory, rate) = (of(self.read as f64, limits.bandwidth), of(self.flops, limits.rate));
@@ -47,10 +47,10 @@ impl Part {
     }
 }
 
-/// The head's name, whichever matrix it is.
+/// Name of the head, also where its matrix is the embedding.
 const HEAD: &str = "lm_head";
 
-/// An operation's name, of whichever file its weight is.
+/// Published name of an operation, for weights of any file format.
 fn named(op: &str) -> &str {
     match (op, phi3_model::Part::from_name(op)) {
         ("embed_tokens" | "token_embd" | "output", _) => HEAD,
@@ -66,7 +66,7 @@ pub struct Phase {
     pub tokens: usize,
     /// Passes.
     pub passes: usize,
-    /// Seconds of all passes on the host's clock; what the parts lack is the host's own work and waiting.
+    /// Time of all passes on the host's clock, in seconds. The excess over the parts is work of the host and waiting.
     pub seconds: f64,
     /// Operations of each layer, in the order in which they ran first.
     pub parts: Vec<Part>,
@@ -113,7 +113,7 @@ impl Phase {
                 part.calls += 1;
                 part.seconds += seconds;
                 part.read += part.label.bytes;
-                // logits are wanted of the last row only
+                // logits are computed for the last row only
                 let rows = if part.label.op == HEAD { 1 } else { pass.rows };
                 part.flops += 2.0 * part.label.values as f64 * rows as f64;
             }
@@ -122,14 +122,14 @@ impl Phase {
     }
 }
 
-/// Where the time went.
+/// Times of a prompt and of generated tokens.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// The machine.
+    /// The device.
     pub device: String,
-    /// What the times are taken from.
+    /// Clock of the times.
     pub clock: Clock,
-    /// What the machine can do at best.
+    /// Peak rates of the device.
     pub limits: Limits,
     /// The prompt's passes.
     pub prompt: Phase,
@@ -137,23 +137,23 @@ pub struct Profile {
     pub decode: Phase,
 }
 
-/// Loads a model and times its operations; tokens are arbitrary. `watch` is asked between passes, and may break off: then
-/// there is no result.
+/// Loads a model and times its operations; tokens are arbitrary. `watch` is called between passes. It cancels by returning
+/// `Break`: the result is `None`.
 ///
 /// # Errors
 ///
-/// More tokens than the model's context, and what the device reports.
+/// More tokens than the model's context, too little memory, and errors of the backend.
 pub fn profile(
-    setup: &Setup,
+    device_options: &DeviceOptions,
     checkpoint: &Checkpoint,
     plan: Plan,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Option<Profile>> {
-    setup.visit(Profiling { setup, checkpoint, plan, watch })
+    device_options.visit(Profiling { device_options, checkpoint, plan, watch })
 }
 
 struct Profiling<'a> {
-    setup: &'a Setup,
+    device_options: &'a DeviceOptions,
     checkpoint: &'a Checkpoint,
     plan: Plan,
     watch: &'a mut dyn FnMut() -> ControlFlow<()>,
@@ -163,16 +163,16 @@ impl Visit for Profiling<'_> {
     type Output = Option<Profile>;
 
     fn visit<B: Backend>(self, mut backend: B) -> Result<Option<Profile>> {
-        let Self { setup, checkpoint, plan, watch } = self;
+        let Self { device_options, checkpoint, plan, watch } = self;
         phi3_model::check_length(checkpoint.spec(), plan.prompt + plan.generated)?;
-        let needed = phi3_model::plan(&mut backend, checkpoint, setup.decoder())?;
-        memory::check(setup, checkpoint, &needed, backend.info())?;
+        let needed = phi3_model::plan(&mut backend, checkpoint, device_options.decoder())?;
+        system_memory::check(device_options, checkpoint, &needed, backend.info())?;
         let limits = backend.limits()?;
         let (device, clock) = (backend.info().to_string(), backend.clock());
         let (timed, trace) = Timed::new(backend);
-        let mut model = Decoder::load(timed, checkpoint, setup.decoder(), &mut |_| {})?;
+        let mut model = Decoder::load(timed, checkpoint, device_options.decoder(), &mut |_| {})?;
         let mut run = Run { sequence: model.sequence(), model: &mut model, watch, logits: Vec::new() };
-        // kernels are compiled and memory is touched
+        // warm-up: kernels are compiled and memory is touched
         if !run.all(plan)? {
             return Ok(None);
         }
@@ -203,7 +203,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether everything was computed.
+    /// Feeds the prompt and at most one token; `false` if cancelled.
     fn all(&mut self, plan: Plan) -> Result<bool> {
         Ok(self.feed(plan.prompt)? && self.feed(plan.generated.min(1))?)
     }
@@ -214,15 +214,16 @@ impl Run<'_> {
         }
         let vocab = self.model.spec().vocab_size;
         let tokens: Vec<u32> = (0..count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
-        let settings = Advance { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
+        let settings =
+            PrefillOptions { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
         let Self { model, sequence, watch, logits } = self;
         let mut stopped = false;
-        let step = &mut |_: Step| {
+        let step = &mut |_: PrefillProgress| {
             let flow = watch();
             stopped |= flow.is_break();
             flow
         };
-        advance(*model, sequence, &tokens, settings, logits, None, step)?;
+        prefill(*model, sequence, &tokens, settings, logits, None, step)?;
         Ok(!stopped)
     }
 }

@@ -1,9 +1,9 @@
-//! Chooses the next token from logits, with the options, the order and the meaning that transformers gives them:
-//! repetition penalty, temperature, top-k, top-p, min-p, each on the result of the one before.
+//! Sampling of the next token from logits. Options, with their order and meaning, are those of transformers: repetition penalty,
+//! temperature, top-k, top-p, min-p, each on the result of the one before.
 
 use phi3_tensor::Choice;
 
-/// What a [`Sampler`] can be told. The default is greedy: always the likeliest token.
+/// Options of a [`Sampler`]. The default is greedy: always the likeliest token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerOptions {
     /// Logits are divided by this; 0 takes the likeliest token and uses none of the options below but the penalty.
@@ -16,7 +16,7 @@ pub struct SamplerOptions {
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of the tokens in the text so far; 1 changes nothing.
     pub repetition_penalty: f32,
-    /// The same seed gives the same choices, on every machine.
+    /// Seed of the random numbers, which are the same on every platform.
     pub seed: u64,
 }
 
@@ -26,7 +26,7 @@ impl Default for SamplerOptions {
     }
 }
 
-/// Why no token can be chosen.
+/// Errors of a sampler.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplerError {
     /// An option is out of its range.
@@ -41,7 +41,7 @@ pub enum SamplerError {
         /// Its value.
         found: f32,
     },
-    /// The model computed nonsense.
+    /// A logit is NaN or infinite.
     #[error(
         "the logit of token {token} is {value}: the model's weights are damaged, or its numbers overflow; hint: check the checkpoint"
     )]
@@ -56,7 +56,7 @@ pub enum SamplerError {
     NoLogits,
 }
 
-/// Chooses tokens; holds the state of its random numbers.
+/// A sampler of tokens, with the state of its random numbers.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
@@ -98,13 +98,13 @@ impl Sampler {
         self.options.temperature == 0.0
     }
 
-    /// Whether a machine may choose by itself: the choice depends on nothing but the logits.
+    /// Whether on-device sampling is possible: the choice depends on the logits only.
     pub fn is_independent(&self) -> bool {
         self.options.repetition_penalty == 1.0
     }
 
-    /// How a machine shall choose the next token, as [`sample`](Self::sample) would: the same random number, of which it
-    /// sees the first 32 bits.
+    /// Options for on-device sampling of the next token, as [`sample`](Self::sample) would choose it: with the same random number,
+    /// of which the device gets the upper 32 bits.
     pub fn choice(&mut self) -> Choice {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         if self.is_greedy() {
@@ -114,7 +114,7 @@ impl Sampler {
         Choice::Drawn { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
     }
 
-    /// Chooses a token. `past` is the text so far, prompt included; `logits` are used up.
+    /// Chooses a token. `past` is the text so far, prompt included; `logits` are overwritten.
     ///
     /// # Errors
     /// There are no logits, or some are not finite.
@@ -137,8 +137,8 @@ impl Sampler {
         Ok(candidates[chosen].id)
     }
 
-    /// Changes the logits as the options say; a token that cannot be chosen gets minus infinity. With temperature 0 only the
-    /// penalty is applied.
+    /// Applies the options to the logits; a token that cannot be chosen gets minus infinity. With temperature 0 only the penalty
+    /// is applied.
     ///
     /// # Errors
     /// There are no logits, or some are not finite.
@@ -155,7 +155,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The probability of every token to be chosen; `logits` are used up.
+    /// The probability of every token to be chosen; `logits` are overwritten.
     ///
     /// # Errors
     /// There are no logits, or some are not finite.
@@ -201,7 +201,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// The tokens that can be chosen, with their logits after all options. Scales `logits` on the way.
+    /// The tokens that can be chosen, with their logits after all options. Overwrites `logits` with the scaled ones.
     fn candidates(&self, logits: &mut [f32]) -> Vec<Candidate> {
         self.divide_by_temperature(logits);
         let floor = match self.options.top_k {
@@ -226,7 +226,7 @@ impl Sampler {
     fn divide_by_temperature(&self, logits: &mut [f32]) {
         let temperature = self.options.temperature;
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // A shift changes no probability, and keeps a tiny temperature from overflowing.
+        // A shift changes no probability, and prevents an overflow with a tiny temperature.
         let shift = if (max / temperature).is_finite() { 0.0 } else { max };
         logits.iter_mut().for_each(|logit| *logit = (*logit - shift) / temperature);
     }
@@ -260,14 +260,14 @@ fn kth_largest(values: &[f32], k: usize) -> f32 {
     *best.select_nth_unstable_by(k - 1, descending).1
 }
 
-/// Drops the least likely tokens whose probabilities add up to at most `1 - top_p`, never the likeliest. Of equals, those with
+/// Drops the least likely tokens, up to a total probability of `1 - top_p`, but never the likeliest. Of equal ones, those with
 /// the lower id stay.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
     let max = max_logit(candidates);
     let weights = weights(candidates);
     let total: f64 = weights.iter().sum();
     let budget = (1.0 - top_p) * total;
-    // Tokens below their equal share of what is dropped are dropped whatever the others are: no need to sort them.
+    // A token below the budget's mean per candidate is dropped in any case, and needs no sorting.
     let share = budget / candidates.len() as f64;
     let mut dropped: f64 = weights.iter().filter(|weight| **weight < share).sum();
     let mut weights = weights.into_iter();
@@ -279,7 +279,7 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f64) {
         dropped > budget
     });
     candidates.drain(..first_kept.unwrap_or(last));
-    // a draw goes through them by id, on every machine
+    // sampling goes through the candidates by id, as on-device sampling does
     candidates.sort_unstable_by_key(|candidate| candidate.id);
 }
 

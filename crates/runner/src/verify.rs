@@ -1,13 +1,13 @@
-//! Comparing a model with goldens of the reference implementation.
+//! Comparison of a model with goldens of the reference implementation.
 //!
 //! A golden is `golden.safetensors` with `golden.json`: per prompt N its `prompt.N.input_ids`, `prompt.N.logits` and
-//! perhaps `prompt.N.hidden.*`; greedy continuations `greedy.N.ids` and `greedy.N.logits`; log-probabilities
+//! optionally `prompt.N.hidden.*`; greedy continuations `greedy.N.ids` and `greedy.N.logits`; log-probabilities
 //! `logprobs.N.token`; and in `golden.json` under `batch` the prompts to run together as one batch.
 
 mod pictures;
 
 use crate::{Cause, Error, Result};
-use phi3_model::{Advance, Feed, Input, Model, Outputs, RopePolicy, Sequence, advance};
+use phi3_model::{Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, prefill};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,38 +19,38 @@ pub struct Golden {
     path: PathBuf,
     floats: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     ids: BTreeMap<String, Vec<u32>>,
-    /// Ids of prompts with pictures: of picture k the tokens are -k.
+    /// Ids of prompts with pictures: the tokens of picture k are -k.
     pictured: BTreeMap<String, Vec<i32>>,
     /// Pictures `[height, width, 3]`.
     bytes: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
-    /// Names of the pictures of prompts.
+    /// Names of each prompt's pictures.
     pictures: BTreeMap<String, Vec<String>>,
     batch: Vec<String>,
 }
 
-/// How to verify.
+/// Options of a verification.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyOptions {
-    /// Largest difference of a logit that is allowed. Hidden states may differ by twice as much times `1 + |x|`.
+    /// Largest allowed difference of a logit. Hidden states may differ by twice as much times `1 + |x|`.
     pub tolerance: f64,
-    /// Tokens of a pass.
+    /// Tokens per pass.
     pub chunk: usize,
 }
 
 /// One comparison.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// Prompt and what of it.
+    /// Prompt, and the values that are compared.
     pub name: String,
-    /// Largest difference, in parts of what is allowed for hidden states; absent for ids.
+    /// Largest difference, for hidden states divided by `1 + |x|`; absent for ids, and where the numbers of values differ.
     pub difference: Option<f64>,
-    /// Where it is, or what differs.
+    /// Place of the largest difference, or a description.
     pub place: String,
-    /// Whether it is allowed.
+    /// Whether the difference is allowed.
     pub ok: bool,
 }
 
-/// What a verification found.
+/// Result of a verification.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Every comparison.
@@ -58,12 +58,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether all is as the golden says; a golden without a single comparison proves nothing.
+    /// Whether all comparisons passed; `false` if there is none.
     pub fn ok(&self) -> bool {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
 
-    /// The earliest hidden state that differs: the layer to look at.
+    /// Name of the first hidden state that differs.
     pub fn first_layer(&self) -> Option<&str> {
         let hidden = self.checks.iter().find(|check| !check.ok && check.name.contains(" hidden."));
         hidden.map(|check| check.name.as_str())
@@ -146,7 +146,7 @@ impl Golden {
         self.ids.keys().chain(self.pictured.keys()).filter_map(name).collect()
     }
 
-    /// Prompts that greedy decoding follows, and the ids that it gives.
+    /// Prompts with greedy continuations, and the expected ids.
     pub fn greedy(&self) -> Vec<(&[u32], &[u32])> {
         let prompt = |key: &str| self.prompt(key.strip_prefix("greedy.")?.strip_suffix(".ids")?).ok();
         self.ids.iter().filter_map(|(key, ids)| Some((prompt(key)?, ids.as_slice()))).collect()
@@ -200,7 +200,7 @@ pub fn verify(model: &mut dyn Model, golden: &Golden, options: VerifyOptions) ->
 /// Hidden states of a whole text, by name, in the order of computation.
 pub type Hidden = Vec<(String, Vec<f32>)>;
 
-/// Logits of every token of a text, `[tokens, vocab_size]`, and its hidden states where wanted.
+/// Logits of every token of a text, `[tokens, vocab_size]`, and its hidden states if `hidden` is given.
 pub fn logits<'a, T>(
     model: &mut dyn Model,
     ids: &'a [T],
@@ -213,16 +213,16 @@ where
 {
     let mut sequence = model.sequence();
     let mut out = Vec::new();
-    let settings = Advance { chunk, policy, budget: ids.len(), outputs: Outputs::All };
+    let settings = PrefillOptions { chunk, policy, budget: ids.len(), outputs: Outputs::All };
     let watch = &mut |_| ControlFlow::Continue(());
     match hidden {
-        None => advance(model, &mut sequence, ids, settings, &mut out, None, watch)?,
+        None => prefill(model, &mut sequence, ids, settings, &mut out, None, watch)?,
         Some(hidden) => {
             let mut probe = |name: &str, rows: &[f32]| match hidden.iter_mut().find(|(known, _)| known == name) {
                 Some((_, all)) => all.extend_from_slice(rows),
                 None => hidden.push((name.to_owned(), rows.to_vec())),
             };
-            advance(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
+            prefill(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
         }
     };
     Ok(out)
@@ -284,7 +284,7 @@ fn verify_greedy(
     Ok(())
 }
 
-/// The most likely token, again and again, stop tokens or not: new ids and the logits they were chosen from.
+/// Greedy decoding of `count` tokens without regard to stop tokens: the new ids, and the logits that they were chosen from.
 pub fn greedy<'a, T>(model: &mut dyn Model, prompt: &'a [T], count: usize, chunk: usize) -> Result<(Vec<u32>, Vec<f32>)>
 where
     Input: From<&'a T>,
@@ -302,8 +302,8 @@ fn greedy_from(
     let (mut ids, mut rows, mut row) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let new = inputs[sequence.len()..].to_vec();
-        let settings = Advance { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
-        advance(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
+        let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
+        prefill(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
         rows.extend_from_slice(&row);
         let best = (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best });
         let best = best.unwrap_or(0) as u32;
@@ -313,7 +313,7 @@ fn greedy_from(
     Ok((ids, rows))
 }
 
-/// All prompts of the golden's batch in the same passes: each must give what it gives alone.
+/// Runs the prompts of the golden's batch in the same passes, and compares each with its logits alone.
 fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, report: &mut Report) -> Result<()> {
     if golden.batch.is_empty() {
         return Ok(());
@@ -343,19 +343,19 @@ pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> 
     let mut out = Vec::new();
     loop {
         let mut owners = Vec::new();
-        let mut feeds = Vec::new();
+        let mut parts = Vec::new();
         for (i, (sequence, ids)) in sequences.iter_mut().zip(&prompts).enumerate() {
             let part = &ids[sequence.len()..];
             let part = &part[..part.len().min(chunk)];
             if !part.is_empty() {
                 owners.push((i, part.len()));
-                feeds.push(Feed { sequence, inputs: part, outputs: Outputs::All });
+                parts.push(SequenceRows { sequence, inputs: part, outputs: Outputs::All });
             }
         }
-        if feeds.is_empty() {
+        if parts.is_empty() {
             return Ok(all);
         }
-        model.forward(&mut feeds, &mut out, None)?;
+        model.forward(&mut parts, &mut out, None)?;
         let mut rest = out.as_slice();
         for (owner, rows) in owners {
             let (mine, others) = rest.split_at(rows * vocab);
@@ -365,7 +365,7 @@ pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> 
     }
 }
 
-/// Largest difference and where it is; a NaN counts as infinite.
+/// Largest difference and its index; a NaN counts as infinite.
 fn largest(want: &[f32], got: &[f32], scale: impl Fn(f64) -> f64) -> (f64, usize) {
     let difference = |(want, got): (&f32, &f32)| {
         let difference = (f64::from(*want) - f64::from(*got)).abs() / scale(f64::from(*want));

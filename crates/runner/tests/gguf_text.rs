@@ -1,4 +1,4 @@
-//! Tokenizers and chat templates from GGUF metadata: the ids of the oracle's vectors, and of the published tokenizer.json.
+//! Tokenizers and chat templates from GGUF metadata, compared with the oracle's vectors and the published tokenizer.json.
 
 use phi3_model::gguf::{Metadata, TokenizerKind, Vocabulary};
 use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
@@ -23,7 +23,7 @@ fn vocabulary(path: &Path) -> Vocabulary {
     Vocabulary::read(&metadata).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// `PHI3_GGUF_MODELS` names another folder, such as the oracle's full set.
+/// `PHI3_GGUF_MODELS` selects another folder, such as the oracle's full set.
 fn models() -> PathBuf {
     std::env::var_os("PHI3_GGUF_MODELS").map_or(data("oracle/gguf/models"), PathBuf::from)
 }
@@ -37,13 +37,13 @@ fn texts_become_the_ids_of_the_oracle() {
         let golden = json(&models().join(format!("{model}.golden.json")));
         for case in golden["tokens"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
-            // control tokens in a text are always taken as such here
+            // control tokens in a text are always parsed as control tokens here
             if case["parse_special"] == false && text.contains("<|") {
                 continue;
             }
             assert_eq!(tokenizer.encode(text, true).unwrap(), ids(&case["ids"]), "{model}: {text:?}");
             let back = tokenizer.decode(&tokenizer.encode(text, false).unwrap(), false).unwrap();
-            // between special tokens, Phi-3's vocabulary puts and swallows white space
+            // around special tokens, Phi-3's vocabulary adds and strips white space
             assert!(back == text || text.contains("<|"), "{model}: {text:?} comes back as {back:?}");
             checked += 1;
         }
@@ -51,7 +51,7 @@ fn texts_become_the_ids_of_the_oracle() {
     assert!(checked >= 50, "{checked}");
 }
 
-/// The published vocabulary as a GGUF file has it: scores by rank, 32064 tokens.
+/// The published vocabulary in the form of a GGUF file: scores by rank, 32064 tokens.
 fn published(file: &Value) -> Vocabulary {
     let mut tokens = vec![String::new(); 32064];
     let mut types = vec![2; 32064];
@@ -99,7 +99,7 @@ fn published(file: &Value) -> Vocabulary {
 fn the_published_vocabulary_gives_the_published_ids() {
     let folder = std::env::var_os("PHI3_TOKENIZER").map_or(data("tokenizer/phi-3"), PathBuf::from);
     if !folder.join("tokenizer.json").exists() {
-        println!("skipped: {} is not there", folder.display());
+        println!("skipped: {} does not exist", folder.display());
         return;
     }
     let tokenizer = Tokenizer::from_gguf(&published(&json(&folder.join("tokenizer.json")))).unwrap();
@@ -128,7 +128,7 @@ fn a_chat_begins_once() {
     for add_bos in [true, false] {
         vocabulary.add_bos = add_bos;
         let tokenizer = Tokenizer::from_gguf(&vocabulary).unwrap();
-        // text of no template keeps what the file says
+        // without a template, the file's setting is used
         assert_eq!(tokenizer.encode("cat", true).unwrap().contains(&1), add_bos);
         for (before, printed) in [("", 0), ("{{ bos_token }}", 1), ("<s>", 1), ("{% if bos_token %}<s>{% endif %}", 1)]
         {
@@ -141,7 +141,7 @@ fn a_chat_begins_once() {
             assert_eq!(ids[begins..], tokenizer.encode("cat", false).unwrap());
         }
     }
-    // nothing is put behind a chat, and nothing in front of it where the file names no token for that
+    // nothing is added after a chat; a BOS token is added before it only if the file names one
     (vocabulary.add_bos, vocabulary.add_eos) = (true, true);
     let plain = Tokenizer::from_gguf(&vocabulary).unwrap().encode("cat", false).unwrap();
     let ids = Tokenizer::from_gguf(&vocabulary).unwrap().encode_chat("cat").unwrap();
@@ -157,7 +157,7 @@ fn byte_pairs_are_cut_as_the_file_or_the_model_has_it() {
     let mut vocabulary = vocabulary(&models().join("phi4-mini/Q4_K_M.gguf"));
     let count = |vocabulary: &Vocabulary| {
         let tokenizer = Tokenizer::from_gguf(vocabulary).unwrap_or_else(|e| panic!("{e}"));
-        // a word that only some rules cut before its digits or its capital letter
+        // words that only some rules split before digits
         let cut = |text: &str| tokenizer.encode(text, false).unwrap().len();
         (cut("1234567"), cut("ab1"), tokenizer.notes().to_vec())
     };
@@ -188,7 +188,7 @@ fn byte_pairs_are_cut_as_the_file_or_the_model_has_it() {
         let (digits, word, notes) = named(pre, "phi3");
         assert!(notes.len() == 1 && notes[0].contains("tokenizer.ggml.pre"), "{notes:?}");
         assert_eq!((digits, word, Vec::new()), named(Some("gpt-2"), "phi3"));
-        // Phi-2's own rule
+        // the rule of Phi-2
         assert_eq!((digits, word, Vec::new()), named(pre, "phi2"));
     }
 }

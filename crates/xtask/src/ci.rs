@@ -8,7 +8,7 @@ use crate::dependencies::Metadata;
 use crate::process::{cargo, command, output, root, run as run_program, succeeds};
 use crate::{Result, packages, test, tidy};
 
-/// crates.io takes no larger crate.
+/// Size limit of crates.io in bytes.
 const LARGEST_CRATE: u64 = 10 << 20;
 
 #[derive(clap::Args)]
@@ -65,8 +65,8 @@ fn doc() -> Result {
     run_program(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The decoder builds without any GPU code, the library without a terminal, a command line, a network or the demo model, and
-/// the program without a network.
+/// Minimal builds: the decoder without GPU code and tokenizers; the library without GPU code, terminal, command line, network
+/// and demo model; the program without GPU code and network.
 fn floor() -> Result {
     for (package, unwanted) in [
         ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
@@ -83,7 +83,7 @@ fn floor() -> Result {
     Ok(())
 }
 
-/// Other people's machines: the whole program, GPU backend and network included, compiles for each without a warning.
+/// Other platforms: the whole program, GPU backend and network included, compiles for each target without warnings.
 fn targets() -> Result {
     const TARGETS: [&str; 4] =
         ["x86_64-pc-windows-gnu", "aarch64-apple-darwin", "x86_64-apple-darwin", "aarch64-unknown-linux-gnu"];
@@ -101,7 +101,7 @@ fn tests() -> Result {
     test::run(&test::Arguments { require_gpu: true, rest: Vec::new() })
 }
 
-/// The processor's kernels for AArch64, in an emulator; skipped where such a one cannot be had.
+/// Tests of the CPU kernels for AArch64 in an emulator; skipped if the tools are not available.
 fn neon() -> Result {
     const TARGET: &str = "aarch64-unknown-linux-gnu";
     const LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -112,7 +112,7 @@ fn neon() -> Result {
         || !has_target(TARGET)
         || !(is_there() || packages::install("an emulator of AArch64", &wanted).is_ok_and(|_| is_there()))
     {
-        println!("skipped: a compiler for {TARGET} and an emulator cannot be had here");
+        println!("skipped: a compiler for {TARGET} and an emulator are not available here");
         return Ok(());
     }
     let tests = ["-p", "phi3-tensor", "--no-default-features", "--features", "reference", "--test", "cpu"];
@@ -128,13 +128,13 @@ fn has_target(target: &str) -> bool {
     command("rustup").args(["target", "add", target]).output().is_ok_and(|output| output.status.success())
 }
 
-/// The kernels for matrix units, on a software Vulkan that has some; skipped where such a one cannot be had.
+/// Tests of the kernels for matrix units on a software Vulkan driver that supports them; skipped if it is not available.
 fn units() -> Result {
     let script = root().join(".ci/newer-vulkan");
     if !cfg!(all(target_os = "linux", target_arch = "x86_64"))
         || !command(&script.display().to_string()).arg("setup").status().is_ok_and(|s| s.success())
     {
-        println!("skipped: a software Vulkan with matrix units cannot be had here");
+        println!("skipped: a software Vulkan driver with matrix units is not available here");
         return Ok(());
     }
     let tests = |arguments: &[&str]| {
@@ -146,11 +146,11 @@ fn units() -> Result {
     let kernels = ["--test", "gpu", "--", "products_of_many", "several_tiles", "attention_of_many_rows"];
     tests(&[&tensor[..], &kernels].concat())?;
     tests(&[&tensor[..], &["--lib", "selfcheck"]].concat())?;
-    // chunks of few rows take no kernel for matrix units
+    // chunks of few rows do not use kernels for matrix units
     tests(&["-p", "phi3-tests", "--test", "root", "--", "golden", "--skip", "prompts_in_chunks"])
 }
 
-/// The first command of the README that starts with `cargo run`.
+/// Runs the first command of the README that starts with `cargo run`.
 fn readme() -> Result {
     let text = std::fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
     let line = text
@@ -169,8 +169,8 @@ fn shell(line: &str) -> Command {
     shell
 }
 
-/// Every crate that is published can be packed, and is not too large. Those whose dependencies are published already (or that
-/// have none) are built from the packed files too.
+/// Packs every published crate and checks its size. phi3-shaders and phi3-demo, which embed files and need no other crate of
+/// the workspace, are also built from their packages.
 pub(crate) fn package() -> Result {
     let metadata = Metadata::load()?;
     let crates = metadata.published_members();
@@ -189,7 +189,7 @@ pub(crate) fn package() -> Result {
         let size = file.metadata().map_err(|error| format!("{}: {error}", file.display()))?.len();
         println!("{name:16} {:8.1} KiB", size as f64 / 1024.0);
         if size > LARGEST_CRATE {
-            return Err(format!("{name} is {size} bytes packed, {LARGEST_CRATE} is the limit"));
+            return Err(format!("{name} has {size} bytes packed; the limit is {LARGEST_CRATE}"));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! What the workspace depends on: licences, and no C or C++.
+//! Checks of dependencies: allowed licences, and no C or C++.
 //!
-//! Cargo's metadata and lock file name crates that are never compiled: `ring?/alloc` in a dependency's features is enough for
-//! `ring` and its `cc` to stand there. So `cargo tree` is asked, which lists what is compiled.
+//! Cargo's metadata and lock file also list crates that are never compiled: `ring?/alloc` in a dependency's features is enough
+//! to list `ring` and its `cc`. `cargo tree` lists compiled crates only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use serde_json::Value;
 use crate::Result;
 use crate::process::{cargo, output, root};
 
-/// The rules, which cargo-deny reads too.
+/// File with the rules; also read by cargo-deny.
 const RULES: &str = ".deny.toml";
 
-/// Features that are shipped, and all there are.
+/// Feature sets to check: default, minimal and all.
 const FEATURES: [&[&str]; 3] = [&[], &["--no-default-features"], &["--all-features"]];
 
-/// Crates with a `links` field that link nothing: they use it to be there only once.
+/// Crates whose `links` field only prevents duplicates; they link no library.
 const LINKING_NOTHING: [&str; 2] = ["rayon-core", "wasm-bindgen-shared"];
 
-/// What is wrong with the dependencies, one line each.
+/// Faults of the dependencies, one line each.
 pub(crate) fn faults() -> Result<Vec<String>> {
     let rules = Rules::read()?;
     let links = Metadata::load()?.links();
@@ -31,7 +31,7 @@ pub(crate) fn faults() -> Result<Vec<String>> {
         tree.args(["-f", "{p}|{l}"]).args(features);
         for line in output(&mut tree)?.lines().filter(|line| !line.trim().is_empty()) {
             let crate_ =
-                Crate::parse(line).ok_or_else(|| format!("cargo tree: {line:?} is no crate with its licence"))?;
+                Crate::parse(line).ok_or_else(|| format!("cargo tree: {line:?} is not a crate with its licence"))?;
             compiled.insert((crate_.name.to_owned(), crate_.version.to_owned()), crate_.licence.to_owned());
         }
     }
@@ -59,7 +59,7 @@ impl<'a> Crate<'a> {
 /// Name and version.
 type Id = (String, String);
 
-/// What `.deny.toml` says.
+/// Rules of `.deny.toml`.
 struct Rules {
     licences: Vec<String>,
     foreign: Vec<String>,
@@ -71,7 +71,7 @@ impl Rules {
         Ok(Self { licences: list(&text, "licenses", "allow")?, foreign: list(&text, "bans", "deny")? })
     }
 
-    /// Faults of compiled crates with their licences; `links` has the libraries that crates link.
+    /// Faults of compiled crates, given with their licences; `links` maps crates to the libraries that they link.
     fn faults(&self, compiled: &BTreeMap<Id, String>, links: &BTreeMap<Id, String>) -> Vec<String> {
         let mut faults = BTreeSet::new();
         for (id, licence) in compiled {
@@ -81,7 +81,7 @@ impl Rules {
             }
             if self.foreign.contains(name) {
                 let asked = format!("`cargo tree --workspace --all-features --target all -e normal,build -i {name}`");
-                faults.insert(format!("{name} {version} compiles or links C; {asked} says who needs it"));
+                faults.insert(format!("{name} {version} compiles or links C; {asked} shows the crates that need it"));
             } else if let Some(library) = links.get(id).filter(|_| !LINKING_NOTHING.contains(&name.as_str())) {
                 faults.insert(format!("{name} {version} links the library {library:?}"));
             }
@@ -89,7 +89,7 @@ impl Rules {
         faults.into_iter().collect()
     }
 
-    /// Reads an SPDX expression: one of its alternatives, with all of its parts, must be in the list.
+    /// Evaluates an SPDX expression: for at least one alternative, all parts must be in the list.
     fn is_allowed(&self, licence: &str) -> bool {
         let licence = licence.trim();
         if let Some(inner) = licence.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'))
@@ -97,7 +97,7 @@ impl Rules {
         {
             return self.is_allowed(inner);
         }
-        // The old way to write OR.
+        // older syntax for OR
         if let Some(parts) = split(licence, "/").or_else(|| split(licence, " OR ")) {
             return parts.into_iter().any(|part| self.is_allowed(part));
         }
@@ -113,7 +113,7 @@ fn list(text: &str, table: &str, key: &str) -> Result<Vec<String>> {
     let missing = || format!("{RULES}: [{table}] has no list of strings {key}");
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or(line).trim());
     let inside = lines.skip_while(|line| *line != format!("[{table}]")).skip(1);
-    // a table ends where the next one begins; lists stand in brackets too, but behind a key or around strings
+    // a table ends at the next header; other lines in brackets contain quotes
     let inside = inside.take_while(|line| !(line.starts_with('[') && line.ends_with(']') && !line.contains('"')));
     let rest: String = inside.skip_while(|line| line.split('=').next().map(str::trim) != Some(key)).collect();
     let items = rest.split_once('[').and_then(|(_, rest)| rest.split_once(']')).ok_or_else(missing)?.0;
@@ -131,20 +131,20 @@ impl Metadata {
         serde_json::from_str(&text).map(Self).map_err(|error| format!("cargo metadata: {error}"))
     }
 
-    /// The libraries that crates link, as far as they say.
+    /// Libraries that crates link, by their `links` field.
     fn links(&self) -> BTreeMap<Id, String> {
         let linking = self.packages().filter(|package| !text(package, "links").is_empty());
         let id = |package: &Value| (text(package, "name").to_owned(), text(package, "version").to_owned());
         linking.map(|package| (id(package), text(package, "links").to_owned())).collect()
     }
 
-    /// The crates of the workspace that are published.
+    /// The published crates of the workspace.
     pub(crate) fn published_members(&self) -> Vec<String> {
         let local = self.packages().filter(|package| package["source"].is_null() && package["publish"].is_null());
         local.map(|package| text(package, "name").to_owned()).collect()
     }
 
-    /// Where `cargo package` puts a crate.
+    /// Path of a crate's file from `cargo package`.
     pub(crate) fn packed(&self, name: &str) -> PathBuf {
         let package = self.packages().find(|package| text(package, "name") == name);
         let version = package.map_or("", |package| text(package, "version"));
@@ -160,7 +160,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or("")
 }
 
-/// Splits at an operator outside of parentheses, if there is one.
+/// Splits at an operator outside parentheses; `None` if there is none.
 fn split<'a>(expression: &'a str, operator: &str) -> Option<Vec<&'a str>> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, byte) in expression.bytes().enumerate() {
@@ -217,7 +217,7 @@ mod tests {
         let id = |name: &str| (name.to_owned(), "1.0.0".to_owned());
         let compiled = [("good", "MIT"), ("odd", "GPL-3.0"), ("cc", "MIT"), ("z-sys", "MIT"), ("rayon-core", "MIT")];
         let compiled = compiled.iter().map(|(name, licence)| (id(name), (*licence).to_owned())).collect();
-        // ring stands in the metadata, and is not compiled
+        // ring is in the metadata, but is not compiled
         let links = ["z-sys", "ring", "rayon-core"].iter().map(|name| (id(name), "z".to_owned())).collect();
         let faults = rules().faults(&compiled, &links);
         assert_eq!(faults.len(), 3, "{faults:?}");

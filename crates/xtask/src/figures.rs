@@ -1,7 +1,7 @@
-//! `cargo xtask gpu-figures`: everything that is to be known of a GPU, in one folder.
+//! `cargo xtask gpu-figures`: tests and measurements of a GPU, in one folder.
 //!
-//! Tests of the kernels, the adapter, every operation, a full-size model with random weights on every tier, and where its time
-//! goes. A step has a limit of its own; one that fails is recorded, and the others go on.
+//! Tests of the kernels, the adapter, every operation, a full-size model with random weights on every tier, and a profile of
+//! it. Each step has a time limit. A failed step is recorded, and the others still run.
 
 mod steps;
 mod summary;
@@ -15,13 +15,13 @@ use crate::Result;
 use crate::process::{cargo, command, output, root};
 use steps::{Step, minutes};
 
-/// Tiers of kernels, the least first.
+/// Kernel tiers, lowest first.
 const TIERS: [&str; 4] = ["base", "f16", "subgroup", "coop"];
 
-/// Kinds of adapters, the best first.
+/// Kinds of adapters, best first.
 const KINDS: [&str; 5] = ["discrete", "integrated", "virtual", "other", "software"];
 
-/// Its context holds the depths; its shapes are those of all of Phi-3-mini.
+/// The measured variant. Its context is long enough for the depths, and every Phi-3-mini has its shapes.
 const VARIANT: &str = "phi-3-mini-128k";
 
 #[derive(clap::Args)]
@@ -29,13 +29,13 @@ pub(crate) struct Arguments {
     /// The folder to write
     #[arg(long, value_name = "DIR", default_value = "gpu-figures")]
     out: PathBuf,
-    /// The adapter's number, as `phi3-run devices` counts [default: the best]
+    /// The adapter's number in `phi3-run devices` [default: the best]
     #[arg(long, value_name = "N")]
     adapter: Option<u64>,
-    /// Tiny sizes, to try the command itself: a software adapter will do
+    /// Tiny sizes, to try the command itself; a software adapter is enough
     #[arg(long)]
     quick: bool,
-    /// Keep the models that were made
+    /// Keep the generated models
     #[arg(long)]
     keep: bool,
 }
@@ -47,11 +47,11 @@ struct Adapter {
     tiers: Vec<&'static str>,
 }
 
-/// A model that is timed.
+/// A measured model.
 struct Model {
     name: &'static str,
     path: PathBuf,
-    /// What it is quantised to while it is loaded.
+    /// Quantization while loading.
     quant: Option<&'static str>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
         let models = figures.models(&folder);
         figures.speeds(adapter, &models);
         if !arguments.keep {
-            // what could not be removed is only room on a disk
+            // a failure only costs disk space
             let _ = std::fs::remove_dir_all(&folder);
         }
     }
@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     Ok(())
 }
 
-/// The program that is measured: cargo says where it builds.
+/// Path of the measured program, in cargo's target folder.
 fn program() -> Result<PathBuf> {
     let text = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
     let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
@@ -102,7 +102,7 @@ fn program() -> Result<PathBuf> {
     Ok(Path::new(target).join("release").join(format!("phi3-run{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// The adapter of a number, or the best, and its tiers.
+/// The adapter with this number, or the best one, and its tiers.
 fn adapter(file: &Path, index: Option<u64>) -> Result<Adapter> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let listed: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -134,12 +134,12 @@ struct Figures {
 }
 
 impl Figures {
-    /// The value for real figures, or the tiny one.
+    /// The size for real figures, or the tiny one.
     fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// Runs a step; its output's file if it succeeded.
+    /// Runs a step; returns its output file if it succeeded.
     fn step(
         &mut self,
         name: &str,
@@ -168,7 +168,7 @@ impl Figures {
         self.step(name, ending, &mut command, limit)
     }
 
-    /// The operations and the goldens, on every tier that the adapter has.
+    /// Tests of the operations and the goldens, on every tier of the adapter.
     fn tests(&mut self, adapter: &Adapter) {
         let environment = [("PHI3_GPU", "require"), ("PHI3_ADAPTER", adapter.name.as_str())];
         let operations = ["test", "--release", "-p", "phi3-tensor", "--features", "gpu,reference", "--no-fail-fast"];
@@ -177,11 +177,11 @@ impl Figures {
         let which: &[&str] = self.size(&all, &few);
         self.cargo("test-operations", &[&operations, which].concat(), &environment, minutes(45));
         let goldens = ["test", "--release", "-p", "phi3-tests", "--test", "root", "--no-fail-fast", "--"];
-        let which: &[&str] = self.size(&["golden", "ahead", "counters", "--nocapture"], &["golden::whole"]);
+        let which: &[&str] = self.size(&["golden", "pipeline", "counters", "--nocapture"], &["golden::whole"]);
         self.cargo("test-goldens", &[&goldens, which].concat(), &environment, minutes(45));
     }
 
-    /// Every operation on every tier.
+    /// Measures every operation on every tier.
     fn kernels(&mut self, adapter: &Adapter) {
         let device = format!("gpu:{}", adapter.index);
         let types = self.size("bf16,f16,q8_0,q4_k,q4_0", "bf16,q4_0");
@@ -194,7 +194,7 @@ impl Figures {
         }
     }
 
-    /// Makes the models.
+    /// Generates the models.
     fn models(&mut self, folder: &Path) -> Vec<Model> {
         let plain = folder.join("bf16");
         let Ok(this) = std::env::current_exe() else { return Vec::new() };
@@ -230,7 +230,7 @@ impl Figures {
         models
     }
 
-    /// Prompts and tokens on every tier; on the best one also an answer, and where the time goes.
+    /// Measures prompts and tokens on every tier; on the best tier also an answer and a profile.
     fn speeds(&mut self, adapter: &Adapter, models: &[Model]) {
         let device = format!("gpu:{}", adapter.index);
         let best = adapter.tiers.last().copied().unwrap_or("base");
@@ -260,7 +260,7 @@ impl Figures {
     }
 }
 
-/// Where a path lies in the workspace is nobody's business in a report.
+/// Removes the workspace's path from a report.
 fn short(text: &str) -> String {
     text.replace(&format!("{}{}", root().display(), std::path::MAIN_SEPARATOR), "")
 }

@@ -3,9 +3,9 @@
 mod ci;
 mod dependencies;
 mod figures;
+mod imports;
 mod packages;
 mod process;
-mod synth;
 mod test;
 mod tidy;
 mod vulkan;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What can fail says so in words.
+/// Errors are messages.
 type Result<T = (), E = String> = std::result::Result<T, E>;
 
 #[derive(Parser)]
@@ -26,17 +26,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run all tests, with a software Vulkan driver where there is no GPU
+    /// Run all tests; without a Vulkan driver, install a software one on Debian and Ubuntu
     Test(test::Arguments),
-    /// Run everything that a change must pass
+    /// Run all checks that a change must pass
     Ci(ci::Arguments),
-    /// Check the rules that no other tool checks
+    /// Check rules that no other tool checks
     Tidy,
-    /// Pack the crates that are published, and check that each could be
+    /// Pack the published crates and check them
     Package,
-    /// Write a full-size checkpoint with random weights
-    Synth(synth::Arguments),
-    /// Test and measure a GPU; everything lands in one folder
+    /// Write a full-size checkpoint with random weights, or a GGUF file; `synth --help` says more
+    #[command(disable_help_flag = true)]
+    Synth {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Test and measure a GPU; all results are written to one folder
     GpuFigures(figures::Arguments),
 }
 
@@ -46,7 +50,9 @@ fn main() -> ExitCode {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Package => ci::package(),
-        Command::Synth(arguments) => synth::run(&arguments),
+        Command::Synth { arguments } => {
+            process::run(process::cargo().args(["run", "--quiet", "-p", "phi3-synth", "--"]).args(arguments))
+        }
         Command::GpuFigures(arguments) => figures::run(&arguments),
     };
     match result {

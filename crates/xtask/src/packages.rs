@@ -1,9 +1,9 @@
-//! Programs of others, from the package manager of Debian and Ubuntu.
+//! Installation of external programs with the package manager of Debian and Ubuntu.
 
 use crate::Result;
 use crate::process::{command, run, succeeds};
 
-/// Installs packages where that asks for no password; false where there is no such package manager.
+/// Installs packages; false if there is no `apt-get` that runs without a password.
 pub(crate) fn install(what: &str, packages: &[&str]) -> Result<bool> {
     let Some(prefix) = package_manager() else { return Ok(false) };
     println!("Installing {what}: {}", packages.join(" "));
@@ -16,7 +16,7 @@ pub(crate) fn install(what: &str, packages: &[&str]) -> Result<bool> {
     Ok(true)
 }
 
-/// How to call `apt-get`, if it can be called without asking anyone.
+/// Command prefix for `apt-get`, if it can run without a password.
 fn package_manager() -> Option<&'static [&'static str]> {
     if !succeeds("apt-get", &["--version"]) {
         None

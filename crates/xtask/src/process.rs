@@ -11,7 +11,7 @@ pub(crate) fn root() -> PathBuf {
     package.ancestors().nth(2).unwrap_or(package).to_path_buf()
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
 }
@@ -29,7 +29,7 @@ pub(crate) fn run(command: &mut Command) -> Result {
     if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", words(command))) }
 }
 
-/// Runs a program and returns what it prints; its messages go to the terminal.
+/// Runs a program and returns its standard output; its standard error goes to the terminal.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stderr(Stdio::inherit())
@@ -38,10 +38,10 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         return Err(format!("{} failed: {}", words(command), output.status));
     }
-    String::from_utf8(output.stdout).map_err(|error| format!("{} printed no text: {error}", words(command)))
+    String::from_utf8(output.stdout).map_err(|error| format!("{} printed invalid UTF-8: {error}", words(command)))
 }
 
-/// Whether a program starts and succeeds; what it prints is thrown away.
+/// Whether a program starts and succeeds; its output is discarded.
 pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let mut command = command(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -5,10 +5,10 @@ use crate::{Result, vulkan};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Fail, instead of leaving out the GPU tests, where there is no GPU and no driver can be installed
+    /// Fail instead of skipping the GPU tests if there is no GPU and no driver can be installed
     #[arg(long)]
     pub(crate) require_gpu: bool,
-    /// What else `cargo test` is told, such as `-p phi3-model` or `-- --nocapture`
+    /// Further arguments of `cargo test`, such as `-p phi3-model` or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) rest: Vec<String>,
 }
@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     let require = arguments.require_gpu || std::env::var_os("CI").is_some();
     match vulkan::ensure() {
         Err(reason) if require => return Err(reason),
-        Err(reason) => println!("GPU tests are left out: {reason}"),
+        Err(reason) => println!("GPU tests are skipped: {reason}"),
         Ok(()) => {}
     }
     let mut test = cargo();
@@ -30,10 +30,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     if require {
         test.env("PHI3_GPU", "require");
     }
-    // tests of AMX run where the processor has none, too
+    // tests of AMX also run on processors without it
     test.env("PHI3_EMULATE", "amx");
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // Mesa complains in every test without it.
+        // without it, Mesa prints a warning in every test
         let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
         let folder = folder.join("xdg-runtime");
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

@@ -4,26 +4,29 @@ use std::path::Path;
 
 use crate::Result;
 use crate::dependencies;
+use crate::imports;
 use crate::process::{command, output, root};
 
 const LONGEST_FILE: usize = 600;
 
-/// Source text, whose length is limited.
+/// Extensions of source files, whose length is limited.
 const SOURCE: [&str; 3] = ["rs", "wgsl", "py"];
 
-/// Text that people write.
+/// Extensions of text files to check.
 const WRITTEN: [&str; 9] = ["rs", "wgsl", "py", "toml", "md", "sh", "yml", "yaml", "jinja"];
 
 pub(crate) fn run() -> Result {
     let mut faults = dependencies::faults()?;
     let files = output(command("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
-    let mut count = 0;
+    let mut texts = Vec::new();
     for name in files.split('\0').filter(|name| is_written(name)) {
-        // A file that git knows may be deleted by now.
+        // a file in git's index may be deleted
         let Ok(text) = std::fs::read_to_string(root().join(name)) else { continue };
-        count += 1;
         check(name, &text, &mut faults);
+        texts.push((name, text));
     }
+    faults.extend(imports::circles(texts.iter().map(|(name, text)| (*name, text.as_str()))));
+    let count = texts.len();
     if faults.is_empty() {
         println!("{count} files and all dependencies are tidy");
         return Ok(());
@@ -33,7 +36,7 @@ pub(crate) fn run() -> Result {
 }
 
 fn is_written(name: &str) -> bool {
-    // a fuzzer's seeds are bytes, whatever they look like
+    // a fuzzer's seeds are binary, whatever their extension
     !name.contains("/corpus/") && extension(name).is_some_and(|extension| WRITTEN.contains(&extension))
         || name.starts_with(".ci/")
 }
@@ -46,17 +49,17 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
     let extension = extension(name).unwrap_or("");
     let lines = text.lines().count();
     if SOURCE.contains(&extension) && lines > LONGEST_FILE {
-        faults.push(format!("{name}: {lines} lines, {LONGEST_FILE} is the limit"));
+        faults.push(format!("{name}: {lines} lines; the limit is {LONGEST_FILE}"));
     }
     if !text.is_empty() && !text.ends_with('\n') {
-        faults.push(format!("{name}: the last line does not end"));
+        faults.push(format!("{name}: the last line does not end with a line break"));
     }
     for (number, line) in (1..).zip(text.lines()) {
         let mut fault = |what: &str| faults.push(format!("{name}:{number}: {what}"));
         if line.contains('\t') {
             fault("a tab");
         }
-        // In Markdown two spaces break a line.
+        // in Markdown, two spaces break a line
         let is_break = extension == "md" && line.strip_suffix("  ") == Some(line.trim_end());
         if line.trim_end() != line && !is_break {
             fault("white space at the end");
@@ -66,14 +69,14 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
         }
         if is_library(name) && names_an_option(line) {
             fault(
-                "an option of the command line in a library: its errors have kinds, and the program adds its options",
+                "an option of the command line in a library: return an error kind, and let the program name the option",
             );
         }
         if names_a_machine(line) {
-            fault("an absolute path of one machine");
+            fault("an absolute path of a user's machine");
         }
         if computes(name) && names_a_model(extension, line) {
-            fault("the name of a model where models are computed: what differs between them stands in ModelSpec");
+            fault("the name of a model in computing code: differences between models belong in ModelSpec");
         }
     }
     let is_kernel = name.contains("shaders/kernels/") && extension == "wgsl";
@@ -82,14 +85,14 @@ fn check(name: &str, text: &str, faults: &mut Vec<String>) {
     }
 }
 
-/// Code that other programs use too.
+/// Whether a file belongs to a library, which other programs may use.
 fn is_library(name: &str) -> bool {
     ["tensor", "model", "runner", "hub", "image"]
         .iter()
         .any(|library| name.starts_with(&format!("crates/{library}/src/")))
 }
 
-/// An option such as those of the command line, outside a comment.
+/// Whether a line has a command-line option outside a comment.
 fn names_an_option(line: &str) -> bool {
     let code = line.trim_start();
     !code.starts_with("//")
@@ -99,15 +102,15 @@ fn names_an_option(line: &str) -> bool {
         })
 }
 
-/// The decoder, the backends and the kernels.
+/// Whether a file belongs to the decoder, the backends or the kernels.
 fn computes(name: &str) -> bool {
     name.starts_with("crates/model/src/decoder")
         || name.starts_with("crates/tensor/src/")
         || name.starts_with("shaders/")
 }
 
-/// A model's name or class outside a comment: in a string of Rust, anywhere in WGSL. Names of packages (`phi3-tensor`) and of variables
-/// of the environment (`PHI3_TIER`) are none.
+/// Whether a line has a model's name or class outside a comment: in a Rust string, or anywhere in WGSL. Names of packages
+/// (`phi3-tensor`) and of environment variables (`PHI3_TIER`) do not count.
 fn names_a_model(extension: &str, line: &str) -> bool {
     let code = line.split_once("//").map_or(line, |(code, _)| code);
     let names = |text: &str| {
@@ -121,7 +124,7 @@ fn names_a_model(extension: &str, line: &str) -> bool {
     }
 }
 
-/// A path below someone's home or work folder.
+/// Whether a line has a path below a home or work folder.
 fn names_a_machine(line: &str) -> bool {
     ["home", "root", "Users", "work"].iter().any(|folder| {
         let pattern = format!("/{folder}/");

@@ -1,4 +1,4 @@
-//! The Vulkan driver that the GPU tests need on Linux; Metal and Direct3D come with their systems.
+//! The Vulkan driver for the GPU tests on Linux. Metal and Direct3D are part of their systems.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ const ADVICE: &str = "no Vulkan driver was found. A software one (lavapipe) is e
   Arch            sudo pacman -S vulkan-swrast vulkan-icd-loader
   macOS, Windows  nothing: Metal and Direct3D 12 come with the system";
 
-/// Makes sure that there is a driver: looks for one, and on Debian and Ubuntu installs one where that asks for no password.
+/// Looks for a driver, and installs one on Debian and Ubuntu if that needs no password.
 ///
 /// # Errors
-/// There is none; the error says how to get one.
+/// There is no driver; the message explains how to install one.
 pub(crate) fn ensure() -> Result {
     if !cfg!(target_os = "linux") || is_installed() {
         return Ok(());
@@ -26,7 +26,7 @@ pub(crate) fn ensure() -> Result {
     Err(ADVICE.into())
 }
 
-/// A driver announces itself by a file in one of these folders; the loader is a library.
+/// Whether a driver's manifest and the loader library are found.
 fn is_installed() -> bool {
     let named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].iter().any(|name| std::env::var_os(name).is_some());
     (named || driver_folders().iter().any(|folder| has_driver(folder))) && has_loader()

@@ -1,23 +1,24 @@
-//! What the fuzz targets do with their input: what a user would, from the bytes of a file to logits and text.
+//! The functions of the fuzz targets: from the bytes of a file to logits and text, as in normal use.
 //!
-//! Each target tells whether the input went all the way. The file is also compiled into the engine's tests, which run the corpus through it.
+//! Each target returns whether the input was accepted: a pass was computed, or a tokenizer or a template was read. The engine's
+//! tests also compile this file, to run the corpus.
 
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Feed, GenerationConfig, Input, Model, Outputs};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, GenerationConfig, Input, Model, Outputs, SequenceRows};
 use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
 use phi3_tensor::cpu::{Cpu, Options};
 use std::path::Path;
 
-/// Activations of a row, at most: larger models would only make the runs slow.
+/// Maximum number of activations of a row; larger models are skipped because they are slow.
 const WIDEST: usize = 1 << 20;
 
 const TEXT: &str = "Hello,  wörld 🦙\n<|user|> 12345</s>\u{e000}";
 
-/// The bytes of a GGUF file: tensors, a pass over three tokens, the tokenizer and the chat template.
+/// A GGUF file: tensors, a pass over three tokens, the tokenizer and the chat template.
 pub fn gguf(data: &[u8]) -> bool {
     let Ok(checkpoint) = Checkpoint::from_gguf_memory("fuzz.gguf", data.to_vec()) else { return false };
     if let Some(metadata) = checkpoint.metadata() {
-        metadata.keys().for_each(|key| drop(metadata.shown(key)));
+        metadata.keys().for_each(|key| drop(metadata.display(key)));
     }
     if let Some(vocabulary) = checkpoint.vocabulary() {
         of_vocabulary(vocabulary);
@@ -25,8 +26,8 @@ pub fn gguf(data: &[u8]) -> bool {
     run(&checkpoint)
 }
 
-/// `config.json`, an index and weights, each but the last with its length (u32, little-endian) in front. An empty index
-/// stands for a single file; else the rest is two shards, the first with its length.
+/// `config.json`, an index and weights; each but the last is preceded by its length (u32, little-endian). With an empty index,
+/// the weights are a single file; otherwise two shards, the first preceded by its length.
 pub fn safetensors(data: &[u8]) -> bool {
     let Some((config, rest)) = part(data) else { return false };
     let Some((index, rest)) = part(rest) else { return false };
@@ -42,7 +43,7 @@ pub fn safetensors(data: &[u8]) -> bool {
             ("model-00001-of-00002.safetensors", first),
             ("model-00002-of-00002.safetensors", second),
         ] {
-            std::fs::write(folder.path().join(name), bytes).expect("room for shards");
+            std::fs::write(folder.path().join(name), bytes).expect("space for shards");
         }
         Checkpoint::open(folder.path())
     };
@@ -51,8 +52,8 @@ pub fn safetensors(data: &[u8]) -> bool {
     run(&checkpoint)
 }
 
-/// Tokenizers and chat templates: the bytes of a GGUF file, of which only the metadata counts; the text of a
-/// `tokenizer.json` or `tokenizer_config.json`; anything else is the text of a template.
+/// Tokenizers and chat templates. The input is a GGUF file, of which only the metadata is used, the text of a `tokenizer.json`
+/// or `tokenizer_config.json`, or else the text of a template.
 pub fn tokenizer(data: &[u8]) -> bool {
     if data.starts_with(b"GGUF") {
         let Ok(metadata) = Metadata::from_memory("fuzz.gguf", data.to_vec()) else { return false };
@@ -72,13 +73,13 @@ pub fn tokenizer(data: &[u8]) -> bool {
     template.is_some_and(|template| render(&template)) || tokenizer.is_ok()
 }
 
-/// A length and as many bytes; the rest.
+/// Splits off a length and that many bytes; also returns the rest.
 fn part(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = data.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
-/// Looks every weight up and computes a pass.
+/// Looks up every weight and computes a pass.
 fn run(checkpoint: &Checkpoint) -> bool {
     let _ = (checkpoint.bytes(), checkpoint.tensors().count(), checkpoint.first_not_finite());
     let config = checkpoint.spec();
@@ -92,8 +93,8 @@ fn run(checkpoint: &Checkpoint) -> bool {
     let inputs = [0, 1, 2].map(|token| Input::Token(token % config.vocab_size as u32));
     let mut sequence = model.sequence();
     let mut logits = Vec::new();
-    let mut feeds = [Feed { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
-    let done = model.forward(&mut feeds, &mut logits, None).is_ok();
+    let mut parts = [SequenceRows { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
+    let done = model.forward(&mut parts, &mut logits, None).is_ok();
     assert!(!done || logits.len() == 3 * config.vocab_size);
     done
 }
@@ -130,8 +131,8 @@ fn render(template: &ChatTemplate) -> bool {
     template.render(&messages[1..2], false).is_ok() || whole
 }
 
-/// The tokenizers library may panic on bad files; the engine turns that into errors, so it must not end a run. Other
-/// panics still do: they reach libFuzzer's border, which aborts.
+/// Installs a panic hook that does not abort. Panics of the tokenizers library on bad files are converted to errors by the
+/// engine and must not end a run. Other panics reach libFuzzer, which aborts.
 pub fn let_guarded_panics_pass() {
     let verbose = std::env::var_os("RUST_BACKTRACE").is_some();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,4 +1,4 @@
-//! The tokenizer folders of the family, built from rank files: Phi-2's, phi-4's, Phi-4-mini's, Phi-3-small's.
+//! Tokenizer folders of the family, built from rank files: Phi-2, phi-4, Phi-4-mini, Phi-3-small.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ const O200K: &str = concat!(
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// A tokenizer's folder and what is read of it.
+/// A tokenizer's folder, and the tokenizer read from it.
 pub(crate) struct Built {
     pub(crate) name: &'static str,
     pub(crate) folder: TempDir,
@@ -41,7 +41,7 @@ pub(crate) fn built(name: &str) -> &'static Built {
     FAMILY.iter().find(|built| built.name == name).unwrap()
 }
 
-/// Tokens in the order of their ranks: the file has a byte of length for each, then their bytes.
+/// Tokens by rank. The file has one length byte per token, then the tokens' bytes.
 fn ranks(name: &str, count: usize) -> Vec<Vec<u8>> {
     let packed = fs::File::open(path(&format!("tokenizer/family/{name}.ranks.xz"))).unwrap();
     let mut raw = Vec::new();
@@ -103,14 +103,14 @@ fn phi_4_mini() -> Vec<Value> {
     first.into_iter().chain(rest).collect()
 }
 
-/// The characters that stand for bytes.
+/// GPT-2's characters for the 256 bytes.
 fn letters() -> Vec<char> {
     let plain = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let mut others = 256..;
     (0..256).map(|byte| if plain(&byte) { byte } else { others.next().unwrap() }).filter_map(char::from_u32).collect()
 }
 
-/// A merge for every token of two bytes and more: the last step of merging it with lower ranks only.
+/// One merge for every token of two or more bytes: the last step of merging it with lower ranks only.
 fn merges(tokens: &[Vec<u8>]) -> Vec<[Vec<u8>; 2]> {
     let rank: HashMap<&[u8], usize> = tokens.iter().enumerate().map(|(i, token)| (token.as_slice(), i)).collect();
     let mut merges = Vec::new();
@@ -187,7 +187,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Writes the folder as it is published: Phi-3-small's has a rank file and no `tokenizer.json`.
+/// Writes the folder with the published files; that of Phi-3-small has a rank file and no `tokenizer.json`.
 fn write(name: &str, folder: &Path) {
     let save = |file: &str, value: &Value| fs::write(folder.join(file), value.to_string()).unwrap();
     let mut config = json!({"add_bos_token": false, "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"});

@@ -1,4 +1,4 @@
-//! Chat templates against what transformers renders.
+//! Chat templates compared with the output of transformers.
 
 use std::collections::HashMap;
 

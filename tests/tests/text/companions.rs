@@ -1,5 +1,5 @@
-//! Tokens that only the files beside `tokenizer.json` have. What is expected is transformers' (5.24), but where an id is given
-//! that leaves a gap: it counts on there, and the id is taken here.
+//! Tokens found only in files beside `tokenizer.json`. Expected values are those of transformers 5.24, with one exception: for
+//! an id that leaves a gap, transformers assigns the next free id, and the given id is used here.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 const TEXT: &str = "<|user|>\nHi<|end|>\n a<|x|> b";
 
-/// Of the demo model, whose vocabulary ends at 2090.
+/// Ids of the demo model, whose vocabulary ends at 2090.
 const SPLIT: [u32; 10] = [2090, 1528, 2087, 281, 2012, 2076, 2072, 2076, 2014, 263];
 const WHOLE: [u32; 7] = [2090, 1528, 2087, 281, 2091, 2079, 263];
 
@@ -23,7 +23,7 @@ impl Files {
         files
     }
 
-    /// Without `added_tokens_decoder`, as older files have it.
+    /// Without `added_tokens_decoder`, like older files.
     fn old() -> Self {
         Self::new().edit("tokenizer_config.json", |config| drop(config.remove("added_tokens_decoder")))
     }
@@ -48,7 +48,7 @@ impl Files {
         self.edit("tokenizer_config.json", |config| drop(config.insert(field.into(), value)))
     }
 
-    /// Puts a token into `added_tokens_decoder`.
+    /// Adds a token to `added_tokens_decoder`.
     fn token(self, id: u32, token: Value) -> Self {
         self.edit("tokenizer_config.json", |config| config["added_tokens_decoder"][id.to_string()] = token)
     }
@@ -57,7 +57,7 @@ impl Files {
         Tokenizer::from_folder(self.0.path()).unwrap().unwrap()
     }
 
-    /// Checks the ids, and that notes hold these words, as many as there are lists.
+    /// Checks the ids and the notes: one note per list, with all of its words.
     fn gives(&self, ids: &[u32], notes: &[&[&str]]) -> Tokenizer {
         let tokenizer = self.tokenizer();
         assert_eq!(tokenizer.encode(TEXT, false).unwrap(), ids);
@@ -112,7 +112,7 @@ fn missing_tokens_are_added() {
     assert!(!added.tokenizer().is_special(2091));
     assert_eq!(added.tokenizer().token_to_id("<|x|>"), Some(2091));
     assert_eq!(added.tokenizer().encode(TEXT, false).unwrap(), SPLIT);
-    // both names: the newer one holds
+    // both names: the newer one is used
     let both =
         Files::new().set("extra_special_tokens", json!(["<|y|>"])).set("additional_special_tokens", json!(["<|x|>"]));
     assert_eq!(both.gives(&SPLIT, &[]).token_to_id("<|y|>"), Some(2091));
@@ -135,7 +135,7 @@ fn flags_of_the_configuration_win() {
     assert_eq!(ids(&flag("lstrip", true), "Hi \n<|end|>"), [1528, 2087]);
     assert_ne!(ids(&flag("single_word", true), "Hi<|end|>you")[1], 2087);
     assert!(flag("special", false).is_special(2087));
-    // elsewhere they do not
+    // flags given elsewhere do not apply
     let named = json!({"content": "<|end|>", "lstrip": true});
     assert_eq!(ids(&Files::new().set("eos_token", named).tokenizer(), "Hi \n<|end|>").last(), Some(&2087));
     assert_ne!(ids(&Files::new().tokenizer(), "Hi \n<|end|>"), [1528, 2087]);
@@ -143,7 +143,7 @@ fn flags_of_the_configuration_win() {
 
 #[test]
 fn what_cannot_be_followed_is_told() {
-    // another token has the id: it gets the next one
+    // the id belongs to another token: the new token gets the next one
     Files::new()
         .token(2087, token("<|x|>"))
         .gives(&WHOLE, &[&["tokenizer_config.json", "added_tokens_decoder", "2087", "<|end|>", "2091"]]);
@@ -151,13 +151,13 @@ fn what_cannot_be_followed_is_told() {
     let other = Files::new().token(2092, token("<|end|>"));
     let ids = [&SPLIT[..2], &[2087, 2079, 13], &SPLIT[3..]].concat();
     other.gives(&ids, &[&["added_tokens_decoder", "<|end|>", "2087", "2092"]]);
-    // a gap: the id as it is given
+    // a gap: the given id is used
     let gap = Files::new().token(2095, token("<|x|>")).token(2096, token("<|y|>"));
     let ids = [&WHOLE[..4], &[2095], &WHOLE[5..]].concat();
     let gap = gap.gives(&ids, &[&["added_tokens_decoder", "2095", "2091"]]);
     assert_eq!((gap.token_to_id("<|y|>"), gap.id_to_token(2091)), (Some(2096), None));
     assert_eq!(gap.decode(&[1528, 2095], false).unwrap(), "Hi<|x|>");
-    // files that are not read where there is a decoder
+    // files that are ignored if there is a decoder
     Files::new()
         .with("special_tokens_map.json", json!({"pad_token": "<|x|>"}))
         .gives(&SPLIT, &[&["special_tokens_map.json", "pad_token", "<|x|>"]]);
@@ -165,7 +165,7 @@ fn what_cannot_be_followed_is_told() {
     Files::old()
         .with("added_tokens.json", json!({"<|end|>": 9}))
         .gives(&SPLIT, &[&["added_tokens.json", "<|end|>", "2087"]]);
-    // what tokenizer.json puts around a text holds
+    // the post-processor of tokenizer.json takes precedence
     for (field, value) in [("add_bos_token", true), ("add_eos_token", true), ("add_prefix_space", false)] {
         let files = Files::new().set(field, json!(value));
         let tokenizer = files.gives(&SPLIT, &[&["tokenizer_config.json", field]]);

@@ -1,4 +1,4 @@
-//! The files of `tests/data`.
+//! Files of `tests/data`.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// A text, its ids and what becomes of them.
+/// A text, its ids and their decoded text.
 #[derive(Deserialize)]
 pub(crate) struct TextVector {
     pub(crate) text: String,
@@ -26,7 +26,7 @@ struct Vectors<T> {
 pub(crate) static PHI_3: LazyLock<Tokenizer> =
     LazyLock::new(|| Tokenizer::from_file(path("tokenizer/phi-3/tokenizer.json")).unwrap());
 
-/// Phi-3-vision's differs from Phi-3's in its added tokens and its post-processor only; only those are stored.
+/// Phi-3-vision's tokenizer. It differs from Phi-3's in added tokens and post-processor; only those are stored.
 pub(crate) static PHI_3_VISION: LazyLock<Tokenizer> = LazyLock::new(|| {
     let mut tokenizer: Map<String, Value> = json("tokenizer/phi-3/tokenizer.json");
     tokenizer.extend(json::<Map<String, Value>>("tokenizer/phi-3-vision/tokenizer-overlay.json"));
@@ -54,7 +54,7 @@ pub(crate) fn tokenizers() -> [(&'static Tokenizer, Vec<TextVector>); 2] {
     [(&PHI_3, vectors("tokenizer/phi-3/vectors.json")), (&PHI_3_VISION, vectors("tokenizer/phi-3-vision/vectors.json"))]
 }
 
-/// Pseudo-random numbers, the same at every run.
+/// Pseudorandom numbers, the same in every run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

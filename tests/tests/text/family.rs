@@ -1,4 +1,4 @@
-//! The tokenizers of Phi-1 to Phi-2, Phi-3-small, phi-4 and Phi-4-mini, in each of the forms that folders have.
+//! Tokenizers of Phi-1 to Phi-2, Phi-3-small, phi-4 and Phi-4-mini, in every form found in folders.
 
 use std::collections::HashMap;
 use std::fs;
@@ -156,7 +156,7 @@ fn damaged_rank_files_name_their_line() {
         let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
     }
-    // Windows' line breaks, and special tokens that the configuration names
+    // Windows line breaks, and special tokens from the configuration
     fs::write(folder.path().join("cl100k_base.tiktoken"), good.replace('\n', "\r\n")).unwrap();
     let token = json!({"content": "<|turn|>", "lstrip": false, "rstrip": true, "special": true});
     let config = json!({"added_tokens_decoder": {"100256": token}});
@@ -177,7 +177,7 @@ fn a_folder_without_a_tokenizer_has_none() {
     assert!(Tokenizer::from_folder(folder.path()).unwrap().is_none());
 }
 
-/// What a converter writes of a `tokenizer.json`.
+/// The vocabulary that a GGUF converter writes for a `tokenizer.json`.
 fn vocabulary(json: &Value, size: usize, pre: Option<&str>) -> Vocabulary {
     let mut tokens: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
     let mut types = vec![5; size];
@@ -223,7 +223,7 @@ fn gguf_files_give_the_same_ids() {
         ("phi-4-mini", 200_064, ["gpt-4o", "llama4", "default"]),
     ] {
         let json = tokenizer_json(name);
-        // which tokens swallow white space is not in such a file
+        // a GGUF file does not tell which tokens strip white space
         let plain: Vec<Vector> =
             of(name).into_iter().filter(|vector| name == "phi-2" || !vector.text.contains("<|")).collect();
         assert!(plain.len() > 100, "{}", plain.len());

@@ -1,4 +1,4 @@
-//! Pieces of text against the decoder's text of the whole.
+//! Streamed pieces of text compared with the text decoded as a whole.
 
 use phi3_runner::text::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -64,7 +64,7 @@ fn a_finished_stream_starts_anew() {
     }
 }
 
-/// A vocabulary of single bytes and pairs in GPT-2's alphabet, as Phi-2 and Phi-4 have.
+/// A vocabulary of single bytes and pairs in GPT-2's alphabet, as in Phi-2 and Phi-4.
 fn byte_level(decoder: Value) -> Tokenizer {
     let letters = (0x21..=0x7Eu32).chain(0xA1..=0xAC).chain(0xAE..=0xFF).chain(0x100..=0x143);
     let letters: Vec<String> = letters.filter_map(char::from_u32).map(String::from).collect();

@@ -1,4 +1,4 @@
-//! Ids and decoded text, and files that are damaged.
+//! Ids, decoded text, and damaged files.
 
 use phi3_runner::text::{Error, Tokenizer};
 use phi3_runner::{ImageTag, PromptPiece, prompt_pieces};

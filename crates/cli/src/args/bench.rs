@@ -1,4 +1,4 @@
-//! What can be typed after `bench`.
+//! Arguments of `bench`.
 
 use super::values::{
     Numbers, activations, all, bytes, dtype, kv_type, level, no_layers, numbers, pack, positive, rows, threads,
@@ -7,14 +7,14 @@ use super::{MachineArgs, source};
 use crate::bench::pair;
 use crate::fetch::Need;
 use clap::{Args, Subcommand, ValueEnum};
-use phi3_model::Recipe;
+use phi3_model::QuantScheme;
 use phi3_runner::bench::Shape;
-use phi3_runner::{Device, Error, Result, Setup, Source};
+use phi3_runner::{Device, DeviceOptions, Error, Result, Source};
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use phi3_tensor::{DType, KvType};
 use std::path::{Path, PathBuf};
 
-/// Options are llama-bench's where it has them; lists have commas between, and ranges are 4-8, 4-16+4 or 4-64*2.
+/// Options that llama-bench also has mean the same; lists are separated by commas, and ranges are 4-8, 4-16+4 or 4-64*2.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
@@ -29,28 +29,28 @@ pub(crate) struct Bench {
     /// Numbers of tokens that are generated one by one
     #[arg(long, short, value_name = "N", default_value = "128", value_parser = numbers)]
     n_gen: Vec<Numbers>,
-    /// A prompt and tokens after it, timed together; also -pg
+    /// A prompt and generated tokens after it, timed together; also -pg
     #[arg(long, value_name = "PP,TG", value_parser = pair)]
     pg: Vec<(usize, usize)>,
-    /// Tokens that are there before
+    /// Tokens in the KV cache before a test
     #[arg(long, short = 'd', value_name = "N", default_value = "0", value_parser = numbers)]
     n_depth: Vec<Numbers>,
-    /// How often each test is timed
+    /// Timed runs of each test
     #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
     pub(crate) repetitions: usize,
-    /// Numbers of threads [default: all that this process may use]
+    /// Numbers of threads [default: all available to this process]
     #[arg(long, short, value_name = "N", value_delimiter = ',', value_parser = threads)]
     threads: Vec<usize>,
-    /// Tokens of a prompt that are computed at once; also -ub
+    /// Prompt tokens per pass; also -ub
     #[arg(long, alias = "ubatch-size", value_name = "N", default_value = "512", value_parser = rows)]
     ubatch: Vec<Numbers>,
-    /// Types of the key/value cache
+    /// Types of the KV cache
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type)]
     kv: Vec<KvType>,
-    /// The same; also -ctk
+    /// Same as --kv; also -ctk
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
     cache_type_k: Vec<KvType>,
-    /// The same: keys and values have one type; also -ctv
+    /// Same as --kv, because keys and values have one type; also -ctv
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = kv_type, conflicts_with = "kv")]
     cache_type_v: Vec<KvType>,
     #[arg(long = "n-gpu-layers", hide = true, value_parser = no_layers)]
@@ -67,19 +67,19 @@ pub(crate) struct Bench {
     /// Instruction set of the CPU backend
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Level>,
-    /// What weights are multiplied with: int8 (on a GPU half precision for many rows) or f32
+    /// Activations in matrix products: int8 (on a GPU half precision for many rows) or f32
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantised weights: load or never
+    /// When the CPU backend interleaves quantized weights: load or never
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
     pack: Pack,
-    /// Quantise f32, f16 and bf16 weights while loading
+    /// Quantize f32, f16 and bf16 weights while loading
     #[arg(long, value_name = "TYPE")]
-    quant: Option<Recipe>,
-    /// Load even where memory does not seem to suffice
+    quant: Option<QuantScheme>,
+    /// Load even if memory does not seem to suffice
     #[arg(long)]
     force: bool,
-    /// Begin without an untimed run
+    /// Skip the untimed run before the timed ones
     #[arg(long)]
     pub(crate) no_warmup: bool,
     /// Format on standard output
@@ -89,11 +89,11 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Time every operation at a variant's shapes, as per cent of what the machine can do
+    /// Time every operation at a variant's shapes, as a percentage of the measured bandwidth and arithmetic rate
     Kernels(Kernels),
 }
 
-/// Weights are arbitrary; lists have commas between.
+/// Weights are arbitrary; lists are separated by commas.
 #[derive(Args)]
 pub(crate) struct Kernels {
     /// The model whose shapes are taken: phi-3-mini-4k, phi-3-medium-4k, phi-3.5-mini, phi-4, phi-4-mini, …
@@ -114,7 +114,7 @@ pub(crate) struct Kernels {
     /// Positions that attention sees, the rows included
     #[arg(long, value_name = "N", default_value = "1024", value_parser = positive)]
     pub(crate) context: usize,
-    /// Type of the key/value cache
+    /// Type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = kv_type)]
     pub(crate) kv: KvType,
     /// Samples of each case, at most
@@ -126,29 +126,29 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// The machine.
-    pub(crate) fn setup(&self) -> Setup {
-        self.machine.setup()
+    /// DeviceOptions of the device.
+    pub(crate) fn device_options(&self) -> DeviceOptions {
+        self.machine.device_options()
     }
 }
 
-/// How `bench` writes.
+/// Output format of `bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchFormat {
     /// A Markdown table.
     Md,
     /// Comma-separated values.
     Csv,
-    /// One array.
+    /// One JSON array.
     Json,
-    /// An object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// A table and its rows.
+    /// SQL statements that create and fill a table.
     Sql,
 }
 
 impl Bench {
-    /// The models; none is the demo. A model that was named is fetched when its turn comes.
+    /// The models; `None` is the demo. [`source`](Self::source) fetches a model given by name.
     pub(crate) fn models(&self) -> Vec<Option<&Path>> {
         match self.model.as_slice() {
             [] => vec![None],
@@ -156,7 +156,7 @@ impl Bench {
         }
     }
 
-    /// Where a model is.
+    /// Source of a model.
     pub(crate) fn source(&self, model: Option<&Path>) -> Result<Source> {
         source(&model.map(Path::to_owned), Need::Weights, false)
     }
@@ -181,7 +181,7 @@ impl Bench {
         }
     }
 
-    /// Every test at every depth: prompts, then generations, then both together.
+    /// Every test at every depth: prompts, then generation, then both together.
     pub(crate) fn shapes(&self) -> Vec<Shape> {
         let mut shapes = Vec::new();
         for depth in all(&self.n_depth) {
@@ -193,9 +193,9 @@ impl Bench {
         shapes
     }
 
-    /// Every combination of chunks, threads, caches and tiers.
-    pub(crate) fn setups(&self) -> Result<Vec<Setup>> {
-        let mut setups = vec![Setup {
+    /// Every combination of pass sizes, threads, cache types and tiers.
+    pub(crate) fn all_options(&self) -> Result<Vec<DeviceOptions>> {
+        let mut all_options = vec![DeviceOptions {
             device: self.device.clone(),
             level: self.level,
             activations: self.activations.unwrap_or_default(),
@@ -204,31 +204,34 @@ impl Bench {
             force: self.force,
             max_binding: self.max_binding,
             cache: phi3_runner::cache_folder(),
-            ..Setup::default()
+            ..DeviceOptions::default()
         }];
         let rows: Vec<usize> = all(&self.ubatch).collect();
-        spread(&mut setups, &rows, |setup, rows| setup.max_rows = Some(*rows));
-        spread(&mut setups, &self.threads, |setup, threads| setup.threads = Some(*threads));
-        spread(&mut setups, self.caches()?, |setup, kv| setup.kv = Some(*kv));
-        spread(&mut setups, &self.tier, |setup, tier| setup.tier = Some(tier.clone()));
-        Ok(setups)
+        spread(&mut all_options, &rows, |device_options, rows| device_options.max_rows = Some(*rows));
+        spread(&mut all_options, &self.threads, |device_options, threads| device_options.threads = Some(*threads));
+        spread(&mut all_options, self.caches()?, |device_options, kv| device_options.kv = Some(*kv));
+        spread(&mut all_options, &self.tier, |device_options, tier| device_options.tier = Some(tier.clone()));
+        Ok(all_options)
     }
 }
 
-/// Each setup with each of the choices, if there are any.
-fn spread<T>(setups: &mut Vec<Setup>, choices: &[T], set: impl Fn(&mut Setup, &T)) {
+/// Replaces each device_options by one per choice; no choices leave the all_options unchanged.
+fn spread<T>(all_options: &mut Vec<DeviceOptions>, choices: &[T], set: impl Fn(&mut DeviceOptions, &T)) {
     if choices.is_empty() {
         return;
     }
-    let with = |setup: &Setup, choice: &T| {
-        let mut setup = setup.clone();
-        set(&mut setup, choice);
-        setup
+    let with = |device_options: &DeviceOptions, choice: &T| {
+        let mut device_options = device_options.clone();
+        set(&mut device_options, choice);
+        device_options
     };
-    *setups = setups.iter().flat_map(|setup| choices.iter().map(move |choice| with(setup, choice))).collect();
+    *all_options = all_options
+        .iter()
+        .flat_map(|device_options| choices.iter().map(move |choice| with(device_options, choice)))
+        .collect();
 }
 
-/// Threads of the CPU backend where nothing else is asked for.
+/// Default number of threads of the CPU backend.
 pub(crate) fn all_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

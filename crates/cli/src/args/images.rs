@@ -9,23 +9,25 @@ use std::path::{Path, PathBuf};
 /// Pictures, and how they are read.
 #[derive(Args)]
 pub(crate) struct ImageArgs {
-    /// A picture (JPEG, PNG, WebP or GIF) for a model that reads them; may stand several times. Their places in the text are
-    /// <|image_1|>, <|image_2|> … of Phi-3-vision, <image> of Phi-4-reasoning-vision; without such tags they stand in front
+    /// Picture (JPEG, PNG, WebP or GIF) for a vision model; may be given several times. Tags in the text mark their
+    /// places: <|image_1|>, <|image_2|> … for Phi-3-vision, <image> for Phi-4-reasoning-vision; without tags the pictures come
+    /// before the text
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<PathBuf>,
-    /// Do not turn pictures as their EXIF data say
+    /// Ignore the orientation in the EXIF data of pictures
     #[arg(long)]
     no_exif: bool,
-    /// Crops of a picture, at most, for a model that cuts it into crops [default: the model's, mostly 16 or 4]
+    /// Largest number of crops of a picture, for a model that crops [default: the model's, mostly 16 or 4]
     #[arg(long, value_name = "N", value_parser = positive)]
     max_crops: Option<usize>,
-    /// Write what the model sees of the picture, with the grid of its crops or patches; -1, -2 … join the name where there are several
+    /// Write the picture as the model sees it, with the grid of its crops or patches; several pictures get -1, -2 …
+    /// added to the name
     #[arg(long, value_name = "OUT.png")]
     explain_image: Option<PathBuf>,
 }
 
 impl ImageArgs {
-    /// The pictures that were named, prepared for a model whose weights are not loaded yet.
+    /// The given pictures, prepared for a model whose weights are not loaded yet.
     pub(crate) fn read(&self, source: &Source, quiet: bool) -> Result<Vec<Image>> {
         if self.images.is_empty() {
             return Ok(Vec::new());
@@ -35,7 +37,7 @@ impl ImageArgs {
         images.map(|(i, path)| self.read_one(&reader, path, i + 1, quiet)).collect()
     }
 
-    /// What reads pictures as it was asked for.
+    /// `reader` with the given options.
     pub(crate) fn reader(&self, reader: &ImageReader) -> Result<ImageReader> {
         let mut reader = reader.clone();
         if self.no_exif {
@@ -45,15 +47,15 @@ impl ImageArgs {
             (None, _) => {}
             (Some(max_crops), Preparation::Hd(hd)) => hd.max_crops = max_crops,
             (Some(max_crops), Preparation::Naflex(_)) => {
-                let expected = "a model that cuts pictures into crops".into();
-                let found = format!("{max_crops} for one that takes them whole");
+                let expected = "a model that crops pictures".into();
+                let found = format!("{max_crops} for a model that takes them whole");
                 return Err(Error::Argument { argument: "--max-crops", expected, found });
             }
         }
         Ok(reader)
     }
 
-    /// A picture, its `number` from 1 on; tells its size and tokens.
+    /// Reads a picture, numbered from 1; prints its size and number of tokens.
     pub(crate) fn read_one(&self, reader: &ImageReader, path: &Path, number: usize, quiet: bool) -> Result<Image> {
         let picture = reader.picture(path)?;
         let image = reader.prepare(path, &picture)?;

@@ -1,10 +1,10 @@
-//! What can be typed after `models`.
+//! Arguments of `models`.
 
 use clap::Args;
 #[cfg(feature = "hub")]
 use clap::Subcommand;
 
-/// Without a command, the short names.
+/// Without a command: the variants and the short names.
 #[cfg(feature = "hub")]
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -16,7 +16,7 @@ pub(crate) struct Models {
     pub(crate) json: bool,
 }
 
-/// This build has none of them, and says so.
+/// Placeholder of a build without the hub: the command is an error.
 #[cfg(not(feature = "hub"))]
 #[derive(Args)]
 pub(crate) struct Models {
@@ -33,7 +33,7 @@ pub(crate) enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Fetch models, or bring them up to date, and print where they are
+    /// Fetch or update models, and print their paths
     Pull {
         /// A short name, owner/name[@revision][:file.gguf or :q4_k_m], or a URL of the hub
         #[arg(value_name = "NAME", required = true)]
@@ -44,13 +44,13 @@ pub(crate) enum ModelsCommand {
     },
     /// Remove models from the cache: a repository, a @revision of it, or a :file
     Rm {
-        /// As they were fetched
+        /// Names, as given to pull
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
     },
-    /// Print where a model is in the cache
+    /// Print the path of a model in the cache
     Path {
-        /// As it was fetched
+        /// Name, as given to pull
         #[arg(value_name = "NAME")]
         name: String,
     },

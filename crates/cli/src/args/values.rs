@@ -1,11 +1,11 @@
-//! What stands behind an option, as what it means.
+//! Parsers of option values.
 
 use phi3_tensor::cpu::{Activations, Level, Pack};
 use phi3_tensor::{DType, KvType};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// The most that [`positive`] takes.
+/// Largest number that [`positive`] takes.
 const MOST: usize = 1 << 20;
 
 pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
@@ -15,7 +15,7 @@ pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-/// A number of which -1 means that there is none: no limit, all, another each time.
+/// A number, or -1 for none: no limit, all tokens, a new seed each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
@@ -27,11 +27,11 @@ pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, 
     }
 }
 
-/// Numbers as llama-bench takes them, with commas between: 512, 4-8, 4-16+4 or 4-64*2.
+/// Numbers and ranges in llama-bench's syntax, separated by commas: 512, 4-8, 4-16+4 or 4-64*2.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers(Vec<usize>);
 
-/// The numbers of an option that may stand several times.
+/// The numbers of an option that may be given several times.
 pub(crate) fn all(lists: &[Numbers]) -> impl Iterator<Item = usize> {
     lists.iter().flat_map(|numbers| numbers.0.iter().copied())
 }
@@ -56,7 +56,7 @@ fn numbers_within(text: &str, limits: RangeInclusive<usize>) -> std::result::Res
     }
 }
 
-/// The most numbers of a range.
+/// Largest count of numbers in a range.
 const LONGEST: usize = 1000;
 
 /// A number or `first-last`, `first-last+step`, `first-last*factor`.
@@ -80,7 +80,7 @@ fn range(text: &str) -> Option<Vec<usize>> {
 }
 
 pub(super) fn no_layers(_: &str) -> std::result::Result<String, String> {
-    Err("a model runs on one machine as a whole; --device gpu and --device cpu choose it".into())
+    Err("a model runs on one device as a whole; --device gpu or --device cpu selects it".into())
 }
 
 pub(super) fn threads(text: &str) -> std::result::Result<usize, String> {
@@ -93,7 +93,7 @@ pub(super) fn threads(text: &str) -> std::result::Result<usize, String> {
 pub(super) fn level(text: &str) -> std::result::Result<Level, String> {
     let known = Level::from_name(&text.to_ascii_lowercase());
     let known = known.ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::name).join(", ")))?;
-    if known.available() { Ok(known) } else { Err(format!("this processor has no {known}")) }
+    if known.available() { Ok(known) } else { Err(format!("this processor does not support {known}")) }
 }
 
 pub(super) fn activations(text: &str) -> std::result::Result<Activations, String> {

@@ -10,7 +10,7 @@ fn answer(folder: &Path) -> crate::Ran {
     ask(folder, "Hi", &["-n", "12"])
 }
 
-/// Rewrites a file of a folder byte by byte.
+/// Rewrites the bytes of a file in a folder.
 fn rewrite(folder: &Path, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let path = folder.join(file);
     fs::write(&path, change(fs::read(&path).unwrap())).unwrap();
@@ -38,7 +38,7 @@ fn byte_order_marks_and_utf_16_are_read() {
 #[test]
 fn python_s_numbers_in_fields_that_nobody_needs_are_read_past() {
     let expected = answer(demo().path()).ok().stdout;
-    // the tokenizers library refuses any field of tokenizer.json that it does not know
+    // the tokenizers library refuses unknown fields of tokenizer.json
     for file in FILES.into_iter().filter(|file| *file != "tokenizer.json") {
         for number in ["NaN", "Infinity", "-Infinity"] {
             let folder = demo();

@@ -1,4 +1,4 @@
-//! Model folders, safetensors files and GGUF files, built byte by byte.
+//! Builders of model folders, safetensors files and GGUF files.
 
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 #[derive(Clone)]
 pub(crate) struct Tensor(pub(crate) &'static str, pub(crate) Vec<usize>, pub(crate) Vec<u8>);
 
-/// Tensors with their names, in the order of the file.
+/// Named tensors in file order.
 pub(crate) type Tensors = Vec<(String, Tensor)>;
 
-/// A folder that goes when it is dropped.
+/// A temporary folder, removed when dropped.
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
@@ -29,7 +29,7 @@ pub(crate) fn demo() -> TempDir {
     folder
 }
 
-/// Lets `change` alter a JSON file.
+/// Applies `change` to a JSON file.
 pub(crate) fn edit(file: impl AsRef<Path>, change: impl FnOnce(&mut Map<String, Value>)) {
     let mut value: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     change(&mut value);
@@ -68,19 +68,19 @@ pub(crate) fn save(file: &Path, tensors: &Tensors) {
     fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()).unwrap();
 }
 
-/// The same values in f32.
+/// A bf16 tensor converted to f32.
 pub(crate) fn widened(tensor: &Tensor) -> Tensor {
     assert_eq!(tensor.0, "BF16");
     Tensor("F32", tensor.1.clone(), tensor.2.chunks_exact(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect())
 }
 
-/// The rows in the other order: other values of the same size.
+/// The tensor with its rows reversed, for other values of the same size.
 pub(crate) fn reversed(tensor: &Tensor) -> Tensor {
     let row = tensor.2.len() / tensor.1[0];
     Tensor(tensor.0, tensor.1.clone(), tensor.2.chunks_exact(row).rev().flatten().copied().collect())
 }
 
-/// A random number generator of four lines (xorshift), so that every run has the same weights.
+/// An xorshift random number generator; every run has the same weights.
 struct Random(u64);
 
 impl Random {
@@ -156,7 +156,7 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Number, elements of a block and bytes of a block of GGUF's types.
+/// A GGUF type's number, elements per block and bytes per block.
 fn type_of(name: &str) -> (u32, usize, usize) {
     match name {
         "F32" => (0, 1, 4),
@@ -175,7 +175,7 @@ fn type_of(name: &str) -> (u32, usize, usize) {
     }
 }
 
-/// Zero bytes that a GGUF tensor of this type takes.
+/// A GGUF tensor of this type, filled with zero bytes.
 pub(crate) fn blocks(name: &'static str, shape: &[usize]) -> Tensor {
     let (_, block, bytes) = type_of(name);
     let count: usize = shape.iter().product();
@@ -239,7 +239,7 @@ impl Key {
     }
 }
 
-/// The name that llama.cpp's converter gives a published tensor.
+/// The name of a published tensor in files of llama.cpp's converter.
 pub(crate) fn gguf_name(published: &str) -> String {
     let names = [
         ("model.embed_tokens", "token_embd"),
@@ -256,7 +256,7 @@ pub(crate) fn gguf_name(published: &str) -> String {
     names.iter().fold(published.to_owned(), |name, (published, gguf)| name.replace(published, gguf))
 }
 
-/// The keys of a model of [`tiny`], with a vocabulary of bytes and fillers.
+/// The GGUF keys of a model of [`tiny`], with a vocabulary of three special tokens and fillers.
 pub(crate) fn keys(config: &Value) -> Keys {
     let number = |field: &str| Key::U32(config[field].as_u64().unwrap() as u32);
     let vocabulary = config["vocab_size"].as_u64().unwrap() as usize;
@@ -284,7 +284,7 @@ pub(crate) fn keys(config: &Value) -> Keys {
     .to_vec()
 }
 
-/// A GGUF file of a model of [`tiny`], in a folder.
+/// Writes a model of [`tiny`] as a GGUF file in a folder.
 pub(crate) fn tiny_gguf(folder: &TempDir, change: impl FnOnce(&mut Keys, &mut Tensors)) -> PathBuf {
     let (config, tensors) = tiny(2, 512);
     let mut keys = keys(&config);

@@ -2,7 +2,7 @@ use crate::files::{Key, Tensor, blocks, demo, edit, folder, gguf_name, keys, sav
 use crate::{continued, run};
 use std::path::Path;
 
-/// The logits of ids, as the bytes of the file that `logits` writes.
+/// The logits of ids, as the bytes of the output file of `logits`.
 fn logits(model: &Path, ids: &str) -> Vec<u8> {
     let out = folder();
     let file = out.path().join("logits");
@@ -40,7 +40,7 @@ fn a_missing_window_is_that_of_the_published_4k_models() {
     }
 }
 
-/// A file in which one matrix has another type.
+/// A file with one matrix of the given type.
 fn typed(folder: &tempfile::TempDir, dtype: &'static str) -> std::path::PathBuf {
     // wide enough for whole blocks of every type
     tiny_gguf(folder, |_, tensors| {
@@ -83,7 +83,7 @@ fn every_type_of_the_format_can_be_looked_at() {
     continued(&typed(&folder, "99")).error(&["type 99"]);
 }
 
-/// What 24 tokens of a file with these sampling keys are.
+/// Generates 24 tokens with a file that has these sampling keys.
 fn sampled(sampling: &[(&str, Key)], more: &[&str]) -> crate::Ran {
     let folder = folder();
     let file = tiny_gguf(&folder, |keys, _| {

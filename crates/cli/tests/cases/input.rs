@@ -3,7 +3,7 @@ use crate::{ask, run, run_with};
 
 const DEMO: [&str; 4] = ["--device", "cpu", "--greedy", "-n"];
 
-/// Tokens of the prompt, with text piped in.
+/// Number of prompt tokens, with text piped in.
 fn prompt(args: &[&str], input: Option<&str>) -> usize {
     run_with(&[&DEMO[..], &["2"], args].concat(), input.map(str::as_bytes)).ok().prompt_tokens()
 }
@@ -91,7 +91,7 @@ fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     }
     assert_eq!(of(&["never said", "Phi-3"]).stdout, of(&["Phi-3"]).stdout);
     assert_eq!(of(&["never said"]).stdout, whole.stdout);
-    // a special token by its name, though it is no part of the text
+    // a special token by name, although it is not part of the text
     let ended = ["--ignore-eos", "-n", "60", "--stop", "<|end|>"];
     let ended = run(&[&["--device", "cpu", "--greedy"], &ended[..], &["Who are you?"]].concat()).ok();
     assert_eq!((ended.stdout.as_str(), ended.new_tokens()), (whole.stdout.as_str(), whole.new_tokens()));
@@ -103,7 +103,7 @@ fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     assert!(!json["text"].as_str().unwrap().contains("time"), "{json}");
 }
 
-/// A text that holds back the whole answer: Ctrl-C gives out what there is of it.
+/// A stop text that holds back the whole answer: Ctrl-C prints the text so far.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_gives_out_what_a_stop_text_holds_back() {
@@ -122,7 +122,7 @@ fn ctrl_c_gives_out_what_a_stop_text_holds_back() {
             .spawn()
             .unwrap();
         let mut notes = BufReader::new(child.stderr.take().unwrap());
-        // the device's line comes when the model is loaded
+        // the line of the device is printed when the model is loaded
         notes.read_line(&mut String::new()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(wait));
         assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
@@ -131,7 +131,7 @@ fn ctrl_c_gives_out_what_a_stop_text_holds_back() {
         let (mut rest, code) = (String::new(), child.wait().unwrap().code());
         notes.read_to_string(&mut rest).unwrap();
         assert!(whole.starts_with(text.trim_end()), "{text:?}");
-        // where the machine is so slow that there is no token yet, another one waits longer
+        // without a token yet, on a slow machine, the next run waits longer
         if code == Some(130) && !text.trim().is_empty() {
             assert!(rest.contains("ended    interrupted"), "{rest}");
             return;
@@ -149,7 +149,7 @@ fn marks_and_minus_signs_of_piped_text() {
     assert!(chat.stderr.contains("/reset") && chat.stdout.is_empty(), "{}{}", chat.stderr, chat.stdout);
 }
 
-/// The demo model, whose greeting has tags for its first word and its comma.
+/// The demo model with thinking tags in place of the first word and the comma of its greeting.
 pub(crate) fn thinking() -> tempfile::TempDir {
     let folder = demo();
     edit(folder.path().join("tokenizer.json"), |tokenizer| {

@@ -1,9 +1,9 @@
-//! What people bring: files that are damaged, incomplete, of other formats or contradict each other, and habits from other
-//! programs. The inputs are made here, from the demo model and from small random ones.
+//! Unusual input of users: files that are damaged, incomplete, of other formats or contradictory, and usage known from other
+//! programs. The inputs are derived from the demo model and from small random models.
 
-/// Files in JSON as other programs write them, and `generation_config.json`.
+/// JSON files written by other programs, and `generation_config.json`.
 mod companions;
-/// Files of every format, built byte by byte.
+/// Builders of files.
 mod files;
 /// GGUF files with missing keys, other types, sampling defaults.
 mod gguf;
@@ -11,14 +11,14 @@ mod gguf;
 mod input;
 /// Pictures beside a question and in a chat.
 mod pictures;
-/// What is given as a model.
+/// Paths given as a model.
 mod places;
 /// Chat templates.
 mod templates;
 /// A chat in a terminal.
 #[cfg(unix)]
 mod terminal;
-/// Tokenizers: chats, tokens of other files, and what a GGUF file cannot hold.
+/// Tokenizers: chats, tokens from other files, and features not representable in a GGUF file.
 mod tokenizers;
 /// Heads and embeddings, and names of tensors.
 mod weights;
@@ -27,7 +27,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What a run of the program gave.
+/// Result of a run of the program.
 struct Ran {
     code: Option<i32>,
     stdout: String,
@@ -35,13 +35,13 @@ struct Ran {
 }
 
 impl Ran {
-    /// Checks that it ended well; gives what was printed.
+    /// Asserts exit code 0.
     fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self
     }
 
-    /// Checks that it ended with an error that holds all `words`, in upper or lower case, and nothing on standard output.
+    /// Asserts exit code 2, an error with all `words` (case-insensitive), and no standard output.
     fn error(self, words: &[&str]) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (Some(2), ""), "{}", self.stderr);
         let error = self.stderr.lines().last().unwrap_or_default();
@@ -52,23 +52,23 @@ impl Ran {
         error.to_owned()
     }
 
-    /// The lines of notes.
+    /// The notes on standard error.
     fn notes(&self) -> Vec<&str> {
         self.stderr.lines().filter_map(|line| line.strip_prefix("note     ")).collect()
     }
 
-    /// Checks that a note holds all `words`.
+    /// Asserts that one note contains all `words`.
     fn note(&self, words: &[&str]) {
         let notes = self.notes();
         assert!(notes.iter().any(|note| words.iter().all(|word| note.contains(word))), "{words:?} in {}", self.stderr);
     }
 
-    /// New tokens of the first answer.
+    /// Number of new tokens of the first answer.
     fn new_tokens(&self) -> usize {
         self.number("decode   ")
     }
 
-    /// Tokens of the first prompt.
+    /// Number of tokens of the first prompt.
     fn prompt_tokens(&self) -> usize {
         self.number("prompt   ")
     }
@@ -79,19 +79,19 @@ impl Ran {
     }
 }
 
-/// Runs the program on the CPU, exactly, with nothing on standard input.
+/// Runs the program offline, with empty standard input.
 fn run(args: &[&str]) -> Ran {
     run_with(args, None)
 }
 
-/// The same, with text piped in.
+/// Like [`run`], with text piped in.
 fn run_with(args: &[&str], input: Option<&[u8]>) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phi3-run"));
     command.args(args).env("HF_HUB_OFFLINE", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().expect("the program starts");
     if let Some(input) = input {
-        // a program that ends with an error need not read it
+        // a program that ends with an error may not read its input
         let _ = child.stdin.take().expect("piped").write_all(input);
     }
     let output = child.wait_with_output().expect("the program ends");
@@ -99,7 +99,7 @@ fn run_with(args: &[&str], input: Option<&[u8]>) -> Ran {
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Continues token ids greedily and exactly; prints the new ids.
+/// Continues token ids greedily on the CPU with f32 activations; `stdout` holds the new ids.
 fn continued(model: &Path) -> Ran {
     let model = model.display().to_string();
     let args = ["generate", "-m", &model, "--ids", "5 9 33 71 2", "-n", "12", "--greedy", "--device", "cpu", "--json"];
@@ -110,7 +110,7 @@ fn continued(model: &Path) -> Ran {
     ran
 }
 
-/// Asks a question greedily.
+/// Asks a question with greedy sampling on the CPU.
 fn ask(model: &Path, question: &str, more: &[&str]) -> Ran {
     let model = model.display().to_string();
     run(&[&["-m", &model, "--device", "cpu", "--greedy"], more, &[question]].concat())

@@ -54,10 +54,10 @@ fn a_question_about_two_pictures() {
         assert!(fs::read(out.path().join(name)).unwrap().starts_with(b"\x89PNG"), "{name}");
     }
     assert!(!out.path().join("grid.png").exists());
-    // fewer crops; and pixels as they are stored
+    // fewer crops, and the orientation in the file ignored
     let few = ask(model.path(), "compare", &["-n", "1", "--image", &second, "--max-crops", "1", "--no-exif"]).ok();
     assert_eq!(images(&few), [format!("{second}: 44 x 27 pixels, 1 x 1 crops, 25 tokens")]);
-    // a text without tags has them in front
+    // in a text without tags, they are added at the front
     let generate = |prompt: &str| {
         let model = model.path().display().to_string();
         let args = ["generate", "-m", &model, "--device", "cpu", "--greedy", "-n", "5", "--json", "--image", &first];

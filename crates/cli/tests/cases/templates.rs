@@ -1,4 +1,4 @@
-//! Chat templates by name, in folders and in GGUF files, and the time that they print.
+//! Chat templates by name, in folders and in GGUF files, and the time in templates.
 
 use crate::files::{demo, edit, folder};
 use crate::{Ran, ask, run};
@@ -85,7 +85,7 @@ fn templates_print_the_local_time() {
         let (seconds, time) = text.split_once(' ').unwrap();
         (seconds.parse::<u64>().unwrap(), time.to_owned())
     };
-    // `XXX-5:30` is five and a half hours before UTC's clock
+    // `XXX-5:30` is five and a half hours ahead of UTC
     for (zone, offset) in [("UTC0", 0), ("XXX-5:30", 19_800), ("No/Such_Zone", 0)] {
         let (seconds, time) = now(zone);
         let minutes = (seconds + offset) / 60;

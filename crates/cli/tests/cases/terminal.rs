@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// A program in a terminal of its own.
+/// A program in a pseudoterminal.
 struct Terminal {
     child: Child,
     keys: File,
@@ -20,13 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Terminal {
     fn open(args: &[&str]) -> Self {
-        // SAFETY: a new descriptor, which has one owner from here on.
+        // SAFETY: the descriptor is new, and `File` becomes its only owner.
         let master = unsafe {
             let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY);
             assert!(master >= 0 && libc::grantpt(master) == 0 && libc::unlockpt(master) == 0);
             File::from_raw_fd(master)
         };
-        // SAFETY: the descriptor is open, and the name is read before another call could change it.
+        // SAFETY: the descriptor is open, and the name is copied before another call could change it.
         let name = unsafe { CStr::from_ptr(libc::ptsname(master.as_raw_fd())) }.to_str().expect("a path").to_owned();
         let slave = File::options().read(true).write(true).open(name).expect("the other end");
         let end = || Stdio::from(slave.try_clone().expect("a descriptor"));
@@ -53,7 +53,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until `text` has been shown `times` times.
+    /// Waits until `text` was printed `times` times.
     fn until(&mut self, text: &str, times: usize) {
         let since = Instant::now();
         while self.shown.matches(text).count() < times {
@@ -83,7 +83,7 @@ impl Terminal {
     }
 }
 
-/// A talk with something between two questions.
+/// A chat with further input between two questions.
 fn talk(between: &[&str]) -> String {
     let folder = demo();
     let model = folder.path().display().to_string();
@@ -127,7 +127,7 @@ fn thinking_is_dimmed_in_a_terminal() {
         shown
     };
     assert!(shown(&[], "you!").contains("\u{1b}[2m<think> Tom</think>\u{1b}[22m nice to meet you!"));
-    // cut inside the thinking
+    // the answer ends inside the thinking
     assert!(shown(&["-n", "2"], "Tom").contains("\u{1b}[2m<think> Tom\u{1b}[22m"));
     assert!(shown(&["--hide-thinking"], "you!").trim_start().starts_with("nice to meet you!"));
 }

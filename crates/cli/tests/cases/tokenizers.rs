@@ -3,7 +3,7 @@ use crate::{Ran, ask, continued, run};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// A post-processor that puts `<s>` in front of every text.
+/// Sets a post-processor that adds `<s>` before every text.
 fn begins(folder: &Path) {
     edit(folder.join("tokenizer.json"), |json| {
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
@@ -37,10 +37,10 @@ fn a_chat_has_the_special_tokens_that_its_template_prints() {
             config.insert("chat_template".into(), json!(template));
         });
         assert_eq!(ask(folder.path(), "Hi", &["-n", "1"]).ok().prompt_tokens(), plain + more, "{before}");
-        // plain text keeps what the tokenizer adds
+        // for plain text, the tokenizer's `<s>` is kept
         let count = |special: &[&str]| tokenize(folder.path(), &[special, &["Hi"]].concat()).stdout.split(' ').count();
         assert_eq!(count(&["--special"]), count(&[]) + 1);
-        // a GGUF file says that every text begins so
+        // in a GGUF file, the setting applies to every text
         let (file, _) = quantised(folder.path());
         assert_eq!(ask(&file, "Hi", &["-n", "1"]).ok().prompt_tokens(), plain + 1, "{before}");
     }
@@ -112,7 +112,7 @@ fn what_a_written_file_has_a_field_for_is_written() {
 #[test]
 fn what_a_written_file_cannot_hold_is_told() {
     let changes: [(Change, &str); 8] = [
-        // Metaspace gives a text that begins with a space no second one
+        // Metaspace adds no second space to a text that begins with one
         (|json| metaspace(json, "always"), "the beginning and the end of a text"),
         (
             |json| {
@@ -131,7 +131,7 @@ fn what_a_written_file_cannot_hold_is_told() {
                 json["pre_tokenizer"] = json!({"type": "Digits", "individual_digits": true});
                 let (vocab, merges) = ("vocab", "merges");
                 let id = json["model"][vocab].as_object().unwrap()["▁a"].clone();
-                // a piece of two digits, in place of another
+                // replaces a piece by one of two digits
                 let model = json["model"].as_object_mut().unwrap();
                 let pieces = model[vocab].as_object_mut().unwrap();
                 pieces.remove("▁a");
@@ -163,7 +163,7 @@ fn what_a_written_file_cannot_hold_is_told() {
     for (change, words) in changes {
         let folder = demo();
         edit(folder.path().join("tokenizer.json"), change);
-        // its flags would win
+        // its flags would take precedence
         edit(folder.path().join("tokenizer_config.json"), |config| drop(config.remove("added_tokens_decoder")));
         let (_, ran) = quantised(folder.path());
         ran.note(&["tokenizer", words]);

@@ -9,7 +9,7 @@ use std::path::Path;
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// The demo model, its tensors and tie changed. Its weights are bf16, and it is tied.
+/// The demo model with changed tensors and `tie_word_embeddings`. The original is tied, with bf16 weights.
 fn changed(tied: bool, change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let folder = demo();
     edit(folder.path().join("config.json"), |config| {
@@ -40,7 +40,7 @@ fn a_head_of_other_values_is_used_though_config_json_ties_it() {
     assert_eq!(told.stdout, expected.stdout);
     assert_ne!(told.stdout, continued(demo().path()).ok().stdout);
 
-    // the same as a GGUF file, and with the head in another type
+    // the same in a GGUF file, and with the head in another type
     let file = tied.path().join("out.gguf").display().to_string();
     run(&["quantize", &tied.path().display().to_string(), &file, "--type", "bf16"]).ok().note(&["lm_head.weight"]);
     assert_eq!(continued(Path::new(&file)).ok().stdout, expected.stdout);
@@ -158,7 +158,7 @@ fn weights_under_other_names_are_taken_where_it_is_clear_which() {
     assert_eq!(ask(&tuned, "Who are you?", &["-n", "8"]).ok().stdout, expected);
     fs::copy(&tuned, folder.path().join("other.safetensors")).unwrap();
     continued(folder.path()).error(&["no weights", "model.safetensors"]);
-    // the file that is pointed at counts
+    // the given file is used
     assert_eq!(ask(&tuned, "Who are you?", &["-n", "8"]).ok().stdout, expected);
 
     let (config, tensors) = tiny(1, 128);

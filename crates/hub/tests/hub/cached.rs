@@ -1,4 +1,4 @@
-//! What is in the cache already: without a network, with little knowledge, with links, and out again.
+//! The cache: offline use, snapshots of other programs, links, and removal.
 
 use crate::server::{Fault, File, Repo, noise};
 use crate::{Place, assert_whole, message, named};
@@ -23,7 +23,7 @@ fn without_a_network_the_cache_is_enough() {
     assert!(place.server.requests().is_empty());
 }
 
-/// A snapshot as a program leaves it that keeps no listing and fetches only what it uses.
+/// The snapshot of a program that stores no listing and fetches only some files.
 fn by_another_program(place: &Place, repo: &Repo, files: &[&str]) {
     let folder = place.folder(&repo.name);
     let snapshot = folder.join("snapshots").join(&repo.commit);
@@ -50,14 +50,14 @@ fn what_another_program_fetched_is_used_and_completed() {
         &repo,
         &[&weights[..], &["config.json", "tokenizer.json", "tokenizer_config.json"]].concat(),
     );
-    // the hub is asked what else there is
+    // the listing is requested, and the missing file fetched
     let local = place.get("a/b").unwrap();
     assert_whole(&local, &repo);
     assert_eq!(local.files.len(), 7);
     let asked: Vec<String> = place.server.requests().iter().map(|r| format!("{} {}", r.method, r.path)).collect();
     assert!(asked.len() == 3 && asked[2].contains("generation_config.json"), "{asked:?}");
 
-    // where it does not answer, what is there is enough
+    // without an answer, the cached files are used
     let place = Place::new(vec![repo.clone()]);
     by_another_program(
         &place,
@@ -69,7 +69,7 @@ fn what_another_program_fetched_is_used_and_completed() {
     assert_eq!(local.unwrap().files.len(), 6);
     assert!(events.iter().any(|event| matches!(event, Event::Unreachable { .. })), "{events:?}");
 
-    // what it needs it does not go without
+    // a missing shard is an error
     let mut place = Place::new(vec![repo.clone()]);
     by_another_program(&place, &repo, &["config.json", "tokenizer.json", weights[0], weights[2]]);
     place.settings.offline = true;
@@ -86,7 +86,7 @@ fn a_file_is_named_or_the_listing_is_known_before_a_gguf_file_is_taken_from_the_
     by_another_program(&place, &repo, &["b-Q8_0.gguf"]);
     assert_whole(&place.get("a/b:q8_0").unwrap(), &repo);
     assert!(place.server.requests().is_empty());
-    // the only one here is not the usual one there
+    // the only cached file is not the repository's default
     assert!(place.get("a/b").unwrap().path.ends_with("b-Q4_K_M.gguf"));
     place.server.requests();
     assert!(place.get("a/b").unwrap().path.ends_with("b-Q4_K_M.gguf"));
@@ -125,7 +125,7 @@ fn without_links_snapshots_hold_files() {
     assert!(!place.folder("a/b").exists());
 }
 
-/// A cache that nobody may write; skipped for root, who may.
+/// A cache without write permission. As root the test proves nothing, and says so.
 #[cfg(unix)]
 #[test]
 fn a_read_only_cache_is_read() {
@@ -151,7 +151,7 @@ fn a_read_only_cache_is_read() {
     }
 }
 
-/// A store that several repositories share: `blobs/<etag>` leads into it.
+/// A store shared by several repositories: `blobs/<etag>` is a link into it.
 #[cfg(unix)]
 #[test]
 fn a_blob_in_a_shared_store_is_used_and_never_removed() {

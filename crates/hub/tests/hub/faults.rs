@@ -1,4 +1,4 @@
-//! Downloads of which something goes wrong.
+//! Downloads with faults.
 
 use crate::server::{Fault, File, Repo, noise};
 use crate::{Place, assert_whole, message, named};
@@ -43,12 +43,12 @@ fn a_broken_connection_goes_on_where_it_ended() {
 fn what_has_arrived_is_kept_when_it_is_given_up_and_the_next_try_goes_on() {
     let repo = one(500_000);
     let place = Place::new(vec![repo.clone()]);
-    // four pieces, and then nothing new five times
+    // four pieces, and then four more requests without a new byte
     place.server.fault("/store/", 4, Fault::Cut(50_000));
     place.server.fault("/store/", 100, Fault::Cut(0));
     let error = place.get("a/b").unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error}");
-    assert!(error.to_string().contains("what has arrived is kept") && !error.to_string().contains("secret"), "{error}");
+    assert!(error.to_string().contains("received bytes are kept") && !error.to_string().contains("secret"), "{error}");
     assert_eq!(partial(&place), [200_000]);
     assert_eq!(ranges(&place), [0, 50_000, 100_000, 150_000, 200_000, 200_000, 200_000, 200_000]);
     place.server.heal();
@@ -70,7 +70,7 @@ fn a_server_that_ignores_ranges_begins_anew_and_comes_to_an_end() {
         assert_whole(&place.get("a/b").unwrap(), &repo);
         assert_eq!(ranges(&place), [0, 100_000, 0]);
     }
-    // one that breaks too, every time
+    // a server that also breaks the connection every time
     let place = Place::new(vec![repo]);
     for _ in 0..20 {
         place.server.fault("/store/", 1, Fault::Cut(100_000));
@@ -97,7 +97,7 @@ fn other_content_than_the_hub_says_is_an_error_and_is_removed() {
     assert_eq!(partial(&place), [0u64; 0]);
     assert_whole(&place.get("a/b").unwrap(), &repo);
 
-    // small files have the checksums of git
+    // small files are checked against git blob hashes
     let place = Place::new(vec![Repo::published("a/b", 1000)]);
     place.server.fault("GET /a/b/resolve/", 1, Fault::Flip);
     let error = place.get("a/b").unwrap_err();
@@ -117,7 +117,7 @@ fn a_damaged_rest_of_an_earlier_try_is_fetched_again_from_the_beginning() {
         let expected = if damaged.len() == 60_000 { vec![60_000, 0] } else { vec![0] };
         assert_eq!(ranges(&place), expected);
     }
-    // a complete one needs no content at all
+    // a complete partial download needs no request for content
     let place = Place::new(vec![repo.clone()]);
     let blobs = place.folder("a/b").join("blobs");
     fs::create_dir_all(&blobs).unwrap();
@@ -136,13 +136,13 @@ fn compressed_answers_and_answers_without_a_length_are_read() {
     place.server.fault("/store/", 2, Fault::Gzip);
     place.server.fault("/store/", 1, Fault::NoLength);
     assert_whole(&place.get("a/b").unwrap(), &repo);
-    // the rest of a compressed file is none
+    // a compressed download cannot be resumed
     let repo = one(100_000);
     let place = Place::new(vec![repo.clone()]);
     place.server.fault("/store/", 1, Fault::Cut(50_000));
     place.server.fault("/store/", 1, Fault::Gzip);
     assert_whole(&place.get("a/b").unwrap(), &repo);
-    // without a length, an early end shows in the checksum only
+    // without X-Linked-Size, the listing's length is used
     let mut place = Place::new(vec![Repo::published("a/b", 1000)]);
     place.settings.tries = 1;
     place.server.fault("HEAD", 100, Fault::Without("X-Linked-Size"));
@@ -208,7 +208,7 @@ fn busy_and_broken_hubs_are_asked_again() {
     let error = other.get("a/b").unwrap_err();
     assert!(matches!(error, Error::Status { status: 502, .. }), "{error}");
     assert_eq!(other.server.requests().len(), 5);
-    // nobody waits for an hour
+    // a wait of an hour is refused
     other.server.heal();
     other.server.fault("/api/", 1, limited("3600"));
     let error = other.get("a/b").unwrap_err();
@@ -232,7 +232,7 @@ fn what_is_no_hub_is_recognised() {
     for (at, fault, word) in [
         ("HEAD", Fault::Without("X-Repo-Commit"), "X-Repo-Commit"),
         ("HEAD", Fault::With("X-Repo-Commit", "0a".repeat(20)), "another commit"),
-        ("HEAD", Fault::With("X-Repo-Commit", "main".into()), "no commit"),
+        ("HEAD", Fault::With("X-Repo-Commit", "main".into()), "not a commit"),
         ("HEAD", Fault::Without("X-Linked-Etag"), "ETag"),
         ("HEAD", Fault::With("X-Linked-Etag", "\"../../x\"".into()), "ETag"),
         ("HEAD", Fault::With("X-Linked-Etag", format!("\"{}\"", "0a".repeat(32))), "SHA-256"),
@@ -279,7 +279,7 @@ fn a_stop_ends_soon_and_keeps_what_has_arrived() {
     assert!(kept.len() == 1 && kept[0] > 0, "{kept:?}");
     assert_whole(&place.get("a/b").unwrap(), &repo);
     assert_eq!(ranges(&place), [0, kept[0]]);
-    // while the hub is silent, too
+    // a stop while the hub does not answer
     place.server.fault("/api/", 1, Fault::Stall(0));
     stopped(&place, Duration::from_millis(200));
 }
@@ -295,7 +295,7 @@ fn stopped(place: &Place, after: Duration) {
         let result = place.hub().pull(&named("a/b"), Wanted::Model, &mut Watch { stop: &stop, tell: &mut |_| {} });
         assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
     });
-    // the connection would be silent for ten seconds
+    // far below the read timeout of ten seconds
     assert!(start.elapsed() < after + Duration::from_secs(2));
 }
 
@@ -313,7 +313,7 @@ fn nobody_at_home_is_told_at_once() {
         assert!(matches!(error, Error::Unreachable { .. }) && error.is_unreachable(), "{error}");
         assert!(error.to_string().contains(&endpoint), "{error}");
     }
-    // a proxy that is none
+    // an address without a proxy
     settings.proxies.http = Some(format!("http://127.0.0.1:{port}"));
     let hub = phi3_hub::Hub::new(settings.clone());
     let stop = AtomicBool::new(false);

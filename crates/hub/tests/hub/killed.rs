@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of a download.
+//! Processes killed during a download.
 
 use crate::server::{Fault, File, Repo, noise};
 use crate::{Place, assert_whole, named};
@@ -10,7 +10,7 @@ use std::time::Duration;
 const ENDPOINT: &str = "PHI3_HUB_TEST_ENDPOINT";
 const CACHE: &str = "PHI3_HUB_TEST_CACHE";
 
-/// No test by itself: the process that is killed.
+/// Not a test of its own: the process to be killed.
 #[test]
 #[ignore = "run by another test"]
 fn child() {
@@ -38,7 +38,7 @@ fn twenty_kills_end_with_the_right_bytes_and_no_byte_is_fetched_twice() {
     ];
     let repo = Repo::new("a/b", files);
     let place = Place::new(vec![repo.clone()]);
-    // two seconds of it
+    // 30 kB every 10 ms: about two seconds per file
     place.server.fault("/store/", usize::MAX, Fault::Slow(30_000, Duration::from_millis(10)));
     for random in noise(20, u64::from(std::process::id())) {
         let before = place.server.count_at_store();
@@ -54,14 +54,14 @@ fn twenty_kills_end_with_the_right_bytes_and_no_byte_is_fetched_twice() {
     place.server.heal();
     assert!(start(&place).wait().unwrap().success());
     assert_whole(&place.get("a/b").unwrap(), &repo);
-    // every request goes on at least where the one before it began, and only the first is for all of a file
+    // each request starts at or after the offset of the one before, and only the first ones at 0
     let requests = place.server.requests();
     for file in &repo.files {
         let offsets: Vec<u64> =
             requests.iter().filter(|r| r.at_store && r.path.contains(&file.etag())).map(|r| r.from()).collect();
         let begun = offsets.iter().position(|offset| *offset > 0).unwrap_or(offsets.len());
         println!("{}: {offsets:?}", file.path);
-        // a process that was killed before a byte came leaves nothing
+        // a process killed before the first byte leaves nothing to resume
         assert!(offsets[begun..].iter().all(|offset| *offset > 0), "{offsets:?}");
         assert!(offsets.is_sorted(), "{offsets:?}");
         assert!(offsets.len() > 5 && begun < offsets.len(), "{offsets:?}");

@@ -1,4 +1,4 @@
-//! The crate against a hub on the loopback interface.
+//! Tests against a hub on the loopback interface.
 
 mod cached;
 mod faults;
@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// A hub, an empty cache, and settings that lead from one to the other.
+/// A hub, an empty cache, and settings for both.
 struct Place {
     server: Server,
     cache: TempDir,
@@ -47,7 +47,7 @@ impl Place {
         self.watched(|hub, watch| hub.get(&named(name), Wanted::Model, watch)).0
     }
 
-    /// What a call returns, and what it told.
+    /// The result of a call and its events.
     fn watched<T>(&self, call: impl FnOnce(&Hub, &mut Watch<'_>) -> T) -> (T, Vec<Event>) {
         let (stop, mut events) = (AtomicBool::new(false), Vec::new());
         let result = call(&self.hub(), &mut Watch { stop: &stop, tell: &mut |event| events.push(event) });
@@ -64,18 +64,18 @@ fn named(name: &str) -> ModelName {
     name.parse().expect("a name")
 }
 
-/// Every file that was asked for is there, and is what the repository has.
+/// Asserts that every requested file exists with the repository's content.
 fn assert_whole(local: &Local, repo: &Repo) {
     let snapshot = snapshot(local);
     assert_eq!(local.commit, repo.commit);
     assert!(!local.files.is_empty());
     for file in &local.files {
         let content = std::fs::read(snapshot.join(file.as_str())).expect("a file");
-        assert!(content == repo.file(file.as_str()).content, "{file} is another");
+        assert!(content == repo.file(file.as_str()).content, "{file} differs");
     }
 }
 
-/// The folder of a model's commit.
+/// The snapshot folder of a model.
 fn snapshot(local: &Local) -> &Path {
     let is_commit = |path: &&Path| path.file_name().is_some_and(|name| name == local.commit.as_str());
     local.path.ancestors().find(is_commit).expect("a folder of the commit")

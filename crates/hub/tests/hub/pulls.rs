@@ -1,4 +1,4 @@
-//! Downloads of which nothing goes wrong.
+//! Downloads without faults.
 
 use crate::server::{File, Repo, noise};
 use crate::{Place, assert_whole, message, named, snapshot};
@@ -27,7 +27,7 @@ fn a_published_checkpoint_is_fetched_with_what_it_needs_and_nothing_else() {
     assert!(names.iter().eq(&expected), "{names:?}");
     assert_eq!(local.path, place.folder("a/b").join("snapshots").join(&repo.commit));
 
-    // the layout that Python has
+    // Python's layout
     let folder = place.folder("a/b");
     assert_eq!(fs::read_to_string(folder.join("refs/main")).unwrap(), repo.commit);
     let shard = "model-00001-of-00002.safetensors";
@@ -43,7 +43,7 @@ fn a_published_checkpoint_is_fetched_with_what_it_needs_and_nothing_else() {
     assert!(place.cache.path().join(lock).is_file());
     assert!(fs::read_dir(folder.join("blobs")).unwrap().all(|entry| entry.unwrap().path().extension().is_none()));
 
-    // the token was told to the hub, and to nobody else
+    // the token was sent to the hub only, not to the store
     let requests = place.server.requests();
     let token = |at_store| {
         requests.iter().filter(move |request| request.at_store == at_store).map(|r| r.headers.get("authorization"))
@@ -55,12 +55,12 @@ fn a_published_checkpoint_is_fetched_with_what_it_needs_and_nothing_else() {
     assert!(requests.iter().all(|request| request.headers["accept-encoding"] == "identity"));
     assert!(requests.iter().all(|request| !request.path.contains("pytorch_model") && !request.path.contains("README")));
 
-    // what was told adds up
+    // the events are consistent
     let Some(Event::Planned { files, bytes }) = events.iter().find(|event| matches!(event, Event::Planned { .. }))
     else {
         panic!("no plan in {events:?}");
     };
-    // the index came before
+    // the index was fetched before
     assert_eq!(*files, 6);
     let planned =
         expected.iter().filter(|name| !name.contains("index")).map(|name| repo.file(name).content.len() as u64);
@@ -74,13 +74,13 @@ fn a_published_checkpoint_is_fetched_with_what_it_needs_and_nothing_else() {
         assert!(events.contains(&Event::Finished { file: name.into(), size }), "{name}: {events:?}");
     }
 
-    // nothing is asked again
+    // no further requests
     assert_eq!(place.get("a/b").unwrap(), local);
     assert_eq!(place.hub().cached(&named("a/b"), Wanted::Model).unwrap(), Some(local.clone()));
     assert_eq!(place.get(&format!("a/b@{}", repo.commit)).unwrap(), local);
     assert_eq!(place.pull(&format!("a/b@{}", repo.commit)).unwrap(), local);
     assert!(place.server.requests().is_empty());
-    // unless the hub's newest is asked for
+    // except for a pull of the newest commit
     assert_eq!(place.pull("a/b").unwrap(), local);
     assert_eq!(place.server.requests().len(), 1);
 }
@@ -113,7 +113,7 @@ fn gguf_files_are_fetched_by_quantisation_by_name_and_in_parts() {
         fs::read_to_string(place.folder("a/b").with_file_name("models--a--b-GGUF").join("refs/refs/pr/1")).unwrap(),
         repo.commit
     );
-    // the second name of the file was only linked
+    // the file under the second revision was only linked
     let stored = place.server.requests().iter().filter(|request| request.at_store).count();
     assert_eq!(stored, 4);
     let error = message(place.get("a/b-GGUF:q5_k_m"));
@@ -146,7 +146,7 @@ fn a_new_commit_brings_only_what_is_new() {
     let new = Repo::new("a/b", files);
     place.server.publish(new.clone());
     place.server.requests();
-    // a branch that is there is not asked for anew
+    // a cached branch is not requested again
     assert_eq!(place.get("a/b").unwrap(), first);
     assert!(place.server.requests().is_empty());
     let second = place.pull("a/b").unwrap();
@@ -165,7 +165,7 @@ fn a_renamed_repository_is_followed() {
     place.server.rename("old/name", "new/name");
     assert_whole(&place.get("old/name").unwrap(), &repo);
     assert!(place.folder("old/name").join("refs/main").is_file());
-    // it is the same hub
+    // the redirect stays within the hub, so the token is sent
     let requests = place.server.requests();
     let moved = requests.iter().filter(|request| request.path.contains("new/name"));
     assert!(moved.clone().count() > 5 && moved.clone().all(|request| request.headers.contains_key("authorization")));
@@ -206,7 +206,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
         ("aux-1/CON/x-Q4_K_M.gguf", "a/b:q4_k_m"),
         ("../evil.tiktoken", "a/b"),
     ] {
-        // a tokenizer is taken from the folder of the model only
+        // tokenizers are taken from the model's folder only
         let files = match path.ends_with("tiktoken") {
             true => vec![File::small("config.json", "{}"), weights(), File::small(path, "x")],
             false => vec![File::large(path, noise(100, 1))],

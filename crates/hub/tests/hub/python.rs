@@ -5,9 +5,9 @@ use crate::{Place, assert_whole, named};
 use phi3_hub::Wanted;
 use std::process::Command;
 
-/// Runs a script with the cache and the hub of a place; `None`, with a note, where there is no Python for it.
+/// Runs a script with the cache and the hub of `place`; `None`, with a note, without a suitable Python.
 fn python(place: &Place, script: &str) -> Option<String> {
-    // PHI3_PYTHON names another one, such as that of a virtual environment
+    // PHI3_PYTHON selects another interpreter, such as that of a virtual environment
     let program = std::env::var("PHI3_PYTHON").unwrap_or_else(|_| "python3".into());
     let version = Command::new(&program).args(["-c", "import huggingface_hub as h; print(h.__version__)"]).output();
     match version {
@@ -74,7 +74,7 @@ fn this_crate_finds_what_python_fetched() {
     assert_eq!(local.path.display().to_string(), path.trim());
     assert_eq!(local.files.len(), 7);
     assert_eq!(place.hub().cached(&named("a/b"), Wanted::Text).unwrap().unwrap().files.len(), 4);
-    // Python keeps the listing: nothing has to be asked
+    // Python stored the listing, so no request is needed
     assert!(place.server.requests().is_empty());
     let listed = place.hub().repositories().unwrap();
     assert_eq!((listed.len(), listed[0].revisions[0].files.len()), (1, repo.files.len()));

@@ -1,4 +1,4 @@
-//! TLS, with certificates of a test authority for `localhost`. Its own key was thrown away.
+//! TLS with a certificate for `localhost` of a test authority, whose private key was deleted.
 
 #![cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A hub behind TLS, and settings that trust it; nothing, with a note, where this processor cannot speak TLS.
+/// A TLS hub, and settings that trust it; `None`, with a note, on a processor without the features that TLS needs.
 fn secure(repo: &Repo) -> Option<Place> {
     let certificate =
         CertificateDer::from_pem_slice(include_bytes!("certificates/localhost.pem")).expect("a certificate");
@@ -54,7 +54,7 @@ fn unknown_authorities_and_other_names_are_refused() {
     assert!(matches!(place.get("a/b"), Err(Error::Certificates { .. })));
     place.settings.certificate_folder = None;
     let unknown = place.get("a/b").unwrap_err();
-    // a machine without any certificates says so first
+    // on a machine without certificates, that error comes first
     assert!(matches!(unknown, Error::Handshake { .. } | Error::Certificates { .. }), "{unknown}");
     assert!(unknown.to_string().contains("SSL_CERT_FILE"), "{unknown}");
     assert!(place.server.requests().is_empty());

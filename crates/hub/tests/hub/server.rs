@@ -1,4 +1,4 @@
-//! A hub on the loopback interface, with a store of large files on another port, and faults by name.
+//! A hub on the loopback interface, with a store of large files on another port and injected faults.
 
 use sha1::Digest;
 use std::collections::HashMap;
@@ -9,24 +9,24 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What goes wrong with an answer.
+/// A fault of an answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Another status, with these headers and no content.
     Status(u16, Vec<(&'static str, String)>),
-    /// The connection ends after so many bytes of content.
+    /// The connection ends after this many bytes of content.
     Cut(usize),
-    /// Nothing comes after so many bytes of content.
+    /// The connection stalls after this many bytes of content.
     Stall(usize),
-    /// So many bytes at a time, with pauses between.
+    /// The content is sent in pieces of this many bytes, with pauses between.
     Slow(usize, Duration),
-    /// A `Range` is not looked at.
+    /// The header `Range` is ignored.
     IgnoreRange,
-    /// The rest begins elsewhere than was asked.
+    /// `Content-Range` begins at another offset than requested.
     WrongRange,
-    /// One byte of the content is another.
+    /// One byte of the content is changed.
     Flip,
-    /// There is more content than there should be.
+    /// Four bytes are appended to the content.
     Longer,
     /// The content is compressed.
     Gzip,
@@ -38,19 +38,19 @@ pub(crate) enum Fault {
     With(&'static str, String),
 }
 
-/// A request as it came.
+/// A request received.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// By their names in lower case.
+    /// Headers by lower-case name.
     pub(crate) headers: HashMap<String, String>,
-    /// Whether the store was asked, not the hub.
+    /// Whether the request was to the store, not to the hub.
     pub(crate) at_store: bool,
 }
 
 impl Request {
-    /// Where a range begins; 0 without one.
+    /// First byte of the range; 0 without one.
     pub(crate) fn from(&self) -> u64 {
         let range = self.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
         range.and_then(|range| range.trim_end_matches('-').parse().ok()).unwrap_or(0)
@@ -62,7 +62,7 @@ impl Request {
 pub(crate) struct File {
     pub(crate) path: String,
     pub(crate) content: Vec<u8>,
-    /// Whether it is kept in the store.
+    /// Whether it is in the store.
     pub(crate) is_large: bool,
 }
 
@@ -77,15 +77,15 @@ pub(crate) struct Repo {
 #[derive(Default)]
 struct State {
     repos: Mutex<Vec<Repo>>,
-    /// Names that lead to other repositories.
+    /// Renamed repositories: old name to new name.
     renamed: Mutex<HashMap<String, String>>,
     requests: Mutex<Vec<Request>>,
-    /// A part of `METHOD path`, how often, and what goes wrong.
+    /// Substring of `METHOD path`, remaining count, and the fault.
     faults: Mutex<Vec<(String, usize, Fault)>>,
     ended: AtomicBool,
 }
 
-/// The hub; it ends when it is dropped.
+/// The hub; it stops when dropped.
 pub(crate) struct Server {
     pub(crate) url: String,
     store: String,
@@ -96,7 +96,7 @@ pub(crate) fn sha256(content: &[u8]) -> String {
     hex(&sha2::Sha256::digest(content))
 }
 
-/// The id that git gives to a file.
+/// The git blob hash of a file.
 pub(crate) fn git_id(content: &[u8]) -> String {
     let mut sha1 = sha1::Sha1::new();
     sha1.update(format!("blob {}\0", content.len()));
@@ -108,7 +108,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Bytes without a pattern, the same for the same seed.
+/// Pseudorandom bytes by seed.
 pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -138,13 +138,13 @@ impl File {
 }
 
 impl Repo {
-    /// A repository whose commit follows from its files.
+    /// A repository whose commit hash is computed from its files.
     pub(crate) fn new(name: &str, files: Vec<File>) -> Self {
         let all: String = files.iter().map(|file| format!("{} {}\n", file.path, git_id(&file.content))).collect();
         Self { name: name.into(), commit: git_id(all.as_bytes()), files }
     }
 
-    /// A published checkpoint in two shards, with files that nobody needs.
+    /// A published checkpoint in two shards, with some unneeded files.
     pub(crate) fn published(name: &str, size: usize) -> Self {
         let index = r#"{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}"#;
         Self::new(
@@ -198,7 +198,7 @@ impl Repo {
     }
 }
 
-/// An answer before anything goes wrong with it.
+/// An answer before a fault is applied.
 struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
@@ -217,14 +217,14 @@ impl Answer {
 }
 
 impl Server {
-    /// With a configuration, it speaks TLS as `localhost`.
+    /// Starts the hub; with a TLS configuration, as `https://localhost`.
     pub(crate) fn new(repos: Vec<Repo>, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let state = Arc::new(State { repos: Mutex::new(repos), ..State::default() });
         let [hub, store] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
         let (scheme, host) = if tls.is_some() { ("https", "localhost") } else { ("http", "127.0.0.1") };
         let url = format!("{scheme}://{host}:{}", port(&hub));
-        // another name for the same host: what must not be told elsewhere must not be told there
+        // another name of the same host: secrets must not be sent to the store
         let address = format!("{scheme}://localhost:{}", port(&store));
         for (listener, at_store) in [(hub, false), (store, true)] {
             let (state, store, tls) = (state.clone(), address.clone(), tls.clone());
@@ -249,20 +249,20 @@ impl Server {
         Self { url, store: address, state }
     }
 
-    /// Lets answers to requests whose `METHOD path` contains a text go wrong, so often.
+    /// Injects a fault into the next `times` answers to requests whose `METHOD path` contains `part`.
     pub(crate) fn fault(&self, part: &str, times: usize, fault: Fault) {
         self.state.faults.lock().unwrap().push((part.into(), times, fault));
     }
 
-    /// No faults any more.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         self.state.faults.lock().unwrap().clear();
     }
 
-    /// Puts a repository in place of the one of the same name.
+    /// Publishes a new commit of a repository.
     pub(crate) fn publish(&self, repo: Repo) {
         let mut repos = self.state.repos.lock().unwrap();
-        // its commits stay, as those of git do
+        // old commits stay available, as with git
         repos.insert(0, repo);
     }
 
@@ -270,12 +270,12 @@ impl Server {
         self.state.renamed.lock().unwrap().insert(from.into(), to.into());
     }
 
-    /// Requests to the store so far.
+    /// Number of requests to the store so far.
     pub(crate) fn count_at_store(&self) -> usize {
         self.state.requests.lock().unwrap().iter().filter(|request| request.at_store).count()
     }
 
-    /// All requests so far; they are forgotten.
+    /// Takes all requests recorded so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.requests.lock().unwrap())
     }
@@ -386,7 +386,7 @@ fn answer(state: &State, request: &Request, store: &str) -> Answer {
     }
 }
 
-/// Content, or the part of it that is asked for.
+/// The content, or the requested range of it.
 fn part_of(request: &Request, content: &[u8], headers: &[(&str, &str)]) -> Answer {
     if !request.headers.contains_key("range") {
         return Answer::new(200, headers, content);
@@ -409,7 +409,7 @@ fn unescaped(part: &str) -> String {
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-/// Sends an answer; `None` where the connection ends with it.
+/// Sends an answer; `None` if the connection ends with it.
 fn send(
     state: &State,
     out: &mut impl Write,
@@ -494,7 +494,7 @@ fn send(
     has_length.then_some(())
 }
 
-/// Content as gzip has it, without making it shorter.
+/// Content in the gzip format, stored without compression.
 fn gzip(content: &[u8]) -> Vec<u8> {
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut pieces = content.chunks(0xffff).peekable();

@@ -1,4 +1,4 @@
-//! Filters for HTML and addresses.
+//! Filters for HTML and URLs.
 
 use super::flag;
 use crate::args::Args;
@@ -67,7 +67,7 @@ pub(super) fn urlencode(vm: &mut Vm, value: &Value, args: Args) -> Result<Value>
     Ok(Value::Str(out.into()))
 }
 
-/// Python's `urllib.parse.quote`; in a query a slash is quoted and a space is a plus sign.
+/// Python's `urllib.parse.quote`; in a query, a slash is quoted and a space becomes a plus sign.
 fn quoted(vm: &mut Vm, text: &str, in_query: bool) -> Result<String> {
     vm.budget.charge_many(text.len(), 3)?;
     let mut out = String::with_capacity(text.len());

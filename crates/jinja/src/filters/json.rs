@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 struct Writer {
     ascii: bool,
-    /// The text of one level; lines are broken where there is one.
+    /// Indentation of one level; `None` for output without line breaks.
     indent: Option<String>,
     item_separator: String,
     key_separator: String,
@@ -24,7 +24,7 @@ pub(super) fn tojson(vm: &mut Vm, value: &Value, args: Args) -> Result<Value> {
         args.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"], 0)?;
     let indent = match given(indent) {
         None => None,
-        // what is not needed is not looked at
+        // as in Python, the indentation of a string is not checked
         Some(_) if value.as_str().is_some() => None,
         Some(Value::Str(text) | Value::Markup(text)) => Some(text.to_string()),
         Some(width) => {

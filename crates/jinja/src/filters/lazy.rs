@@ -1,5 +1,4 @@
-//! Filters that are generators in Python: nothing of them runs, not even a check of their arguments, before the first item is
-//! taken.
+//! Filters that are generators in Python. Even their arguments are checked only when the first item is taken.
 
 use std::collections::HashSet;
 
@@ -13,14 +12,14 @@ use crate::predicates;
 use crate::value::{ITEM, Key, Value};
 use crate::vm::Vm;
 
-/// What a generator does where it has started.
+/// State of a generator.
 enum Stage<T> {
     Waiting,
     Running(Iter, T),
 }
 
 impl Args {
-    /// A copy for one item.
+    /// A copy of the arguments for one item.
     fn again(&self) -> Self {
         Self { positional: self.positional.clone(), keywords: self.keywords.clone() }
     }
@@ -108,7 +107,7 @@ struct Select {
     args: Args,
     by_attribute: bool,
     negated: bool,
-    /// How an item is looked at, and the test, if it is not just its truth.
+    /// Key of an item, and the test; without a test, its truth value.
     stage: Stage<(Getter, Option<Value>)>,
 }
 
@@ -174,7 +173,7 @@ impl Generator for Batch {
             count => count.as_int() == Some(length as i128),
         };
         let mut row: Vec<Value> = self.waiting.take().into_iter().collect();
-        // jinja2 looks whether the row is full when the next item comes, the first one included
+        // jinja2 checks for a full row when an item arrives, also for the first item
         let mut starts = is_first;
         while let Some(item) = iter.next(vm)? {
             vm.budget.charge(ITEM)?;

@@ -188,7 +188,7 @@ fn given(argument: Option<Value>) -> Option<Value> {
     argument.filter(|argument| !matches!(argument, Value::None))
 }
 
-/// A result that is HTML text where the value is.
+/// A text result, `Markup` if the value is.
 fn like(value: &Value, text: impl Into<std::sync::Arc<str>>) -> Value {
     if let Value::Markup(_) = value { Value::Markup(text.into()) } else { Value::Str(text.into()) }
 }

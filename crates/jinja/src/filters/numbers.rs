@@ -21,7 +21,7 @@ pub(super) fn abs(value: &Value, args: Args) -> Result<Value> {
     }
 }
 
-/// What the conversions catch: they give a default instead.
+/// Errors that the conversions replace by their default.
 fn is_caught(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Type | ErrorKind::Value)
 }
@@ -58,7 +58,7 @@ pub(super) fn float(vm: &mut Vm, value: &Value, args: Args) -> Result<Value> {
     }
 }
 
-/// Python's `int(value)` for what is no text.
+/// Python's `int(value)` for values other than strings.
 fn to_int(value: &Value) -> Result<i128> {
     match value {
         Value::Float(number) => crate::format::to_int(*number),
@@ -87,7 +87,7 @@ fn to_float(value: &Value) -> Result<f64> {
     }
 }
 
-/// Digits without the single underscores between them, in ASCII.
+/// ASCII digits, without single underscores between them.
 fn plain_digits(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.trim_matches(unicode::is_space).chars().peekable();
@@ -195,7 +195,7 @@ fn round_common(value: &Value, precision: &Value) -> Result<Value> {
     }
 }
 
-/// To a multiple of ten, a hundred …, ties to the even one.
+/// Rounds to a multiple of `10^digits`, ties to even.
 fn round_int(number: i128, digits: u128) -> Result<i128> {
     let Some(scale) = u32::try_from(digits).ok().and_then(|digits| 10i128.checked_pow(digits)) else { return Ok(0) };
     let rest = floor_mod(number, scale);

@@ -1,4 +1,4 @@
-//! `pprint`: Python's `pprint.pformat` in its standard settings.
+//! `pprint`: Python's `pprint.pformat` with its defaults.
 
 use std::cmp::Ordering;
 
@@ -26,7 +26,7 @@ fn width(text: &str) -> isize {
 }
 
 impl Printer {
-    /// A value at a column, with so many characters to come behind it on its last line.
+    /// Writes a value at the column `indent`, with `allowance` characters reserved after it on its last line.
     fn format(&mut self, vm: &mut Vm, value: &Value, indent: isize, allowance: isize, level: usize) -> Result<()> {
         let repr = sorted_repr(vm, value)?;
         if width(&repr) <= WIDTH - indent - allowance {
@@ -91,7 +91,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Long text as several texts, one below the other.
+    /// Writes a long string as several literals on separate lines.
     fn text(&mut self, vm: &mut Vm, text: &str, indent: isize, allowance: isize, level: usize) -> Result<()> {
         let (indent, allowance) = if level == 1 { (indent + 1, allowance + 1) } else { (indent, allowance) };
         let room = WIDTH - indent;
@@ -135,7 +135,7 @@ impl Printer {
     }
 }
 
-/// Words with the white space behind them.
+/// Words with their trailing white space.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -149,7 +149,7 @@ fn words(line: &str) -> Vec<&str> {
     words
 }
 
-/// `repr` with the keys of all dictionaries in order.
+/// `repr` with the keys of all dictionaries sorted.
 fn sorted_repr(vm: &mut Vm, value: &Value) -> Result<String> {
     let (open, close, parts): (_, _, Vec<String>) = match value {
         Value::Dict(_) => {
@@ -172,7 +172,7 @@ fn reprs(vm: &mut Vm, items: &[Value]) -> Result<Vec<String>> {
     items.iter().map(|item| sorted_repr(vm, item)).collect()
 }
 
-/// Entries by their keys; keys without an order stand in that of their types' names.
+/// Entries sorted by key; keys without an order by their type names.
 fn sorted_entries(vm: &mut Vm, dict: &Value) -> Result<Vec<(Value, Value)>> {
     let Value::Dict(dict) = dict else { return Ok(Vec::new()) };
     let mut failed = None;

@@ -12,7 +12,7 @@ use crate::operators::binary;
 use crate::value::{ITEM, Value};
 use crate::vm::Vm;
 
-/// How an item is looked at: some attribute of it, texts without their case.
+/// Key of an item: attributes, optionally with case ignored.
 pub(super) struct Getter {
     paths: Vec<Vec<Value>>,
     ignores_case: bool,
@@ -20,12 +20,12 @@ pub(super) struct Getter {
 }
 
 impl Getter {
-    /// One attribute, with dots between its parts.
+    /// One attribute path, its parts separated by dots.
     pub(super) fn one(attribute: Option<&Value>, ignores_case: bool, default: Option<Value>) -> Result<Self> {
         Ok(Self { paths: vec![path(attribute)?], ignores_case, default })
     }
 
-    /// Several attributes, with commas between.
+    /// Several attribute paths, separated by commas.
     fn several(attribute: Option<&Value>, ignores_case: bool) -> Result<Self> {
         let paths = match attribute.and_then(Value::as_str) {
             Some(text) => text.split(',').map(|part| path(Some(&Value::str(part)))).collect::<Result<_>>()?,
@@ -72,12 +72,12 @@ fn path(attribute: Option<&Value>) -> Result<Vec<Value>> {
     Ok(text.split('.').map(part).collect())
 }
 
-/// A flag that Python takes as a number.
+/// A flag that Python converts as an integer.
 fn whole_flag(argument: Option<Value>) -> Result<bool> {
     Ok(argument.map_or(Ok(0), |argument| argument.index())? != 0)
 }
 
-/// The items in the order of their keys, stable.
+/// The items sorted by key, stable.
 fn sorted(vm: &mut Vm, mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>> {
     if reverse {
         items.reverse();
@@ -161,7 +161,7 @@ pub(super) fn groupby(vm: &mut Vm, value: &Value, args: Args) -> Result<Value> {
     }
     let mut out = Vec::new();
     for (key, items) in groups {
-        // the case of the first item stands for the group
+        // the group has the case of its first item
         let grouper = if case_sensitive { key } else { plain.get(vm, &items[0])? };
         vm.budget.charge_many(4, ITEM)?;
         out.push(Value::Group(Value::sequence(vec![grouper, Value::list(items)?])?));
@@ -257,7 +257,7 @@ pub(super) fn reverse(vm: &mut Vm, value: &Value) -> Result<Value> {
     Value::list(items)
 }
 
-/// Any of the items. The choice is the same whenever a template is rendered anew: a chat's text must not change behind its end.
+/// One of the items. The choice is the same in every rendering: the text of earlier messages of a chat must not change.
 pub(super) fn random(vm: &mut Vm, value: &Value) -> Result<Value> {
     let length = vm.len(value)?;
     if length == 0 {

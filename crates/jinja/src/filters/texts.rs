@@ -11,7 +11,7 @@ use crate::unicode;
 use crate::value::Value;
 use crate::vm::Vm;
 
-/// A filter without arguments, by a function of text.
+/// A filter without arguments, defined by a function of text.
 pub(super) fn changed(vm: &mut Vm, value: &Value, args: Args, change: fn(&str) -> String) -> Result<Value> {
     args.bind::<0>("filter", [], 0)?;
     let text = vm.soft_str(value)?;
@@ -24,7 +24,8 @@ pub(super) fn capitalize(vm: &mut Vm, value: &Value, args: Args) -> Result<Value
     changed(vm, value, args, methods::capitalize)
 }
 
-/// The first letter of every word in upper case; words begin at the start, after white space, `-`, `(`, `{`, `[` and `<`.
+/// The first letter of each word in upper case, the others in lower case. Words begin at the start, after white space, `-`,
+/// `(`, `{`, `[` and `<`.
 pub(super) fn title(text: &str) -> String {
     let separates = |char: char| matches!(char, '-' | '(' | '{' | '[' | '<') || unicode::is_space(char);
     let mut out = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! `urlize`: addresses in a text as links.
+//! `urlize`: turns addresses in a text into links.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use crate::unicode;
 use crate::value::Value;
 use crate::vm::Vm;
 
-/// An address of a page, by jinja2's rule.
+/// jinja2's pattern of a web address.
 static PAGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let word = r"[\p{L}\p{N}_%-]";
     let rule = format!(
@@ -106,7 +106,7 @@ pub(super) fn urlize(vm: &mut Vm, value: &Value, args: Args) -> Result<Value> {
     Ok(if vm.autoescape { Value::Markup(out.into()) } else { Value::Str(out.into()) })
 }
 
-/// Words and the white space between.
+/// Words and the white space between them.
 fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
@@ -120,7 +120,7 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-/// What stands before an address, the address, and what stands behind it.
+/// Splits a word into opening brackets, the address, and trailing brackets and punctuation.
 fn parts(word: &str) -> (&str, String, String) {
     let mut middle = word;
     while let Some(rest) = ["(", "<", "&lt;"].iter().find_map(|open| middle.strip_prefix(open)) {
@@ -133,7 +133,7 @@ fn parts(word: &str) -> (&str, String, String) {
     }
     let mut tail = rest[middle.len()..].to_owned();
     let mut middle = middle.to_owned();
-    // brackets that belong to the address go back to it
+    // closing brackets that match opening ones are part of the address
     for (open, close) in [("(", ")"), ("<", ">"), ("&lt;", "&gt;")] {
         let opened = middle.matches(open).count();
         if opened <= middle.matches(close).count() {

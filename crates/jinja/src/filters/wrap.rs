@@ -45,7 +45,7 @@ pub(super) fn wordwrap(vm: &mut Vm, value: &Value, args: Args) -> Result<Value> 
     Ok(Value::Str(out.into()))
 }
 
-/// What `textwrap` takes for white space.
+/// White space as defined by `textwrap`.
 fn is_blank(char: char) -> bool {
     matches!(char, '\t' | '\n' | '\x0B' | '\x0C' | '\r' | ' ')
 }
@@ -58,7 +58,7 @@ fn is_letter(char: char) -> bool {
     is_word(char) && !unicode::is_decimal(char)
 }
 
-/// What may stand before a dash between words.
+/// Characters allowed before a dash between words.
 fn is_before_dash(char: char) -> bool {
     is_word(char) || "!\"'&.,?".contains(char)
 }
@@ -93,7 +93,7 @@ impl Settings {
         lines
     }
 
-    /// Puts a word that is longer than a line into this line, or the part of it that there is room for.
+    /// Adds a word longer than a line to this line, or the part that fits.
     fn break_word<'c>(
         &self,
         chunk: &'c [char],
@@ -123,12 +123,12 @@ impl Settings {
     }
 }
 
-/// Words and the white space between.
+/// Words and the white space between them.
 fn simple_chunks(chars: &[char]) -> Vec<&[char]> {
     chars.chunk_by(|a, b| is_blank(*a) == is_blank(*b)).collect()
 }
 
-/// White space, words, parts of words behind hyphens, dashes.
+/// White space, words, hyphenated parts of words, dashes.
 fn chunks(chars: &[char]) -> Vec<&[char]> {
     let mut chunks = Vec::new();
     let mut start = 0;

@@ -1,9 +1,9 @@
 //! Floats as text.
 
-/// Digits behind the point beyond which a double has only zeros.
+/// Number of decimals after which a double has only zeros.
 const MOST_DIGITS: usize = 1100;
 
-/// The shortest text that reads back as the same number, as Python writes it.
+/// Python's `repr`: the shortest text that parses as the same number.
 pub(crate) fn float_repr(number: f64) -> String {
     if !number.is_finite() {
         return not_finite(number).into();
@@ -35,14 +35,14 @@ fn python_exponent(text: &str) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-/// What is asked of the digits of a number that is finite and not negative.
+/// Format of the digits of a finite number that is not negative.
 pub(super) struct Digits {
     /// `e`, `f` or `g`
     pub(super) kind: char,
     pub(super) precision: usize,
-    /// A point even without digits behind it, and with `g` all zeros.
+    /// A decimal point even without decimals, and with `g` trailing zeros.
     pub(super) alternate: bool,
-    /// `.0` where there would be no point, as `repr` has it.
+    /// `.0` after digits without a decimal point, as in `repr`.
     pub(super) dot_zero: bool,
 }
 

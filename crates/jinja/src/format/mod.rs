@@ -1,4 +1,4 @@
-//! Numbers and texts by Python's three notations: `repr`, `%` and `str.format`.
+//! Python's formats of numbers and texts: `repr`, `%` and `str.format`.
 
 mod float;
 mod percent;
@@ -11,10 +11,10 @@ pub(crate) use template::{Source, format_text};
 
 use crate::error::{Result, fail};
 
-/// Fills of format strings, and digits, that are asked for.
+/// Exclusive limit of widths and precisions in format strings.
 const MOST: usize = 1 << 31;
 
-/// A width or a precision in digits; the rest of the text.
+/// Parses a width or a precision; also returns the rest of the text.
 fn number(text: &str) -> Result<(Option<usize>, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {

@@ -16,10 +16,10 @@ struct Flags {
     zero: bool,
 }
 
-/// Where the values come from.
+/// The values to format.
 struct Values<'v> {
     all: &'v Value,
-    /// How many of a tuple are taken; a single value counts as a tuple of one.
+    /// Number of values taken; a single value counts as a tuple of one.
     taken: usize,
 }
 
@@ -37,7 +37,7 @@ impl Values<'_> {
         }
     }
 
-    /// Whether names can be looked up in it; nothing needs to be taken from such values.
+    /// Whether the values support lookup by name; such values may stay unused.
     fn is_mapping(&self) -> bool {
         let is_tuple = matches!(self.all, Value::Tuple(_) | Value::Group(_));
         !is_tuple
@@ -55,7 +55,7 @@ impl Values<'_> {
     }
 }
 
-/// Python's `%` with a text on the left; values are escaped where that text is HTML.
+/// Python's `%` with a string on the left; values are escaped if that string is `Markup`.
 pub(crate) fn percent(vm: &mut Vm, format: &Value, values: &Value) -> Result<Value> {
     let text = format.text("format")?.clone();
     let is_markup = matches!(format, Value::Markup(_));
@@ -78,7 +78,7 @@ pub(crate) fn percent(vm: &mut Vm, format: &Value, values: &Value) -> Result<Val
     Ok(if is_markup { text.marked_up() } else { text })
 }
 
-/// One conversion behind its `%`; the rest of the format.
+/// One conversion, after its `%`; returns the rest of the format.
 fn conversion<'f>(
     vm: &mut Vm,
     mut rest: &'f str,
@@ -157,7 +157,7 @@ fn is_number(kind: char) -> bool {
     "diouxXeEfFgG".contains(kind)
 }
 
-/// The end of a key, with brackets within it.
+/// End of a key, which may contain nested parentheses.
 fn closing(text: &str) -> Option<usize> {
     let mut depth = 1;
     text.char_indices().find_map(|(at, char)| {
@@ -191,7 +191,7 @@ fn starred(value: &Value) -> Result<isize> {
     }
 }
 
-/// Sign with prefix, and what follows.
+/// The sign with the prefix, and the remaining text.
 fn converted(
     vm: &mut Vm,
     kind: char,

@@ -64,7 +64,7 @@ impl Spec {
         }
     }
 
-    /// Sign, prefix and digits, filled up to the width.
+    /// Sign, prefix and digits, padded to the width.
     fn pad(&self, vm: &mut Vm, sign: &str, digits: &str, default: char) -> Result<String> {
         vm.budget.charge(self.width)?;
         let align = self.align.unwrap_or(if self.zero && default == '>' { '=' } else { default });
@@ -88,7 +88,7 @@ impl Spec {
         }
     }
 
-    /// Digits with separators; where zeros fill up, they are separated as well.
+    /// Digits with separators, also between padding zeros.
     fn grouped(&self, vm: &mut Vm, digits: &str, every: usize, sign_width: usize) -> Result<String> {
         let Some(separator) = self.grouping else { return Ok(digits.into()) };
         let whole = digits.bytes().take_while(u8::is_ascii_alphanumeric).count();

@@ -1,4 +1,4 @@
-//! `text.format(…)`, as jinja2's sandbox does it.
+//! `text.format(…)`, with the rules of jinja2's sandbox.
 
 use super::spec::format_value;
 use crate::args::Args;
@@ -7,15 +7,15 @@ use crate::text::to_ascii;
 use crate::value::Value;
 use crate::vm::Vm;
 
-/// What the fields of a format string name.
+/// Source of the values of a format string.
 pub(crate) enum Source {
-    /// `format`: places and names.
+    /// `format`: positional and keyword arguments.
     Arguments(Args),
     /// `format_map`: a mapping.
     Mapping(Value),
 }
 
-/// How fields are numbered.
+/// Numbering of the fields.
 #[derive(Clone, Copy)]
 enum Numbers {
     Undecided,
@@ -23,7 +23,7 @@ enum Numbers {
     Written,
 }
 
-/// Format strings within specifications of format strings.
+/// Maximum nesting of format strings in format specifications.
 const DEEPEST: usize = 2;
 
 /// The text of a format string; with `escape`, fields are escaped for HTML.
@@ -171,7 +171,7 @@ impl Formatter<'_> {
     }
 }
 
-/// A field behind its brace, and the rest of the text.
+/// Parses a field after its brace; also returns the rest of the text.
 fn field(text: &str) -> Result<(Field<'_>, &str)> {
     if text.is_empty() {
         return fail!(Value, "Single '{{' encountered in format string");

@@ -2,7 +2,7 @@
 
 use crate::unicode;
 
-/// The characters with their lower case, which for a final sigma depends on its neighbours.
+/// The characters with their lower case, which depends on the neighbours for a final sigma.
 fn lowered(text: &str) -> Vec<(char, String)> {
     let lower = text.to_lowercase();
     let mut rest = &*lower;

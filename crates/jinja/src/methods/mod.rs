@@ -96,7 +96,7 @@ fn names(value: &Value) -> [&'static [&'static str]; 2] {
     }
 }
 
-/// The method of that name, if the value has it.
+/// The method with this name, if the value has it.
 pub(crate) fn named(value: &Value, name: &str) -> Option<&'static str> {
     names(value).into_iter().flatten().copied().find(|method| *method == name)
 }
@@ -165,7 +165,7 @@ pub(crate) fn call(vm: &mut Vm, receiver: &Value, name: &'static str, args: Args
     }
 }
 
-/// What a method of HTML text gives: HTML text, also within lists.
+/// Marks the result of a `Markup` method as HTML, also the items of lists and tuples.
 fn marked_up(value: Value) -> Result<Value> {
     let all = |items: &[Value]| items.iter().cloned().map(Value::marked_up).collect();
     match value {

@@ -32,7 +32,7 @@ pub(super) fn call_float(number: f64, name: &str, args: Args) -> Result<Value> {
     }
 }
 
-/// Mantissa of 53 bits and exponent.
+/// 53-bit mantissa and binary exponent.
 fn parts(number: f64) -> (u64, i32) {
     let bits = number.to_bits();
     let (exponent, fraction) = ((bits >> 52 & 0x7FF) as i32, bits & ((1 << 52) - 1));

@@ -1,4 +1,4 @@
-//! Where a text stands in another, and cutting there.
+//! Substring search and splitting.
 
 use crate::args::Args;
 use crate::attributes::places;
@@ -7,8 +7,7 @@ use crate::unicode;
 use crate::value::{ITEM, Value};
 use crate::vm::Vm;
 
-/// The part of a text that optional bounds select, with the number of characters before it; `None` where the start lies
-/// beyond the end.
+/// The part of a text between optional bounds, and the number of characters before it; `None` if the start is beyond the end.
 fn window<'t>(text: &'t str, start: Option<&Value>, end: Option<&Value>) -> Result<Option<(&'t str, usize)>> {
     let bound = |bound: Option<&Value>| match bound {
         None | Some(Value::None) => Ok(None),
@@ -30,7 +29,7 @@ fn window<'t>(text: &'t str, start: Option<&Value>, end: Option<&Value>) -> Resu
     Ok(Some((&text[offset(range.start)..offset(range.stop)], range.start as usize)))
 }
 
-/// The place of a part in characters: `find`, `rfind`, `index`, `rindex`.
+/// Position of a substring in characters: `find`, `rfind`, `index`, `rindex`.
 pub(super) fn find(vm: &mut Vm, text: &str, name: &str, args: Args) -> Result<Value> {
     let [part, start, end] = args.places(name, 1)?;
     let part = part.unwrap_or(Value::None);
@@ -125,7 +124,7 @@ fn list(vm: &mut Vm, parts: Vec<&str>) -> Result<Value> {
     Value::list(parts.into_iter().map(Value::str).collect())
 }
 
-/// Parts between separators, or between white space, with at most so many cuts.
+/// Splits at separators or at white space, at most `most` times.
 pub(crate) fn split<'t>(text: &'t str, separator: Option<&str>, most: usize) -> Vec<&'t str> {
     if let Some(separator) = separator {
         return text.splitn(most.saturating_add(1), separator).collect();

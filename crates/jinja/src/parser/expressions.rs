@@ -1,4 +1,4 @@
-//! Expressions, from the loosest operator to the tightest.
+//! Expressions, from the lowest precedence to the highest.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ impl Parser {
         self.deeper(Self::condition)
     }
 
-    /// An expression, or several with commas between: a tuple.
+    /// An expression, or several separated by commas: a tuple.
     pub(super) fn tuple(&mut self) -> Result<Expr> {
         self.tuple_until(true, &[])
     }
@@ -76,10 +76,10 @@ impl Parser {
         Ok(expression)
     }
 
-    /// Counts operators in a row, of which each lies within the next.
+    /// Counts chained operators, each of which is nested in the next.
     fn chain(&self, count: &mut usize) -> Result<()> {
         *count += 1;
-        if *count > DEEPEST { fail!(Syntax, "more than {DEEPEST} operators stand in a row") } else { Ok(()) }
+        if *count > DEEPEST { fail!(Syntax, "more than {DEEPEST} operators in a row") } else { Ok(()) }
     }
 
     fn or_expression(&mut self) -> Result<Expr> {
@@ -179,7 +179,7 @@ impl Parser {
         }
     }
 
-    /// Groups to the left, unlike Python.
+    /// Left-associative, unlike Python.
     fn power(&mut self) -> Result<Expr> {
         let mut left = self.unary(true)?;
         let mut count = 0;
@@ -397,7 +397,7 @@ impl Parser {
         Ok(arguments)
     }
 
-    /// `|name(arguments)`, as often as it stands there.
+    /// Any number of `|name(arguments)`.
     pub(super) fn filters(&mut self, mut value: Option<Expr>) -> Result<Option<Expr>> {
         let mut count = 0;
         while self.skip_operator("|") {

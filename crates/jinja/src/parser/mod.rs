@@ -1,4 +1,4 @@
-//! Tokens into a tree, by the grammar of jinja2's parser.
+//! Parser, with the grammar of jinja2.
 
 mod expressions;
 mod statements;
@@ -9,7 +9,7 @@ use crate::ast::{Escape, Part, Stmt, StmtKind};
 use crate::error::{Result, fail};
 use crate::lexer::{Token, tokens};
 
-/// Brackets, operators and tags within each other; Python's own parser ends at 200 brackets.
+/// Maximum nesting of brackets, operators and tags; Python's own parser stops at 200 brackets.
 const DEEPEST: usize = 200;
 
 /// A template's statements.
@@ -23,7 +23,7 @@ struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
     depth: usize,
-    /// Loops around, within the same function.
+    /// Number of enclosing loops within the same function.
     loops: usize,
     end_tags: Vec<&'static [&'static str]>,
 }
@@ -43,7 +43,7 @@ impl Parser {
 
     fn next(&mut self) -> Token {
         let token = self.peek().clone();
-        // the last token, the end, stays
+        // the end token is never passed
         self.at = (self.at + 1).min(self.tokens.len() - 1);
         token
     }
@@ -84,7 +84,7 @@ impl Parser {
         match self.peek() {
             Token::Name(_) => match self.next() {
                 Token::Name(name) => Ok(name),
-                _ => unreachable!("the token was looked at"),
+                _ => unreachable!("the token was peeked"),
             },
             _ => self.unexpected("a name"),
         }
@@ -121,10 +121,10 @@ impl Parser {
         }
     }
 
-    /// Counts how deep what `parse` reads lies.
+    /// Counts the nesting depth of `parse`.
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth == DEEPEST {
-            return fail!(Syntax, "expressions or tags lie more than {DEEPEST} deep within each other");
+            return fail!(Syntax, "expressions or tags are nested more than {DEEPEST} deep");
         }
         self.depth += 1;
         let parsed = parse(self);
@@ -132,7 +132,7 @@ impl Parser {
         parsed
     }
 
-    /// Statements up to one of the tags, at which it stops; without tags to the end of the template.
+    /// Statements up to one of the tags in `ends`, which is not consumed; without tags, to the end of the template.
     fn body(&mut self, ends: &'static [&'static str]) -> Result<Vec<Stmt>> {
         if !ends.is_empty() {
             self.end_tags.push(ends);
@@ -191,7 +191,7 @@ impl Parser {
         self.body(ends)
     }
 
-    /// A body that is a function of its own: what breaks a loop cannot reach out of it.
+    /// A body that is a function of its own: `break` and `continue` cannot leave it.
     fn function<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let loops = std::mem::take(&mut self.loops);
         let parsed = parse(self);
@@ -200,7 +200,7 @@ impl Parser {
     }
 }
 
-/// Text and print statements that follow each other are one statement.
+/// Consecutive text and print statements of one line are merged.
 fn print(body: &mut Vec<Stmt>, part: Part, line: u32) {
     match body.last_mut() {
         Some(Stmt { kind: StmtKind::Output(parts, _), line: started }) if *started == line => parts.push(part),

@@ -56,7 +56,7 @@ impl Parser {
         let around = self.loops;
         self.loops = if recursive { 1 } else { around + 1 };
         let body = self.open_block(&["endfor", "else"])?;
-        // what stands after `else` belongs to the loop around
+        // `break` and `continue` after `else` belong to the enclosing loop
         self.loops = if recursive { 0 } else { around };
         let has_else = self.is_name("else");
         self.next();
@@ -115,7 +115,7 @@ impl Parser {
         Ok(Name { name, slot: Slot::default(), line })
     }
 
-    /// What a value is assigned to: names, tuples of them, attributes of namespaces.
+    /// Target of an assignment: names, tuples of names, attributes of namespaces.
     fn assignment_target(&mut self, ends: &[&str], with_namespace: bool) -> Result<Expr> {
         let target = self.simple_tuple(ends, with_namespace)?;
         if is_assignable(&target) { Ok(target) } else { fail!(Syntax, "can't assign to this expression") }

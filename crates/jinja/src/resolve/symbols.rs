@@ -1,4 +1,4 @@
-//! The names of a scope, as jinja2's `idtracking` collects them.
+//! The names of a scope, collected as by jinja2's `idtracking`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::Resolver;
 use crate::ast::{Expr, If, Part, Stmt, StmtKind};
 use crate::walk::{self, Use};
 
-/// A variable of a level of scopes.
+/// A variable, by the level of its scope and its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ident {
     pub(super) level: usize,
     pub(super) name: Arc<str>,
 }
 
-/// What a variable is where its scope begins.
+/// Initial value of a variable at the start of its scope.
 #[derive(Clone, Debug)]
 pub(super) enum Begin {
     Parameter,
@@ -96,7 +96,7 @@ impl Resolver {
         }
     }
 
-    /// Collects the names of a scope's statements; the scopes within are looked at when their turn comes.
+    /// Collects the names of a scope's statements; nested scopes are analyzed later.
     pub(super) fn analyze(&self, symbols: &mut Symbols, body: &[Stmt]) {
         for stmt in body {
             let visit = &mut |name: Use<'_>| self.visit(symbols, name);
@@ -132,7 +132,7 @@ impl Resolver {
         }
     }
 
-    /// Branches share a scope: what only one of them sets begins as what it is outside.
+    /// Branches share a scope. A variable set in only one branch starts with its outer value.
     fn branches(&self, symbols: &mut Symbols, it: &If) {
         if let Some(((test, body), others)) = it.branches.split_first() {
             self.branch(symbols, test, body, others, &it.otherwise);
@@ -155,7 +155,7 @@ impl Resolver {
         };
         let copies = [
             inside(&|branch| self.analyze(branch, body)),
-            // each `elif` is a condition of its own in one place
+            // all `elif` branches share one copy, each analyzed as an `if`
             inside(&|branch| others.iter().for_each(|(test, body)| self.branch(branch, test, body, &[], &[]))),
             inside(&|branch| self.analyze(branch, otherwise)),
         ];

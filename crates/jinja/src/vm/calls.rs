@@ -12,7 +12,7 @@ use crate::objects::{Function, Macro, Object};
 use crate::value::{Dict, Value};
 
 impl Vm {
-    /// Calls whatever can be called.
+    /// Calls a value; a type error if it is not callable.
     pub(crate) fn call(&mut self, callee: &Value, mut args: Args) -> Result<Value> {
         self.budget.enter()?;
         let result = match callee {
@@ -48,7 +48,7 @@ impl Vm {
         Ok(result)
     }
 
-    /// Runs a macro: by place, by name, then what the macro itself takes (`varargs`, `kwargs`, `caller`).
+    /// Runs a macro. Arguments are bound by position, by name, and then to `varargs`, `kwargs` and `caller`.
     pub(super) fn call_macro(&mut self, it: &Macro, mut args: Args) -> Result<Value> {
         let code = it.code.clone();
         let name = || code.name.as_ref().map_or_else(|| "None".to_owned(), |name| format!("'{name}'"));
@@ -97,7 +97,7 @@ impl Vm {
         Ok(self.capture(|vm| vm.body(&code.body, &env))?.0)
     }
 
-    /// A method as a value of its own.
+    /// A bound method as a value.
     pub(crate) fn method(&mut self, receiver: &Value, name: &'static str) -> Result<Value> {
         let method = crate::objects::Method::new(receiver.clone(), name)?;
         Ok(Value::Object(Object::Method(Rc::new(method))))

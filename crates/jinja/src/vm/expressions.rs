@@ -128,7 +128,7 @@ impl Vm {
         Ok(Value::Bool(holds))
     }
 
-    /// `~`: with escaping, everything from the first text on that is HTML already is escaped.
+    /// `~`. With escaping, if any part is `Markup`, all other parts are escaped and the result is `Markup`.
     fn concat(&mut self, parts: &[Value], escaping: bool) -> Result<Value> {
         let is_markup = escaping && parts.iter().any(|part| matches!(part, Value::Markup(_)));
         let mut out = String::new();
@@ -152,7 +152,7 @@ impl Vm {
                 }
                 self.slice(&of, &bounds)
             }
-            // no value has such an index
+            // no value has a tuple with a slice as an index
             Expr::Tuple(items) if items.iter().any(|item| matches!(item, Expr::Slice(_))) => {
                 of.defined()?;
                 Ok(Value::undefined(format!("{} has no such element", self.describe(&of))))

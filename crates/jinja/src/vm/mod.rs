@@ -1,4 +1,4 @@
-//! The machine that runs a program.
+//! The interpreter.
 
 mod calls;
 mod expressions;
@@ -17,22 +17,22 @@ use crate::random::Random;
 use crate::value::Value;
 use crate::walk;
 
-/// What `strftime_now` does.
+/// Implementation of `strftime_now`.
 pub(crate) type Clock = fn(&str) -> String;
 
 pub(crate) struct Vm {
     pub(crate) budget: Budget,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
-    /// What was given to the template, and what its top level sets.
+    /// Variables given to the template, and those set at its top level.
     context: HashMap<Arc<str>, Value>,
     blocks: HashMap<Arc<str>, Arc<Block>>,
-    /// The output, and the texts that are collected instead.
+    /// The output, and on top of it the texts being captured.
     out: Vec<String>,
-    /// What stands in the `filter` and `set` blocks that are at their filters.
+    /// Texts of the `filter` and `set` blocks whose filters are being applied.
     captured: Vec<Value>,
     pub(crate) autoescape: bool,
-    /// What may hold itself; emptied at the end.
+    /// Objects that may contain themselves; emptied at the end.
     kept: Kept,
 }
 
@@ -43,7 +43,7 @@ struct Kept {
     loops: Vec<Rc<Loop>>,
 }
 
-/// What happens after a statement.
+/// Control flow after a statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Next,
@@ -51,7 +51,7 @@ enum Flow {
     Continue,
 }
 
-/// The text that a program makes.
+/// Renders a program.
 pub(crate) fn run(program: &Program, context: HashMap<Arc<str>, Value>, clock: Clock) -> Result<String> {
     let mut blocks = HashMap::new();
     walk::blocks(&program.body, &mut |block| {
@@ -84,7 +84,7 @@ impl Vm {
         self.body(&program.body, env).map(|_| ())
     }
 
-    /// Empties all that may hold itself, while nothing of it is dropped yet.
+    /// Empties all objects that may contain themselves, before any of them is dropped.
     fn take_apart(&mut self) {
         self.context.clear();
         self.kept.namespaces.iter().for_each(|it| it.attributes.borrow_mut().clear());
@@ -96,7 +96,7 @@ impl Vm {
         Rc::new(Activation { slots: RefCell::new(vec![None; slots]), parent: parent.cloned() })
     }
 
-    /// Keeps the variables that a macro sees to the end: the macro may be among them.
+    /// Keeps the variables visible to a macro until the end, because the macro may be one of them.
     fn keep_activation(&mut self, env: &Rc<Activation>) -> Result<()> {
         let mut env = Some(env);
         while let Some(it) = env {
@@ -135,7 +135,7 @@ impl Vm {
         }
     }
 
-    /// The variable of that name: given, set at the top level, or a function of Jinja's.
+    /// Looks up a name: a given variable, one set at the top level, or a function of Jinja.
     fn resolve(&self, name: &str) -> Option<Value> {
         let given = self.context.get(name).cloned();
         given.or_else(|| Function::named(name).map(|function| Value::Object(Object::Function(function))))
@@ -164,7 +164,7 @@ impl Vm {
         Ok(())
     }
 
-    /// What `work` writes.
+    /// Captures the output of `work`.
     fn capture<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<(Value, T)> {
         self.out.push(String::new());
         let result = work(self);

@@ -134,14 +134,14 @@ impl Vm {
         let escapes = match escape {
             Escape::No => false,
             Escape::Yes => true,
-            // jinja2 prints constants before it knows
+            // jinja2 prints constants at compile time, when the setting is not known yet
             Escape::Volatile => self.autoescape && !matches!(expr, Expr::Literal(_)),
         };
         let text = if escapes { self.escape(&value)? } else { self.str(&value)? };
         self.write(&text)
     }
 
-    /// Writes what a call or a filter gave in place of a block, which must be text.
+    /// Writes the result of a call or filter block, which must be text.
     fn write_text(&mut self, value: &Value) -> Result<()> {
         match value.as_text() {
             Some(text) => {
@@ -248,7 +248,7 @@ impl Vm {
         Ok(())
     }
 
-    /// The text of a block that is called by `self.name()`.
+    /// The text of a block called as `self.name()`.
     pub(super) fn call_block(&mut self, block: &Arc<Block>) -> Result<Value> {
         Ok(self.capture(|vm| vm.run_block(block))?.0)
     }
@@ -327,7 +327,7 @@ impl Vm {
             }
         }
         self.leave(&it.scope, env);
-        // as in jinja2, a loop that broke off or went on in its first round counts as empty
+        // as in jinja2, a loop counts as empty if no iteration reached the end of the body
         if !is_empty || it.otherwise.is_empty() {
             return Ok(Flow::Next);
         }

@@ -1,5 +1,5 @@
-//! `Phi3ForCausalLM`: Phi-3-mini and -medium, Phi-3.5-mini, phi-4, Phi-4-mini. The text part of Phi-4-multimodal is the same
-//! under another name, and so are copies in Llama's and Mistral's names, whose classes have other defaults.
+//! `Phi3ForCausalLM`: Phi-3-mini and -medium, Phi-3.5-mini, phi-4, Phi-4-mini. Also the text part of Phi-4-multimodal, and copies
+//! under Llama's and Mistral's classes, which have other defaults.
 
 use super::{Common, epsilon, refuse, rope};
 use crate::Result;

@@ -6,7 +6,7 @@ use crate::json::Object;
 use crate::spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use phi3_tensor::{Activation, BlockSparse, Mask};
 
-/// Size of the published vocabulary, and the tokens of it that no text has.
+/// Size of the published vocabulary, and its placeholder tokens, which no text has.
 const VOCABULARY: usize = 100_352;
 const DUMMIES: [u32; 6] = [100_256, 100_258, 100_259, 100_260, 100_264, 100_265];
 const LAST_DUMMIES: std::ops::Range<u32> = 100_267..100_352;
@@ -49,7 +49,7 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
     if json.boolean("mup_use_scaling")?.unwrap_or(true) {
         spec.attention_scale = factor(json, "mup_attn_multiplier", 1.0)? / head_dim;
     }
-    // where they are not positive, the reference leaves the first and the last out
+    // the reference applies neither multiplier unless it is positive
     let embedding = factor(json, "mup_embedding_multiplier", 0.0)?;
     spec.embedding_scale = if embedding > 0.0 { embedding } else { 1.0 };
     let width = factor(json, "mup_width_multiplier", 0.0)?;
@@ -69,7 +69,7 @@ fn factor(json: &Object, field: &str, default: f32) -> Result<f32> {
     }
 }
 
-/// Width of the feed-forward: given, or by the width of the stream.
+/// Width of the feed-forward: a field, or computed from `hidden_size`.
 fn inner(json: &Object, hidden_size: usize) -> Result<usize> {
     let multiplier = json.integer("ff_dim_multiplier", 1..=limits::WIDTH)?;
     let given = json.integer("ff_intermediate_size", 1..=limits::WIDTH)?;

@@ -17,7 +17,7 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
         return Err(json.bad("num_experts_per_tok", "2", "sparsemixer routes each row to two experts"));
     }
     let common = Common::read(json, 131_072)?;
-    // names that some files have beside the usual ones
+    // second names of two fields in some files
     for (field, usual) in [("moe_intermediate_size", "intermediate_size"), ("num_experts", "num_local_experts")] {
         let (found, wanted) = (json.integer(field, 0..=usize::MAX)?, json.integer(usual, 0..=usize::MAX)?);
         if let (Some(found), Some(wanted)) = (found, wanted)

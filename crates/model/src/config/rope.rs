@@ -1,15 +1,15 @@
-//! Rotary embedding from `config.json`, where transformers 4 and 5 and people's hands put its fields.
+//! Rotary embedding from `config.json`, in the layouts of transformers 4 and 5.
 //!
-//! Precedence is that of `Phi3Config` and `modeling_rope_utils.py` of transformers 5: of the objects `rope_scaling` and
-//! `rope_parameters` the first that is not empty; fields of that object before those around it, but for
-//! `original_max_position_embeddings`, which counts at the top only.
+//! Precedence is that of `Phi3Config` and `modeling_rope_utils.py` of transformers 5: the first of the objects `rope_scaling` and
+//! `rope_parameters` that is not empty; fields of that object before those at the top. The exception is
+//! `original_max_position_embeddings`, which Phi-3 reads at the top only.
 
 use crate::json::Object;
 use crate::rope::{LongRope, Rope};
 use crate::spec::limits;
 use crate::{Error, Result};
 
-/// Fields of the object that are followed.
+/// Known fields of the object.
 const KNOWN: [&str; 10] = [
     "rope_type",
     "type",
@@ -31,11 +31,11 @@ const LONG_MSCALE: &str = "long_mscale";
 /// Its default in `Phi3Config`.
 const DEFAULT_ORIGINAL: usize = 4096;
 
-/// What a class has where a field is missing, and where its fields count.
+/// Defaults of a model class, and the fields that it reads.
 pub(super) struct Rules {
     theta: f64,
     partial_rotary_factor: f64,
-    /// Whether `original_max_position_embeddings` inside the object holds against that at the top.
+    /// Whether `original_max_position_embeddings` inside the object has precedence over that at the top.
     inner_original: bool,
     /// Whether `short_mscale` and `long_mscale` are followed.
     mscales: bool,
@@ -62,7 +62,7 @@ pub(super) fn read(
         notes.push(json.note("rope_parameters", "is not read where rope_scaling is there, as in transformers"));
     }
     let inner = scaling.or(parameters);
-    // theta and the share of a head: inside before outside
+    // theta and the rotated share of a head: inside the object before the top
     let number = |field: &str| -> Result<Option<(f64, &Object)>> {
         let inside = inner.as_ref().map(|inner| Ok::<_, Error>((inner.positive(field)?, inner))).transpose()?;
         match inside {
@@ -93,8 +93,8 @@ pub(super) fn read(
     Ok((Rope::new(rotary_dim, theta, long), rotary_dim))
 }
 
-/// The same of Phi-3-small, whose fields have other names: a factor of the positions without LongRoPE; with it, magnitudes of their
-/// own, 1 up to the border where there is none.
+/// [`read`] for Phi-3-small, whose fields have other names. Without LongRoPE, `rope_position_scale` is a factor of the positions.
+/// With it, `short_mscale` and `long_mscale` are read, and a missing `short_mscale` is 1.
 pub(super) fn read_small(
     json: &Object,
     head_dim: usize,

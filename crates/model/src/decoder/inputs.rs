@@ -1,20 +1,20 @@
-//! What a pass begins with: tokens and rows of pictures.
+//! Inputs of a pass: tokens and rows of picture features.
 
 use crate::{Error, Features, Input, ModelSpec, Result};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Consecutive rows of a pass that are consecutive rows of a picture's features.
+/// Consecutive rows of a pass, filled from consecutive rows of a picture's features.
 pub(super) struct FeatureRows {
-    /// The first, of the pass.
+    /// First row, in the pass.
     pub(super) row: usize,
     pub(super) features: Arc<Features>,
-    /// Of the features.
+    /// Rows of the features.
     pub(super) rows: Range<usize>,
 }
 
 impl FeatureRows {
-    /// Notes that a row is a picture's, where it is.
+    /// Records `row` if its input is a row of features; a token is ignored.
     pub(super) fn place(all: &mut Vec<Self>, row: usize, input: &Input) {
         let Input::Feature { features, row: of } = input else { return };
         match all.last_mut() {
@@ -30,7 +30,11 @@ impl FeatureRows {
     }
 }
 
-/// An error where a sequence would be longer than the model's context.
+/// Checks the length of a sequence, in tokens.
+///
+/// # Errors
+///
+/// [`Error::Request`] for more tokens than the model's context (`max_position_embeddings`).
 pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
     if tokens <= spec.max_position_embeddings {
         return Ok(());
@@ -43,12 +47,21 @@ pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
     })
 }
 
-/// An error where a token is none of the model's.
+/// Checks token ids.
+///
+/// # Errors
+///
+/// [`Error::Request`] for an id outside the vocabulary.
 pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
     check_all(spec, tokens.iter().copied())
 }
 
-/// An error where an input is no token of the model and no row of features that are as wide as the model.
+/// Checks the inputs of a sequence.
+///
+/// # Errors
+///
+/// [`Error::Request`] for a token id outside the vocabulary, a row outside its features, or features of another width than the
+/// model (`hidden_size`).
 pub fn check_inputs(spec: &ModelSpec, inputs: &[Input]) -> Result<()> {
     check_all(spec, inputs.iter().filter_map(Input::token))?;
     let fits = |input: &Input| match input {
@@ -59,7 +72,7 @@ pub fn check_inputs(spec: &ModelSpec, inputs: &[Input]) -> Result<()> {
         true => Ok(()),
         false => Err(Error::Request {
             what: "row of a picture",
-            found: "one that the features do not have, or of another width".into(),
+            found: "a row outside the features, or features of another width".into(),
             limit: format!("the model's rows are {} wide (hidden_size)", spec.hidden_size),
             hint: "feed the features that this model gave",
         }),

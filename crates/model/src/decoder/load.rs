@@ -1,18 +1,18 @@
-//! Weights on their way from a checkpoint to a machine.
+//! Loading of weights from a checkpoint into a backend.
 
 use super::{DecoderOptions, Layer, MlpWeights};
 use crate::table::{Part, Slot};
 use crate::{Checkpoint, Mlp, ModelSpec, NormSpec, Result};
 use phi3_tensor::{Backend, DType, Norm, Role, Rounding, Weight};
 
-/// Bias of a token that is never chosen: beyond every logit, and finite.
+/// Bias of a suppressed token: finite, and far below any logit.
 const NEVER: f32 = -1e30;
 
-/// A norm's vectors.
+/// Weights of a norm.
 pub(super) struct NormWeights<B: Backend> {
     spec: NormSpec,
     weight: B::Vector,
-    /// Of a LayerNorm.
+    /// Bias of a LayerNorm.
     bias: Option<B::Vector>,
 }
 
@@ -26,7 +26,7 @@ impl<B: Backend> NormWeights<B> {
     }
 }
 
-/// Looks weights up, brings them over, and counts.
+/// Reads weights from the checkpoint, loads them into the backend, and counts their bytes.
 pub(super) struct Loader<'a, B: Backend> {
     pub(super) backend: &'a mut B,
     pub(super) checkpoint: &'a Checkpoint,
@@ -37,7 +37,7 @@ pub(super) struct Loader<'a, B: Backend> {
 }
 
 impl<B: Backend> Loader<'_, B> {
-    /// A matrix in one part.
+    /// A matrix in one part; an error if the checkpoint has several.
     pub(super) fn matrix(&mut self, slot: Slot) -> Result<B::Matrix> {
         let mut parts = self.matrices(slot)?;
         let found = parts.len();
@@ -47,12 +47,12 @@ impl<B: Backend> Loader<'_, B> {
         }
     }
 
-    /// A matrix in one part or several.
+    /// A matrix, in as many parts as the checkpoint has.
     fn matrices(&mut self, slot: Slot) -> Result<Vec<B::Matrix>> {
         let tensor = slot.tensor(self.spec);
         let mut parts = self.checkpoint.matrices(&tensor)?;
         if slot.is_router() {
-            // exact, as a row's experts depend on it; it is small
+            // f32: the choice of a row's experts depends on it, and it is small
             let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, self.options.threads));
             parts = widened.collect::<std::result::Result<_, _>>()?;
         }
@@ -74,7 +74,7 @@ impl<B: Backend> Loader<'_, B> {
         Ok(matrices)
     }
 
-    /// A head whose bias keeps a machine from choosing tokens that no text has.
+    /// The head with a bias of [`NEVER`] for suppressed tokens, so that on-device sampling never chooses them.
     fn suppressed(&self, head: Weight) -> Result<Weight> {
         let mut bias = head.bias().map_or_else(|| vec![0.0; head.rows], <[f32]>::to_vec);
         for token in &self.spec.suppressed {
@@ -88,8 +88,8 @@ impl<B: Backend> Loader<'_, B> {
     fn bring(&mut self, weight: Weight, tensor: &crate::TensorSpec, role: Role) -> Result<B::Matrix> {
         let DecoderOptions { quant, threads, .. } = self.options;
         let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
-            Some(recipe) => {
-                let weight = recipe.apply(&weight, tensor, self.spec, threads)?;
+            Some(scheme) => {
+                let weight = scheme.apply(&weight, tensor, self.spec, threads)?;
                 (self.backend.matrix(&weight, role)?, false)
             }
             None => {

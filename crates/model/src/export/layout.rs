@@ -1,13 +1,13 @@
-//! What stands in a GGUF file of a model: its architecture, keys, tensors and where their values come from.
+//! Layout of a model's GGUF file: architecture, keys, tensors, and the sources of their values.
 
-use crate::gguf::{LONG, MetadataList, MetadataValue, SHORT, TensorInfo};
-use crate::recipe::QkvRows;
+use crate::gguf::{GgufTensor, LONG, MetadataList, MetadataValue, SHORT};
+use crate::quant_scheme::QkvRows;
 use crate::table::{TensorSpec, tensors};
-use crate::{Block, Checkpoint, Error, Mlp, ModelSpec, NormSpec, Recipe, Result};
-use phi3_tensor::{Activation, DType, Mask, Role, Rounding, Router, TOP_EXPERTS, Weight};
+use crate::{Block, Error, Mlp, ModelSpec, NormSpec, QuantScheme, Result};
+use phi3_tensor::{Activation, DType, Mask, Role, Router, TOP_EXPERTS};
 use std::ops::Range;
 
-/// An architecture of llama.cpp that holds a model.
+/// A GGUF architecture, by llama.cpp's name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Architecture {
     Phi2,
@@ -15,20 +15,20 @@ pub(super) enum Architecture {
     PhiMoe,
 }
 
-/// Where the values of a tensor come from.
+/// Source of a tensor's values.
 pub(super) enum Source {
     /// Rows of a matrix of the model.
     Rows { tensor: TensorSpec, rows: Vec<Range<usize>>, of: QkvRows },
-    /// Rows of its bias.
+    /// Rows of a matrix's bias.
     Bias { tensor: TensorSpec, rows: Vec<Range<usize>> },
     /// A norm's weight, or its bias.
     Norm { tensor: TensorSpec, bias: bool },
-    /// Factors of LongRoPE, which a published checkpoint has in `config.json`.
+    /// Factors of LongRoPE, from the model's configuration.
     Factors(Vec<f32>),
 }
 
 impl Architecture {
-    /// The architecture that holds the whole model.
+    /// The architecture for a model; an error if none can hold all of it.
     pub(super) fn of(spec: &ModelSpec) -> Result<Self> {
         let Some(layer) = spec.layers.first().copied() else { return Err(unwritable("a model without layers")) };
         if spec.layers.iter().any(|other| *other != layer) {
@@ -39,7 +39,7 @@ impl Architecture {
             return Err(unwritable("factors of the embedding, of scores or of logits"));
         }
         if spec.rope.scaling().is_some_and(|scaling| scaling.short_mscale != scaling.long_mscale) {
-            return Err(unwritable("two magnitudes of LongRoPE, where a file has one"));
+            return Err(unwritable("different LongRoPE magnitudes for short and long sequences, where a file has one"));
         }
         let (norm_bias, head_bias) = (spec.norm.has_bias(), spec.head_bias);
         let windowed = !matches!(layer.mask, Mask::Blocks(_));
@@ -71,7 +71,7 @@ impl Architecture {
     }
 
     /// The keys of the model itself.
-    pub(super) fn keys(self, spec: &ModelSpec, recipe: Recipe, name: &str) -> MetadataList {
+    pub(super) fn keys(self, spec: &ModelSpec, scheme: QuantScheme, name: &str) -> MetadataList {
         use MetadataValue::{F32, String, U32};
         let (NormSpec::Rms { eps } | NormSpec::Layer { eps }) = spec.norm;
         let key = |key: &str| format!("{}.{key}", self.name());
@@ -81,7 +81,7 @@ impl Architecture {
             ("general.type".into(), String("model".into())),
             ("general.name".into(), String(name.into())),
             ("general.quantization_version".into(), U32(2)),
-            ("general.file_type".into(), U32(recipe.file_type())),
+            ("general.file_type".into(), U32(scheme.file_type())),
             (key("context_length"), number(spec.max_position_embeddings)),
         ];
         if self != Self::Phi2 {
@@ -120,11 +120,11 @@ impl Architecture {
         keys
     }
 
-    /// The tensors that hold one of the model's: names without kind, and rows of it.
+    /// File tensors that hold a model tensor: names without `.weight` or `.bias`, and the rows of the model tensor in each.
     fn parts(self, tensor: &TensorSpec, spec: &ModelSpec) -> Vec<(String, Vec<Range<usize>>, QkvRows)> {
         let prefix = tensor.slot.prefix(true);
         let forms = tensor.slot.forms(true);
-        // of queries, keys and values, the first form is one tensor
+        // the first form of queries, keys and values is one fused tensor, the last has three
         let apart = self != Self::Phi3 && matches!(tensor.role, Role::Qkv(_));
         let form = if apart { forms[forms.len() - 1] } else { forms[0] };
         let names = form.sources.iter().map(|name| format!("{prefix}{name}"));
@@ -148,7 +148,7 @@ impl Architecture {
     }
 }
 
-fn unwritable(found: &str) -> Error {
+fn unwritable(found: impl Into<String>) -> Error {
     Error::Request {
         what: "GGUF file",
         found: found.into(),
@@ -157,12 +157,16 @@ fn unwritable(found: &str) -> Error {
     }
 }
 
-/// The tensors in llama.cpp's order.
-pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) -> Result<Vec<(TensorInfo, Source)>> {
-    let spec = checkpoint.spec();
+/// The tensors in llama.cpp's order. `stored` returns the type of some rows of a matrix before the scheme is applied.
+pub(super) fn plan(
+    spec: &ModelSpec,
+    to: Architecture,
+    scheme: QuantScheme,
+    stored: &dyn Fn(&TensorSpec, &[Range<usize>]) -> Result<DType>,
+) -> Result<Vec<(GgufTensor, Source)>> {
     let mut plan = Vec::new();
     let floats = |name: String, len: usize, source| {
-        let tensor = TensorInfo { name, shape: vec![len], dtype: DType::F32, bytes: 4 * len as u64 };
+        let tensor = GgufTensor { name, shape: vec![len], dtype: DType::F32, bytes: 4 * len as u64 };
         (tensor, source)
     };
     for tensor in tensors(spec) {
@@ -176,15 +180,14 @@ pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) ->
                 continue;
             }
             let cols = tensor.shape[1];
-            let dtype = recipe.target_of(only(checkpoint, &tensor, &rows[..1])?.dtype, &tensor, spec, of);
+            let dtype = scheme.target_of(stored(&tensor, &rows[..1])?, &tensor, spec, of);
             let bytes = dtype.bytes(cols).and_then(|row| row.checked_mul(count)).map(|bytes| bytes as u64);
-            let message = || format!("rows of {cols} values are no whole blocks of {dtype}");
-            let bytes = bytes.ok_or_else(|| checkpoint.wrong(&tensor, message()))?;
+            let bytes = bytes.ok_or_else(|| unwritable(format!("{name}: rows of {cols} values of type {dtype}")))?;
             let shape = match tensor.role {
                 Role::Experts { count: experts, .. } => vec![experts, count / experts, cols],
                 _ => vec![count, cols],
             };
-            let info = TensorInfo { name: format!("{name}.weight"), shape, dtype, bytes };
+            let info = GgufTensor { name: format!("{name}.weight"), shape, dtype, bytes };
             plan.push((info, Source::Rows { tensor: tensor.clone(), rows: rows.clone(), of }));
             if tensor.bias {
                 plan.push(floats(format!("{name}.bias"), count, Source::Bias { tensor: tensor.clone(), rows }));
@@ -197,50 +200,4 @@ pub(super) fn plan(checkpoint: &Checkpoint, to: Architecture, recipe: Recipe) ->
         }
     }
     Ok(plan)
-}
-
-/// The bytes of a tensor.
-pub(super) fn data(checkpoint: &Checkpoint, recipe: Recipe, source: &Source) -> Result<Vec<u8>> {
-    let floats = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-    match source {
-        Source::Factors(factors) => Ok(floats(factors)),
-        Source::Norm { tensor, bias: false } => Ok(floats(&checkpoint.norm(tensor)?.0)),
-        Source::Norm { tensor, bias: true } => Ok(floats(&checkpoint.norm(tensor)?.1.unwrap_or_default())),
-        Source::Bias { tensor, rows } => {
-            let weight = whole(checkpoint, tensor)?;
-            let bias = weight.bias().unwrap_or_default();
-            Ok(rows.iter().filter_map(|rows| bias.get(rows.clone())).flat_map(floats).collect())
-        }
-        Source::Rows { tensor, rows, of } => {
-            let weight = only(checkpoint, tensor, rows)?;
-            Ok(recipe.apply_to(&weight, tensor, checkpoint.spec(), *of, None)?.to_bytes())
-        }
-    }
-}
-
-/// Rows of a matrix: of the part that has them all, where it comes in several.
-fn only(checkpoint: &Checkpoint, tensor: &TensorSpec, rows: &[Range<usize>]) -> Result<Weight> {
-    let mut first = 0;
-    for part in checkpoint.matrices(tensor)? {
-        let end = first + part.rows;
-        if rows.iter().all(|rows| first <= rows.start && rows.end <= end) {
-            let rows: Vec<_> = rows.iter().map(|rows| rows.start - first..rows.end - first).collect();
-            return Ok(part.only(&rows)?);
-        }
-        first = end;
-    }
-    Ok(whole(checkpoint, tensor)?.only(rows)?)
-}
-
-/// A matrix in one part: where the file's tensors are of several types, in single precision.
-fn whole(checkpoint: &Checkpoint, tensor: &TensorSpec) -> Result<Weight> {
-    let parts = checkpoint.matrices(tensor)?;
-    if let [weight] = &parts[..] {
-        return Ok(weight.clone());
-    }
-    let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
-    let widened = widened.collect::<std::result::Result<Vec<_>, _>>()?;
-    let bias: Vec<f32> = parts.iter().flat_map(|part| part.bias().unwrap_or_default()).copied().collect();
-    let weight = Weight::stacked(&tensor.name, &widened)?;
-    Ok(if tensor.bias { weight.with_bias(bias)? } else { weight })
 }

@@ -1,4 +1,4 @@
-//! The description of a decoder from a GGUF file's metadata. Keys are those of llama.cpp's converter.
+//! [`ModelSpec`] from a GGUF file's metadata. Keys are those of llama.cpp's converter.
 
 use super::{Metadata, Vocabulary};
 use crate::rope::{LongRope, Rope};
@@ -11,7 +11,7 @@ use phi3_tensor::{Activation, Heads, Mask, Router, TOP_EXPERTS};
 pub(crate) const LONG: &str = "rope_factors_long.weight";
 pub(crate) const SHORT: &str = "rope_factors_short.weight";
 
-/// An architecture that is read.
+/// A supported architecture.
 struct Architecture {
     name: &'static str,
     read: fn(&Reader<'_>, &mut Vec<String>) -> Result<ModelSpec>,
@@ -28,7 +28,7 @@ const ARCHITECTURES: [Architecture; 4] = [
     Architecture { name: "llama", read: llama, rotated_pairs: true },
 ];
 
-/// What a description is read from.
+/// Sources of a description.
 struct Reader<'a> {
     architecture: &'static str,
     metadata: &'a Metadata,
@@ -55,7 +55,7 @@ fn phi3(reader: &Reader<'_>, notes: &mut Vec<String>) -> Result<ModelSpec> {
     Ok(common.gated(reader, Mask::windowed(window)))
 }
 
-/// Phi in Llama's names.
+/// A Phi model under the architecture `llama`.
 fn llama(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     const FREQUENCIES: &str = "rope_freqs.weight";
     if reader.tensors.has(FREQUENCIES) {
@@ -83,7 +83,7 @@ fn phi2(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     Ok(ModelSpec { norm, head_bias: true, ..common.spec(reader, layer) })
 }
 
-/// Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE: what the model computes, of which llama.cpp computes norms and routes otherwise.
+/// Phi-3.5-MoE, Phi-mini-MoE, Phi-tiny-MoE, as the published models compute; llama.cpp's norms and routes differ.
 fn phimoe(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     let common = reader.common("attention.layer_norm_rms_epsilon")?;
     let (metadata, has) = (reader.metadata, |name: &str| reader.tensors.has(name));
@@ -99,7 +99,7 @@ fn phimoe(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
         mlp: Mlp::Experts {
             inner: common.inner,
             count: metadata.required(&reader.key("expert_count"), 1..=limits::EXPERTS)?,
-            // no key says it; published models have this
+            // there is no key for it; the value is that of published models
             router: Router::SparseMixer { jitter: 0.01 },
             activation: Activation::SwiGlu,
         },
@@ -110,7 +110,7 @@ fn phimoe(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     Ok(ModelSpec { norm, head_bias, ..common.spec(reader, layer) })
 }
 
-/// What every architecture has.
+/// Sizes common to all architectures.
 struct Common {
     hidden_size: usize,
     heads: Heads,
@@ -194,7 +194,7 @@ fn window(metadata: &Metadata, layers: usize, context: usize, notes: &mut Vec<St
     }
 }
 
-/// An error unless the file holds a model of an architecture that is read.
+/// Checks that the file holds a model of a supported architecture.
 pub(super) fn check_architecture(metadata: &Metadata) -> Result<()> {
     architecture(metadata).map(drop)
 }
@@ -233,7 +233,7 @@ impl Reader<'_> {
         let key = &self.key("rope.dimension_count");
         let mut rotary_dim = metadata.integer(key, 0..=usize::MAX)?.unwrap_or(head_dim);
         if self.architecture == PHIMOE {
-            // llama.cpp's converter writes the width by the heads, whatever the head size
+            // llama.cpp's converter writes width / heads, even where the head size differs
             rotary_dim = rotary_dim.min(head_dim);
         }
         if !(2..=head_dim).contains(&rotary_dim) || !rotary_dim.is_multiple_of(2) {
@@ -243,7 +243,7 @@ impl Reader<'_> {
         Ok(Heads { heads, kv_heads, head_dim, rotary_dim })
     }
 
-    /// The head size: a key, or for experts the rows of the queries, or the width by the heads.
+    /// The head size: `attention.key_length`, else for phimoe the query rows / heads, else width / heads.
     fn head_dim(&self, heads: usize, hidden_size: usize) -> Result<usize> {
         let metadata = self.metadata;
         let (key, value) = (self.key("attention.key_length"), self.key("attention.value_length"));
@@ -277,7 +277,7 @@ impl Reader<'_> {
             return Err(metadata.bad(kind, "\"none\" or \"longrope\"", "other kinds are not implemented"));
         }
         let theta = metadata.positive(&self.key("rope.freq_base"))?.unwrap_or(10000.0);
-        // nothing in the metadata says so: LongRoPE is there when its factors are
+        // there is no key for it: the model has LongRoPE if the file has its factors
         if !tensors.has(LONG) && !tensors.has(SHORT) {
             return Ok(Rope::new(heads.rotary_dim, theta, None));
         }

@@ -1,11 +1,11 @@
 //! GGUF files: metadata, tensor table, shards, and the description of a decoder from them.
 //!
-//! A file is mapped, not read. Everything in it is checked before it is believed: counts and lengths against the bytes
-//! that are left, places of tensors against the file and each other.
+//! A file is mapped, not read. Everything in it is checked before use: counts and lengths against the remaining bytes, offsets
+//! of tensors against the file's size and each other.
 
 mod config;
+mod display;
 mod reader;
-mod shown;
 mod split;
 mod value;
 mod vocabulary;
@@ -16,7 +16,8 @@ pub use vocabulary::{TokenizerKind, Vocabulary};
 pub use write::{MetadataList, MetadataValue};
 
 pub(crate) use config::{LONG, SHORT, config};
-pub(crate) use write::{ALIGNMENT, TensorInfo, header};
+pub use write::GgufTensor;
+pub(crate) use write::{ALIGNMENT, header};
 
 use crate::Result;
 use crate::shard::{Shard, Shared, map};
@@ -58,7 +59,7 @@ fn open_one(path: &Path) -> Result<(Metadata, Shard)> {
 }
 
 impl Metadata {
-    /// The metadata of a GGUF file, whatever its architecture; of a model in several files, of this file alone.
+    /// The metadata of a GGUF file of any architecture. For a sharded model, only the metadata of this shard.
     ///
     /// # Errors
     /// The file cannot be read or is damaged.

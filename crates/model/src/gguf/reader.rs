@@ -1,4 +1,4 @@
-//! The front end of a GGUF file: header, metadata and tensor table, checked before anything is allocated for them.
+//! Parser of GGUF files: header, metadata and tensor table. Counts and lengths are checked before memory is allocated for them.
 //!
 //! Layout after `docs/gguf.md` of ggml, versions 2 and 3, little-endian.
 
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
-/// Types a tensor may have: number, name, elements of a block, bytes of a block. Those that the engine has no kernels for
-/// and those that were removed from the format are here so that such a file can be looked at.
+/// Types of tensors: number, name, elements per block, bytes per block. Includes types without kernels and types removed from
+/// the format, so that such files can be inspected.
 const TYPES: [(u32, &str, usize, usize); 40] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
@@ -56,15 +56,15 @@ const TYPES: [(u32, &str, usize, usize); 40] = [
     (41, "Q1_0", 128, 18),
 ];
 
-/// Dimensions a tensor may have.
+/// Most dimensions of a tensor.
 const MAX_DIMENSIONS: u32 = 4;
 
-/// Step in which tensors are laid out unless the file says otherwise.
+/// Default alignment of tensor data, in bytes.
 const ALIGNMENT: usize = 32;
 
 const HINT: &str = "the file is damaged or incomplete, fetch it again";
 
-/// Reads onwards; `None` where the file ends before.
+/// Reads forward; `None` if too few bytes are left.
 struct Cursor<'a> {
     data: &'a [u8],
     at: usize,
@@ -127,7 +127,7 @@ impl Reader<'_> {
         Error::Gguf { path: self.path.to_owned(), message: message.into() }
     }
 
-    /// The file ends inside of something.
+    /// Error: the file ends in the middle of `within`.
     fn ends(&self, within: &str) -> Error {
         let len = self.cursor.data.len();
         self.bad(format!("it ends in {within}: truncated at {len} bytes, or a length or count in it is too large"))
@@ -175,7 +175,7 @@ impl Reader<'_> {
         Ok((tensors as usize, keys as usize))
     }
 
-    /// A length and as many bytes, which must be UTF-8.
+    /// A string: its length, and that many bytes of UTF-8.
     fn name(&mut self, what: &str) -> Result<String> {
         let range = self.cursor.u64().and_then(|len| self.cursor.take(len)).ok_or_else(|| self.ends(what))?;
         let name = std::str::from_utf8(&self.cursor.data[range]);
@@ -188,7 +188,7 @@ impl Reader<'_> {
             let key = self.name(&format!("the name of key {i}"))?;
             let value = self.value(&key)?;
             if values.insert(key.clone(), value).is_some() {
-                return Err(self.bad(format!("key {key} stands twice (duplicate)")));
+                return Err(self.bad(format!("key {key} occurs twice (duplicate)")));
             }
         }
         Ok(Metadata { path: self.path.to_owned(), values })
@@ -224,7 +224,7 @@ impl Reader<'_> {
         range.ok_or_else(|| self.ends(&format!("key {key}, a string")))
     }
 
-    /// Element type and number of elements, checked against the bytes that are left.
+    /// Element type and number of elements, checked against the remaining bytes.
     fn array_head(&mut self, key: &str) -> Result<(Kind, usize)> {
         let kind = self.kind(key)?;
         let count = self.cursor.u64().ok_or_else(|| self.ends(&format!("key {key}, an array")))?;
@@ -236,7 +236,7 @@ impl Reader<'_> {
         Ok((kind, count as usize))
     }
 
-    /// An array; arrays in arrays are walked over without recursion.
+    /// An array; nested arrays are traversed without recursion.
     fn array(&mut self, key: &str) -> Result<Value> {
         let (kind, len) = self.array_head(key)?;
         let start = self.cursor.at;
@@ -277,7 +277,7 @@ impl Reader<'_> {
                 return Err(self.tensor(&entry.name, message));
             }
             if !names.insert(entry.name.clone()) {
-                return Err(self.tensor(&entry.name, "stands twice in the file (duplicate name)"));
+                return Err(self.tensor(&entry.name, "occurs twice in the file (duplicate name)"));
             }
             described.push((entry, offset));
         }
@@ -300,7 +300,7 @@ impl Reader<'_> {
         Ok(entries)
     }
 
-    /// One tensor's description, its bytes as `0 .. size`, and its offset.
+    /// Description of tensor `i` with the byte range `0..size`, and its offset.
     fn description(&mut self, i: usize) -> Result<(Entry, u64)> {
         let name = self.name(&format!("the name of tensor {i}"))?;
         let ends = |reader: &Self| reader.ends(&format!("the description of tensor {name}"));

@@ -1,11 +1,11 @@
-//! Models in several files, `NAME-00001-of-0000N.gguf` and on, as llama.cpp's `llama-gguf-split` makes them.
+//! Sharded models: files `NAME-00001-of-0000N.gguf` and so on, as llama.cpp's `llama-gguf-split` writes them.
 
 use super::{Metadata, open_one};
 use crate::shard::Shard;
 use crate::{Error, Result};
 use std::path::Path;
 
-/// An error where a file in memory is one of several.
+/// Checks that a file in memory is not one of several shards.
 pub(super) fn alone(metadata: &Metadata) -> Result<()> {
     let key = "split.count";
     match metadata.integer(key, 0..=u16::MAX as usize)? {

@@ -1,4 +1,4 @@
-//! The metadata of a GGUF file: typed values, read where they lie, each with a typed error.
+//! Metadata of a GGUF file: typed values, with strings and arrays not copied, and typed errors.
 
 use crate::{Error, Result};
 use phi3_tensor::Bytes;
@@ -45,7 +45,7 @@ impl Kind {
         Self::ALL.get(id as usize).copied()
     }
 
-    /// Bytes of a value; of strings and arrays, the least.
+    /// Size of a value in bytes; of strings and arrays, the least size.
     pub(crate) fn least_bytes(self) -> usize {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// A number or truth value from its bytes.
+    /// A number or boolean from its bytes; `None` for strings, arrays and too few bytes.
     pub(crate) fn scalar(self, bytes: &[u8]) -> Option<Value> {
         Some(match self {
             Kind::U8 => Value::Unsigned(u64::from(*bytes.first()?)),
@@ -82,22 +82,22 @@ pub(crate) enum Value {
     Signed(i64),
     Float(f64),
     Bool(bool),
-    /// Nothing promises that it is UTF-8.
+    /// Not checked to be UTF-8.
     String(Bytes),
     Array(Array),
 }
 
-/// An array as the file holds it.
+/// An array in the file's layout.
 #[derive(Clone)]
 pub(crate) struct Array {
     pub(crate) kind: Kind,
     pub(crate) len: usize,
-    /// The elements, checked to be whole.
+    /// The elements, checked to be complete.
     pub(crate) bytes: Bytes,
 }
 
 impl Value {
-    /// For errors.
+    /// Short form for errors.
     fn shown(&self) -> String {
         match self {
             Value::Unsigned(n) => n.to_string(),
@@ -121,7 +121,7 @@ impl Value {
     }
 }
 
-/// Every key of a GGUF file, with errors that name the file and the key.
+/// Keys and values of a GGUF file; errors name the file and the key.
 #[derive(Clone)]
 pub struct Metadata {
     pub(crate) path: PathBuf,
@@ -153,7 +153,7 @@ impl Metadata {
         take(value).map(Some).ok_or_else(|| self.bad(key, expected, HINT))
     }
 
-    /// A whole number of `range`, of any width; `None` where the key is absent.
+    /// A whole number in `range`, of any width; `None` where the key is absent.
     ///
     /// # Errors
     /// The value is of another type or outside the range.
@@ -162,10 +162,10 @@ impl Metadata {
         self.read(key, &expected, |value| usize::try_from(value.integer()?).ok().filter(|n| range.contains(n)))
     }
 
-    /// A whole number, or one for each layer that is the same for all.
+    /// A whole number in `range`, or an array with the same number for every layer; `None` where the key is absent.
     ///
     /// # Errors
-    /// As for [`integer`](Self::integer), and where layers differ.
+    /// Those of [`integer`](Self::integer), and numbers that differ between layers.
     pub fn of_layers(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
         let expected = format!("a whole number from {} to {}, the same for all layers", range.start(), range.end());
         self.read(key, &expected, |value| {
@@ -177,19 +177,19 @@ impl Metadata {
         })
     }
 
-    /// [`of_layers`](Self::of_layers), of a key that must be there.
+    /// [`of_layers`](Self::of_layers) of a required key.
     ///
     /// # Errors
-    /// The key is missing, or as for [`of_layers`](Self::of_layers).
+    /// The key is missing, and those of [`of_layers`](Self::of_layers).
     pub fn required_of_layers(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         self.of_layers(key, range)?.ok_or_else(|| self.bad(key, expected, HINT))
     }
 
-    /// A whole number that must be there.
+    /// [`integer`](Self::integer) of a required key.
     ///
     /// # Errors
-    /// The key is missing, or as for [`integer`](Self::integer).
+    /// The key is missing, and those of [`integer`](Self::integer).
     pub fn required(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         self.integer(key, range)?.ok_or_else(|| self.bad(key, expected, HINT))

@@ -1,11 +1,10 @@
-//! The tokenizer's data in a GGUF file (`tokenizer.*` keys), checked for consistency. What text becomes by it is the
-//! business of whoever tokenizes.
+//! The tokenizer's data in a GGUF file (`tokenizer.*` keys), checked for consistency. Tokenization is outside this crate.
 
 use super::{Metadata, MetadataList, MetadataValue};
 use crate::{Error, Result, TURN_ENDS};
 use std::path::{Path, PathBuf};
 
-/// How pieces merge.
+/// Kind of a tokenizer: how pieces of text merge into tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerKind {
     /// `llama`: SentencePiece, merges by score, falls back to bytes.
@@ -25,7 +24,7 @@ pub struct Vocabulary {
     pub architecture: Option<String>,
     /// `tokenizer.ggml.model`.
     pub kind: TokenizerKind,
-    /// `tokenizer.ggml.pre`: how text is cut before merging.
+    /// `tokenizer.ggml.pre`: name of the pre-tokenizer, which splits text before merging.
     pub pre: Option<String>,
     /// The tokens, by id.
     pub tokens: Vec<String>,
@@ -33,22 +32,22 @@ pub struct Vocabulary {
     pub scores: Vec<f32>,
     /// A type of every token (1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte); empty where the file has none.
     pub types: Vec<i64>,
-    /// Pairs that merge, best first, each with a space between.
+    /// Pairs that merge, in the order of their rank, each with a space between.
     pub merges: Vec<String>,
     /// The token that begins a text.
     pub bos: Option<u32>,
     /// The token that ends a text.
     pub eos: Option<u32>,
-    /// Every token that ends an answer: the one that ends a text, the one that ends a turn, and the tokens that Phi models
-    /// end turns with.
+    /// Stop tokens: those of the keys `eos_token_id`, `eot_token_id` and `eom_token_id`, and the special tokens named in
+    /// [`TURN_ENDS`].
     pub stops: Vec<u32>,
-    /// The token for what cannot be expressed.
+    /// The token for text outside the vocabulary.
     pub unknown: Option<u32>,
-    /// Whether encoding puts `bos` in front.
+    /// Whether encoding prepends `bos`.
     pub add_bos: bool,
-    /// Whether encoding puts `eos` behind.
+    /// Whether encoding appends `eos`.
     pub add_eos: bool,
-    /// Whether a text gets a space in front.
+    /// Whether encoding prepends a space to a text.
     pub add_space_prefix: bool,
     /// The chat template.
     pub chat_template: Option<String>,
@@ -124,7 +123,7 @@ impl Vocabulary {
         &self.path
     }
 
-    /// The `tokenizer.*` keys that say this.
+    /// The `tokenizer.*` keys of this vocabulary.
     pub fn to_metadata(&self) -> MetadataList {
         use MetadataValue::{Bool, Floats, Integers, String as Text, Strings, U32};
         let kind = match self.kind {
@@ -156,15 +155,15 @@ impl Vocabulary {
         keys
     }
 
-    /// The tokens of the keys `eot_token_id` and `eom_token_id`: a stop token that is not found by its name has a key of its
-    /// own.
+    /// The tokens for the keys `eot_token_id` and `eom_token_id`: of the stop tokens other than `eos`, the first named in
+    /// [`TURN_ENDS`] and the first that is not.
     fn ends(&self) -> [Option<u32>; 2] {
         let named = |id: u32| self.tokens.get(id as usize).is_some_and(|token| TURN_ENDS.contains(&token.as_str()));
         let others = || self.stops.iter().copied().filter(|&id| Some(id) != self.eos);
         [others().find(|&id| named(id)), others().find(|&id| !named(id))]
     }
 
-    /// The stop tokens for which the keys of a file have no place.
+    /// The stop tokens that the keys of a file cannot hold.
     pub fn stops_without_key(&self) -> Vec<u32> {
         let [turn, message] = self.ends();
         let kept = stops(&self.tokens, &self.types, [self.eos, turn, message]);
@@ -172,7 +171,8 @@ impl Vocabulary {
     }
 }
 
-/// The tokens that end an answer: those of the keys, and those that Phi models end turns with.
+/// Stop tokens, sorted: those of the keys, and control or user-defined tokens named in [`TURN_ENDS`]. Without types, every token
+/// of that name counts.
 fn stops(tokens: &[String], types: &[i64], keys: [Option<u32>; 3]) -> Vec<u32> {
     let control = |i: usize| types.get(i).is_none_or(|&kind| kind == 3 || kind == 4);
     let named = tokens.iter().enumerate().filter(|(i, token)| TURN_ENDS.contains(&token.as_str()) && control(*i));

@@ -1,8 +1,8 @@
-//! The head of a GGUF file, version 3, as bytes. Layout after `docs/gguf.md` of ggml.
+//! Header, metadata and tensor table of a GGUF file, version 3, as bytes. Layout after `docs/gguf.md` of ggml.
 
 use phi3_tensor::DType;
 
-/// Where tensor data begins: at multiples of this.
+/// Alignment of tensor data, in bytes.
 pub(crate) const ALIGNMENT: u64 = 32;
 
 /// A metadata value to write.
@@ -30,18 +30,20 @@ pub enum MetadataValue {
 pub type MetadataList = Vec<(String, MetadataValue)>;
 
 /// A tensor of a file.
-pub(crate) struct TensorInfo {
-    /// Its name there.
-    pub(crate) name: String,
-    /// Outermost first; one dimension for a vector.
-    pub(crate) shape: Vec<usize>,
-    pub(crate) dtype: DType,
-    /// Bytes of its data.
-    pub(crate) bytes: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GgufTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, outermost dimension first; one dimension for a vector.
+    pub shape: Vec<usize>,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Size of its data in bytes, without padding.
+    pub bytes: u64,
 }
 
 /// Everything before the tensor data, padded.
-pub(crate) fn header(metadata: &[(String, MetadataValue)], tensors: &[TensorInfo]) -> Vec<u8> {
+pub(crate) fn header(metadata: &[(String, MetadataValue)], tensors: &[GgufTensor]) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());

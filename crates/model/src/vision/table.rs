@@ -148,13 +148,7 @@ pub(crate) fn vision_values(spec: &VisionSpec) -> Vec<VisionValues> {
 /// What published files hold beside: the last layer, the norm behind it and the pooling head.
 pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
     let (hidden, inner) = (spec.hidden_size, spec.inner);
-    let weights = |tensor: VisionTensor| {
-        let rows = tensor.shape[0];
-        tensor.sources.into_iter().flat_map(move |name| {
-            [(format!("{name}.weight"), tensor.shape.clone()), (format!("{name}.bias"), vec![rows])]
-        })
-    };
-    let mut unused: Vec<VisionValues> = layer(spec, spec.layers).into_iter().flat_map(weights).collect();
+    let mut unused: Vec<VisionValues> = layer(spec, spec.layers).into_iter().flat_map(weights_and_biases).collect();
     unused.extend(norms(spec, spec.layers).into_iter().flatten());
     unused.extend(norm(spec, POST_NORM));
     if spec.pooling_head {
@@ -162,7 +156,7 @@ pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
         unused.push((tower(spec, "head.attention.in_proj_weight"), vec![3 * hidden, hidden]));
         unused.push((tower(spec, "head.attention.in_proj_bias"), vec![3 * hidden]));
         unused.extend(norm(spec, "head.layernorm"));
-        let of = |name, rows, cols| weights(matrix(tower(spec, name), rows, cols));
+        let of = |name, rows, cols| weights_and_biases(matrix(tower(spec, name), rows, cols));
         unused.extend(of("head.attention.out_proj", hidden, hidden));
         unused.extend(of("head.mlp.fc1", inner, hidden));
         unused.extend(of("head.mlp.fc2", hidden, inner));
@@ -170,14 +164,25 @@ pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
     unused
 }
 
+/// Names and shapes of all tensors of a tower and its projection in a published file, for a decoder of `width`. Tensors that are in
+/// the file and not used are included: the last layer, the norm behind it and the pooling head.
+pub fn published_vision_tensors(spec: &VisionSpec, width: usize) -> Vec<(String, Vec<usize>)> {
+    let matrices = vision_tensors(spec, width).into_iter().flat_map(weights_and_biases);
+    matrices.chain(vision_values(spec)).chain(vision_unused(spec)).collect()
+}
+
 /// Number of parameters of a tower and its projection, those that are not used included.
 pub(crate) fn vision_parameters(spec: &VisionSpec, width: usize) -> u64 {
-    let matrices = vision_tensors(spec, width).into_iter().map(|tensor| {
-        let bias = if tensor.bias { tensor.rows() } else { 0 };
-        (tensor.rows() * tensor.cols() + bias) as u64
-    });
-    let values = vision_values(spec).into_iter().chain(vision_unused(spec));
-    matrices.sum::<u64>() + values.map(|(_, shape)| shape.iter().product::<usize>() as u64).sum::<u64>()
+    published_vision_tensors(spec, width).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// The tensors of a file that a matrix is read from.
+fn weights_and_biases(tensor: VisionTensor) -> impl Iterator<Item = VisionValues> {
+    let VisionTensor { sources, shape, bias, .. } = tensor;
+    sources.into_iter().flat_map(move |name| {
+        let bias = bias.then(|| (format!("{name}.bias"), vec![shape[0]]));
+        [(format!("{name}.weight"), shape.clone())].into_iter().chain(bias)
+    })
 }
 
 /// Size in bytes of the weights that are used, matrices in bf16, of a file in that type; the rest is f32.

@@ -45,9 +45,9 @@ struct Scratch<B: Backend> {
     /// Queries, `[rows, hidden_size]`.
     q: B::Rows,
     /// What the heads return, `[rows, hidden_size]`.
-    mixed: B::Rows,
+    attn_out: B::Rows,
     /// Between the projections of the feed-forward, `[rows, inner]`.
-    activated: B::Rows,
+    mlp_hidden: B::Rows,
     /// Features of tokens, `[rows, token_width]`.
     tokens: B::Rows,
     /// Between the projections to the decoder, and behind them, `[rows, width]`.
@@ -235,8 +235,8 @@ impl<B: Backend> Tower<B> {
             embedded: backend.rows("embedded patches", rows, spec.hidden_size)?,
             x: backend.rows("vision x", rows, spec.hidden_size)?,
             q: backend.rows("vision q", rows, spec.hidden_size)?,
-            mixed: backend.rows("vision mixed", rows, spec.hidden_size)?,
-            activated: backend.rows("vision activated", rows, spec.inner)?,
+            attn_out: backend.rows("vision attn_out", rows, spec.hidden_size)?,
+            mlp_hidden: backend.rows("vision mlp_hidden", rows, spec.inner)?,
             tokens: backend.rows("features of tokens", rows, spec.token_width())?,
             between: backend.rows("vision projection", rows, self.width)?,
             projected: backend.rows("image features", rows, self.width)?,
@@ -274,11 +274,11 @@ impl<B: Backend> Tower<B> {
         }
         for layer in layers.iter() {
             backend.project_qkv(&s.x, Some(layer.norm1.norm()), &[&layer.qkv], &mut s.q, &mut s.cache, 0)?;
-            backend.attention(&s.q, &s.cache, 0, Mask::Full, scale, &mut s.mixed)?;
-            backend.project(&s.mixed, None, &layer.out, Epilogue::ACCUMULATE, &mut s.x)?;
+            backend.attention(&s.q, &s.cache, 0, Mask::Full, scale, &mut s.attn_out)?;
+            backend.project(&s.attn_out, None, &layer.out, Epilogue::ACCUMULATE, &mut s.x)?;
             let up = Epilogue::of(spec.activation);
-            backend.project(&s.x, Some(layer.norm2.norm()), &layer.fc1, up, &mut s.activated)?;
-            backend.project(&s.activated, None, &layer.fc2, Epilogue::ACCUMULATE, &mut s.x)?;
+            backend.project(&s.x, Some(layer.norm2.norm()), &layer.fc1, up, &mut s.mlp_hidden)?;
+            backend.project(&s.mlp_hidden, None, &layer.fc2, Epilogue::ACCUMULATE, &mut s.x)?;
         }
         let mut rows = vec![0.0; count * length * hidden];
         backend.read(&s.x, &mut rows)?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Device;
 use crate::text::Message;
-use phi3_model::{Feed, Model, ModelSpec, Probe, Sequence};
+use phi3_model::{Model, ModelSpec, Probe, Sequence, SequenceRows};
 use phi3_tensor::{Choice, DeviceInfo};
 
 fn engine() -> Engine {
@@ -83,13 +83,13 @@ impl Model for Failing {
     }
     fn forward(
         &mut self,
-        feeds: &mut [Feed<'_>],
+        parts: &mut [SequenceRows<'_>],
         logits: &mut Vec<f32>,
         probe: Option<&mut Probe<'_>>,
     ) -> phi3_model::Result<()> {
         let failure = || phi3_model::Error::Sequence { call: "forward", found: "no more passes", hint: "none" };
         self.passes = self.passes.checked_sub(1).ok_or_else(failure)?;
-        self.model.forward(feeds, logits, probe)
+        self.model.forward(parts, logits, probe)
     }
     fn encode_image(
         &mut self,
@@ -98,17 +98,17 @@ impl Model for Failing {
     ) -> phi3_model::Result<std::sync::Arc<phi3_model::Features>> {
         self.model.encode_image(input, probe)
     }
-    fn ahead(&self) -> usize {
+    fn pipeline_depth(&self) -> usize {
         0
     }
-    fn under_way(&self) -> usize {
+    fn in_flight(&self) -> usize {
         0
     }
-    fn launch(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> phi3_model::Result<()> {
-        self.model.launch(sequence, token, choice)
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> phi3_model::Result<()> {
+        self.model.submit(sequence, token, choice)
     }
-    fn land(&mut self, sequence: &mut Sequence) -> phi3_model::Result<u32> {
-        self.model.land(sequence)
+    fn wait(&mut self, sequence: &mut Sequence) -> phi3_model::Result<u32> {
+        self.model.wait(sequence)
     }
     fn discard(&mut self) -> phi3_model::Result<()> {
         self.model.discard()
@@ -120,7 +120,7 @@ fn an_answer_that_fails_gives_out_what_a_stop_text_held_back() {
     let mut engine = engine();
     let text = beginning(&mut engine, 4);
     engine.model = Box::new(Failing { model: self::engine().model, passes: 4 });
-    engine.resident = engine.model.sequence();
+    engine.sequence = engine.model.sequence();
     let mut events: Vec<_> = engine.chat(&question(), &greedy(&[&format!("{text}\0")])).unwrap().collect();
     assert!(events.pop().is_some_and(|last| matches!(last, Err(Error::Model(_)))));
     let text_of = |event: &Result<Event>| match event {

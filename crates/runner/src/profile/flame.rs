@@ -1,9 +1,9 @@
-//! A picture of where the time goes: bars under bars, each as wide as it takes long.
+//! Flame graph of a profile: nested bars with widths in proportion to their times.
 
 use super::{Part, Phase, Profile};
 use std::fmt::Write;
 
-/// Pixels.
+/// Sizes in pixels.
 const WIDTH: f64 = 1200.0;
 const BAR: f64 = 22.0;
 const MARGIN: f64 = 12.0;
@@ -11,15 +11,15 @@ const MARGIN: f64 = 12.0;
 /// Bars narrower than this have no text.
 const READABLE: f64 = 60.0;
 
-/// A bar and those under it.
+/// A bar and the bars nested under it.
 struct Bar {
     name: String,
     seconds: f64,
     under: Vec<Bar>,
 }
 
-/// The profile as an SVG: for a pass over the prompt and for a token, the layers, and the operations of each. A bar shows its
-/// time when the pointer is on it.
+/// The profile as an SVG: for the whole prompt and for one generated token, the layers and the operations of each. A bar shows its
+/// time under the pointer.
 pub fn flame(profile: &Profile) -> String {
     let phases = [("prompt", &profile.prompt), ("a token", &profile.decode)];
     let phases: Vec<Bar> = phases
@@ -103,14 +103,14 @@ fn draw(svg: &mut String, bar: &Bar, x: f64, y: f64, scale: f64, level: usize) {
     }
 }
 
-/// The same colour for the same name.
+/// Color of a bar, the same for the same name.
 fn color(name: &str, level: usize) -> String {
     let name = if name.starts_with("layer ") { "layer" } else { name };
     let hash = name.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     format!("hsl({}, 65%, {}%)", hash % 360, (62 + 6 * level).min(86))
 }
 
-/// A time for people.
+/// A time in a suitable unit.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.2} s"),

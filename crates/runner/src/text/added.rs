@@ -1,4 +1,4 @@
-//! The tokens that are found in the raw text: those of `tokenizer.json` and those of the files beside it, each with its id.
+//! Added tokens, which are found in the raw text: those of `tokenizer.json` and of the files beside it, each with its id.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,8 +7,8 @@ use tokenizers::{AddedToken, PreTokenizerWrapper};
 
 use super::companions::{Companions, Wanted};
 use super::error::{Error, Result};
+use super::guarded::guarded;
 use super::outline::{HINT, Outline};
-use super::tokenizer::guarded;
 
 /// A tokenizer of the library with all its added tokens.
 pub(super) struct Opened {
@@ -17,7 +17,7 @@ pub(super) struct Opened {
     pub(super) notes: Vec<String>,
 }
 
-/// Opens the bytes of a `tokenizer.json` and adds what the files beside it say.
+/// Opens the bytes of a `tokenizer.json` and adds the tokens of the files beside it.
 pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Companions) -> Result<Opened> {
     let mut tokenizer = parse(file, bytes)?;
     let gaps = gaps_within(file, outline, &tokenizer)?;
@@ -32,12 +32,12 @@ pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Comp
     }
     let mut plan = Plan::of(&tokenizer, &companions.wanted);
     let notes = std::mem::take(&mut plan.notes);
-    // the library gives an id of one's own choice to tokens of the vocabulary only; one gap may hide the next
+    // the library accepts a given id for tokens of the vocabulary only; one filled gap may show the next
     while let Some((token, id)) = plan.gaps.first().cloned() {
         let known = tokenizer.get_vocab(false);
         let own = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
         let own = own.iter().map(|(id, token)| (token.content.clone(), *id));
-        // a larger vocabulary would move the ids of those that follow it
+        // a larger vocabulary would change the ids of the added tokens after it
         let tokens: Vec<_> = own.filter(|(token, _)| !known.contains_key(token)).chain(plan.gaps).collect();
         let bytes = with_vocabulary(file, rewritten.as_deref().unwrap_or(bytes), &tokens)?;
         tokenizer = parse(file, &bytes)?;
@@ -61,7 +61,7 @@ pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Comp
     tokenizer.set_encode_special_tokens(companions.split_special_tokens);
     let lost = companions.unread.iter().filter(|(_, token)| tokenizer.token_to_id(token).is_none());
     let lost = lost.map(|(from, token)| {
-        format!("{from}: {token:?} is not followed: tokenizer_config.json has added_tokens_decoder, and not this token")
+        format!("{from}: {token:?} is not added: added_tokens_decoder of tokenizer_config.json does not have it")
     });
     let notes = companions.notes.into_iter().chain(plan.notes).chain(lost).collect();
     Ok(Opened { tokenizer, special, notes })
@@ -90,7 +90,7 @@ fn no_room(file: &str, token: &str, id: u32) -> Error {
     }
 }
 
-/// The file's own tokens whose ids do not follow the vocabulary, and which the library would give others.
+/// The file's own added tokens to which the library would give other ids, as theirs do not follow the vocabulary.
 fn gaps_within(file: &str, outline: &Outline, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<(String, u32)>> {
     let has_its_id = |token: &super::outline::AddedToken| tokenizer.token_to_id(&token.content) == Some(token.id);
     if outline.added_tokens.iter().all(has_its_id) {
@@ -124,7 +124,7 @@ fn gaps_within(file: &str, outline: &Outline, tokenizer: &tokenizers::Tokenizer)
     Ok(gaps)
 }
 
-/// The bytes of a `tokenizer.json` with more tokens in its vocabulary, where no merge reaches them.
+/// The bytes of a `tokenizer.json` with more tokens in its vocabulary, which no merge makes.
 fn with_vocabulary(file: &str, bytes: &[u8], tokens: &[(String, u32)]) -> Result<Vec<u8>> {
     let mut json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, error.to_string()))?;
     let Some(vocabulary) = json["model"]["vocab"].as_object_mut() else {
@@ -137,10 +137,10 @@ fn with_vocabulary(file: &str, bytes: &[u8], tokens: &[(String, u32)]) -> Result
     serde_json::to_vec(&json).map_err(|error| malformed(file, error.to_string()))
 }
 
-/// What the files beside `tokenizer.json` change.
+/// Changes by the files beside `tokenizer.json`.
 #[derive(Default)]
 struct Plan {
-    /// Tokens for the library, in its order.
+    /// Tokens to add to the library's tokenizer, in this order.
     add: Vec<AddedToken>,
     /// Tokens whose ids leave a gap.
     gaps: Vec<(String, u32)>,
@@ -179,8 +179,7 @@ impl Plan {
                 }
                 Some(given) if *given != next => {
                     plan.notes.push(format!(
-                        "{from}: the id {given} of {content:?} does not follow the vocabulary, whose next one is {next}; it \
-                         is taken as it stands"
+                        "{from}: the id {given} of {content:?} does not follow the vocabulary, where {next} is next; it is used"
                     ));
                     plan.gaps.push((content.to_owned(), *given));
                     next = next.max(given.saturating_add(1));

@@ -1,8 +1,8 @@
-//! The tokens that a tokenizer puts around a text: the field `post_processor` of a `tokenizer.json`.
+//! The tokens that a tokenizer adds around a text: the field `post_processor` of a `tokenizer.json`.
 
 use serde_json::{Map, Value, json};
 
-/// The ids that a post-processor puts in front of a text and behind it.
+/// The ids that a post-processor adds before a text and after it.
 pub(super) fn around(processor: &Value) -> (Vec<u32>, Vec<u32>) {
     let steps = processor["processors"].as_array().map_or(std::slice::from_ref(processor), Vec::as_slice);
     let (mut first, mut last) = (Vec::new(), Vec::new());
@@ -15,14 +15,14 @@ pub(super) fn around(processor: &Value) -> (Vec<u32>, Vec<u32>) {
             let ids = ids.filter_map(|id| u32::try_from(id.as_u64()?).ok());
             if seen { behind.extend(ids) } else { before.extend(ids) }
         }
-        // each step puts its own around those of the steps before
+        // each step puts its ids around those of the steps before
         first.splice(0..0, before);
         last.extend(behind);
     }
     (first, last)
 }
 
-/// A post-processor that puts a token in front and one behind.
+/// A post-processor that adds a token before a text and one after it.
 pub(super) fn processor(first: Option<(u32, &str)>, last: Option<(u32, &str)>) -> Value {
     let special =
         |token: Option<(u32, &str)>| token.map(|(_, token)| json!({"SpecialToken": {"id": token, "type_id": 0}}));

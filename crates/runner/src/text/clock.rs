@@ -12,14 +12,14 @@ pub(crate) fn now() -> String {
     strftime("%Y-%m-%dT%H:%M:%SZ", &Timestamp::now().to_zoned_datetime(TimeZone::UTC))
 }
 
-/// Codes of numbers and of names: flags say how they are padded and in which case they are.
+/// Codes of numbers, whose padding flags set, and codes of names, whose case flags set.
 const NUMBERS: &str = "CYydegGHIjklMmSsUuVWw";
 const NAMES: &str = "aAbBhpP";
 
-/// Codes of texts that flags leave as they are.
+/// Codes of texts that flags do not change.
 const OTHERS: &str = "DFnRrTtXx%";
 
-/// What Python makes of a format where its C library is glibc; a code that neither knows stays as it is.
+/// Formats a time as Python does with glibc; an unknown code is unchanged.
 fn strftime(format: &str, time: &ZonedDateTime) -> String {
     let mut codes = String::new();
     let mut rest = format;
@@ -38,15 +38,15 @@ fn strftime(format: &str, time: &ZonedDateTime) -> String {
         push(&mut codes, flags, width, code);
     }
     codes.push_str(rest);
-    // lenient: a field that cannot be had stays a code
+    // lenient: the code of an unavailable field is unchanged
     let config = Config::new().custom(PosixCustom::new()).lenient(true);
     BrokenDownTime::from(time).to_string_with_config(&config, &codes).unwrap_or_else(|_| format.to_owned())
 }
 
-/// Adds a code as jiff has it, which takes one flag and has codes of its own.
+/// Adds a code in jiff's syntax, which takes one flag and has codes that Python lacks.
 fn push(codes: &mut String, flags: &str, width: &str, code: char) {
     let flag = match code {
-        // a time without a zone, as `datetime.now()` gives
+        // empty, as `datetime.now()` has no time zone
         'z' | 'Z' => return,
         'f' if flags.is_empty() && width.is_empty() => Some('6'),
         'c' => flags.chars().find(|flag| *flag == '^'),
@@ -62,7 +62,7 @@ fn push(codes: &mut String, flags: &str, width: &str, code: char) {
     };
     codes.push('%');
     codes.extend(flag);
-    // only numbers are filled up
+    // only numbers are padded
     codes.push_str(if NUMBERS.contains(code) { width } else { "" });
     codes.push(code);
 }
@@ -71,7 +71,7 @@ fn push(codes: &mut String, flags: &str, width: &str, code: char) {
 mod tests {
     use super::*;
 
-    /// The rules of Berlin, which need no database.
+    /// The time zone of Berlin as a POSIX rule, which needs no database.
     const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
     fn at(format: &str, seconds: i64, zone: &str) -> String {

@@ -1,5 +1,5 @@
-//! What the files beside `tokenizer.json` say about tokens: `tokenizer_config.json`, `special_tokens_map.json` and
-//! `added_tokens.json`. The rules are those of transformers 5.
+//! Tokens of the files beside `tokenizer.json`: `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`. The
+//! rules are those of transformers 5.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,40 +11,40 @@ use super::error::{Error, Result};
 
 const HINT: &str = "take the file from the checkpoint again";
 
-/// What the files beside a `tokenizer.json`, or a GGUF file, add to it.
+/// Additions to a `tokenizer.json` from the files beside it, or from a GGUF file.
 #[derive(Default)]
 pub(super) struct Companions {
     pub(super) wanted: Vec<Wanted>,
     /// `add_prefix_space` of a byte-level vocabulary, where the tokenizer's class follows it.
     pub(super) prefix_space: Option<bool>,
-    /// Whether special tokens in a text are taken for plain text.
+    /// Whether special tokens in a text are encoded as plain text.
     pub(super) split_special_tokens: bool,
     /// The token that every chat begins with.
     pub(super) chat_begins_with: Option<u32>,
     pub(super) notes: Vec<String>,
-    /// File and token for each token of a file that is not read since a newer one stands beside it.
+    /// File and content of each token in a file that is not read because there is a newer one.
     pub(super) unread: Vec<(String, String)>,
 }
 
-/// A token that the tokenizer shall have.
+/// A token to add to the tokenizer.
 pub(super) struct Wanted {
     pub(super) token: AddedToken,
-    /// Its id, where the file says so.
+    /// Its id, if the file has it.
     pub(super) id: Option<u32>,
-    /// Whether its flags go before those of `tokenizer.json`.
+    /// Whether its flags replace those of `tokenizer.json`.
     pub(super) wins: bool,
     /// File and field, for notes.
     pub(super) from: String,
 }
 
-/// A JSON object that stands beside a tokenizer.
+/// The JSON object of a file beside a tokenizer.
 pub(super) struct Fields {
     pub(super) path: PathBuf,
     pub(super) map: Map<String, Value>,
 }
 
 impl Fields {
-    /// Reads a file of a folder; `None` where it is not there.
+    /// Reads a file of a folder; `None` if it does not exist.
     pub(super) fn read(folder: &Path, name: &str) -> Result<Option<Self>> {
         let path = folder.join(name);
         if path.symlink_metadata().is_err() {
@@ -149,7 +149,7 @@ impl Fields {
         Ok(Some(list))
     }
 
-    /// Refuses what is no token where every tokenizer has one, as transformers does.
+    /// Checks that the fields of [`ORDER`] hold tokens, as transformers does.
     fn check_named(&self) -> Result<()> {
         for name in ORDER {
             if let Some(value) = self.get(name).filter(|value| !is_token(value)) {
@@ -159,7 +159,7 @@ impl Fields {
         Ok(())
     }
 
-    /// The tokens that have a name of their own: `bos_token`, `pad_token`, `image_token`.
+    /// Tokens in fields named `*_token`, such as `bos_token`, `pad_token` and `image_token`.
     fn named(&self) -> impl Iterator<Item = (&str, &Value)> {
         let known = ORDER.into_iter().filter_map(|name| Some((name, self.get(name)?)));
         let others = self.map.iter().filter(|(name, _)| name.ends_with("_token") && !ORDER.contains(&name.as_str()));
@@ -189,7 +189,7 @@ impl Fields {
     }
 }
 
-/// The tokens that every tokenizer has a name for, in transformers' order.
+/// Fields of the special tokens that every tokenizer may have, in transformers' order.
 const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 fn is_token(value: &Value) -> bool {
@@ -201,7 +201,7 @@ fn shown(value: &Value) -> String {
     if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
 }
 
-/// The three files, as far as they are there.
+/// The three files, if they exist.
 pub(super) struct Beside {
     pub(super) config: Option<Fields>,
     pub(super) map: Option<Fields>,
@@ -221,7 +221,8 @@ impl Beside {
         Ok(beside)
     }
 
-    /// The special tokens that have a name: of the newer files alone, or of special_tokens_map.json before the older one.
+    /// The special tokens that have a name: of tokenizer_config.json alone if it has `added_tokens_decoder`; else of
+    /// special_tokens_map.json first, then of tokenizer_config.json.
     pub(super) fn special_tokens(&self) -> Result<Vec<(String, String)>> {
         let newer = self.config.as_ref().is_some_and(|config| config.get("added_tokens_decoder").is_some());
         let map = self.map.as_ref().filter(|_| !newer);
@@ -236,8 +237,8 @@ impl Beside {
         Ok(tokens)
     }
 
-    /// The tokens of the three files. Where tokenizer_config.json has `added_tokens_decoder`, the others are files of an older
-    /// form that nobody reads; without it special_tokens_map.json goes before tokenizer_config.json.
+    /// The tokens of the three files. If tokenizer_config.json has `added_tokens_decoder`, the others are of an older form and are
+    /// not read. Without it, special_tokens_map.json has precedence over tokenizer_config.json.
     pub(super) fn companions(&self) -> Result<Companions> {
         let mut wanted = Vec::new();
         let decoder = match &self.config {

@@ -1,17 +1,17 @@
-//! What a written vocabulary makes of texts, beside the tokenizer that it was made from.
+//! Comparison of a written vocabulary with the tokenizer that it was made from, on sample texts.
 
 use phi3_model::gguf::Vocabulary;
 
 use super::error::Result;
 use super::tokenizer::Tokenizer;
 
-/// Ids that a note shows, at most.
+/// Most ids in a note.
 const SHOWN: usize = 12;
 
-/// Tokens of the vocabulary that are tried, at most about.
+/// Approximate number of tokens of the vocabulary that are tried.
 const SAMPLE: usize = 4000;
 
-/// Texts that tokenizers differ about, by what they differ in.
+/// Texts that tokenizers often encode differently, by topic.
 const TEXTS: [(&str, &[&str]); 6] = [
     ("the beginning and the end of a text", &["Hello", " Hello", "  Hello", "   ", "Hello world ", "Hello  ", "a", ""]),
     (
@@ -70,8 +70,8 @@ const TEXTS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Compares a tokenizer with the one that is read of the vocabulary made from it; adds a sentence with an example to `notes`
-/// for every kind of text that becomes other ids, or whose ids become another text.
+/// Compares a tokenizer with the tokenizer that is read from the vocabulary made of it. Adds a note with an example for every kind
+/// of text that is encoded to other ids, or whose ids are decoded to another text.
 ///
 /// # Errors
 /// The vocabulary makes no usable tokenizer.
@@ -105,7 +105,7 @@ pub(crate) fn compare(folder: &Tokenizer, written: &Vocabulary, notes: &mut Vec<
         tell("the text behind added tokens", &behind, false);
     }
     if same {
-        // a difference in all texts was told above
+        // a difference in all texts is in the notes already
         tell("the pieces of the vocabulary", &pieces(folder), false);
         tell("the tokens that are put around a text", &owned(&["Hello"]), true);
     }
@@ -120,7 +120,7 @@ fn pieces(tokenizer: &Tokenizer) -> Vec<String> {
     texts.filter(|text| !text.is_empty() && !text.contains('\u{fffd}')).map(|text| format!("x {text}")).collect()
 }
 
-/// What the two make of a text, where it is not the same.
+/// Description of a difference on a text; `None` if there is none.
 fn difference(folder: &Tokenizer, file: &Tokenizer, text: &str, special: bool) -> Option<String> {
     let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, special);
     let shown = |ids: &Result<Vec<u32>>| match ids {

@@ -1,41 +1,41 @@
 use std::path::PathBuf;
 
-/// What can go wrong between text and token ids.
+/// Errors of tokenizers and chat templates.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}; hint: the tokenizer's files stand beside the weights", path.display())]
+    #[error("cannot read {}: {source}; hint: the tokenizer's files belong in the folder of the weights", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file is not what its name says.
+    /// A file is malformed.
     #[error("{file} is malformed: {reason}; hint: {hint}")]
     Malformed {
         /// The file.
         file: String,
-        /// What the parser says.
+        /// The parser's error.
         reason: String,
-        /// What to do.
+        /// Suggested fix.
         hint: &'static str,
     },
-    /// A file is something else than the JSON that should stand there.
+    /// A file is not JSON text, but another kind of file.
     #[error(transparent)]
     Model(#[from] phi3_model::Error),
-    /// A field has another type or value than it can have.
+    /// A field has an invalid type or value.
     #[error("{file}: `{field}` must be {expected}, found {found}; hint: {hint}")]
     Field {
         /// The file.
         file: String,
         /// The field's path in the file.
         field: String,
-        /// What it can be.
+        /// The expected value.
         expected: String,
-        /// What it is.
+        /// The value found.
         found: String,
-        /// What to do.
+        /// Suggested fix.
         hint: &'static str,
     },
     /// No chat template in the checkpoint.
@@ -45,21 +45,21 @@ pub enum Error {
     NoTemplate {
         /// The file.
         file: String,
-        /// The names of the templates that are there, if any.
+        /// The names of the other templates, if any.
         found: String,
     },
     /// No chat template of that name.
     #[error("no chat template is named {name:?}; hint: a file, or one of {known}")]
     UnknownTemplate {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
-    /// The template itself calls the messages invalid.
+    /// The template rejects the messages, by `raise_exception`.
     #[error("the chat template refuses these messages: {message}; hint: check the roles and their order")]
     TemplateRaised {
-        /// The template's words.
+        /// The template's message.
         message: String,
     },
     /// The template cannot be parsed or fails.

@@ -1,4 +1,4 @@
-//! Chat templates that are a model's default one, in a file of one's own, or in this library.
+//! Chat templates: the default one of a model, one in a file, or one of this library.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use phi3_model::gguf::Vocabulary;
 
 use super::companions::{Beside, Fields};
 use super::error::{Error, Result};
-use super::template::{ChatTemplate, special_tokens_of_gguf};
+use super::template::{ChatTemplate, special_tokens_of_gguf, text_of_file};
 use super::templates::ChatTemplates;
 
 /// The templates of this library by name, with the tokens that begin and end a text in their models.
@@ -23,7 +23,7 @@ const NAMED: [(&str, &str, [&str; 2]); 10] = [
     ("phi-4-mini", include_str!("templates/phi-4-mini.jinja"), ["<|endoftext|>", "<|endoftext|>"]),
 ];
 
-/// The special tokens of a model, which a template that is not its own can name as well.
+/// The special tokens of a model, for templates from another source.
 #[derive(Clone, Debug, Default)]
 pub struct SpecialTokens(Vec<(String, String)>);
 
@@ -51,7 +51,7 @@ impl ChatTemplate {
         ChatTemplates::of_checkpoint(folder)?.main()
     }
 
-    /// The default template in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    /// The default template in the text of a `tokenizer_config.json`; `name` is its name in errors.
     ///
     /// # Errors
     /// There is no template, or the text is malformed.
@@ -71,13 +71,13 @@ impl ChatTemplate {
         if is_json || begins_as_object(&bytes) {
             return ChatTemplates::of_fields(&Fields::parse(path.into(), &bytes)?, tokens.0)?.main();
         }
-        Self::new(file, &text(path, bytes)?, None, tokens.0)
+        Self::new(file, &text_of_file(path, bytes)?, None, tokens.0)
     }
 
     /// A template of this library; [`names`](Self::names) lists them.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no template of that name.
     pub fn named(name: &str, tokens: SpecialTokens) -> Result<Self> {
         let found = NAMED.into_iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
         let Some((name, source, [bos, eos])) = found else {
@@ -100,7 +100,7 @@ impl ChatTemplate {
         NAMED.into_iter().map(|(name, ..)| name)
     }
 
-    /// The template in a file, or of that name where there is no such file.
+    /// The template in a file, or the template of that name if there is no such file.
     ///
     /// # Errors
     /// There is neither, or the file holds no valid template.
@@ -114,18 +114,8 @@ impl ChatTemplate {
     }
 }
 
-/// Whether bytes begin as a JSON object does, and no Jinja template.
+/// Whether bytes begin like a JSON object and not like a Jinja template.
 fn begins_as_object(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
     bytes.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\""))
-}
-
-/// The text of a template's file, without a byte order mark.
-pub(super) fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
-        file: path.display().to_string(),
-        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
-        hint: "a template is a text file with Jinja in it",
-    })?;
-    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }

@@ -1,4 +1,4 @@
-//! The tokenizer of a checkpoint's folder, in whichever form it stands there.
+//! The tokenizer of a checkpoint's folder, in any of its forms.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use super::tokenizer::Tokenizer;
 
 impl Tokenizer {
     /// The tokenizer of the checkpoint in a folder: `tokenizer.json`, else `vocab.json` with `merges.txt`, else tiktoken's
-    /// ranks (`cl100k_base.tiktoken`), with what `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say
-    /// about tokens. `None` where the folder has none of the three.
+    /// ranks (`cl100k_base.tiktoken`), with the tokens of `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `added_tokens.json`. `None` if the folder has none of the three.
     ///
     /// # Errors
     /// A file cannot be read, or the files make no usable tokenizer.
@@ -74,22 +74,21 @@ fn ranks_in(root: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// The class that tokenizer_config.json names, as transformers builds GPT-2's kind anew from its fields.
+/// Whether transformers rebuilds the pre-tokenizer from the fields of tokenizer_config.json, as it does for GPT-2's classes.
 fn rebuilds_byte_level(config: &Fields) -> bool {
     let class = config.map.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
     matches!(class.trim_end_matches("Fast"), "GPT2Tokenizer" | "CodeGenTokenizer")
 }
 
-/// What the files beside a `tokenizer.json` add to it, and notes about fields that it does not follow.
+/// Additions to a `tokenizer.json` from the files beside it, and notes about fields that are ignored.
 fn follow(beside: &Beside, outline: &Outline) -> Result<Companions> {
     let mut companions = beside.companions()?;
     let Some(config) = &beside.config else { return Ok(companions) };
     let mut differs = |field: &str, wanted: bool, is: bool| {
         if wanted != is {
-            companions.notes.push(format!(
-                "{}: it is {wanted}, and tokenizer.json has it otherwise, which is followed",
-                config.at(field)
-            ));
+            companions
+                .notes
+                .push(format!("{}: it is {wanted}, but tokenizer.json differs and has precedence", config.at(field)));
         }
     };
     let (first, last) = around(&outline.post_processor);
@@ -108,17 +107,17 @@ fn follow(beside: &Beside, outline: &Outline) -> Result<Companions> {
     }
     const CORRUPTING: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
     if config.boolean(CORRUPTING)? == Some(true) {
-        companions.notes.push(format!("{}: it is true, and not followed", config.at(CORRUPTING)));
+        companions.notes.push(format!("{}: it is true, which is ignored", config.at(CORRUPTING)));
     }
     Ok(companions)
 }
 
-/// GPT-2's two files, as the first Phi models were published.
+/// The tokenizer of GPT-2's two files, in which the first Phi models were published.
 fn of_pairs(root: &Path, beside: &Beside) -> Result<(PathBuf, Value, Companions)> {
     let (file, merges) = (root.join("vocab.json"), root.join("merges.txt"));
     let vocabulary = Fields::read(root, "vocab.json")?.map(|fields| fields.map).unwrap_or_default();
     let bytes = read(&merges)?;
-    // a pointer or a web page in its place is told
+    // an error for a Git LFS pointer or a web page in its place
     phi3_model::check_text(&merges, &bytes)?;
     let text = std::str::from_utf8(&bytes).map_err(|error| Error::Malformed {
         file: merges.display().to_string(),
@@ -129,7 +128,7 @@ fn of_pairs(root: &Path, beside: &Beside) -> Result<(PathBuf, Value, Companions)
     let rule = Rule::of_size(vocabulary.len()).unwrap_or(Rule::Gpt2);
     if rule != Rule::Gpt2 {
         companions.notes.push(format!(
-            "{}: the file does not say how text is cut before merging; with {} tokens it is done as {} has it",
+            "{}: the file has no pre-tokenizer; with {} tokens, that of {} is used",
             file.display(),
             vocabulary.len(),
             rule.name()
@@ -157,7 +156,7 @@ fn of_pairs(root: &Path, beside: &Beside) -> Result<(PathBuf, Value, Companions)
     let end = vocabulary.get(END).cloned();
     let mut json = ranks::from_pairs(&merges, vocabulary, text, rule, prefix)?;
     if let Some(id) = end {
-        // the class's own first, last and unknown token
+        // the class's default for its first, last and unknown token
         json["added_tokens"] = json!([{
             "id": id, "content": END, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
             "special": true,

@@ -1,4 +1,4 @@
-//! The tokenizer and chat template of a GGUF file: its keys, written as the `tokenizer.json` that they came from.
+//! The tokenizer of a GGUF file: its keys, converted to the `tokenizer.json` that they came from.
 
 use phi3_model::gguf::{TokenizerKind, Vocabulary};
 use serde_json::{Map, Value, json};
@@ -24,8 +24,8 @@ mod types {
 impl Tokenizer {
     /// The tokenizer of a GGUF file.
     ///
-    /// It gives the ids of the published `tokenizer.json`: SentencePiece vocabularies become merges as they did there, by
-    /// score and then by the ids of the halves.
+    /// Its ids are those of the published `tokenizer.json`: SentencePiece vocabularies are converted to merges in the same order,
+    /// by score, then by the ids of the piece and of its halves.
     ///
     /// # Errors
     /// The file's keys make no usable tokenizer.
@@ -58,7 +58,7 @@ fn malformed(vocabulary: &Vocabulary, reason: String) -> Error {
     Error::Malformed { file: vocabulary.path().display().to_string(), reason, hint: HINT }
 }
 
-/// The type of a token. In a file without types, what looks like a special token is one, as in llama.cpp.
+/// The type of a token. In a file without types, a token that looks special is a control token, as in llama.cpp.
 fn kind(vocabulary: &Vocabulary, id: usize, token: &str) -> i64 {
     let names = [vocabulary.bos, vocabulary.eos, vocabulary.unknown];
     let looks_special = || token.starts_with("<|") && token.ends_with("|>") || names.contains(&Some(id as u32));
@@ -69,7 +69,7 @@ fn kind(vocabulary: &Vocabulary, id: usize, token: &str) -> i64 {
     }
 }
 
-/// Adds a note where the file does not say, or says otherwise than the format has it, which tokens are special.
+/// Adds a note if the file has no token types, or a type that the format does not define.
 fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     const KEY: &str = "tokenizer.ggml.token_type";
     let file = vocabulary.path().display();
@@ -79,13 +79,13 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
         ));
     } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
         notes.push(format!(
-            "{file}: {KEY}[{id}] is {}, and types go from 0 to 6: no text has this token",
+            "{file}: {KEY}[{id}] is {}, but types are 0 to 6: the token is not used",
             vocabulary.types[id]
         ));
     }
 }
 
-/// Tokens with their ids, but for those that fill the vocabulary up: in some files these have the type "unknown".
+/// Tokens with their ids and types, without those that pad the vocabulary. Padding has the type "unused", in some files "unknown".
 fn tokens(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
     let unknown = vocabulary.unknown;
     let all = vocabulary.tokens.iter().enumerate();
@@ -97,10 +97,10 @@ fn ids(vocabulary: &Vocabulary) -> Map<String, Value> {
     tokens(vocabulary).map(|(id, token, _)| (token.to_owned(), id.into())).collect()
 }
 
-/// Tokens that are found in the raw text.
+/// Added tokens, which are found in the raw text.
 ///
-/// Which of them swallow the white space behind is not in the file: in the published files of Phi-3's vocabulary it is
-/// all but three, in those of byte pairs none.
+/// The file does not tell which of them strip the white space after them: in published files of Phi-3's vocabulary all but three
+/// do, in those of byte pairs none.
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
     let swallows = vocabulary.kind == TokenizerKind::SentencePiece;
     let added = tokens(vocabulary).filter(|(id, _, kind)| {
@@ -122,7 +122,7 @@ fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
         .collect()
 }
 
-/// The first and the last token around a text, where the file says so.
+/// The tokens added before and after a text, by the flags of the file.
 fn post_processor(vocabulary: &Vocabulary) -> Value {
     let token = |wanted: bool, id: Option<u32>| {
         let id = id.filter(|_| wanted)?;
@@ -131,8 +131,8 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     processor(token(vocabulary.add_bos, vocabulary.bos), token(vocabulary.add_eos, vocabulary.eos))
 }
 
-/// Bytes of a piece that is merged, at most: every split is looked up, which takes the square of its length. Published
-/// pieces have up to 48.
+/// Longest piece that is merged, in bytes: looking up every split takes time in the square of its length. Published pieces have up
+/// to 48.
 const LONGEST_PIECE: usize = 256;
 
 fn normal(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
@@ -180,8 +180,8 @@ fn sentence_piece(vocabulary: &Vocabulary) -> Result<Parts> {
     Ok((model, normalizer, Value::Null, json!({"type": "Sequence", "decoders": decoders})))
 }
 
-/// Every split of a normal piece into two pieces, by the piece's score, best first, then in the vocabulary's order, then
-/// by the ids of the halves.
+/// Every split of a normal piece into two pieces, sorted by the piece's score, highest first, then by the piece's id, then by the
+/// ids of the halves.
 fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
     let ids: HashMap<&str, u32> = tokens(vocabulary).map(|(id, token, _)| (token, id)).collect();
     let mut merges = Vec::new();
@@ -198,8 +198,8 @@ fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
 
 const PRE: &str = "tokenizer.ggml.pre";
 
-/// How text is cut before merging. Files of older converters do not say it, or say "default": the rule is then that of the
-/// Phi model with such a vocabulary, and where there is none GPT-2's, with a note.
+/// The pre-tokenizer. Files of older converters do not name it, or name it "default": it is then that of the Phi model with such a
+/// vocabulary, and without such a model GPT-2's, with a note.
 fn rule(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Rule> {
     let named = vocabulary.pre.as_deref().filter(|name| *name != "default");
     let Some(name) = named else {
@@ -209,7 +209,7 @@ fn rule(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Rule> {
         }
         let says = if vocabulary.pre.is_some() { "\"default\"" } else { "missing" };
         notes.push(format!(
-            "{}: {PRE} is {says}: text is cut before merging as GPT-2 has it; other ids than the model learnt may come out",
+            "{}: {PRE} is {says}: GPT-2's pre-tokenizer is used; its ids may differ from those of the model's training",
             vocabulary.path().display()
         ));
         return Ok(Rule::Gpt2);

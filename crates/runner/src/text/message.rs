@@ -2,29 +2,29 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// One message of a conversation, as the chat template sees it: its fields in their order, `role` always among them.
+/// A message of a conversation, as the chat template gets it: fields in order, always with `role`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Message(Map<String, Value>);
 
 impl Message {
-    /// A message of text.
+    /// A message with text as its content.
     pub fn new(role: impl Into<String>, text: impl Into<String>) -> Self {
         let fields = [("role", role.into()), ("content", text.into())];
         Self(fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
     }
 
-    /// What the model is told to be.
+    /// A message of the role `system`: instructions for the model.
     pub fn system(text: impl Into<String>) -> Self {
         Self::new("system", text)
     }
 
-    /// What the user says.
+    /// A message of the role `user`.
     pub fn user(text: impl Into<String>) -> Self {
         Self::new("user", text)
     }
 
-    /// What the model said.
+    /// A message of the role `assistant`: an answer of the model.
     pub fn assistant(text: impl Into<String>) -> Self {
         Self::new("assistant", text)
     }
@@ -35,7 +35,7 @@ impl Message {
         self
     }
 
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
+    /// The role: `system`, `user`, `assistant`, or another one that the template knows.
     pub fn role(&self) -> &str {
         self.0.get("role").and_then(Value::as_str).unwrap_or_default()
     }
@@ -50,8 +50,8 @@ impl Message {
         self.0.get(field)
     }
 
-    /// The fields as transformers hands them to a template: without those that are null, and with what the assistant thought
-    /// under all names that templates know for it.
+    /// The fields for a template, as transformers passes them: without null fields, and with the assistant's reasoning as
+    /// `thinking` and as `reasoning_content`.
     pub(super) fn for_template(&self) -> Value {
         let mut fields: Map<String, Value> = self
             .0

@@ -1,4 +1,4 @@
-//! From messages to token ids and from token ids back to text.
+//! Conversion of messages to token ids, and of token ids to text.
 
 mod added;
 mod around;
@@ -9,6 +9,7 @@ mod error;
 mod find_template;
 mod folder;
 mod gguf;
+mod guarded;
 mod message;
 mod outline;
 mod ranks;

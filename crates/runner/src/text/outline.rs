@@ -1,4 +1,4 @@
-//! What the tokenizers library takes for granted in a `tokenizer.json`, checked.
+//! Checks of a `tokenizer.json` for properties that the tokenizers library does not check.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::error::{Error, Result};
 
 pub(super) const HINT: &str = "take the file from the checkpoint again";
 
-/// The parts of the file whose consistency the tokenizers library takes for granted.
+/// The parts of the file whose consistency the tokenizers library does not check.
 #[derive(Deserialize)]
 pub(super) struct Outline {
     #[serde(default)]
@@ -22,10 +22,10 @@ pub(super) struct Outline {
     decoder: Value,
 }
 
-/// How many times longer a text may become by each part of the file, by its steps together; published ones stay below 100.
+/// Largest growth factor of a text's length by all steps of one part of the file; published files stay below 100.
 const MOST_GROWTH: usize = 4096;
 
-/// How many times longer a step and those within make a text, at most or about.
+/// Growth factor of a text's length by a step and its nested steps, at most or approximately.
 fn growth(step: &Value) -> usize {
     match step {
         Value::Array(steps) => steps.iter().map(growth).fold(1, usize::saturating_mul),
@@ -35,11 +35,11 @@ fn growth(step: &Value) -> usize {
                 // a replacement, in older files without its type
                 (Some(pattern), _) => match pattern["String"].as_str() {
                     Some(pattern) if !pattern.is_empty() => content.div_ceil(pattern.len()).max(1),
-                    // stands between any two characters
+                    // inserted between any two characters
                     _ => content.saturating_add(1),
                 },
                 (None, Some("ByteLevel")) => 2,
-                // the longest that a character becomes in Unicode's compatibility forms
+                // the longest expansion of a character in Unicode's compatibility forms
                 (None, Some("NFKC" | "NFKD" | "Precompiled")) => 18,
                 _ => 1,
             };
@@ -57,7 +57,7 @@ pub(super) struct AddedToken {
 }
 
 impl Outline {
-    /// Reads and checks the bytes of a `tokenizer.json`; `file` stands for it in errors.
+    /// Reads and checks the bytes of a `tokenizer.json`; `file` is its name in errors.
     pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         let malformed =
             |error: serde_json::Error| Error::Malformed { file: file.into(), reason: error.to_string(), hint: HINT };
@@ -67,7 +67,7 @@ impl Outline {
         Ok(outline)
     }
 
-    /// Steps that each make a text longer would fill the memory.
+    /// Checks the growth by each part: many steps that each make a text longer would exhaust the memory.
     fn check_growth(&self, file: &str) -> Result<()> {
         let parts =
             [("normalizer", &self.normalizer), ("pre_tokenizer", &self.pre_tokenizer), ("decoder", &self.decoder)];

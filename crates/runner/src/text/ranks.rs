@@ -9,10 +9,10 @@ use super::error::{Error, Result};
 use super::outline::HINT;
 use super::rules::{Rule, byte_level};
 
-/// Bytes of a token, at most: its merge is looked for in about the square of its length. Published ones have up to 128.
+/// Longest token, in bytes: the search for its merge takes time in about the square of its length. Published tokens have up to 128.
 const LONGEST: usize = 512;
 
-/// The special tokens of Phi-3-small, which no file of its folder has. Those named "dummy_id" fill ids up.
+/// The special tokens of Phi-3-small, which no file of its folder has. Tokens named "dummy_id" take the other ids.
 const PHI_3_SMALL: [(&str, u32); 9] = [
     ("<|endoftext|>", 100_257),
     ("<|fim_prefix|>", 100_258),
@@ -43,8 +43,8 @@ fn special_tokens(rule: Rule) -> Vec<(String, u32)> {
     }
 }
 
-/// The `tokenizer.json` that a rank file stands for: a line `base64 rank` for every token. `named` tells whether other files
-/// name the special tokens.
+/// A rank file, converted to a `tokenizer.json`. It has a line `base64 rank` for every token. `named` is whether other files name
+/// the special tokens.
 pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value> {
     let tokens = read(path, bytes)?;
     let Some(rule) = Rule::of_size(tokens.len()) else {
@@ -72,7 +72,7 @@ pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value
     Ok(byte_pairs(rule, false, vocabulary, json!(merges), added))
 }
 
-/// The `tokenizer.json` that `vocab.json` and `merges.txt` stand for.
+/// `vocab.json` and `merges.txt`, converted to a `tokenizer.json`.
 pub(super) fn from_pairs(
     path: &Path,
     vocabulary: Map<String, Value>,
@@ -82,7 +82,7 @@ pub(super) fn from_pairs(
 ) -> Result<Value> {
     let mut pairs = Vec::new();
     for (i, line) in merges.lines().enumerate() {
-        // the first line may tell the version
+        // the first line may have the version
         if line.trim().is_empty() || (i == 0 && line.starts_with("#version")) {
             continue;
         }
@@ -133,7 +133,7 @@ fn bad_line(path: &Path, line: usize, expected: &str, found: &str) -> Error {
 
 /// The tokens of a rank file in the order of their ranks.
 fn read(path: &Path, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>> {
-    // a pointer or a web page in its place is told
+    // an error for a Git LFS pointer or a web page in its place
     phi3_model::json_text(path, bytes)?;
     let mut tokens = Vec::new();
     let mut lines = HashMap::new();
@@ -172,13 +172,13 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Vec<(Vec<u8>, u32)>> {
     Ok(tokens.into_iter().map(|(token, rank, _)| (token, rank)).collect())
 }
 
-/// The merge that makes each token: the last step of merging it with lower ranks only. A token that no two others make has
-/// none.
+/// The merge of each token: the last step of merging its bytes with lower ranks only. A token that is not the merge of two others
+/// has none.
 fn merges(tokens: &[(Vec<u8>, u32)]) -> Vec<(&[u8], &[u8])> {
     let ranks: HashMap<&[u8], u32> = tokens.iter().map(|(token, rank)| (token.as_slice(), *rank)).collect();
     let mut merges = Vec::with_capacity(tokens.len());
     for (token, own) in tokens {
-        // where each part begins, and where the last one ends
+        // the start of each part, and the end of the last one
         let mut cuts: Vec<usize> = (0..=token.len()).collect();
         let rank =
             |cuts: &[usize], at: usize| ranks.get(&token[cuts[at]..cuts[at + 2]]).copied().filter(|rank| rank < own);
@@ -194,7 +194,7 @@ fn merges(tokens: &[(Vec<u8>, u32)]) -> Vec<(&[u8], &[u8])> {
     merges
 }
 
-/// Decodes base64 with its padding; `None` where it is none.
+/// Decodes base64 with its padding; `None` if invalid.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();

@@ -1,9 +1,9 @@
-//! How byte-level tokenizers cut a text before merging: regular expressions, and the names that GGUF files have for them
-//! (`tokenizer.ggml.pre`).
+//! Pre-tokenizers of byte-level vocabularies, which split a text before merging: regular expressions, and their names in GGUF
+//! files (`tokenizer.ggml.pre`).
 
 use serde_json::{Value, json};
 
-/// A way to cut a text.
+/// A rule to split a text before merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     /// GPT-2's, which Phi-1, Phi-1.5 and Phi-2 have.
@@ -12,7 +12,7 @@ pub(super) enum Rule {
     Cl100k,
     /// o200k_base, which Phi-4-mini has.
     O200k,
-    /// cl100k_base with every digit apart, which Qwen 2 has.
+    /// cl100k_base with single digits, which Qwen 2 has.
     Digits,
 }
 
@@ -24,7 +24,7 @@ const NAMES: [(Rule, &str, &[&str]); 4] = [
     (Rule::Digits, "qwen2", &["stablelm2"]),
 ];
 
-/// The names whose vocabularies take a piece that is a token as a whole, whatever the merges say.
+/// The names whose vocabularies encode a piece that is a token as that token, without merges.
 const WHOLE_PIECES: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 
 impl Rule {
@@ -33,7 +33,7 @@ impl Rule {
         NAMES.iter().find(|(_, own, others)| *own == name || others.contains(&name)).map(|(rule, ..)| *rule)
     }
 
-    /// The rule of the Phi model with a vocabulary of this size, with or without the rows that fill it up.
+    /// The rule of the Phi model with a vocabulary of this size, with or without padding rows.
     pub(super) fn of_size(tokens: usize) -> Option<Self> {
         match tokens {
             50_256..=51_200 => Some(Self::Gpt2),
@@ -54,7 +54,7 @@ impl Rule {
         NAMES.iter().find(|(rule, ..)| *rule == self).map_or("default", |(_, name, _)| name)
     }
 
-    /// The expression of a piece; `None` is GPT-2's, which the library has.
+    /// The regular expression of a piece; `None` for GPT-2's, which is built into the library.
     fn pattern(self) -> Option<&'static str> {
         match self {
             Self::Gpt2 => None,
@@ -85,7 +85,7 @@ impl Rule {
         }
     }
 
-    /// The rule nearest to that of a `pre_tokenizer`, by what its expressions tell apart.
+    /// The rule nearest to a `pre_tokenizer`, by characteristic parts of its expressions.
     pub(super) fn nearest(pre_tokenizer: &Value) -> Self {
         let mut expressions = Vec::new();
         collect(pre_tokenizer, &mut expressions);
@@ -99,12 +99,12 @@ impl Rule {
     }
 }
 
-/// Whether the rule of this name takes a piece that is a token as a whole.
+/// Whether vocabularies of this name encode a piece that is a token as that token, without merges.
 pub(super) fn takes_whole_pieces(name: &str) -> bool {
     WHOLE_PIECES.contains(&name)
 }
 
-/// A step that writes a text's bytes as characters, or reads them.
+/// A step that converts a text's bytes to characters, or, as a decoder, characters to bytes.
 pub(super) fn byte_level(add_prefix_space: bool, use_regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": use_regex})
 }

@@ -1,7 +1,7 @@
-//! Texts that end an answer.
+//! Stop strings, which end an answer.
 
-/// Looks for stop texts in a text that comes in pieces. What may be the beginning of one is held back, so that no part of
-/// a stop text is ever given out.
+/// Search for stop strings in a text that comes in pieces. Text that may be the beginning of a stop string is held back, so that no
+/// part of one is ever returned.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StopTexts {
     texts: Vec<String>,
@@ -9,12 +9,12 @@ pub(crate) struct StopTexts {
 }
 
 impl StopTexts {
-    /// Looks for any of `texts`, none of which is empty.
+    /// Searches for any of `texts`, which must not be empty.
     pub(crate) fn new(texts: Vec<String>) -> Self {
         Self { texts, held: String::new() }
     }
 
-    /// Takes the next piece; returns the text that is certain by now, and whether a stop text ends it.
+    /// Takes the next piece; returns the text that is final now, and whether a stop string ends it.
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         if let Some(at) = self.texts.iter().filter_map(|text| self.held.find(text.as_str())).min() {
@@ -28,7 +28,7 @@ impl StopTexts {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// The text that was held back, at the end of an answer.
+    /// The text that was held back, for the end of an answer.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
@@ -38,7 +38,7 @@ impl StopTexts {
 mod tests {
     use super::StopTexts;
 
-    /// What is given out of pieces, and whether it was ended.
+    /// Text returned for pieces, and whether a stop string ended it.
     fn given(stops: &[&str], pieces: &[&str]) -> (String, bool) {
         let mut texts = StopTexts::new(stops.iter().map(|stop| (*stop).to_owned()).collect());
         let mut out = String::new();

@@ -3,11 +3,11 @@ use tokenizers::{Decoder, DecoderWrapper};
 use super::error::{Error, Result};
 use super::tokenizer::Tokenizer;
 
-/// Decodes ids one by one into pieces of text that together are exactly what [`Tokenizer::decode`] makes of all of them.
+/// Decodes ids one by one into pieces of text, which together are exactly the text of [`Tokenizer::decode`] for all ids.
 ///
-/// A piece never holds part of a character: bytes wait until it is certain what they become. With byte-fallback
-/// (Phi-3) that is the first token which is no byte, because one bad byte turns the whole run into U+FFFD; with a byte-level
-/// vocabulary (Phi-2, Phi-4) it is the end of the character. The cost of an id does not depend on the ids before.
+/// A piece never holds part of a character: bytes are held back until their text is final. With byte fallback (Phi-3), that is at
+/// the first token that is not a byte, because one bad byte turns the whole run into U+FFFD. With a byte-level vocabulary (Phi-2,
+/// Phi-4), it is at the end of the character. The cost of an id does not depend on the ids before.
 #[derive(Debug)]
 pub struct TextStream {
     tokenizer: Tokenizer,
@@ -21,17 +21,20 @@ enum State {
     ByteLevel { bytes: Vec<u8> },
     /// Llama's chain: rewrite each token, collect `<0xNN>` runs, join, drop spaces at the start.
     ByteFallback { rewrite: Vec<DecoderWrapper>, run: Vec<u8>, strip: Option<char>, strip_left: usize },
-    /// Any other decoder may look at all tokens: they wait for the end.
+    /// Any other decoder may depend on all tokens: they are decoded at the end.
     Whole { ids: Vec<u32> },
 }
 
-impl TextStream {
-    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
-        let state = State::of(tokenizer.decoder());
-        Self { tokenizer, skip_special, state }
+impl Tokenizer {
+    /// Decodes ids one by one.
+    pub fn stream(&self, skip_special: bool) -> TextStream {
+        let state = State::of(self.decoder());
+        TextStream { tokenizer: self.clone(), skip_special, state }
     }
+}
 
-    /// Takes the next id and returns the text that is certain by now, often none.
+impl TextStream {
+    /// Takes the next id and returns the text that is final now, often none.
     ///
     /// # Errors
     /// The tokenizer's decoder fails.
@@ -51,7 +54,7 @@ impl TextStream {
         })
     }
 
-    /// Returns the text that was held back, and starts anew.
+    /// Returns the text that was held back, and resets the state.
     ///
     /// # Errors
     /// The tokenizer's decoder fails.

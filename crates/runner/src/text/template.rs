@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use phi3_jinja::{ErrorKind, Template};
 use phi3_model::gguf::Vocabulary;
 use serde_json::Value;
@@ -6,24 +8,24 @@ use super::clock;
 use super::error::{Error, Result};
 use super::message::Message;
 
-/// The chat template of a model: Jinja, with the settings, names and functions that transformers gives it.
+/// The chat template of a model: Jinja, with the settings, names and functions of transformers.
 #[derive(Debug)]
 pub struct ChatTemplate {
     file: String,
     template: Template,
-    /// For conversations with tools, where that is another.
+    /// Template for conversations with tools, if it is another one.
     with_tools: Option<Template>,
     special_tokens: Vec<(String, String)>,
 }
 
-/// What a chat template does with a message of the role `system`.
+/// Effect of a message of the role `system` on a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemMessages {
-    /// The prompt is another one with it.
+    /// The prompt changes with it.
     Used,
-    /// The prompt is the same with it and without.
+    /// The prompt is the same with and without it.
     Dropped,
-    /// The template fails on it, and works without.
+    /// The template fails with it, and works without it.
     Refused,
 }
 
@@ -31,7 +33,7 @@ impl ChatTemplate {
     /// A template given as text, with the special tokens that it can name.
     ///
     /// # Errors
-    /// The template is no valid Jinja.
+    /// The template is not valid Jinja.
     pub fn from_source(name: impl Into<String>, source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
         let tokens = [("bos_token", bos_token), ("eos_token", eos_token)];
         let tokens = tokens.map(|(name, token)| (name.to_owned(), token.to_owned())).to_vec();
@@ -40,11 +42,11 @@ impl ChatTemplate {
 
     /// The default chat template of a GGUF file; [`ChatTemplates`](super::ChatTemplates) has the others.
     ///
-    /// It prints the token that begins a text where it says so, whatever `tokenizer.ggml.add_bos_token` is:
-    /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) sees to it that the token does not stand there twice.
+    /// It may print the token that begins a text, independent of `tokenizer.ggml.add_bos_token`:
+    /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) adds that token only if the text does not begin with it.
     ///
     /// # Errors
-    /// There is no template, or it is no valid Jinja.
+    /// There is no template, or it is not valid Jinja.
     pub fn from_gguf(vocabulary: &Vocabulary) -> Result<Self> {
         let file = vocabulary.path().display().to_string();
         match &vocabulary.chat_template {
@@ -65,7 +67,7 @@ impl ChatTemplate {
         Ok(Self { file, template, with_tools, special_tokens })
     }
 
-    /// The prompt of a conversation; with `add_generation_prompt`, up to where the model's answer begins.
+    /// The prompt of a conversation; with `add_generation_prompt`, up to the beginning of the model's answer.
     ///
     /// # Errors
     /// The template refuses the messages or fails on them.
@@ -102,7 +104,7 @@ impl ChatTemplate {
         template.render(&variables, clock::strftime_now).map_err(|error| failed(&self.file, &error))
     }
 
-    /// What the template does with a system message before a question.
+    /// Effect of a system message before a question.
     pub fn system_messages(&self) -> SystemMessages {
         let system = Message::system("Answer in French only, in one word.");
         let question = Message::user("Who are you?");
@@ -141,4 +143,14 @@ fn failed(file: &str, error: &phi3_jinja::Error) -> Error {
         ErrorKind::Raised => Error::TemplateRaised { message: error.message().into() },
         _ => Error::TemplateFailed { file: file.into(), reason: error.to_string() },
     }
+}
+
+/// The text of a template's file, without a byte order mark.
+pub(super) fn text_of_file(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
+        file: path.display().to_string(),
+        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
+        hint: "a template is a text file with Jinja in it",
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }

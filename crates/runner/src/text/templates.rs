@@ -1,4 +1,4 @@
-//! The chat templates of a model: where they stand in a folder and in a GGUF file, and their names.
+//! The chat templates of a model: their places in a folder and in a GGUF file, and their names.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,17 +9,16 @@ use serde_json::Value;
 
 use super::companions::{Beside, Fields};
 use super::error::{Error, Result};
-use super::find_template::text;
-use super::template::{ChatTemplate, special_tokens_of_gguf};
+use super::template::{ChatTemplate, special_tokens_of_gguf, text_of_file};
 
-/// The template that is taken where none is asked for, and the one for conversations with tools.
+/// Names of the default template and of the one for conversations with tools.
 const DEFAULT: &str = "default";
 const TOOLS: &str = "tool_use";
 
-/// The names of the templates in a GGUF file that are not the default one.
+/// Key of the names of all templates in a GGUF file but the default one.
 const NAMES: &str = "tokenizer.chat_templates";
 
-/// The key of the default template, and with a dot and a name behind it that of another.
+/// Key of the default template; followed by a dot and a name, key of another one.
 const KEY: &str = "tokenizer.chat_template";
 
 /// The chat templates of a model by name, with the special tokens that they can name.
@@ -31,7 +30,7 @@ pub struct ChatTemplates {
 }
 
 impl ChatTemplates {
-    /// The templates of the checkpoint in a folder, where transformers looks for them: `chat_template.jinja` with those in
+    /// The templates of the checkpoint in a folder, in the order of transformers: `chat_template.jinja` with those in
     /// `additional_chat_templates`, else the field `chat_template` of `tokenizer_config.json`, else that of
     /// `chat_template.json`.
     ///
@@ -44,7 +43,7 @@ impl ChatTemplates {
         let own = folder.join("chat_template.jinja");
         let mut sources = BTreeMap::new();
         if let Some(source) = read_if_there(&own)? {
-            sources.insert(DEFAULT.to_owned(), text(&own, source)?);
+            sources.insert(DEFAULT.to_owned(), text_of_file(&own, source)?);
         }
         additional(&folder.join("additional_chat_templates"), &mut sources)?;
         if !sources.is_empty() {
@@ -59,7 +58,7 @@ impl ChatTemplates {
         }
     }
 
-    /// The templates in the text of a `tokenizer_config.json`; `name` stands for it in errors.
+    /// The templates in the text of a `tokenizer_config.json`; `name` is its name in errors.
     ///
     /// # Errors
     /// The text is malformed.
@@ -72,7 +71,7 @@ impl ChatTemplates {
     /// The templates of a GGUF file.
     ///
     /// # Errors
-    /// A key is no text.
+    /// A key is not a string.
     pub fn of_gguf(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Self> {
         let mut sources = BTreeMap::new();
         sources.extend(vocabulary.chat_template.clone().map(|source| (DEFAULT.to_owned(), source)));
@@ -113,10 +112,10 @@ impl ChatTemplates {
         Ok(Self { file: fields.path.display().to_string(), sources, tokens })
     }
 
-    /// The template that is taken where none is asked for; with tools, that of the name `tool_use`, where there is one.
+    /// The default template; for conversations with tools, the template named `tool_use`, if there is one.
     ///
     /// # Errors
-    /// There is none, or it is no valid Jinja.
+    /// There is none, or it is not valid Jinja.
     pub fn main(&self) -> Result<ChatTemplate> {
         let Some(source) = self.sources.get(DEFAULT) else {
             let names = self.names().collect::<Vec<_>>().join(", ");
@@ -127,10 +126,10 @@ impl ChatTemplates {
         ChatTemplate::new(self.file.clone(), source, with_tools, self.tokens.clone())
     }
 
-    /// The template of a name, for conversations with tools and without; `None` where there is none.
+    /// The template of a name, for conversations with tools and without; `None` if there is none.
     ///
     /// # Errors
-    /// It is no valid Jinja.
+    /// It is not valid Jinja.
     pub fn named(&self, name: &str) -> Result<Option<ChatTemplate>> {
         let template = |source| ChatTemplate::new(self.file.clone(), source, None, self.tokens.clone());
         self.sources.get(name).map(|source| template(source)).transpose()
@@ -151,8 +150,8 @@ impl ChatTemplates {
         Self { tokens: special_tokens_of_gguf(written), ..self.clone() }
     }
 
-    /// The keys of a GGUF file for all templates but the default one. Adds to `notes` the ones whose names are equal in the
-    /// letters and digits that a key may have.
+    /// The keys of a GGUF file for all templates but the default one. A key has letters, digits and underscores only; adds a note
+    /// for each template that is left out because its key is taken.
     pub(crate) fn to_metadata(&self, notes: &mut Vec<String>) -> MetadataList {
         let mut keyed: BTreeMap<String, &str> = BTreeMap::new();
         for (name, source) in self.sources.iter().filter(|(name, _)| *name != DEFAULT) {
@@ -175,11 +174,11 @@ impl ChatTemplates {
     }
 }
 
-/// The bytes of a file, unless there is none.
+/// The bytes of a file; `None` if it does not exist.
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        // a link that leads nowhere is a file that is missing
+        // a dangling link is an error, not an absent file
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => Ok(None),
         Err(source) => Err(Error::Read { path: path.into(), source }),
     }
@@ -193,7 +192,7 @@ fn additional(folder: &Path, templates: &mut BTreeMap<String, String>) -> Result
         let is_template = path.extension().is_some_and(|extension| extension == "jinja");
         if let (true, Some(name)) = (is_template, path.file_stem()) {
             let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-            templates.insert(name.to_string_lossy().into_owned(), text(&path, bytes)?);
+            templates.insert(name.to_string_lossy().into_owned(), text_of_file(&path, bytes)?);
         }
     }
     Ok(())

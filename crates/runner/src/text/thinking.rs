@@ -1,4 +1,4 @@
-//! The thinking of a reasoning model (Phi-4-reasoning, Phi-4-mini-reasoning), apart from its answer.
+//! Separation of a reasoning model's thinking (Phi-4-reasoning, Phi-4-mini-reasoning) from its answer.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -12,10 +12,10 @@ pub enum Span {
     Answer(String),
 }
 
-/// Splits an answer that comes in pieces at `<think>` and `</think>`. A tag may be cut into several pieces: text that may be part of
-/// a tag is held back. The spans together are the text, unchanged.
+/// Splits an answer that comes in pieces at `<think>` and `</think>`. A tag may be cut into several pieces: text that may be part
+/// of a tag is held back. The spans together are the text, unchanged.
 ///
-/// Thinking stands at the beginning of an answer, after white space at most: a later `<think>` is text. There is one thinking.
+/// Thinking is at the beginning of an answer, with only white space before it; a later `<think>` is text.
 ///
 /// ```
 /// use phi3_runner::text::{Span, ThinkingSplitter};
@@ -41,7 +41,7 @@ enum State {
 }
 
 impl ThinkingSplitter {
-    /// Takes the next piece; returns the spans that are certain by now.
+    /// Takes the next piece; returns the spans that are final now.
     pub fn push(&mut self, piece: &str) -> Vec<Span> {
         self.held.push_str(piece);
         let mut spans = Vec::new();

@@ -21,12 +21,11 @@ mod types {
     pub(super) const BYTE: i64 = 6;
 }
 
-/// The vocabulary of a tokenizer. `size` is the model's, which may have more rows than there are tokens; the rest is filled
-/// up. `bos` and `eos` are the tokens that begin and end a text where the tokenizer itself does not tell. Adds to `notes` the
-/// tokens and stop tokens for which there is no place.
+/// The vocabulary of a tokenizer, padded to `size`, the model's number of rows. `bos` and `eos` are the tokens that begin and end
+/// a text if the tokenizer itself adds none. Adds notes about tokens and stop tokens that are lost.
 ///
 /// # Errors
-/// The tokenizer is no BPE, or has more tokens than the model.
+/// The tokenizer is not BPE, or has more tokens than the model.
 pub(crate) fn vocabulary(
     tokenizer: &Tokenizer,
     size: usize,
@@ -82,7 +81,7 @@ pub(crate) fn vocabulary(
     outside.dedup();
     if let Some(first) = outside.first() {
         notes.push(format!(
-            "{file}: {} added tokens such as {first:?} are left out, since the model has {size} rows only",
+            "{file}: {} added tokens such as {first:?} are left out, as the model has only {size} rows",
             outside.len()
         ));
     }
@@ -123,7 +122,7 @@ pub(crate) fn vocabulary(
     Ok(vocabulary)
 }
 
-/// Whether a text gets a space in front, by a normalizer or a pre-tokenizer of a `tokenizer.json`.
+/// Whether a normalizer or a pre-tokenizer of a `tokenizer.json` prepends a space to a text.
 pub(super) fn space_prefix(normalizer: &Value, pre_tokenizer: &Value) -> bool {
     let within = |step: &Value, list: &str| {
         step[list].as_array().is_some_and(|steps| {
@@ -146,7 +145,7 @@ pub(super) fn space_prefix(normalizer: &Value, pre_tokenizer: &Value) -> bool {
     put_in_front || scheme
 }
 
-/// Pairs, from either spelling of the file.
+/// Pairs, from either form in the file: strings or arrays.
 fn merges(list: &Value) -> Option<Vec<(String, String)>> {
     let pair = |value: &Value| match value {
         Value::String(text) => text.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())),
@@ -156,8 +155,8 @@ fn merges(list: &Value) -> Option<Vec<(String, String)>> {
     list.as_array()?.iter().map(pair).collect()
 }
 
-/// A score for every token: the sooner a piece is merged the higher, as SentencePiece has it; what no merge makes comes
-/// last.
+/// A score for every token, as in SentencePiece: the earlier the merge, the higher the score; a token that no merge makes has the
+/// lowest.
 fn scores(merges: &[(String, String)], ids: &HashMap<&str, u32>, size: usize) -> Vec<f32> {
     let mut scores = vec![-1e9; size];
     for (rank, (a, b)) in merges.iter().enumerate().rev() {
@@ -168,10 +167,10 @@ fn scores(merges: &[(String, String)], ids: &HashMap<&str, u32>, size: usize) ->
     scores
 }
 
-/// Where SentencePiece's vocabularies have their 256 bytes.
+/// Ids of the 256 bytes in SentencePiece vocabularies.
 const BYTES: std::ops::Range<usize> = 3..259;
 
-/// Names for the tokens of a checkpoint that has no tokenizer. Where there is room the bytes are among them, and the four
+/// A vocabulary of placeholders for a checkpoint without a tokenizer. If it is large enough, it includes the bytes, and the four
 /// tokens that llama.cpp looks for in every model with Phi-3 in its name.
 pub(crate) fn placeholder(path: &Path, size: usize, stops: &[u32], bos: Option<u32>) -> Vocabulary {
     let named = |id: usize| match id {

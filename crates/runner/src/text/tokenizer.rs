@@ -1,6 +1,5 @@
 use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,10 +9,10 @@ use tokenizers::DecoderWrapper;
 use super::added;
 use super::companions::Companions;
 use super::error::{Error, Result};
+use super::guarded::guarded;
 use super::outline::{HINT, Outline};
-use super::stream::TextStream;
 
-/// A tokenizer: that of a `tokenizer.json`, of a folder with the files beside it, or of a GGUF file. Clones share it.
+/// A tokenizer, from a `tokenizer.json`, a folder or a GGUF file. Clones share its data.
 #[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 
@@ -26,32 +25,32 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, and none of the files beside it.
+    /// Reads a `tokenizer.json` without the files beside it.
     ///
     /// # Errors
-    /// The file cannot be read or is no usable tokenizer.
+    /// The file cannot be read or is not a usable tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
         Self::from_bytes(path.display().to_string(), &bytes)
     }
 
-    /// Reads the bytes of a `tokenizer.json`; `name` stands for it in errors.
+    /// Reads the bytes of a `tokenizer.json`; `name` is its name in errors.
     ///
     /// # Errors
-    /// The bytes are no usable tokenizer.
+    /// The bytes are not a usable tokenizer.
     pub fn from_bytes(name: impl Into<String>, bytes: &[u8]) -> Result<Self> {
         Self::with_companions(name.into(), bytes, Companions::default())
     }
 
-    /// A `tokenizer.json` with what the files beside it add.
+    /// A `tokenizer.json` with the additions of the files beside it.
     pub(super) fn with_companions(file: String, bytes: &[u8], companions: Companions) -> Result<Self> {
         let bytes = phi3_model::json_text(Path::new(&file), bytes)?;
         let outline = Outline::parse(&file, &bytes)?;
         let chat_begins_with = companions.chat_begins_with;
         let added = added::open(&file, &bytes, &outline, companions)?;
         let mut tokenizer = added.tokenizer;
-        // A prompt must neither be cut nor filled up, whatever the tokenizer was trained with.
+        // Prompts are neither truncated nor padded, whatever the file's settings.
         tokenizer.with_padding(None);
         let uncut = guarded(|| tokenizer.with_truncation(None).map(|_| ()));
         uncut.map_err(|reason| Error::Malformed { file: file.clone(), reason, hint: HINT })?;
@@ -61,7 +60,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The token ids of a text; with `add_special`, with those that the tokenizer puts around it (such as `<s>`).
+    /// The token ids of a text; with `add_special`, with those that the tokenizer adds around it (such as `<s>`).
     ///
     /// # Errors
     /// The text has a character that the vocabulary cannot express.
@@ -72,9 +71,8 @@ impl Tokenizer {
             .map_err(|reason| Error::Encode { file: inner.file.clone(), bytes: text.len(), reason })
     }
 
-    /// The token ids of a rendered chat: the text as it stands, for the template alone says which special tokens there are.
-    /// Only a GGUF file can say that every text begins with a token (`tokenizer.ggml.add_bos_token`); a chat then begins with
-    /// it once, whether its template prints it or not.
+    /// The token ids of a rendered chat. No special tokens are added, as the template prints them. The exception is a GGUF file
+    /// with `tokenizer.ggml.add_bos_token`: the token that begins a text is added if the template does not print it.
     ///
     /// # Errors
     /// The text has a character that the vocabulary cannot express.
@@ -88,8 +86,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of token ids; with `skip_special`, without the special tokens. Ids that the vocabulary does not have (a
-    /// checkpoint has more rows than tokens) have no text.
+    /// The text of token ids; with `skip_special`, without the special tokens. Ids outside the vocabulary have no text: a
+    /// checkpoint may have more rows than tokens.
     ///
     /// # Errors
     /// The tokenizer's decoder fails.
@@ -102,12 +100,7 @@ impl Tokenizer {
         })
     }
 
-    /// Decodes ids one by one.
-    pub fn stream(&self, skip_special: bool) -> TextStream {
-        TextStream::new(self.clone(), skip_special)
-    }
-
-    /// What the tokenizer's files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    /// Notes about values in the tokenizer's files that are ignored or replaced: one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.0.notes
     }
@@ -141,7 +134,7 @@ impl Tokenizer {
         &self.0.file
     }
 
-    /// The tokens that are found in the raw text, by id.
+    /// The added tokens, in the order of their ids.
     pub(super) fn added_tokens(&self) -> Vec<String> {
         let tokens = self.0.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
         let mut tokens: Vec<(u32, String)> = tokens.iter().map(|(id, token)| (*id, token.content.clone())).collect();
@@ -149,14 +142,14 @@ impl Tokenizer {
         tokens.into_iter().map(|(_, token)| token).collect()
     }
 
-    /// The whole as a `tokenizer.json`.
+    /// The tokenizer as a `tokenizer.json`.
     pub(super) fn to_json(&self) -> Result<Value> {
         let malformed =
             |e: serde_json::Error| Error::Malformed { file: self.0.file.clone(), reason: e.to_string(), hint: HINT };
         serde_json::to_value(&self.0.tokenizer).map_err(malformed)
     }
 
-    /// Finds faults that show only in use.
+    /// Encodes and decodes a short text, to find faults that show only in use.
     fn probe(&self) -> Result<()> {
         let ids = match self.encode("Hello, world", true) {
             Ok(ids) => ids,
@@ -170,14 +163,5 @@ impl Tokenizer {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer").field("file", &self.0.file).field("vocab_size", &self.vocab_size()).finish()
-    }
-}
-
-/// Runs the tokenizers library on data that it may not have checked: its panics become errors.
-pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the tokenizers library gave up on it".into()),
     }
 }

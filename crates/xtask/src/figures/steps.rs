@@ -1,16 +1,16 @@
-//! A program that runs for so long and no longer, with its output in files.
+//! Programs with a time limit and their output in files.
 
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What became of a step.
+/// Result of a step.
 pub(super) struct Step {
     pub(super) name: String,
-    /// What ran.
+    /// The command.
     pub(super) command: String,
-    /// `ok`, or what went wrong.
+    /// `ok`, or the error.
     pub(super) outcome: String,
     pub(super) time: Duration,
 }
@@ -25,7 +25,8 @@ pub(super) fn minutes(count: u64) -> Duration {
     Duration::from_secs(60 * count)
 }
 
-/// Runs a program; standard output goes to `file`, standard error beside it. Past the limit it is ended, with what it started.
+/// Runs a program; standard output goes to `file`, standard error to a file beside it. At the time limit, the program and its
+/// children are killed.
 pub(super) fn run(name: &str, command: &mut Command, file: &Path, limit: Duration) -> Step {
     let start = Instant::now();
     let program = Path::new(command.get_program()).file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -54,7 +55,7 @@ fn outcome(command: &mut Command, file: &Path, limit: Duration) -> Result<String
     };
     if status.success() {
         if std::fs::metadata(&log).is_ok_and(|data| data.len() == 0) {
-            // an empty file says nothing
+            // an empty log is removed
             let _ = std::fs::remove_file(&log);
         }
         return Ok("ok".into());
@@ -64,7 +65,7 @@ fn outcome(command: &mut Command, file: &Path, limit: Duration) -> Result<String
     Err(format!("{status}: {last}"))
 }
 
-/// In a group of its own, so that it can be ended with what it starts.
+/// Puts the program into a process group of its own, so that its children can be killed too.
 #[cfg(unix)]
 fn alone(command: &mut Command) {
     use std::os::unix::process::CommandExt;
@@ -84,7 +85,7 @@ fn end(child: &mut Child) {
         true => command.args(["/T", "/F", "/PID", &id.to_string()]),
         false => command.args(["-KILL", "--", &format!("-{id}")]),
     };
-    // where there is no such program, the step alone is ended
+    // without that program, only the step itself is killed
     let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     let _ = child.kill();
     let _ = child.wait();

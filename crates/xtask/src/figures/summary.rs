@@ -1,4 +1,4 @@
-//! The figures of a folder beside the targets.
+//! Summary of a folder's figures, compared with the targets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::short;
 use super::steps::Step;
 
-/// Tokens of a prompt of 512 a second, on an NVIDIA H200.
+/// Target of a prompt of 512 tokens on an NVIDIA H200, in tokens/s.
 const PROMPT: f64 = 20_000.0;
 
-/// Per cent of the copy bandwidth that decoding takes.
+/// Target of decoding, in percent of the copy bandwidth.
 fn decode_target(model: &str) -> f64 {
     if model.starts_with("q4") { 50.0 } else { 70.0 }
 }
@@ -49,12 +49,12 @@ pub(super) fn text(out: &Path, commit: &str, quick: bool, done: &[Step], time: D
     text
 }
 
-/// Names of the steps of a kind that left figures, if only some.
+/// Names of the steps of a kind, failed ones included: they may have written some figures.
 fn ok<'a>(done: &'a [Step], kind: &'a str) -> impl Iterator<Item = &'a str> {
     done.iter().map(|step| step.name.as_str()).filter(move |name| name.starts_with(kind))
 }
 
-/// The lines of a file that are JSON.
+/// The JSON lines of a file.
 fn lines(out: &Path, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(out.join(format!("{name}.jsonl"))).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -69,7 +69,7 @@ fn plain(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
 }
 
-/// Bytes of weights that a decoded token reads: all but the embedding, of which it is one row.
+/// Bytes of weights read per decoded token: all but the embedding, of which only one row is read.
 fn read_by_a_token(inspected: &Value, total: f64) -> f64 {
     let embedding = inspected["tensors"]
         .as_array()
@@ -79,11 +79,11 @@ fn read_by_a_token(inspected: &Value, total: f64) -> f64 {
     total - embedding.and_then(|tensor| tensor["bytes"].as_f64()).unwrap_or(0.0)
 }
 
-/// Prompts and tokens a second, and what part of the bandwidth decoding takes.
+/// Speeds of prompts and decoding in tokens/s, and decoding in percent of the bandwidth.
 fn speeds(out: &Path, done: &[Step], bandwidth: Option<f64>) -> String {
     let mut text = String::from(
-        "## Prompts and tokens\n\nDecoding counts the bytes of the weights that a token reads (at a depth, keys and values come on top of \
-         them, so no target stands there); its target is 70 % of the measured copy \
+        "## Prompts and tokens\n\nDecoding counts the bytes of the weights that a token reads (rows at a depth have no target, because \
+         keys and values are read too); its target is 70 % of the measured copy \
          bandwidth in bf16 and f16, 50 % in Q4. The target of a prompt of 512, 20,000 tokens/s, is that of an NVIDIA H200.\n\n\
          | model | tier | test | tokens/s | GB/s | of bandwidth | target | met |\n\
          | --- | --- | --- | ---: | ---: | ---: | ---: | --- |\n",
@@ -121,7 +121,7 @@ fn speeds(out: &Path, done: &[Step], bandwidth: Option<f64>) -> String {
     text + "\n"
 }
 
-/// A line of decoding; the bandwidth was measured, or not, and per cent of it are the target, or none is.
+/// A table row of decoding. `bandwidth` is in GB/s, if measured; `target` in percent of it, if there is one.
 fn decoded(
     model: &str,
     tier: &str,
@@ -144,7 +144,7 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-/// The operations of a tier: microseconds and per cent of what bounds them.
+/// The operations of a tier: microseconds, and percent of the bandwidth and of the rate.
 fn operations(name: &str, rows: &[Value]) -> String {
     let tier = name.trim_start_matches("kernels-");
     let mut text = format!(

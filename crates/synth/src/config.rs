@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 
-/// What can be written.
+/// Names of the variants.
 pub(super) const VARIANTS: [&str; 18] = [
     "phi-1",
     "phi-1.5",
@@ -26,12 +26,12 @@ pub(super) const VARIANTS: [&str; 18] = [
     "phi-tiny-moe",
 ];
 
-/// Published files that the tests have: the LongRoPE factors are taken from them.
-const PHI_3_VISION: &str = include_str!("../../../../tests/data/tokenizer/phi-3-vision/config.json");
-const OPERATIONS: &str = include_str!("../../../../tests/data/oracle/ops/ops.json");
+/// Published files of the tests, for their LongRoPE factors.
+const PHI_3_VISION: &str = include_str!("../../../tests/data/tokenizer/phi-3-vision/config.json");
+const OPERATIONS: &str = include_str!("../../../tests/data/oracle/ops/ops.json");
 
-/// Sizes of the variants that run: the program measures its kernels at these.
-const SIZES: &str = include_str!("../../../model/src/variants.json");
+/// Sizes of the variants whose kernels the program benchmarks.
+const SIZES: &str = include_str!("../../model/src/variants.json");
 
 /// The two files of a variant.
 pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
@@ -304,7 +304,7 @@ fn generation(config: &Value, eos: Value) -> Value {
     generation
 }
 
-/// Phi-3-vision's published factors, which are 48; stretched where the head is larger.
+/// Phi-3-vision's 48 published factors, stretched to `count` for a larger head.
 fn longrope(kind: &str, count: usize) -> Result<Value> {
     let config = parse(PHI_3_VISION, "Phi-3-vision's config.json")?;
     let stretched = |name: &str| -> Result<Vec<Value>> {

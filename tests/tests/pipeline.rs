@@ -1,4 +1,4 @@
-//! Tokens that a GPU chooses while passes are ahead of the host: the same as where the host chooses every one.
+//! Tokens chosen on the GPU while passes are ahead of the host equal those chosen on the host.
 
 use crate::machines::{checkpoints, data, gpu, machines_and_tiers};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model};
@@ -10,7 +10,7 @@ use phi3_tensor::{Batch, Choice};
 
 fn options(max_tokens: usize, ahead: Option<usize>) -> GenerateOptions {
     let sampler = Some(SamplerOptions::default());
-    GenerateOptions { max_tokens: Some(max_tokens), sampler, ahead, ..GenerateOptions::default() }
+    GenerateOptions { max_tokens: Some(max_tokens), sampler, pipeline_depth: ahead, ..GenerateOptions::default() }
 }
 
 fn without_times(answer: Completion) -> (Vec<u32>, String, FinishReason, usize) {
@@ -18,7 +18,7 @@ fn without_times(answer: Completion) -> (Vec<u32>, String, FinishReason, usize) 
     (ids, text, summary.finish_reason, summary.usage.completion_tokens)
 }
 
-/// Counted on the model itself: 4 bytes a token come back, in one submit of five dispatches a layer and three around them.
+/// Counters of the model: per token, 4 bytes are read back, in one submit of five dispatches per layer and three more.
 #[test]
 fn four_bytes_a_token_come_back() {
     if gpu().is_none() {
@@ -28,16 +28,16 @@ fn four_bytes_a_token_come_back() {
     let checkpoint = Checkpoint::open(&data("oracle/checkpoints/phi-3-medium-4k")).unwrap();
     let mut model = Decoder::load(backend, &checkpoint, DecoderOptions::default(), &mut |_| {}).unwrap();
     let mut sequence = model.sequence();
-    assert_eq!(model.ahead(), 4);
+    assert_eq!(model.pipeline_depth(), 4);
     let mut steady = model.backend().counters();
     let (mut tokens, mut launched) = (Vec::new(), 0);
     for token in 0..30 {
-        while launched < token + model.ahead() {
-            model.launch(&mut sequence, (launched == 0).then_some(9), Choice::Likeliest).unwrap();
+        while launched < token + model.pipeline_depth() {
+            model.submit(&mut sequence, (launched == 0).then_some(9), Choice::Likeliest).unwrap();
             launched += 1;
         }
         let before = model.backend().counters();
-        tokens.push(model.land(&mut sequence).unwrap());
+        tokens.push(model.wait(&mut sequence).unwrap());
         assert_eq!(model.backend().counters().read_bytes - before.read_bytes, 4);
         assert_eq!(model.backend().counters().submits, before.submits);
         if token == 9 {
@@ -52,21 +52,21 @@ fn four_bytes_a_token_come_back() {
         (after.bind_groups, after.pipelines, after.buffers),
         (steady.bind_groups, steady.pipelines, steady.buffers)
     );
-    // the sequence knows all tokens but those of the passes that did not land
+    // the sequence has all tokens except those of passes that were not landed
     let known = [&[9], &tokens[..]].concat();
     assert_eq!(sequence.inputs()[..known.len()], known);
     assert!(sequence.inputs()[known.len()..].iter().all(|input| input.token() >= Some(Batch::CHOSEN)));
-    assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_ok());
-    assert!(model.launch(&mut sequence, None, Choice::Likeliest).is_err(), "five passes");
+    assert!(model.submit(&mut sequence, None, Choice::Likeliest).is_ok());
+    assert!(model.submit(&mut sequence, None, Choice::Likeliest).is_err(), "five passes");
 }
 
 #[test]
 fn the_goldens_greedy_ids_are_those_of_the_device() {
-    for setup in machines_and_tiers() {
+    for device_options in machines_and_tiers() {
         let mut compared = 0;
         for folder in checkpoints() {
             let golden = Golden::read(&folder).unwrap();
-            let mut engine = Engine::builder().model(&folder).setup(setup.clone()).build().unwrap();
+            let mut engine = Engine::builder().model(&folder).device_options(device_options.clone()).build().unwrap();
             for (prompt, want) in golden.greedy() {
                 let options = GenerateOptions { ignore_eos: true, ..options(want.len(), None) };
                 let answer = engine.continue_ids(prompt, &options).unwrap().collect_all().unwrap();
@@ -79,11 +79,11 @@ fn the_goldens_greedy_ids_are_those_of_the_device() {
     }
 }
 
-/// Talks of several turns with the demo model: ids, text, reasons, and what the next turn finds in the cache.
+/// Chats of several turns with the demo model: ids, text, finish reasons, and cached tokens of the next turn.
 #[test]
 fn talks_are_the_same_however_far_the_device_is_ahead() {
-    let Some(setup) = gpu() else { return };
-    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let Some(device_options) = gpu() else { return };
+    let mut engine = Engine::builder().device_options(device_options).build().unwrap();
     let mut talk = |ahead: Option<usize>| {
         let mut messages = vec![Message::user("My name is Ada.")];
         let (mut answers, mut cached) = (Vec::new(), Vec::new());
@@ -93,7 +93,7 @@ fn talks_are_the_same_however_far_the_device_is_ahead() {
             cached.push(answer.summary.usage.cached_tokens);
             answers.push(without_times(answer));
         }
-        // another text, so that the next talk finds nothing
+        // another text, so that the next chat finds no cached tokens
         engine.continue_ids(&[7, 7], &options(1, ahead)).unwrap().collect_all().unwrap();
         (answers, cached)
     };
@@ -108,8 +108,8 @@ fn talks_are_the_same_however_far_the_device_is_ahead() {
 
 #[test]
 fn a_generation_that_is_dropped_leaves_nothing_behind() {
-    let Some(setup) = gpu() else { return };
-    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let Some(device_options) = gpu() else { return };
+    let mut engine = Engine::builder().device_options(device_options).build().unwrap();
     let question = [Message::user("Tell me a story about a brave fox.")];
     let want = engine.chat(&question, &options(40, Some(0))).unwrap().collect_all().unwrap();
     for taken in [1, 2, 5] {
@@ -121,12 +121,12 @@ fn a_generation_that_is_dropped_leaves_nothing_behind() {
     }
 }
 
-/// With a window of few pages, tokens that were computed in vain have let go of no page that the next ones see.
+/// With a window of few pages, discarded tokens have released no page that later tokens need.
 #[test]
 fn a_window_survives_tokens_in_vain() {
-    let Some(setup) = gpu() else { return };
+    let Some(device_options) = gpu() else { return };
     let folder = data("oracle/checkpoints/phi-3-mini-4k");
-    let mut engine = Engine::builder().model(&folder).setup(setup).build().unwrap();
+    let mut engine = Engine::builder().model(&folder).device_options(device_options).build().unwrap();
     let window = engine.spec().window().expect("a checkpoint with a window");
     let prompt: Vec<u32> = (0..window as u32 + 9).map(|i| i * 29 % 300 + 5).collect();
     for count in 1..20 {
@@ -144,11 +144,11 @@ fn a_window_survives_tokens_in_vain() {
     }
 }
 
-/// The same seed, the host's sampler and the device's: the same random numbers, but sums in single precision.
+/// The host's and the device's sampler with the same seed use the same random numbers; the device sums in single precision.
 #[test]
 fn a_seed_gives_on_the_device_what_it_gives_on_the_host() {
-    let Some(setup) = gpu() else { return };
-    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let Some(device_options) = gpu() else { return };
+    let mut engine = Engine::builder().device_options(device_options).build().unwrap();
     let question = [Message::user("Tell me a story about a brave fox.")];
     let mut answers = Vec::new();
     for seed in 0..6 {
@@ -167,11 +167,11 @@ fn a_seed_gives_on_the_device_what_it_gives_on_the_host() {
     assert_eq!(answers.len(), 6, "seeds differ");
 }
 
-/// A penalty looks at the text so far, which the device does not have: the host chooses, and reads all logits.
+/// A repetition penalty needs the text so far, which the device does not have, so the host reads all logits and samples.
 #[test]
 fn a_repetition_penalty_is_the_hosts() {
-    let Some(setup) = gpu() else { return };
-    let mut engine = Engine::builder().setup(setup).build().unwrap();
+    let Some(device_options) = gpu() else { return };
+    let mut engine = Engine::builder().device_options(device_options).build().unwrap();
     let mut ask = |repetition_penalty, ahead| {
         let sampler = Some(SamplerOptions { repetition_penalty, ..SamplerOptions::default() });
         let options = GenerateOptions { sampler, ignore_eos: true, ..options(40, ahead) };

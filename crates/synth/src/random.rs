@@ -1,4 +1,4 @@
-//! Random weights, quickly: every element from its own index, so that any part can be computed by any thread.
+//! Random weights. Each element depends on its own index only, so that any thread can compute any part.
 
 use half::{bf16, f16};
 
@@ -23,7 +23,7 @@ impl Dtype {
         }
     }
 
-    /// As in the header of a safetensors file.
+    /// Name in the header of a safetensors file.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "BF16",
@@ -49,7 +49,7 @@ pub(super) enum Values {
 }
 
 impl Values {
-    /// Depends on the seed, the tensor's name and its kind of values, on nothing else.
+    /// Values that depend on the seed, the tensor's name, its shape and its fill only.
     pub(super) fn of(tensor: &Tensor, dtype: Dtype, seed: u64) -> Self {
         let size = dtype.size();
         match tensor.fill {
@@ -76,7 +76,7 @@ impl Values {
 }
 
 /// Box and Muller's transform of a grid of 256 by 256 points.
-fn normal(i: u32) -> f32 {
+pub(super) fn normal(i: u32) -> f32 {
     let [radius, angle] = [i / 256, i % 256].map(|step| (f64::from(step) + 0.5) / 256.0);
     ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
 }
@@ -108,7 +108,7 @@ fn choose<const N: usize>(out: &mut [u8], table: &[u8], stream: u64, first: u64)
 }
 
 /// The stream of a tensor: its name and the seed.
-fn stream(seed: u64, name: &str) -> u64 {
+pub(super) fn stream(seed: u64, name: &str) -> u64 {
     // FNV-1a, mixed.
     let hash = name
         .bytes()
@@ -117,7 +117,7 @@ fn stream(seed: u64, name: &str) -> u64 {
 }
 
 /// The mixing function of SplitMix64.
-fn mix(x: u64) -> u64 {
+pub(super) fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)

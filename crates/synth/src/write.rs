@@ -1,4 +1,4 @@
-//! Shards and their index, written as they are computed.
+//! Writes shards and their index while the values are computed.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,12 +13,12 @@ use super::tensors::Tensor;
 use super::write_json;
 use crate::Result;
 
-/// Published checkpoints are cut at this size.
+/// Maximum shard size of published checkpoints.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 const BUFFER_BYTES: usize = 64 << 20;
 
-/// The part of the buffer that one thread fills at a time.
+/// Part of the buffer filled by one thread at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes all tensors into one or more safetensors files, and the index if there are more.
@@ -26,7 +26,7 @@ pub(super) fn checkpoint(folder: &Path, tensors: &[Tensor], dtype: Dtype, seed: 
     remove_older_files(folder)?;
     let shards = shards(tensors, dtype);
     let total: u64 = tensors.iter().map(|tensor| tensor.elements() * dtype.size()).sum();
-    let mut progress = Progress { start: Instant::now(), done: 0, total, shown: 0 };
+    let mut progress = Progress::new(total);
     let mut weight_map = Map::new();
     for (i, shard) in (1..).zip(&shards) {
         let name = match shards.len() {
@@ -45,7 +45,7 @@ pub(super) fn checkpoint(folder: &Path, tensors: &[Tensor], dtype: Dtype, seed: 
     Ok(())
 }
 
-/// Shards of another run would be taken for parts of this checkpoint.
+/// Removes shards of an earlier run, which would be read as parts of this checkpoint.
 fn remove_older_files(folder: &Path) -> Result {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     for entry in folder.read_dir().map_err(failed)? {
@@ -76,7 +76,7 @@ fn shards(tensors: &[Tensor], dtype: Dtype) -> Vec<Vec<&Tensor>> {
     shards
 }
 
-/// Eight bytes with the header's length, the header in JSON, the data.
+/// Writes the header's length in eight bytes, the header in JSON, and the data.
 fn write_shard(
     path: &Path,
     tensors: &[&Tensor],
@@ -119,12 +119,13 @@ fn header(tensors: &[&Tensor], dtype: Dtype) -> String {
         start = end;
     }
     let mut header = Value::Object(header).to_string();
-    // The data starts at a multiple of eight bytes.
+    // the data starts at a multiple of eight bytes
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     header
 }
 
-struct Progress {
+/// Progress of writing, printed in lines.
+pub(super) struct Progress {
     start: Instant,
     done: u64,
     total: u64,
@@ -132,14 +133,24 @@ struct Progress {
 }
 
 impl Progress {
+    pub(super) fn new(total: u64) -> Self {
+        Self { start: Instant::now(), done: 0, total, shown: 0 }
+    }
+
     fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+        self.show(self.done + bytes);
+    }
+
+    /// Sets the number of bytes written, and prints a line every 5 %. Returns `true`: writing is never cancelled.
+    pub(super) fn show(&mut self, done: u64) -> bool {
+        self.done = done;
         let percent = self.done * 100 / self.total.max(1);
         if percent / 5 > self.shown / 5 || self.done == self.total {
             self.shown = percent;
             let speed = self.done as f64 / 1e9 / self.start.elapsed().as_secs_f64();
             println!("{percent:3} %  {:.2} GB, {speed:.2} GB/s", self.done as f64 / 1e9);
         }
+        true
     }
 }
 

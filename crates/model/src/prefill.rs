@@ -1,26 +1,26 @@
-//! Feeding a sequence: in chunks, with LongRoPE's rebuilding where a sequence crosses the border.
+//! Prefill of a sequence, in chunks. Rebuilds the KV cache where the sequence crosses LongRoPE's border.
 
-use crate::decoder::{Feed, Model, Outputs, Probe, check_inputs, check_length, not_of_the_model};
+use crate::decoder::{Model, Outputs, Probe, SequenceRows, check_inputs, check_length, not_of_the_model};
 use crate::rope::{RopePolicy, RopeSet};
 use crate::{Input, Result, Sequence};
 use std::ops::ControlFlow;
 
-/// How tokens are fed.
+/// Options of [`prefill`].
 #[derive(Clone, Copy, Debug)]
-pub struct Advance {
-    /// Tokens of a pass; at most the model's [`max_rows`](Model::max_rows).
+pub struct PrefillOptions {
+    /// Tokens per pass; at most the model's [`max_rows`](Model::max_rows).
     pub chunk: usize,
-    /// Which rope factors.
+    /// Choice of the rope factors.
     pub policy: RopePolicy,
     /// Tokens that the sequence may grow to, for [`RopePolicy::Ahead`].
     pub budget: usize,
-    /// Whose logits are wanted.
+    /// Tokens whose logits are returned.
     pub outputs: Outputs,
 }
 
-/// What happens while tokens are fed.
+/// Progress of [`prefill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PrefillProgress {
     /// The sequence changes to other rope factors: its cache is dropped, and `tokens` tokens are computed again.
     RopeSwitch {
         /// The new factors.
@@ -30,51 +30,52 @@ pub enum Step {
     },
     /// `done` of `total` tokens were computed.
     Pass {
-        /// Tokens so far.
+        /// Tokens computed so far.
         done: usize,
         /// Tokens of this call, those computed again included.
         total: usize,
     },
 }
 
-/// Feeds `inputs`, tokens or rows of pictures, after what `sequence` holds; `logits` becomes those of `options.outputs`.
+/// Feeds `inputs`, tokens or rows of picture features, after the cached inputs of `sequence`. `logits` receives those of
+/// `options.outputs`.
 ///
-/// The rope factors are chosen by the length that the sequence has at the end. Where they differ from those of the
-/// cached keys, the cache is dropped and everything is computed again, as the reference does. `watch` is told of that
-/// and of every pass, and may break off: then `false` is returned, and `sequence` holds what was computed.
+/// The rope factors are chosen by the sequence's length after all inputs. If they differ from those of the cached keys, the cache
+/// is dropped and all tokens are computed again, as in the reference. `watch` is called for that switch and after every pass.
+/// It cancels by returning `Break`: with inputs left, the result is `false`, and `sequence` holds the tokens computed so far.
 ///
 /// # Errors
 ///
-/// A sequence of another model, more tokens than the model's context, unknown ids, and what the device reports. The sequence
+/// A sequence of another model, more tokens than the model's context, unknown ids, and errors of the backend. The sequence
 /// is unchanged by the first three.
-pub fn advance<'a, T>(
+pub fn prefill<'a, T>(
     model: &mut dyn Model,
     sequence: &mut Sequence,
     inputs: &'a [T],
-    options: Advance,
+    options: PrefillOptions,
     logits: &mut Vec<f32>,
     probe: Option<&mut Probe<'_>>,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(PrefillProgress) -> ControlFlow<()>,
 ) -> Result<bool>
 where
     Input: From<&'a T>,
 {
     let inputs: Vec<Input> = inputs.iter().map(Input::from).collect();
-    advance_inputs(model, sequence, &inputs, options, logits, probe, watch)
+    prefill_inputs(model, sequence, &inputs, options, logits, probe, watch)
 }
 
-fn advance_inputs(
+fn prefill_inputs(
     model: &mut dyn Model,
     sequence: &mut Sequence,
     inputs: &[Input],
-    options: Advance,
+    options: PrefillOptions,
     logits: &mut Vec<f32>,
     mut probe: Option<&mut Probe<'_>>,
-    watch: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    watch: &mut dyn FnMut(PrefillProgress) -> ControlFlow<()>,
 ) -> Result<bool> {
     logits.clear();
     if !model.owns(sequence) {
-        return Err(not_of_the_model("advance"));
+        return Err(not_of_the_model("prefill"));
     }
     let length = sequence.len() + inputs.len();
     check_length(model.spec(), length)?;
@@ -85,7 +86,7 @@ fn advance_inputs(
     if !sequence.is_empty() && set != sequence.rope_set() {
         again = sequence.inputs().to_vec();
         sequence.clear();
-        if watch(Step::RopeSwitch { set, tokens: again.len() }).is_break() {
+        if watch(PrefillProgress::RopeSwitch { set, tokens: again.len() }).is_break() {
             return Ok(false);
         }
     }
@@ -106,14 +107,14 @@ fn advance_inputs(
             _ => Outputs::None,
         };
         let probe = probe.as_deref_mut().map(|probe| probe as &mut Probe<'_>);
-        model.forward(&mut [Feed { sequence, inputs: part, outputs }], &mut of_pass, probe)?;
+        model.forward(&mut [SequenceRows { sequence, inputs: part, outputs }], &mut of_pass, probe)?;
         if last && logits.is_empty() {
             std::mem::swap(logits, &mut of_pass);
         } else {
             logits.extend_from_slice(&of_pass);
         }
         done += part.len();
-        if watch(Step::Pass { done, total }).is_break() {
+        if watch(PrefillProgress::Pass { done, total }).is_break() {
             return Ok(last);
         }
     }

@@ -1,27 +1,36 @@
-//! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, and random weights.
+//! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, or a GGUF file, and random weights.
 //!
-//! It is what speed and memory are measured with, and what a change of the loader is tried on, without any download.
+//! For measurements of speed and memory, and for tests of the loader, without a download.
 
 mod config;
+mod gguf;
 mod random;
 mod tensors;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
+use clap::Parser;
 use clap::builder::PossibleValuesParser;
+use phi3_model::{ModelSpec, QuantScheme};
 use serde_json::{Map, Value};
 
-use crate::Result;
-use crate::process::{output, root};
+/// Errors are sentences for the user.
+type Result<T = (), E = String> = std::result::Result<T, E>;
 
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
+/// Writes a full-size model with random weights.
+#[derive(Parser)]
+#[command(name = "cargo xtask synth")]
+struct Arguments {
     /// The model whose configuration and tensors are written
     #[arg(value_parser = PossibleValuesParser::new(config::VARIANTS))]
     variant: String,
-    /// The folder to write
-    folder: PathBuf,
+    /// The folder to write; with --type, the GGUF file
+    path: PathBuf,
+    /// Write a GGUF file with weights of this type
+    #[arg(long = "type")]
+    scheme: Option<QuantScheme>,
     /// The same seed gives the same files
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -30,24 +39,47 @@ pub(crate) struct Arguments {
     layers: Option<u64>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result {
-    let Arguments { variant, folder, seed, layers } = arguments;
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result {
+    let Arguments { variant, path, scheme, seed, layers } = arguments;
     let (mut config, generation) = config::of(variant)?;
     if let Some(layers) = layers {
         let all = config["num_hidden_layers"].as_u64().unwrap_or(0);
         config["num_hidden_layers"] = Value::from((*layers).min(all));
     }
+    if let Some(scheme) = scheme {
+        return gguf::write(variant, &config, &generation, path, *scheme, *seed);
+    }
     let tensors = tensors::of(&config)?;
     let dtype = random::Dtype::of(config["torch_dtype"].as_str().unwrap_or(""))?;
     let bytes: u64 = tensors.iter().map(|tensor| tensor.elements() * dtype.size()).sum();
 
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    check_space(folder, bytes)?;
+    std::fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    check_space(path, bytes)?;
     println!("{variant}: {} tensors, {:.2} GB of {}", tensors.len(), bytes as f64 / 1e9, dtype.name());
-    write_json(&folder.join("config.json"), &config)?;
-    write_json(&folder.join("generation_config.json"), &generation)?;
-    copy_tokenizer(&config, folder)?;
-    write::checkpoint(folder, &tensors, dtype, *seed)
+    write_small_files(path, &config, &generation)?;
+    write::checkpoint(path, &tensors, dtype, *seed)
+}
+
+/// Everything but the weights.
+fn write_small_files(folder: &Path, config: &Value, generation: &Value) -> Result {
+    write_json(&folder.join("config.json"), config)?;
+    write_json(&folder.join("generation_config.json"), generation)?;
+    copy_tokenizer(config, folder)
+}
+
+/// The description that the engine reads from a configuration.
+fn spec(config: &Value) -> Result<ModelSpec> {
+    ModelSpec::parse("config.json".as_ref(), config.to_string().as_bytes()).map_err(|error| error.to_string())
 }
 
 /// The tokenizer of the tests, for the models that have that vocabulary.
@@ -56,7 +88,7 @@ fn copy_tokenizer(config: &Value, folder: &Path) -> Result {
         println!("no tokenizer is written: this model's is not in the repository");
         return Ok(());
     }
-    let data = root().join("tests/data/tokenizer");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer");
     let is_vision = config["model_type"] == "phi3_v";
     let own = data.join(if is_vision { "phi-3-vision" } else { "phi-3" });
     let mut tokenizer = read_json(&data.join("phi-3/tokenizer.json"))?;
@@ -89,7 +121,7 @@ fn check_space(folder: &Path, bytes: u64) -> Result {
         println!("cannot tell how much of the disk is free; {:.2} GB are needed", bytes as f64 / 1e9);
         return Ok(());
     };
-    // A little is left for everyone else.
+    // 1 GiB stays free
     let needed = bytes + (1 << 30);
     if free < needed {
         let [needed, free] = [needed, free].map(|bytes| bytes as f64 / 1e9);
@@ -98,10 +130,11 @@ fn check_space(folder: &Path, bytes: u64) -> Result {
     Ok(())
 }
 
-/// What POSIX `df` says; nothing where there is none.
+/// The free space that POSIX `df` prints; `None` if there is no such program.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let folder = folder.canonicalize().ok()?;
-    let text = output(std::process::Command::new("df").arg("-Pk").arg(folder)).ok()?;
+    let output = Command::new("df").arg("-Pk").arg(folder).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
     let kibibytes: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
     Some(kibibytes * 1024)
 }

@@ -1,8 +1,8 @@
-//! An operation with everything that it needs, ready to be run again and again.
+//! A benchmark case: an operation with its weights, KV cache and activations, for repeated runs.
 
 use super::Effort;
-use super::work::{Op, Subject};
-use crate::{Result, memory};
+use super::cost::{ModelShape, Op};
+use crate::{Result, system_memory};
 use phi3_model::NormSpec;
 use phi3_tensor::{
     Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role,
@@ -10,102 +10,102 @@ use phi3_tensor::{
 };
 use std::time::{Duration, Instant};
 
-/// Bytes of all copies of a weight, or of all layers of a cache: more than caches hold.
+/// Bytes of all copies of a weight, or of all layers of a KV cache: more than processor caches hold.
 const BYTES: f64 = (320u64 << 20) as f64;
 
-/// Copies, at most.
+/// Most copies.
 const COPIES: usize = 64;
 
-/// Seconds of a sample: long enough that its submission and its two marks do not count.
+/// Length of a sample, in seconds: the time of its submission and its two timestamps is negligible.
 const LONG: f64 = 0.005;
 
-/// Runs of a sample, at most.
+/// Most runs per sample.
 const RUNS: usize = 256;
 
-/// Rows of a table that fills activations.
+/// Rows of the table that activations are filled from.
 const FILLING: usize = 16;
 
-/// Elements of the piece that weights repeat: whole blocks of every type.
+/// Elements of the pattern that weights repeat: whole blocks of every type.
 const PIECE: usize = 1 << 16;
 
-/// Rows and width of what fills a cache.
+/// Rows and width of the passes that fill a KV cache.
 const CHUNK: usize = 256;
 const NARROW: usize = 32;
 
-/// How long an operation took.
+/// Time of an operation.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// Seconds of one run: the median of the samples.
     pub seconds: f64,
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
-    /// Runs of each sample, one after another in one pass.
+    /// Runs per sample, one after another in one pass.
     pub runs: usize,
 }
 
-/// An operation on a machine, with its weights or its cache.
-pub struct Stage<B: Backend> {
-    subject: Subject,
+/// An operation on a backend, with its weights or its KV cache.
+pub struct Case<B: Backend> {
+    shape: ModelShape,
     op: Op,
     weights: Vec<B::Matrix>,
     gain: B::Vector,
-    /// Of a LayerNorm.
+    /// Bias of a LayerNorm.
     norm_bias: B::Vector,
     cache: Option<B::Cache>,
-    /// Layers of the cache, which are as good as copies.
+    /// Layers of the cache, which are used like copies.
     layers: usize,
-    /// The copy that is next.
+    /// Index of the next copy.
     turn: usize,
 }
 
-/// Activations of a number of rows.
+/// Activations for a number of rows.
 struct Activations<B: Backend> {
     batch: Batch,
     x: B::Rows,
     out: B::Rows,
-    /// What fills the logits before each choice.
+    /// Table that fills the logits before each sampling.
     table: B::Matrix,
 }
 
-impl<B: Backend> Stage<B> {
-    /// Brings an operation's weights to a machine, in copies enough that no cache holds all of them; attention's keys and
-    /// values likewise, in layers. `rows` is the largest number of rows to come.
+impl<B: Backend> Case<B> {
+    /// Loads an operation's weights into a backend, in so many copies that processor caches cannot hold all of them; attention's
+    /// keys and values likewise, in layers. `rows` is the largest number of rows to be timed.
     ///
     /// # Errors
     ///
-    /// What the machine has no memory, or no kernel, for; a type whose blocks do not fit the shape; an operation that the model
-    /// does not have.
-    pub fn new(b: &mut B, subject: &Subject, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
-        if !op.is_of(&subject.spec) {
+    /// Too little memory; no kernel for the operation; a type whose blocks do not fit the shape; an operation that the model does
+    /// not have.
+    pub fn new(b: &mut B, shape: &ModelShape, op: Op, dtype: Option<DType>, rows: usize) -> Result<Self> {
+        if !op.is_of(&shape.spec) {
             return Err(crate::Error::NoOperation { op: op.name() });
         }
-        let gain = b.vector("norm", &vec![1.0; subject.spec.hidden_size])?;
-        let norm_bias = b.vector("norm", &vec![0.0; subject.spec.hidden_size])?;
-        let (subject, weights) = (subject.clone(), Vec::new());
-        let mut stage = Self { subject, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
+        let gain = b.vector("norm", &vec![1.0; shape.spec.hidden_size])?;
+        let norm_bias = b.vector("norm", &vec![0.0; shape.spec.hidden_size])?;
+        let (shape, weights) = (shape.clone(), Vec::new());
+        let mut case = Self { shape, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
         if let Some(dtype) = dtype {
-            stage.weights = stage.copies_of(b, dtype)?;
+            case.weights = case.copies_of(b, dtype)?;
         }
         match op {
-            Op::Qkv => stage.cache = Some(stage.cached(b, 1, rows)?),
+            Op::Qkv => case.cache = Some(case.cached(b, 1, rows)?),
             Op::Attention => {
-                let layer = stage.subject.positions(rows) as f64 * stage.subject.position_bytes();
-                stage.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
-                stage.cache = Some(stage.filled(b, rows)?);
+                let layer = case.shape.positions(rows) as f64 * case.shape.position_bytes();
+                case.layers = (BYTES / layer).ceil().clamp(1.0, COPIES as f64) as usize;
+                case.cache = Some(case.filled(b, rows)?);
             }
             _ => {}
         }
-        Ok(stage)
+        Ok(case)
     }
 
-    /// Copies of the weight or layers of the cache that are taken in turn.
+    /// Number of copies of the weight, or of layers of the KV cache, that are used in turn.
     pub fn copies(&self) -> usize {
         self.weights.len().max(self.layers)
     }
 
     fn copies_of(&self, b: &mut B, dtype: DType) -> Result<Vec<B::Matrix>> {
-        let (rows, cols) = self.subject.matrix(self.op);
-        let role = self.op.slot(0).map_or(Role::Plain, |slot| slot.tensor(&self.subject.spec).role);
+        let (rows, cols) = self.shape.matrix(self.op);
+        let role = self.op.slot(0).map_or(Role::Plain, |slot| slot.tensor(&self.shape.spec).role);
         let name = self.op.name();
         let Some(row) = dtype.bytes(cols) else {
             return Err(Error::Blocks { name: name.into(), cols, dtype, block: dtype.block().0 }.into());
@@ -118,7 +118,7 @@ impl<B: Backend> Stage<B> {
         let piece = piece(dtype);
         let mut all = Vec::with_capacity(copies);
         while all.len() < copies {
-            // the memory of a few more must not be the last
+            // memory for a few more copies stays free
             if !all.is_empty() && room(b.info(), name, 4 * file.max(own)).is_err() {
                 break;
             }
@@ -131,18 +131,18 @@ impl<B: Backend> Stage<B> {
         Ok(all)
     }
 
-    /// An empty cache for the positions of a pass of so many rows.
+    /// An empty KV cache for the positions of a pass of `rows` rows.
     fn cached(&self, b: &mut B, layers: usize, rows: usize) -> Result<B::Cache> {
-        let mut cache = b.cache(layers, self.subject.spec.heads, self.subject.kv)?;
-        let pages = self.subject.positions(rows).div_ceil(PAGE);
+        let mut cache = b.cache(layers, self.shape.spec.heads, self.shape.kv)?;
+        let pages = self.shape.positions(rows).div_ceil(PAGE);
         room(b.info(), "keys and values", b.page_bytes(&cache).saturating_mul(pages as u64))?;
         b.reserve(&mut cache, pages)?;
         Ok(cache)
     }
 
-    /// A cache full of keys and values.
+    /// A KV cache filled with keys and values.
     fn filled(&self, b: &mut B, rows: usize) -> Result<B::Cache> {
-        let heads = self.subject.spec.heads;
+        let heads = self.shape.spec.heads;
         let mut cache = self.cached(b, self.layers, rows)?;
         let narrow = weight(b.info(), "keys and values", DType::F32, (heads.qkv_dim(), NARROW), &piece(DType::F32))?;
         let narrow = b.matrix(&narrow, Role::Qkv(heads))?;
@@ -150,7 +150,7 @@ impl<B: Backend> Stage<B> {
         let table = filling(b, NARROW)?;
         let mut x = b.rows("x", CHUNK, NARROW)?;
         let mut q = b.rows("q", CHUNK, heads.q_dim())?;
-        let positions = self.subject.positions(rows);
+        let positions = self.shape.positions(rows);
         for first in (0..positions).step_by(CHUNK) {
             b.begin(&batch(heads, FILLING, first, CHUNK.min(positions - first))?)?;
             b.embed(&table, 1.0, &mut x)?;
@@ -163,21 +163,21 @@ impl<B: Backend> Stage<B> {
         Ok(cache)
     }
 
-    /// Room for a pass of `rows` rows, and numbers in it.
+    /// Activations for a pass of `rows` rows, filled with numbers.
     fn activations(&self, b: &mut B, rows: usize) -> Result<Activations<B>> {
-        let (width, width_out) = (self.subject.width(self.op), self.subject.width_out(self.op));
-        // twice, because a machine may need as much to work in
+        let (width, width_out) = (self.shape.width(self.op), self.shape.width_out(self.op));
+        // twice, because a backend may need scratch memory of the same size
         let bytes = (rows as u64).saturating_mul(2 * 4 * (width + width_out) as u64);
         room(b.info(), "activations", bytes)?;
         let table = filling(b, width)?;
         let mut x = b.rows("x", rows, width)?;
         let out = b.rows("out", rows, width_out)?;
-        let first = self.subject.positions(rows) - rows;
-        let of = |vocab| batch(self.subject.spec.heads, vocab, first, rows);
+        let first = self.shape.positions(rows) - rows;
+        let of = |vocab| batch(self.shape.spec.heads, vocab, first, rows);
         b.begin(&of(FILLING)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.finish()?;
-        let batch = of(if self.op == Op::Embed { self.subject.spec.vocab_size } else { FILLING })?;
+        let batch = of(if self.op == Op::Embed { self.shape.spec.vocab_size } else { FILLING })?;
         Ok(Activations { batch, x, out, table })
     }
 
@@ -185,8 +185,8 @@ impl<B: Backend> Stage<B> {
     fn run(&mut self, b: &mut B, a: &mut Activations<B>) -> Result<()> {
         let turn = self.turn;
         self.turn = (turn + 1) % self.copies();
-        let Self { subject, op, weights, gain, norm_bias, cache, layers, .. } = self;
-        let norm = match subject.spec.norm {
+        let Self { shape, op, weights, gain, norm_bias, cache, layers, .. } = self;
+        let norm = match shape.spec.norm {
             NormSpec::Rms { eps } => Norm::Rms { weight: gain, eps },
             NormSpec::Layer { eps } => Norm::Layer { weight: gain, bias: norm_bias, eps },
         };
@@ -196,11 +196,11 @@ impl<B: Backend> Stage<B> {
             (Op::Norm, ..) => b.norm(x, norm, out)?,
             (Op::Qkv, Some(weight), Some(cache)) => b.project_qkv(x, Some(norm), &[weight], out, cache, 0)?,
             (Op::Attention, _, Some(cache)) => {
-                b.attention(x, cache, turn % *layers, subject.mask(), subject.spec.attention_scale, out)?;
+                b.attention(x, cache, turn % *layers, shape.mask(), shape.spec.attention_scale, out)?;
             }
             (Op::O | Op::Down, Some(weight), _) => b.project(x, None, weight, Epilogue::ACCUMULATE, out)?,
             (Op::GateUp, Some(weight), _) => {
-                b.project(x, Some(norm), weight, Epilogue::of(subject.activation()), out)?;
+                b.project(x, Some(norm), weight, Epilogue::of(shape.activation()), out)?;
             }
             (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
             (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
@@ -233,7 +233,7 @@ impl<B: Backend> Stage<B> {
         Ok(seconds / runs as f64)
     }
 
-    /// Runs of a sample of an operation that takes `seconds`. What chooses uses its logits up.
+    /// Runs per sample of an operation that takes `seconds`; one for sampling, which overwrites its logits.
     fn runs(&self, seconds: f64) -> usize {
         if self.op.chooses() { 1 } else { (LONG / seconds.max(1e-9)).ceil().clamp(1.0, RUNS as f64) as usize }
     }
@@ -242,10 +242,10 @@ impl<B: Backend> Stage<B> {
     ///
     /// # Errors
     ///
-    /// What the machine has no memory for, and its own failures.
+    /// Too little memory, and failures of the backend.
     pub fn time(&mut self, b: &mut B, rows: usize, effort: Effort) -> Result<Timing> {
         let mut a = self.activations(b, rows)?;
-        // kernels are compiled and memory is touched
+        // warm-up: kernels are compiled and memory is touched
         let (mut start, mut runs) = (Instant::now(), 1);
         let mut samples = vec![self.sample(b, &mut a, runs)?];
         if start.elapsed() < effort.time {
@@ -261,11 +261,11 @@ impl<B: Backend> Stage<B> {
         Ok(Timing { seconds: samples[samples.len() / 2], samples: samples.len(), runs })
     }
 
-    /// Gives `with` a clock for the operation: it takes a number of runs, and gives the time of all of them.
+    /// Calls `with` with a function that runs the operation a number of times and returns the time of all runs.
     ///
     /// # Errors
     ///
-    /// Those of [`time`](Self::time), and what the first run gives.
+    /// Those of [`time`](Self::time).
     pub fn clocked(
         &mut self,
         b: &mut B,
@@ -306,7 +306,7 @@ fn filling<B: Backend>(b: &mut B, width: usize) -> Result<B::Matrix> {
     Ok(b.matrix(&weight, Role::Embedding)?)
 }
 
-/// Bytes of some numbers.
+/// The pattern of a type: [`PIECE`] pseudo-random numbers, as bytes.
 fn piece(dtype: DType) -> Vec<u8> {
     let mut state = 1u32;
     let values: Vec<f32> = (0..PIECE)
@@ -318,7 +318,7 @@ fn piece(dtype: DType) -> Vec<u8> {
     quant::quantise(dtype, &values).unwrap_or_default()
 }
 
-/// A matrix in memory of its own, which repeats a piece.
+/// A matrix that repeats a pattern, in memory of its own.
 fn weight(
     device: &DeviceInfo,
     name: &str,
@@ -340,12 +340,12 @@ fn weight(
     Weight::new(name, dtype, rows, cols, Bytes::from(bytes))
 }
 
-/// An error where a machine that says what memory it has does not have so much.
+/// Checks that `bytes` of memory are available, where the system reports it.
 fn room(device: &DeviceInfo, what: &str, bytes: u64) -> phi3_tensor::Result<()> {
-    // a card's memory is not known; what goes there is in the computer's first
+    // a GPU's memory is not known; its data is in host memory first
     let available = match device.kind {
-        DeviceKind::Gpu => memory::of_computer(),
-        _ => memory::available(device),
+        DeviceKind::Gpu => system_memory::of_computer(),
+        _ => system_memory::available(device),
     };
     match available {
         Some(available) if bytes > available => Err(Error::OutOfMemory {

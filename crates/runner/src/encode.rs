@@ -1,14 +1,14 @@
 //! From texts and pictures to what the decoder is fed.
 
-use super::{Engine, Spoken};
 use crate::Result;
+use crate::engine::{Engine, RenderedChat};
 use crate::vision::{Image, PromptPiece, check_tags, pieces};
 use phi3_model::{Features, ImageTag, Input};
 use std::sync::Arc;
 
 impl Engine {
     /// What stands for pictures in a text; `None` where a text is text only. Tags without numbers are text where there are no pictures.
-    pub(super) fn tag_for(&self, images: &[Image]) -> Result<Option<ImageTag>> {
+    pub(crate) fn tag_for(&self, images: &[Image]) -> Result<Option<ImageTag>> {
         match self.image_reader() {
             Err(error) if !images.is_empty() => Err(error),
             Err(_) => Ok(None),
@@ -18,11 +18,11 @@ impl Engine {
 
     /// The inputs of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
     /// one are kept as the model produced them, so that its cache stays valid.
-    pub(super) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+    pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         let tag = self.tag_for(images)?;
         let tokenizer = self.tokenizer()?;
-        if let Some(Spoken { text: spoken, inputs, images: seen }) = &self.spoken
-            && let Some(rest) = text.strip_prefix(spoken.as_str())
+        if let Some(RenderedChat { text: past, inputs, images: seen }) = &self.last_chat
+            && let Some(rest) = text.strip_prefix(past.as_str())
             && seen.len() <= images.len()
             && seen.iter().zip(images).all(|(seen, image)| *seen == image.id())
         {
@@ -32,8 +32,8 @@ impl Engine {
                 return match tag {
                     Some(tag) => {
                         check_tags(tag, text, images.len())?;
-                        let spoken = spoken.clone();
-                        self.encode_rest(tag, (&spoken, rest), images, inputs)
+                        let past = past.clone();
+                        self.encode_rest(tag, (&past, rest), images, inputs)
                     }
                     None => Ok([inputs, tokens(&ids)].concat()),
                 };
@@ -46,7 +46,7 @@ impl Engine {
     }
 
     /// The inputs of a text with tags.
-    pub(super) fn encode_pieces(&mut self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+    pub(crate) fn encode_pieces(&mut self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         check_tags(tag, text, images.len())?;
         self.encode_rest(tag, ("", text), images, Vec::new())
     }
@@ -93,6 +93,6 @@ impl Engine {
 }
 
 /// Tokens as inputs.
-pub(super) fn tokens(ids: &[u32]) -> Vec<Input> {
+pub(crate) fn tokens(ids: &[u32]) -> Vec<Input> {
     ids.iter().map(Input::from).collect()
 }

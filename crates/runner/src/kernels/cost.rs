@@ -1,4 +1,4 @@
-//! What an operation has to do at a variant's sizes.
+//! Cost of an operation at a variant's sizes.
 
 use phi3_model::{LayerSpec, Mlp, ModelSpec, Part, Slot};
 use phi3_tensor::{Activation, DType, Heads, KvType, Mask};
@@ -10,21 +10,21 @@ pub enum Op {
     Embed,
     /// A norm by itself.
     Norm,
-    /// Norm, fused projection, rotation, keys and values into the cache.
+    /// Norm, fused projection, rotary embedding, and writing keys and values into the KV cache.
     Qkv,
     /// Attention.
     Attention,
-    /// Projection of what the heads return, and residual.
+    /// Output projection of attention, and residual.
     O,
-    /// Norm, up projection (of a gated activation gate and up) and activation.
+    /// Norm, up projection (for a gated activation, gate and up) and activation.
     GateUp,
-    /// Projection back, and residual.
+    /// Down projection, and residual.
     Down,
     /// Last norm and logits.
     Head,
-    /// The most likely token, chosen by the machine.
+    /// On-device sampling: the most likely token.
     Likeliest,
-    /// A token by chance, chosen by the machine.
+    /// On-device sampling: a random token.
     Sample,
 }
 
@@ -49,7 +49,7 @@ impl Op {
         }
     }
 
-    /// The weight matrix that it reads in a layer, or beside the layers.
+    /// The weight matrix that it reads, in a layer or outside the layers.
     pub fn slot(self, layer: usize) -> Option<Slot> {
         match self {
             Op::Embed => Some(Slot::Embedding),
@@ -75,32 +75,32 @@ impl Op {
         self.slot(0).is_some()
     }
 
-    /// Whether it chooses tokens, which not every machine does.
+    /// Whether it samples tokens, which not every backend does.
     pub fn chooses(self) -> bool {
         matches!(self, Op::Likeliest | Op::Sample)
     }
 
-    /// Whether it is ever asked for so many rows: a machine chooses one token at a time.
+    /// Whether it runs with so many rows: on-device sampling takes one row.
     pub fn takes(self, rows: usize) -> bool {
         rows == 1 || !self.chooses()
     }
 }
 
-/// Whose sizes, and at what length.
+/// Sizes of a model and length of a sequence.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct ModelShape {
     /// Sizes of the model.
     pub spec: ModelSpec,
-    /// Positions of a sequence, the rows included, of which they are the last.
+    /// Positions of a sequence; the rows are the last of them.
     pub context: usize,
     /// Type of the cached keys and values.
     pub kv: KvType,
 }
 
-/// What an operation has to do, at least.
+/// Least cost of an operation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Work {
-    /// Shape of the weight, or of what stands in its place.
+pub struct Cost {
+    /// Shape of the weight or of the main input.
     pub shape: String,
     /// Bytes that must be read and written.
     pub bytes: f64,
@@ -108,7 +108,7 @@ pub struct Work {
     pub flops: f64,
 }
 
-impl Subject {
+impl ModelShape {
     /// The layer whose shapes and mask are measured: the first.
     fn layer(&self) -> Option<&LayerSpec> {
         self.spec.layers.first()
@@ -119,7 +119,7 @@ impl Subject {
         self.layer().map_or(Mask::Causal, |layer| layer.mask)
     }
 
-    /// The feed-forward's function.
+    /// Activation of the feed-forward.
     pub(super) fn activation(&self) -> Activation {
         match self.layer().map(|layer| layer.mlp) {
             Some(Mlp::Dense { activation, .. } | Mlp::Experts { activation, .. }) => activation,
@@ -127,7 +127,7 @@ impl Subject {
         }
     }
 
-    /// Type of what an operation without weights reads.
+    /// Type of the main input of an operation without weights.
     pub(super) fn kind(&self, op: Op) -> &'static str {
         if op == Op::Attention { self.kv.name() } else { "f32" }
     }
@@ -177,8 +177,8 @@ impl Subject {
         2.0 * self.spec.heads.kv_dim() as f64 * each
     }
 
-    /// What an operation has to do for `rows` rows.
-    pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Work {
+    /// Cost of an operation for `rows` rows.
+    pub fn work(&self, op: Op, dtype: Option<DType>, rows: usize) -> Cost {
         const F32: f64 = 4.0;
         let heads = self.spec.heads;
         let ((n, k), count) = (self.matrix(op), rows as f64);
@@ -202,11 +202,11 @@ impl Subject {
             }
             Op::Likeliest | Op::Sample => (format!("[{k}]"), input, 0.0),
         };
-        Work { shape, bytes, flops }
+        Cost { shape, bytes, flops }
     }
 
-    /// Positions that the rows of a pass see together, and pairs of a row and a position that it sees; of a pattern that differs
-    /// between heads, the mean over the heads.
+    /// Number of positions that the rows of a pass see together, and number of pairs of a row and a position that it sees. If the
+    /// mask differs between heads, the means over the heads.
     fn seen(&self, rows: usize) -> (usize, f64) {
         let positions = self.positions(rows);
         let first = positions - rows;
@@ -245,17 +245,17 @@ impl Subject {
 mod tests {
     use super::*;
 
-    fn subject(context: usize, kv: KvType) -> Subject {
-        Subject { spec: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
+    fn shape(context: usize, kv: KvType) -> ModelShape {
+        ModelShape { spec: phi3_model::variant("phi-3-mini-4k").unwrap(), context, kv }
     }
 
     #[test]
     fn work_is_what_phi_3_mini_has_to_do() {
-        let subject = subject(1024, KvType::F16);
-        let down = subject.work(Op::Down, Some(DType::Bf16), 1);
+        let shape = shape(1024, KvType::F16);
+        let down = shape.work(Op::Down, Some(DType::Bf16), 1);
         assert_eq!(down.shape, "[3072, 8192]");
         assert_eq!((down.bytes, down.flops), ((3072 * 8192 * 2 + 8192 * 4 + 2 * 3072 * 4) as f64, 50_331_648.0));
-        let attention = subject.work(Op::Attention, None, 2);
+        let attention = shape.work(Op::Attention, None, 2);
         assert_eq!(attention.shape, "32/32 heads of 96, 1024 positions");
         assert_eq!(attention.flops, 4.0 * (1023.0 + 1024.0) * 3072.0);
         assert_eq!(attention.bytes, 1024.0 * 2.0 * 3072.0 * 2.0 + 2.0 * 2.0 * 3072.0 * 4.0);
@@ -263,24 +263,24 @@ mod tests {
 
     #[test]
     fn a_window_hides_positions_and_a_pass_is_no_longer_than_its_sequence() {
-        assert_eq!(subject(4096, KvType::F32).seen(1), (2047, 2047.0));
-        assert_eq!(subject(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
-        assert_eq!(subject(2, KvType::F32).seen(3), (3, 6.0));
+        assert_eq!(shape(4096, KvType::F32).seen(1), (2047, 2047.0));
+        assert_eq!(shape(4096, KvType::F32).seen(3), (2049, 3.0 * 2047.0));
+        assert_eq!(shape(2, KvType::F32).seen(3), (3, 6.0));
     }
 
-    fn of(variant: &str, context: usize) -> Subject {
-        Subject { spec: phi3_model::variant(variant).unwrap(), context, kv: KvType::F16 }
+    fn of(variant: &str, context: usize) -> ModelShape {
+        ModelShape { spec: phi3_model::variant(variant).unwrap(), context, kv: KvType::F16 }
     }
 
     #[test]
     fn experts_have_no_dense_feed_forward() {
         for variant in phi3_model::variants() {
-            let subject = of(&variant, 1024);
-            let (has, without): (Vec<Op>, Vec<Op>) = Op::ALL.into_iter().partition(|op| op.is_of(&subject.spec));
+            let shape = of(&variant, 1024);
+            let (has, without): (Vec<Op>, Vec<Op>) = Op::ALL.into_iter().partition(|op| op.is_of(&shape.spec));
             let wanted: &[Op] = if variant.ends_with("-moe") { &[Op::GateUp, Op::Down] } else { &[] };
             assert_eq!(without, wanted, "{variant}");
             for op in has {
-                let work = subject.work(op, Some(DType::Bf16), 3);
+                let work = shape.work(op, Some(DType::Bf16), 3);
                 assert!(work.bytes > 0.0 && work.bytes.is_finite() && work.flops.is_finite(), "{variant} {op:?}");
             }
         }
@@ -290,7 +290,7 @@ mod tests {
     fn blocks_that_no_head_of_a_group_sees_are_not_read() {
         // 1024 positions are 16 local blocks: all are seen
         assert_eq!(of("phi-3-small-8k", 1024).seen(1), (1024, 1024.0));
-        // of 64 blocks a head sees 16 local ones and an eighth of the others; a group of four heads half of these
+        // a head sees 16 local blocks of the 64, and an eighth of the others; a group of four heads reads half of the others
         let (read, pairs) = of("phi-3-small-8k", 4096).seen(1);
         assert_eq!((read, pairs), (1024 + 3072 / 2, 1024.0 + 3072.0 / 8.0));
     }

@@ -1,25 +1,25 @@
-//! Metadata for people and programs.
+//! Metadata as text and as JSON.
 
 use super::value::{Array, Kind, Metadata, Value};
 use serde_json::{Number, json};
 
-/// Elements of an array that is shown as a whole; of a longer one the first [`FIRST`] are.
+/// Longest array that is shown whole, in elements; of a longer one the first [`FIRST`] elements are shown.
 const WHOLE: usize = 256;
 const FIRST: usize = 16;
 
-/// Elements and characters of a line.
+/// Longest array and string on one line, in elements and in characters.
 const ON_A_LINE: usize = 8;
 const CHARACTERS: usize = 60;
 
 impl Metadata {
-    /// A key's value: a number, a truth value, a string, an array; of a long array an object with `type`, `length` and `first`
-    /// values. Null where the key is absent, and for what JSON has no number for.
+    /// A key's value: a number, a boolean, a string or an array. A long array becomes an object with its `type`, its `length` and
+    /// its `first` values. Null for an absent key and for numbers that JSON cannot hold (NaN, infinity).
     pub fn json(&self, key: &str) -> serde_json::Value {
         self.values.get(key).map_or(serde_json::Value::Null, Value::json)
     }
 
     /// A key's value on one line, long strings and arrays cut short.
-    pub fn shown(&self, key: &str) -> String {
+    pub fn display(&self, key: &str) -> String {
         match self.values.get(key) {
             None => String::new(),
             Some(Value::Array(array)) => {
@@ -32,7 +32,7 @@ impl Metadata {
     }
 }
 
-/// One line, whatever a string contains.
+/// A value on one line: control characters are escaped, and a long string is cut short.
 fn line(value: &serde_json::Value) -> String {
     let Some(text) = value.as_str() else { return value.to_string() };
     let mut line = String::new();
@@ -64,14 +64,14 @@ impl Value {
     }
 }
 
-/// Where a number has single precision, the one that its shortest decimal digits give: 1e-5 and not 9.99999974737875e-6.
+/// A number that f32 holds exactly, by its shortest decimal digits: 1e-5, not 9.99999974737875e-6. Others are unchanged.
 fn shortest(x: f64) -> f64 {
     let single = x as f32;
     if f64::from(single) == x { single.to_string().parse().unwrap_or(x) } else { x }
 }
 
 impl Array {
-    /// Its first elements; none of an array of arrays.
+    /// The first `most` elements; none of an array of arrays.
     fn first(&self, most: usize) -> Vec<serde_json::Value> {
         let count = self.len.min(most);
         match self.kind {
@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(metadata.json("e")["first"].as_array().map(Vec::len), Some(FIRST));
         assert_eq!((metadata.json("f"), metadata.json("g")), (true.into(), serde_json::Value::Null));
         assert_eq!(metadata.json("h"), json!([1.5, 1e-5]));
-        assert_eq!((metadata.shown("a"), metadata.shown("c")), ("15".into(), "phi3\\n".into()));
-        assert_eq!(metadata.shown("d"), "[t0, t1] (2 values, string)");
-        assert!(metadata.shown("e").ends_with("t7, …] (300 values, string)"));
+        assert_eq!((metadata.display("a"), metadata.display("c")), ("15".into(), "phi3\\n".into()));
+        assert_eq!(metadata.display("d"), "[t0, t1] (2 values, string)");
+        assert!(metadata.display("e").ends_with("t7, …] (300 values, string)"));
     }
 }

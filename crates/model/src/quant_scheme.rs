@@ -1,4 +1,4 @@
-//! Which type each matrix gets when a model is quantised.
+//! Quantization schemes: the type of each matrix of a quantized model.
 
 use crate::table::{Part, Slot, TensorSpec};
 use crate::{Checkpoint, Error, ModelSpec, Result};
@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// Which rows of queries, keys and values a tensor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QkvRows {
-    /// All of them; or it is another tensor.
+    /// All of them, or another tensor.
     All,
     /// Queries, or keys.
     QueriesOrKeys,
@@ -18,30 +18,30 @@ pub(crate) enum QkvRows {
     Values,
 }
 
-/// A way to quantise a model: a type for every matrix. Norms stay f32.
+/// A quantization scheme: a type for every matrix. Norms stay f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recipe {
+pub struct QuantScheme {
     name: &'static str,
     dtype: DType,
-    /// Whether the matrices that llama.cpp keeps finer are kept finer.
+    /// Whether some matrices get a finer type, by llama.cpp's rules.
     mixed: bool,
     rounding: Rounding,
-    /// llama.cpp's number of the recipe (`llama_ftype`).
+    /// llama.cpp's number of the scheme (`llama_ftype`).
     file_type: u32,
 }
 
-const fn plain(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
-    Recipe { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
+const fn plain(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme {
+    QuantScheme { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
 }
 
-const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> Recipe {
-    Recipe { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
+const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme {
+    QuantScheme { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
 }
 
-impl Recipe {
-    /// Every recipe. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name; the others use one
-    /// type throughout.
-    pub const ALL: [Recipe; 20] = [
+impl QuantScheme {
+    /// All schemes. A scheme that ends in `_m` gives some matrices a finer type, as llama.cpp's of the same name; the others use
+    /// one type throughout.
+    pub const ALL: [QuantScheme; 20] = [
         plain("f32", DType::F32, 0),
         plain("f16", DType::F16, 1),
         plain("bf16", DType::Bf16, 32),
@@ -57,14 +57,14 @@ impl Recipe {
         plain("q4_0", DType::Q4_0, 2),
         plain("iq4_nl", DType::Iq4Nl, 25),
         plain("iq4_xs", DType::Iq4Xs, 30),
-        Recipe { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
+        QuantScheme { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
         mixed("q3_k_m", DType::Q3K, 12),
         plain("q3_k", DType::Q3K, 11),
         mixed("q2_k_m", DType::Q2K, 10),
         plain("q2_k", DType::Q2K, 10),
     ];
 
-    /// The name that is typed.
+    /// The name, as it is parsed.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -74,18 +74,18 @@ impl Recipe {
         self.file_type
     }
 
-    /// What llama.cpp calls a model by this recipe, where it has the same; else the recipe's own name.
+    /// llama.cpp's name of the scheme, if it has the same one; else the scheme's own name in upper case.
     pub fn label(self) -> String {
         let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
         known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
     }
 
-    /// The type that a matrix of type `now` gets. What is quantised already stays as it is.
+    /// Target type of a matrix of type `now`. Quantized matrices and routers keep their type.
     pub fn target(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec) -> DType {
         self.target_of(now, tensor, spec, QkvRows::All)
     }
 
-    /// [`target`](Self::target) of a part of queries, keys and values.
+    /// [`target`](Self::target) for a part of queries, keys and values.
     pub(crate) fn target_of(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec, of: QkvRows) -> DType {
         if now.is_quantised() || tensor.slot.is_router() {
             return now;
@@ -94,7 +94,7 @@ impl Recipe {
         fitting(wanted, tensor.shape.last().copied().unwrap_or(0))
     }
 
-    /// llama.cpp's choice (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
+    /// llama.cpp's type for a mixed scheme (`llama_tensor_get_type` of its `llama-quant.cpp`, without an importance matrix).
     fn finer(self, slot: Slot, spec: &ModelSpec, of: QkvRows) -> DType {
         let layers = spec.layers.len();
         let more_bits = |i: usize| i < layers / 8 || i >= 7 * layers / 8 || (i - layers / 8) % 3 == 2;
@@ -129,7 +129,7 @@ impl Recipe {
         }
     }
 
-    /// A matrix by this recipe, on so many threads; on all that the process may use where absent.
+    /// Quantizes a matrix on `threads` threads; `None` for all that the process may use.
     pub fn apply(
         self,
         weight: &Weight,
@@ -158,7 +158,7 @@ impl Recipe {
     }
 }
 
-/// The type itself where rows are whole blocks of it, else the nearest that fits, as llama.cpp chooses.
+/// The type itself if rows are whole blocks of it, else llama.cpp's fallback type.
 fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(dtype.block().0) {
         return dtype;
@@ -173,7 +173,7 @@ fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
 }
 
-/// What llama.cpp calls a model by its `general.file_type` (`llama_ftype`).
+/// llama.cpp's name for a `general.file_type` (`llama_ftype`).
 fn file_type_label(file_type: u32) -> Option<&'static str> {
     Some(match file_type {
         0 => "all F32",
@@ -200,9 +200,9 @@ fn file_type_label(file_type: u32) -> Option<&'static str> {
     })
 }
 
-/// What the type of a model is called when it is loaded by `quant`: the recipe where it quantises most of the values, else what
-/// a GGUF file says of itself, else the type of most bytes.
-pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
+/// Name of a model's weight type when it is loaded with `quant`: the scheme's if it quantizes most of the values, else that of a
+/// GGUF file's `general.file_type`, else the type with the most bytes.
+pub fn type_label(checkpoint: &Checkpoint, quant: Option<QuantScheme>) -> String {
     let (mut plain, mut values) = (0, 0);
     let mut by_type = BTreeMap::<&str, u64>::new();
     for (_, dtype, shape, bytes) in checkpoint.tensors() {
@@ -212,8 +212,8 @@ pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
         values += count;
         *by_type.entry(dtype).or_default() += bytes;
     }
-    if let Some(recipe) = quant.filter(|_| 2 * plain > values) {
-        return recipe.label();
+    if let Some(scheme) = quant.filter(|_| 2 * plain > values) {
+        return scheme.label();
     }
     let said =
         checkpoint.metadata().and_then(|metadata| metadata.integer("general.file_type", 0..=1023).ok().flatten());
@@ -222,18 +222,18 @@ pub fn type_label(checkpoint: &Checkpoint, quant: Option<Recipe>) -> String {
     said.map_or_else(|| most().to_uppercase(), str::to_owned)
 }
 
-impl fmt::Display for Recipe {
+impl fmt::Display for QuantScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
-impl FromStr for Recipe {
+impl FromStr for QuantScheme {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let wanted = text.to_ascii_lowercase();
-        Self::ALL.into_iter().find(|recipe| recipe.name == wanted).ok_or_else(|| Error::Request {
+        Self::ALL.into_iter().find(|scheme| scheme.name == wanted).ok_or_else(|| Error::Request {
             what: "unknown type",
             found: format!("{text:?}"),
             limit: format!("there are {}", Self::ALL.map(Self::name).join(", ")),
@@ -248,32 +248,32 @@ mod tests {
 
     #[test]
     fn recipes_have_llama_cpp_s_names_where_they_are_the_same() {
-        let label = |name: &str| name.parse::<Recipe>().unwrap().label();
+        let label = |name: &str| name.parse::<QuantScheme>().unwrap().label();
         assert_eq!(label("q4_k_m"), "Q4_K - Medium");
         assert_eq!(label("q4_k"), "Q4_K");
         assert_eq!((label("int4"), label("q8_0"), label("bf16")), ("INT4".into(), "Q8_0".into(), "BF16".into()));
-        assert!(Recipe::ALL.into_iter().all(|recipe| file_type_label(recipe.file_type).is_some()));
+        assert!(QuantScheme::ALL.into_iter().all(|scheme| file_type_label(scheme.file_type).is_some()));
     }
 
     #[test]
     fn q4_k_m_keeps_what_llama_cpp_keeps_finer() {
         let phi_3_mini = crate::variant("phi-3-mini-4k").unwrap();
-        let recipe: Recipe = "Q4_K_M".parse().unwrap();
-        let of = |slot: Slot| recipe.target(DType::Bf16, &slot.tensor(&phi_3_mini), &phi_3_mini);
+        let scheme: QuantScheme = "Q4_K_M".parse().unwrap();
+        let of = |slot: Slot| scheme.target(DType::Bf16, &slot.tensor(&phi_3_mini), &phi_3_mini);
         assert_eq!(of(Slot::Head), DType::Q6K);
         assert_eq!(of(Slot::Embedding), DType::Q4K);
         assert_eq!(of(Slot::Layer(3, Part::Qkv)), DType::Q5K);
         let finer = (0..32).filter(|&i| of(Slot::Layer(i, Part::Down)) == DType::Q6K);
         assert_eq!(finer.collect::<Vec<_>>(), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
-        // rows that are no whole blocks
+        // rows that are not whole blocks
         let narrow = |i: usize, cols: usize| {
             let mut tensor = Slot::Layer(i, Part::Down).tensor(&phi_3_mini);
             tensor.shape[1] = cols;
-            recipe.target(DType::Bf16, &tensor, &phi_3_mini)
+            scheme.target(DType::Bf16, &tensor, &phi_3_mini)
         };
         assert_eq!((narrow(3, 672), narrow(4, 672), narrow(4, 35)), (DType::Q8_0, DType::Q5_0, DType::F16));
-        let kept = recipe.target(DType::Q4_0, &Slot::Head.tensor(&phi_3_mini), &phi_3_mini);
+        let kept = scheme.target(DType::Q4_0, &Slot::Head.tensor(&phi_3_mini), &phi_3_mini);
         assert_eq!(kept, DType::Q4_0);
-        assert!("q9".parse::<Recipe>().is_err());
+        assert!("q9".parse::<QuantScheme>().is_err());
     }
 }

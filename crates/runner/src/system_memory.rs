@@ -1,7 +1,7 @@
 //! Memory of this computer, and whether a model fits into it.
 
-use crate::{Error, Result, Setup};
-use phi3_model::{Checkpoint, Plan, Recipe};
+use crate::{DeviceOptions, Error, Result};
+use phi3_model::{Checkpoint, Plan, QuantScheme};
 use phi3_tensor::cpu::Pack;
 use phi3_tensor::{DeviceInfo, DeviceKind, KvType};
 use std::fmt;
@@ -9,14 +9,14 @@ use std::fmt;
 /// Types to suggest, finest first.
 const SMALLER: [&str; 6] = ["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k_m"];
 
-/// Bytes that can be had on a device, where the system says: Linux's MemAvailable and the limit of the process's group, for
-/// the processor and for drivers that compute on it. wgpu does not tell what a card has.
+/// Available memory of a device in bytes, where the system reports it: on Linux, the smaller of `MemAvailable` and the remainder
+/// of the process's cgroup, for the CPU and for GPU drivers that compute on it. `None` for a GPU: wgpu does not report its memory.
 pub fn available(device: &DeviceInfo) -> Option<u64> {
     let ours = matches!(device.kind, DeviceKind::Cpu | DeviceKind::SoftwareGpu);
     ours.then(of_computer).flatten()
 }
 
-/// Bytes that can be had of the computer's own memory, where the system says.
+/// Available host memory in bytes, where the system reports it.
 pub(crate) fn of_computer() -> Option<u64> {
     let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -24,7 +24,7 @@ pub(crate) fn of_computer() -> Option<u64> {
     Some(group().map_or(bytes, |group| group.min(bytes)))
 }
 
-/// What the process's group (cgroup v2) may still take; pages of files count as free.
+/// Remaining memory of the process's cgroup (v2) in bytes; pages of files count as free.
 fn group() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -36,21 +36,26 @@ fn group() -> Option<u64> {
     Some((number("memory.max")? + files).saturating_sub(number("memory.current")?))
 }
 
-/// What must be in memory of its own: everything but mapped weights, which the system takes back when it is short.
+/// Bytes that need memory of their own: all but mapped weights, which the system can reclaim.
 fn needed(plan: &Plan) -> u64 {
     plan.weights - plan.mapped + plan.scratch + plan.cache_per_token
 }
 
-/// An error with the numbers where a model cannot fit.
-pub(crate) fn check(setup: &Setup, checkpoint: &Checkpoint, plan: &Plan, device: &DeviceInfo) -> Result<()> {
+/// Checks that a model fits into memory; the error has the sizes.
+pub(crate) fn check(
+    device_options: &DeviceOptions,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    device: &DeviceInfo,
+) -> Result<()> {
     match available(device) {
-        Some(available) if !setup.force => check_against(setup, checkpoint, plan, device, available),
+        Some(available) if !device_options.force => check_against(device_options, checkpoint, plan, device, available),
         _ => Ok(()),
     }
 }
 
 fn check_against(
-    setup: &Setup,
+    device_options: &DeviceOptions,
     checkpoint: &Checkpoint,
     plan: &Plan,
     device: &DeviceInfo,
@@ -64,29 +69,34 @@ fn check_against(
         weights: plan.weights - plan.mapped,
         scratch: plan.scratch,
         available,
-        instead: smaller(setup, checkpoint, |_, plan| self::needed(plan) <= available)?,
+        instead: smaller(device_options, checkpoint, |_, plan| self::needed(plan) <= available)?,
     })
 }
 
-/// Settings that take less memory: those that are to be changed.
+/// Changes of settings that take less memory; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smaller {
-    /// When quantised weights are interleaved.
+    /// When quantized weights are interleaved.
     pub pack: Option<Pack>,
     /// Type of plain weights.
-    pub quant: Option<Recipe>,
+    pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
     pub kv: Option<KvType>,
-    /// Tokens of the text.
+    /// Length of the sequence, in tokens.
     pub context: Option<usize>,
 }
 
 impl Smaller {
-    /// A setup with these settings.
-    fn apply(self, setup: &Setup) -> Setup {
+    /// Device options with these settings.
+    fn apply(self, device_options: &DeviceOptions) -> DeviceOptions {
         let Self { pack, quant, kv, context: _ } = self;
-        let setup = setup.clone();
-        Setup { pack: pack.unwrap_or(setup.pack), quant: quant.or(setup.quant), kv: kv.or(setup.kv), ..setup }
+        let device_options = device_options.clone();
+        DeviceOptions {
+            pack: pack.unwrap_or(device_options.pack),
+            quant: quant.or(device_options.quant),
+            kv: kv.or(device_options.kv),
+            ..device_options
+        }
     }
 
     pub(crate) fn hint(found: Option<&Self>) -> String {
@@ -110,11 +120,16 @@ impl fmt::Display for Smaller {
     }
 }
 
-/// The first settings that fit: another cache, finer types before coarser ones, or nothing.
-fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) -> bool) -> Result<Option<Smaller>> {
+/// The first settings that fit: mapped weights, then other types of the KV cache, then weight types from fine to coarse. `None` if
+/// nothing fits.
+fn smaller(
+    device_options: &DeviceOptions,
+    checkpoint: &Checkpoint,
+    fits: impl Fn(&DeviceOptions, &Plan) -> bool,
+) -> Result<Option<Smaller>> {
     let none = Smaller::default();
     let mut tries = vec![];
-    if setup.pack == Pack::Load {
+    if device_options.pack == Pack::Load {
         tries.push(Smaller { pack: Some(Pack::Never), ..none });
     }
     tries.extend([KvType::F16, KvType::Q8_0].map(|kv| Smaller { kv: Some(kv), ..none }));
@@ -122,28 +137,36 @@ fn smaller(setup: &Setup, checkpoint: &Checkpoint, fits: impl Fn(&Setup, &Plan) 
         tries.push(Smaller { quant: Some(quant.parse()?), kv: Some(KvType::F16), ..none });
     }
     for smaller in tries {
-        let setup = smaller.apply(setup);
-        if fits(&setup, &setup.plan(checkpoint)?.0) {
+        let device_options = smaller.apply(device_options);
+        if fits(&device_options, &device_options.plan(checkpoint)?.0) {
             return Ok(Some(smaller));
         }
     }
     Ok(None)
 }
 
-/// What would fit `tokens` tokens into `available` bytes: another cache, a finer type, else a shorter text.
-pub fn instead(setup: &Setup, checkpoint: &Checkpoint, tokens: usize, available: u64) -> Result<Option<Smaller>> {
+/// Settings that fit `tokens` tokens into `available` bytes: other types of the KV cache or of weights, else a shorter sequence.
+pub fn instead(
+    device_options: &DeviceOptions,
+    checkpoint: &Checkpoint,
+    tokens: usize,
+    available: u64,
+) -> Result<Option<Smaller>> {
     let spec = checkpoint.spec();
-    let total = |setup: &Setup, plan: &Plan, tokens: usize| plan.total(spec, setup.decoder(), tokens);
-    if let Some(found) = smaller(setup, checkpoint, |setup, plan| total(setup, plan, tokens) <= available)? {
+    let total =
+        |device_options: &DeviceOptions, plan: &Plan, tokens: usize| plan.total(spec, device_options.decoder(), tokens);
+    if let Some(found) =
+        smaller(device_options, checkpoint, |device_options, plan| total(device_options, plan, tokens) <= available)?
+    {
         return Ok(Some(found));
     }
     let least = Smaller { quant: Some("q2_k_m".parse()?), kv: Some(KvType::Q8_0), ..Smaller::default() };
-    let setup = least.apply(setup);
-    let plan = setup.plan(checkpoint)?.0;
+    let device_options = least.apply(device_options);
+    let plan = device_options.plan(checkpoint)?.0;
     let mut shorter = tokens;
     while shorter > 16 {
         shorter /= 2;
-        if total(&setup, &plan, shorter) <= available {
+        if total(&device_options, &plan, shorter) <= available {
             return Ok(Some(Smaller { context: Some(shorter), ..least }));
         }
     }
@@ -158,26 +181,32 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_refused_with_its_numbers() {
         let checkpoint = Source::Demo.checkpoint().unwrap();
-        let setup = Setup { device: Device::Cpu, quant: Some("q8_0".parse().unwrap()), ..Setup::default() };
-        let (plan, device) = setup.plan(&checkpoint).unwrap();
+        let device_options =
+            DeviceOptions { device: Device::Cpu, quant: Some("q8_0".parse().unwrap()), ..DeviceOptions::default() };
+        let (plan, device) = device_options.plan(&checkpoint).unwrap();
         let needed = needed(&plan);
-        assert!(check_against(&setup, &checkpoint, &plan, &device, needed).is_ok());
+        assert!(check_against(&device_options, &checkpoint, &plan, &device, needed).is_ok());
         let least = {
-            let least = Setup { quant: Some("q4_k_m".parse().unwrap()), kv: Some(KvType::F16), ..setup.clone() };
+            let least = DeviceOptions {
+                quant: Some("q4_k_m".parse().unwrap()),
+                kv: Some(KvType::F16),
+                ..device_options.clone()
+            };
             super::needed(&least.plan(&checkpoint).unwrap().0)
         };
-        let text = check_against(&setup, &checkpoint, &plan, &device, least).unwrap_err().to_string();
+        let text = check_against(&device_options, &checkpoint, &plan, &device, least).unwrap_err().to_string();
         for part in [plan.weights.to_string(), plan.scratch.to_string(), least.to_string(), "would fit".into()] {
             assert!(text.contains(&part), "{text} has no {part}");
         }
-        let text = check_against(&setup, &checkpoint, &plan, &device, 1000).unwrap_err().to_string();
+        let text = check_against(&device_options, &checkpoint, &plan, &device, 1000).unwrap_err().to_string();
         assert!(text.contains("nothing smaller would fit"), "{text}");
     }
 
     #[test]
     fn mapped_weights_take_nothing_of_their_own() {
         let checkpoint = Source::Demo.checkpoint().unwrap();
-        let (plan, device) = Setup { device: Device::Cpu, ..Setup::default() }.plan(&checkpoint).unwrap();
+        let (plan, device) =
+            DeviceOptions { device: Device::Cpu, ..DeviceOptions::default() }.plan(&checkpoint).unwrap();
         assert!(plan.mapped > 0 && needed(&plan) < plan.weights + plan.scratch);
         assert_eq!(available(&device).is_some(), cfg!(target_os = "linux"));
     }

@@ -1,0 +1,210 @@
+//! Places where a model comes from, and the small files beside its weights.
+
+use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, SpecialTokens, Tokenizer};
+use crate::vision::{ImageReader, image_settings};
+use crate::{Error, Result};
+use phi3_image::Orientation;
+use phi3_model::gguf::{Metadata, Vocabulary};
+use phi3_model::{Checkpoint, GenerationConfig, Location};
+use std::path::{Path, PathBuf};
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The tiny model inside this library (feature `demo`).
+    #[cfg(feature = "demo")]
+    Demo,
+    /// What [`Location::find`] takes: a folder in the layout of a published checkpoint, a GGUF file, or what leads to one.
+    Path(PathBuf),
+}
+
+impl Source {
+    /// Opens the checkpoint; the weights are not read yet.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Ok(match self {
+            #[cfg(feature = "demo")]
+            Self::Demo => Checkpoint::from_memory(phi3_demo::NAME, phi3_demo::CONFIG, phi3_demo::weights())?,
+            Self::Path(path) => Checkpoint::open(path)?,
+        })
+    }
+
+    /// The tokenizer, where the source has one.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        self.tokenizer_of(&self.files()?)
+    }
+
+    /// The error of a source without a tokenizer, by what there is instead.
+    pub fn no_tokenizer(&self) -> Error {
+        let path = self.path().to_owned();
+        let location = Location::find(&path).ok();
+        let root = location.as_ref().and_then(Location::folder).unwrap_or(&path);
+        let has = |name: &str| root.join(name).symlink_metadata().is_ok();
+        let (found, hint) = if has("tokenizer.model") {
+            let hint = "load the folder with transformers' AutoTokenizer and write tokenizer.json with its save_pretrained, or take a folder with tokenizer.json or a GGUF file of this model";
+            ("SentencePiece's tokenizer.model only, which is not read", hint)
+        } else {
+            let found = match (has("vocab.json"), has("merges.txt")) {
+                (true, false) => "vocab.json without merges.txt",
+                (false, true) => "merges.txt without vocab.json",
+                _ => "none",
+            };
+            (found, "put the model's tokenizer files beside its weights, or give token ids")
+        };
+        Error::NoTokenizer { path, found, hint }
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> Result<ChatTemplate> {
+        Ok(self.templates()?.main()?)
+    }
+
+    /// All chat templates.
+    pub fn templates(&self) -> Result<ChatTemplates> {
+        self.templates_of(&self.files()?)
+    }
+
+    /// The chat template in a file, else the source's own or the library's of that name.
+    ///
+    /// # Errors
+    /// There is none, or it is no valid one.
+    pub fn template_from(&self, file_or_name: &str) -> Result<ChatTemplate> {
+        let tokens = self.special_tokens()?;
+        if Path::new(file_or_name).is_file() {
+            return Ok(ChatTemplate::from_file(file_or_name, tokens)?);
+        }
+        // what is wrong with the source's own templates is told where they are used
+        let own = self.templates().ok();
+        if let Some(template) = own.as_ref().map(|own| own.named(file_or_name)).transpose()?.flatten() {
+            return Ok(template);
+        }
+        Ok(ChatTemplate::from_file_or_name(file_or_name, tokens).map_err(|error| match (error, own) {
+            (TextError::UnknownTemplate { name, known }, Some(own)) => {
+                let known = own.names().chain([known.as_str()]).collect::<Vec<_>>().join(", ");
+                TextError::UnknownTemplate { name, known }
+            }
+            (error, _) => error,
+        })?)
+    }
+
+    /// The special tokens that a template other than the source's own can name.
+    pub fn special_tokens(&self) -> Result<SpecialTokens> {
+        Ok(match self.files()? {
+            #[cfg(feature = "demo")]
+            Files::Demo => SpecialTokens::default(),
+            Files::Gguf(vocabulary, _) => SpecialTokens::of_gguf(&vocabulary),
+            Files::Folder(root) => SpecialTokens::of_checkpoint(root)?,
+        })
+    }
+
+    /// Stop tokens and sampling defaults of an opened checkpoint. Adds to `notes` what is not followed.
+    pub fn generation(&self, checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<GenerationConfig> {
+        if let Some(generation) = checkpoint.generation(notes)? {
+            return Ok(generation);
+        }
+        let (file, spec) = ("generation_config.json", checkpoint.spec());
+        Ok(match self.files()? {
+            Files::Folder(root) => GenerationConfig::read(&root.join(file), spec, notes)?,
+            Files::Gguf(..) => GenerationConfig::of(spec),
+            #[cfg(feature = "demo")]
+            Files::Demo => {
+                let path = Path::new(phi3_demo::NAME).join(file);
+                GenerationConfig::parse(&path, phi3_demo::GENERATION_CONFIG.as_bytes(), spec, notes)?
+            }
+        })
+    }
+
+    /// What prepares pictures for an opened checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoVision`] where the model has no tower.
+    pub fn image_reader(&self, checkpoint: &Checkpoint) -> Result<ImageReader> {
+        let Some(vision) = &checkpoint.spec().vision else {
+            return Err(Error::NoVision { path: self.path().to_owned() });
+        };
+        let preparation = match self.files()? {
+            Files::Folder(root) => image_settings(vision, &root.join("preprocessor_config.json"))?,
+            _ => image_settings(vision, Path::new(""))?,
+        };
+        Ok(ImageReader { preparation, orientation: Orientation::Apply, tag: vision.tag })
+    }
+
+    /// The path for messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo => Path::new(phi3_demo::NAME),
+            Self::Path(path) => path,
+        }
+    }
+
+    /// The source's files, with those of an opened checkpoint where there is one.
+    pub(crate) fn files_of(&self, checkpoint: &Checkpoint) -> Result<Files> {
+        match (checkpoint.metadata(), checkpoint.vocabulary()) {
+            (Some(metadata), Some(vocabulary)) => Files::of_gguf(metadata, vocabulary.clone()),
+            _ => self.files(),
+        }
+    }
+
+    fn files(&self) -> Result<Files> {
+        match self {
+            #[cfg(feature = "demo")]
+            Self::Demo => Ok(Files::Demo),
+            Self::Path(path) => Ok(match Location::find(path)? {
+                Location::Folder { root, .. } => Files::Folder(root),
+                Location::Gguf(file) => {
+                    let metadata = Metadata::open(&file)?;
+                    Files::of_gguf(&metadata, Vocabulary::read(&metadata)?)?
+                }
+            }),
+        }
+    }
+
+    pub(crate) fn tokenizer_of(&self, files: &Files) -> Result<Option<Tokenizer>> {
+        Ok(match files {
+            #[cfg(feature = "demo")]
+            Files::Demo => Some(Tokenizer::from_bytes(
+                format!("{}/tokenizer.json", phi3_demo::NAME),
+                phi3_demo::TOKENIZER.as_bytes(),
+            )?),
+            Files::Gguf(vocabulary, _) => Some(Tokenizer::from_gguf(vocabulary)?),
+            Files::Folder(root) => Tokenizer::from_folder(root)?,
+        })
+    }
+
+    pub(crate) fn templates_of(&self, files: &Files) -> Result<ChatTemplates> {
+        Ok(match files {
+            #[cfg(feature = "demo")]
+            Files::Demo => ChatTemplates::of_config(
+                format!("{}/tokenizer_config.json", phi3_demo::NAME),
+                phi3_demo::TOKENIZER_CONFIG,
+            )?,
+            Files::Gguf(_, templates) => templates.clone(),
+            Files::Folder(root) => ChatTemplates::of_checkpoint(root)?,
+        })
+    }
+
+    /// Names the damaged weight in an error about logits that were not finite.
+    pub fn explain(&self, error: Error) -> Error {
+        let Error::Model(phi3_model::Error::NotFinite { what, position, cause }) = error else { return error };
+        let damaged = self.checkpoint().ok().and_then(|checkpoint| checkpoint.first_not_finite());
+        let cause =
+            damaged.map_or(cause, |name| format!("the weight {name} holds NaN or infinity; hint: fetch it again"));
+        phi3_model::Error::NotFinite { what, position, cause }.into()
+    }
+}
+
+/// Where the tokenizer and the chat templates of a source are.
+pub(crate) enum Files {
+    #[cfg(feature = "demo")]
+    Demo,
+    Folder(PathBuf),
+    Gguf(Box<Vocabulary>, ChatTemplates),
+}
+
+impl Files {
+    fn of_gguf(metadata: &Metadata, vocabulary: Vocabulary) -> Result<Self> {
+        let templates = ChatTemplates::of_gguf(metadata, &vocabulary)?;
+        Ok(Self::Gguf(Box::new(vocabulary), templates))
+    }
+}
