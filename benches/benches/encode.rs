@@ -8,8 +8,9 @@
 //! software GPU displaces the caches in the same way.
 
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::Random;
-use phi3_tensor::{Activation, Backend, Batch, Choice, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role};
+use phi3_tensor::{Activation, Batch, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Sampling};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -102,15 +103,15 @@ impl Decoder {
             gpu.project(mlp_hidden, None, &layer.down, Epilogue::ACCUMULATE, x)?;
         }
         gpu.project(x, Some(scaled(norm)), head, Epilogue::OVERWRITE, logits)?;
-        gpu.choose(logits, &[Choice::Likeliest])?;
-        gpu.finish()
+        gpu.sample(logits, &[Sampling::Greedy])?;
+        gpu.submit()
     }
 }
 
 /// The token at a position of a sequence. The first is given, the others are sampled by the device.
 fn batch(position: usize) -> Result<Batch> {
     let pages: Vec<u32> = (0..=(position / PAGE) as u32).collect();
-    let token = if position == PROMPT { 1 } else { Batch::CHOSEN };
+    let token = if position == PROMPT { 1 } else { Batch::SAMPLED };
     let mut batch = Batch::of(&[token], position, &pages)?;
     batch.rope_mut().resize(HEADS.rotary_dim, 0.5);
     batch.push_output(0)?;
@@ -138,7 +139,7 @@ fn measure(name: &str, cold: bool, mut gpu: Gpu) -> Result<()> {
         let start = Instant::now();
         decoder.launch(&mut gpu, &batch)?;
         let submitted = start.elapsed();
-        gpu.chosen(&mut [0])?;
+        gpu.sampled(&mut [0])?;
         if token >= WARM_UP {
             encoded.push(submitted);
             landed.push(start.elapsed());

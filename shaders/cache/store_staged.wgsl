@@ -1,4 +1,4 @@
-// Keys and values of the pass's rows in single precision, staged for quantise.wgsl, which quantizes whole blocks:
+// Keys and values of the pass's rows in single precision, staged for quantize.wgsl, which quantizes whole blocks:
 // [rows][keys, values].
 
 @group(0) @binding(6) var<storage, read_write> staged: array<vec2<f32>>;

@@ -1,4 +1,4 @@
-// Shared by the texts of block-quantised formats, whose blocks the host took apart: the plane `weight` holds quants, eight
+// Shared by the texts of block-quantized formats, whose blocks the host took apart: the plane `weight` holds quants, eight
 // weights after eight, the plane `scales` what the blocks share. What a block means is ggml's.
 
 // Fields of four consecutive weights, from the lowest bits of q.

@@ -17,8 +17,8 @@ struct Params {
     window: u32,      // positions that a row attends to, 0 for all; other masks use it otherwise
     scale: f32,
     head_stride: u32, // of a head of the cache
-    splits: u32,
-    share: u32,       // positions of a split
+    kv_splits: u32,
+    kv_per_split: u32, // positions of a split
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
@@ -33,7 +33,7 @@ const THREADS: u32 = 128u;
 const LOWEST: f32 = -3.0e38; // finite: the difference of two infinities would be a NaN
 
 var<workgroup> query: array<vec4<f32>, 64>;
-var<workgroup> chances: array<f32, THREADS>;
+var<workgroup> probs: array<f32, THREADS>;
 var<workgroup> parts: array<vec4<f32>, THREADS>;
 
 fn slot(pages_at: u32, position: u32) -> u32 {
@@ -47,8 +47,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let row = group.y;
     let position = batch[4u * row + 1u];
     let pages_at = batch[4u * row + 3u];
-    var first = first_seen(position) + group.z * params.share;
-    let end = min(seen_end(row, position + 1u), first + params.share);
+    var first = first_seen(position) + group.z * params.kv_per_split;
+    let end = min(seen_end(row, position + 1u), first + params.kv_per_split);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {
@@ -66,8 +66,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let shares = THREADS / params.head4;
     let lane = t % params.head4;
     let share = t / params.head4;
-    var most = LOWEST;
-    var total = 0.0; // of the positions that this thread scored
+    var running_max = LOWEST;
+    var running_sum = 0.0; // of the positions that this thread scored
     var sum = vec4<f32>();
     for (var start = first; start < end; start += THREADS) {
         let count = min(THREADS, end - start);
@@ -84,29 +84,29 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
             }
             score = params.scale * product;
         }
-        let next = max(most, all_max(thread, score));
-        let shrink = exp(most - next);
-        var chance = 0.0;
+        let next = max(running_max, all_max(thread, score));
+        let rescale = exp(running_max - next);
+        var prob = 0.0;
         if (seen) {
-            chance = exp(score - next);
+            prob = exp(score - next);
         }
-        chances[t] = chance;
-        most = next;
-        total = total * shrink + chance;
-        sum *= shrink;
+        probs[t] = prob;
+        running_max = next;
+        running_sum = running_sum * rescale + prob;
+        sum *= rescale;
         workgroupBarrier();
         if (share < shares) {
             for (var i = share; i < count; i += shares) {
-                if (HOLES && chances[i] == 0.0) {
+                if (HOLES && probs[i] == 0.0) {
                     continue;
                 }
-                sum += chances[i] * value(slot(pages_at, start + i) * params.slot_stride + kv, lane);
+                sum += probs[i] * value(slot(pages_at, start + i) * params.slot_stride + kv, lane);
             }
         }
         workgroupBarrier();
     }
 
-    total = all_sum(thread, total);
+    running_sum = all_sum(thread, running_sum);
     parts[t] = sum;
     workgroupBarrier();
     if (t < params.head4) {
@@ -114,6 +114,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
         for (var i = 1u; i < shares; i++) {
             v += parts[i * params.head4 + t];
         }
-        end_with(group, t, v, most, total);
+        write_output(group, t, v, running_max, running_sum);
     }
 }

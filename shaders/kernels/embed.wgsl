@@ -1,4 +1,4 @@
-// out[r] = scale * table[token[r]]; token CHOSEN + i stands for chosen[i], which was sampled on the device
+// out[r] = scale * table[token[r]]; token SAMPLED + i stands for sampled[i], which was sampled on the device
 //
 // Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. Rows whose token is in another piece are not written.
 // Grid: one workgroup per row, folded.
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> batch: array<u32>;
-@group(0) @binding(9) var<storage, read> chosen: array<u32>;
+@group(0) @binding(9) var<storage, read> sampled: array<u32>;
 
 const THREADS: u32 = 64u;
 
@@ -28,8 +28,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     var token = batch[4u * row];
-    if (token >= CHOSEN) {
-        token = chosen[token - CHOSEN];
+    if (token >= SAMPLED) {
+        token = sampled[token - SAMPLED];
     }
     token -= params.first;
     if (token >= params.count) {

@@ -1,4 +1,4 @@
-// chosen[row] = a random token by the row's logits: temperature, then top-k, top-p and min-p, each applied to the tokens that
+// sampled[row] = a random token by the row's logits: temperature, then top-k, top-p and min-p, each applied to the tokens that
 // the one before kept; NO_TOKEN if a logit is not finite.
 //
 // A token's weight is exp((logit - largest) / temperature) in units of 2^-31, an integer. All sums are of integers, so the
@@ -21,7 +21,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> logits: array<u32>;
-@group(0) @binding(9) var<storage, read_write> chosen: array<u32>;
+@group(0) @binding(9) var<storage, read_write> sampled: array<u32>;
 
 const THREADS: u32 = 256u;
 const ONE: u32 = 0x80000000u;
@@ -165,7 +165,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
 
     var most = 0u;
     for (var i = t; i < params.vocab; i += THREADS) {
-        most = max(most, order(logits[start + i]));
+        most = max(most, float_key(logits[start + i]));
     }
     shared_low[t] = most;
     workgroupBarrier();
@@ -189,7 +189,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
             clear(t);
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
-                let key = order(logits[start + i]);
+                let key = float_key(logits[start + i]);
                 // in two shifts, because one by 32 would be one by 0
                 if (((key ^ known) >> shift) >> 8u == 0u) {
                     atomicAdd(&low[(key >> shift) & 255u], 1u);
@@ -207,7 +207,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = t; i < params.vocab; i += THREADS) {
         let bits = logits[start + i];
         var w = 0u;
-        if (order(bits) >= least) {
+        if (float_key(bits) >= least) {
             w = weight(bits, largest);
         }
         logits[start + i] = w;
@@ -275,7 +275,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     var passed = before(t, mine);
     if (most == NOT_FINITE) {
         if (t == 0u) {
-            chosen[params.row] = NO_TOKEN;
+            sampled[params.row] = NO_TOKEN;
         }
         return;
     }
@@ -285,7 +285,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = first; i < last; i++) {
         passed = add(passed, vec2<u32>(logits[start + i], 0u));
         if (above(passed, wanted)) {
-            chosen[params.row] = i;
+            sampled[params.row] = i;
             return;
         }
     }

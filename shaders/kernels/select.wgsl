@@ -5,7 +5,7 @@
 struct Params {
     rows: u32,
     stride: u32,     // of x and of out, in vec4
-    outputs_at: u32, // start of the row numbers in the batch table
+    outputs_at: u32, // start of the row numbers in the batch metadata
     pad0: u32,
 }
 

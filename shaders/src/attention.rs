@@ -1,6 +1,6 @@
 //! Attention kernels and masks.
 
-use crate::{Kernel, Kv, MAX_HEAD_DIM, Part, Tier, Units};
+use crate::{CoopMatrix, Kernel, Kv, MAX_HEAD_DIM, Part, Tier};
 
 /// Positions that a row attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,12 +32,12 @@ impl Mask {
 pub enum Attention {
     /// One row.
     Row,
-    /// Tile of rows of one sequence, in single precision.
-    Tile,
+    /// Tile of rows of one sequence, in single precision (FlashAttention, Dao et al. 2022, arXiv 2205.14135).
+    Flash,
     /// Tile of rows of one sequence, on matrix units.
-    Units {
-        /// Matrix units.
-        units: Units,
+    Coop {
+        /// Cooperative matrices.
+        matrix: CoopMatrix,
         /// Largest head dimension: one of [`DIMS`](Self::DIMS).
         dim: u32,
     },
@@ -50,27 +50,27 @@ impl Attention {
     /// Kernels that a tier adds to the next lower one.
     pub fn all(tier: Tier) -> Vec<Attention> {
         match tier {
-            Tier::Base => vec![Attention::Row, Attention::Tile],
+            Tier::Base => vec![Attention::Row, Attention::Flash],
             Tier::F16 => Vec::new(),
             Tier::Subgroup => vec![Attention::Row],
             Tier::Coop => {
-                let of = |units| Attention::DIMS.map(|dim| Attention::Units { units, dim });
-                Units::ALL.into_iter().flat_map(of).collect()
+                let of = |matrix| Attention::DIMS.map(|dim| Attention::Coop { matrix, dim });
+                CoopMatrix::ALL.into_iter().flat_map(of).collect()
             }
         }
     }
 
     /// Smallest matrix-unit kernel that takes heads of `head_dim`, if any does.
-    pub fn by_units(units: Units, head_dim: usize) -> Option<Attention> {
-        Self::DIMS.into_iter().find(|dim| head_dim <= *dim as usize).map(|dim| Attention::Units { units, dim })
+    pub fn coop(matrix: CoopMatrix, head_dim: usize) -> Option<Attention> {
+        Self::DIMS.into_iter().find(|dim| head_dim <= *dim as usize).map(|dim| Attention::Coop { matrix, dim })
     }
 
     /// Rows per workgroup.
     pub const fn rows(self) -> u32 {
         match self {
             Attention::Row => 1,
-            Attention::Tile => 16,
-            Attention::Units { .. } => 32,
+            Attention::Flash => 16,
+            Attention::Coop { .. } => 32,
         }
     }
 
@@ -78,38 +78,38 @@ impl Attention {
     pub const fn head_dim(self) -> usize {
         match self {
             Attention::Row => MAX_HEAD_DIM,
-            Attention::Tile => 128,
-            Attention::Units { dim, .. } => dim as usize,
+            Attention::Flash => 128,
+            Attention::Coop { dim, .. } => dim as usize,
         }
     }
 
     /// Whether the kernel supports this mask.
     pub fn takes(self, mask: Mask) -> bool {
-        mask != Mask::Blocks || !matches!(self, Attention::Units { .. })
+        mask != Mask::Blocks || !matches!(self, Attention::Coop { .. })
     }
 
-    pub(crate) fn kernel(self, kv: Kv, mask: Mask, ending: Part, tier: Tier) -> Kernel {
+    pub(crate) fn kernel(self, kv: Kv, mask: Mask, output: Part, tier: Tier) -> Kernel {
         let rows = self.rows();
         match self {
             Attention::Row => {
                 let text = ("attention", include_str!("../kernels/attention.wgsl"));
-                Kernel::compose(&[text, kv.load(), mask.part(), ending, tier.all()], &[])
+                Kernel::compose(&[text, kv.load(), mask.part(), output, tier.all()], &[])
             }
-            Attention::Tile => {
-                let text = ("attention_tile", include_str!("../kernels/attention_tile.wgsl"));
+            Attention::Flash => {
+                let text = ("attention_flash", include_str!("../kernels/attention_flash.wgsl"));
                 // four groups of threads share the rows
                 Kernel::compose(
-                    &[text, kv.load(), mask.part(), ending],
+                    &[text, kv.load(), mask.part(), output],
                     &[("TILE_ROWS", rows), ("ROWS_EACH", rows / 4)],
                 )
             }
-            Attention::Units { units: Units { side, lanes }, dim } => {
-                let text = ("attention_units", include_str!("../kernels/attention_units.wgsl"));
+            Attention::Coop { matrix: CoopMatrix { side, subgroup_size }, dim } => {
+                let text = ("attention_coop", include_str!("../kernels/attention_coop.wgsl"));
                 // matrices per subgroup: half of the rows by half of a head
                 let matrices = [("HIGH", rows / 2 / side), ("WIDE", dim / 2 / side)];
-                let constants = [("ROWS", rows), ("DIM", dim), ("SIDE", side), ("THREADS", 4 * lanes)];
-                Kernel::compose(&[text, kv.load(), mask.part(), ending], &[&constants[..], &matrices].concat())
-                    .named(&format!("{side}x{side}.{lanes}.{dim}"))
+                let constants = [("ROWS", rows), ("DIM", dim), ("SIDE", side), ("THREADS", 4 * subgroup_size)];
+                Kernel::compose(&[text, kv.load(), mask.part(), output], &[&constants[..], &matrices].concat())
+                    .named(&format!("{side}x{side}.{subgroup_size}.{dim}"))
             }
         }
     }

@@ -89,7 +89,7 @@ pub enum Sink {
     /// Activations.
     Rows(Activation, Store),
     /// Rotated queries to activations; rotated keys, and values, to the cache. For a quantized cache they are staged in f32,
-    /// and [`Op::Quantise`](crate::Op::Quantise) writes the cache.
+    /// and [`Op::Quantize`](crate::Op::Quantize) writes the cache.
     Qkv(Kv),
 }
 

@@ -2,98 +2,66 @@
 
 use crate::Part;
 
-/// How a weight is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-    /// Blocks of 32: 8 bits, a scale.
-    Q8_0,
-    /// Blocks of 32: 4 bits, a scale.
-    Q4_0,
-    /// Blocks of 32: 4 bits, a scale and a minimum.
-    Q4_1,
-    /// Blocks of 32: 5 bits, a scale.
-    Q5_0,
-    /// Blocks of 32: 5 bits, a scale and a minimum.
-    Q5_1,
-    /// Blocks of 256: 2 bits, 16 scales and minima.
-    Q2K,
-    /// Blocks of 256: 3 bits, 16 scales.
-    Q3K,
-    /// Blocks of 256: 4 bits, 8 scales and minima.
-    Q4K,
-    /// Blocks of 256: 5 bits, 8 scales and minima.
-    Q5K,
-    /// Blocks of 256: 6 bits, 16 scales.
-    Q6K,
-    /// Blocks of 32: 4 bits that choose from a table, a scale.
-    Iq4Nl,
-    /// Blocks of 256: 4 bits that choose from a table, 8 scales.
-    Iq4Xs,
-}
+/// The list of formats: arm, name of its file in `formats/`, shared texts of that folder before it, documentation.
+///
+/// Block-quantized formats have their scales in a plane of their own, and the text of `blocks.wgsl` before theirs.
+macro_rules! formats {
+    (
+        plain { $($plain:ident: $plain_file:literal, $plain_doc:literal;)+ }
+        quantized { $($name:ident: $file:literal $(after $shared:literal)*, $doc:literal;)+ }
+    ) => {
+        /// How a weight is stored.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Format {
+            $(#[doc = $plain_doc] $plain,)+
+            $(#[doc = $doc] $name,)+
+        }
 
-/// Name and text of a block-quantised format, after the texts that it shares with others.
-macro_rules! quantised {
-    ($name:literal $(, $shared:literal)*) => {
-        (
-            $name,
-            concat!(
-                include_str!("../formats/blocks.wgsl"),
-                $(include_str!(concat!("../formats/", $shared, ".wgsl")),)*
-                include_str!(concat!("../formats/", $name, ".wgsl")),
-            ),
-        )
+        impl Format {
+            /// Every format, for tests that walk them.
+            pub const ALL: [Format; [$($plain_file,)+ $($file),+].len()] = [$(Format::$plain,)+ $(Format::$name),+];
+
+            /// Whether the scales of its blocks lie in a plane of their own.
+            pub fn has_scales(self) -> bool {
+                !matches!(self, $(Format::$plain)|+)
+            }
+
+            pub(crate) fn part(self) -> Part {
+                match self {
+                    $(Format::$plain => ($plain_file, include_str!(concat!("../formats/", $plain_file, ".wgsl"))),)+
+                    $(Format::$name => (
+                        $file,
+                        concat!(
+                            include_str!("../formats/blocks.wgsl"),
+                            $(include_str!(concat!("../formats/", $shared, ".wgsl")),)*
+                            include_str!(concat!("../formats/", $file, ".wgsl")),
+                        ),
+                    ),)+
+                }
+            }
+        }
     };
 }
 
-impl Format {
-    /// Every format, for tests that walk them.
-    pub const ALL: [Format; 15] = [
-        Format::F32,
-        Format::F16,
-        Format::Bf16,
-        Format::Q8_0,
-        Format::Q4_0,
-        Format::Q4_1,
-        Format::Q5_0,
-        Format::Q5_1,
-        Format::Q2K,
-        Format::Q3K,
-        Format::Q4K,
-        Format::Q5K,
-        Format::Q6K,
-        Format::Iq4Nl,
-        Format::Iq4Xs,
-    ];
-
-    /// Whether what its blocks share lies in a plane of its own.
-    pub fn has_scales(self) -> bool {
-        !matches!(self, Format::F32 | Format::F16 | Format::Bf16)
+formats! {
+    plain {
+        F32: "f32", "Single precision.";
+        F16: "f16", "Half precision.";
+        Bf16: "bf16", "The upper half of a single.";
     }
-
-    pub(crate) fn part(self) -> Part {
-        match self {
-            Format::F32 => ("f32", include_str!("../formats/f32.wgsl")),
-            Format::F16 => ("f16", include_str!("../formats/f16.wgsl")),
-            Format::Bf16 => ("bf16", include_str!("../formats/bf16.wgsl")),
-            Format::Q8_0 => quantised!("q8_0"),
-            Format::Q4_0 => quantised!("q4_0"),
-            Format::Q4_1 => quantised!("q4_1"),
-            Format::Q5_0 => quantised!("q5_0"),
-            Format::Q5_1 => quantised!("q5_1"),
-            Format::Q2K => quantised!("q2_k"),
-            Format::Q3K => quantised!("q3_k"),
-            Format::Q4K => quantised!("q4_k"),
-            Format::Q5K => quantised!("q5_k"),
-            Format::Q6K => quantised!("q6_k"),
-            Format::Iq4Nl => quantised!("iq4_nl", "levels"),
-            Format::Iq4Xs => quantised!("iq4_xs", "levels"),
-        }
+    quantized {
+        Q8_0: "q8_0", "Blocks of 32: 8 bits, a scale.";
+        Q4_0: "q4_0", "Blocks of 32: 4 bits, a scale.";
+        Q4_1: "q4_1", "Blocks of 32: 4 bits, a scale and a minimum.";
+        Q5_0: "q5_0", "Blocks of 32: 5 bits, a scale.";
+        Q5_1: "q5_1", "Blocks of 32: 5 bits, a scale and a minimum.";
+        Q2K: "q2_k", "Blocks of 256: 2 bits, 16 scales and minima.";
+        Q3K: "q3_k", "Blocks of 256: 3 bits, 16 scales.";
+        Q4K: "q4_k", "Blocks of 256: 4 bits, 8 scales and minima.";
+        Q5K: "q5_k", "Blocks of 256: 5 bits, 8 scales and minima.";
+        Q6K: "q6_k", "Blocks of 256: 6 bits, 16 scales.";
+        Iq4Nl: "iq4_nl" after "levels", "Blocks of 32: indices of 4 bits into a table, a scale.";
+        Iq4Xs: "iq4_xs" after "levels", "Blocks of 256: indices of 4 bits into a table, 8 scales.";
     }
 }
 

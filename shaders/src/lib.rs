@@ -7,7 +7,7 @@
 //!   `input/` (RMSNorm of the input, or none), `bias/` (a bias, or none), `activation/` and `epilogue/` (destination of the
 //!   result);
 //! * kernels that write or read keys and values: `cache/` (storage format of the cache);
-//! * attention: `mask/` (positions that a row attends to) and `ending/` (final or partial result);
+//! * attention: `mask/` (positions that a row attends to) and `output/` (final or partial result);
 //! * `reduce/`: reductions over the threads of a workgroup, which differ between tiers.
 //!
 //! A binding has the same number in every source, see [`binding`].
@@ -33,7 +33,7 @@ pub mod binding {
     /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
     pub const BATCH: u32 = 8;
     /// Tokens sampled on the device.
-    pub const CHOSEN: u32 = 9;
+    pub const SAMPLED: u32 = 9;
     /// Scale of each row of activations in half precision, times the inverse RMS of an input norm.
     pub const ROW_SCALES: u32 = 10;
     /// Bias of a norm.
@@ -59,7 +59,7 @@ pub use epilogue::{Activation, Epilogue, Input, Sink, Store};
 pub use format::{Format, Kv};
 pub use kernel::{Access, Binding, Kernel};
 pub use op::Op;
-pub use product::{CHAINS, Precision, Product, RowMap, Units};
+pub use product::{CHAINS, CoopMatrix, Precision, Product, RowMap};
 pub use tier::Tier;
 
 /// Hash of this crate's sources, shaders and Rust. Results of self-checks are valid for one revision only.
@@ -77,8 +77,8 @@ pub const KV_BLOCK: usize = 32;
 /// Largest head dimension of attention.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// Token id in a batch table that refers to entry 0 of the tokens sampled on the device; the ids above refer to the others.
-pub const CHOSEN: u32 = 1 << 31;
+/// Token id in a batch metadata that refers to entry 0 of the tokens sampled on the device; the ids above refer to the others.
+pub const SAMPLED: u32 = 1 << 31;
 
 /// Sampled token if a logit is not finite.
 pub const NO_TOKEN: u32 = u32::MAX;
@@ -93,7 +93,7 @@ pub const NO_ROUTE: u32 = u32::MAX;
 pub const PARAMS_SIZE: u64 = 64;
 
 /// Largest size of workgroup memory of attention on matrix units, in bytes; other kernels keep to WebGPU's default limit.
-pub const UNITS_MEMORY: u32 = 32768;
+pub const COOP_MEMORY: u32 = 32768;
 
 /// Every kernel, with the lowest tier that has it.
 pub fn all() -> Vec<(Tier, Kernel)> {

@@ -2,16 +2,20 @@
 
 use crate::kernel::Kernel;
 use crate::{
-    Activation, Attention, CHAINS, CHOSEN, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision, Product,
-    RowMap, Sink, Store, TOP_EXPERTS, Tier, Units,
+    Activation, Attention, CHAINS, CoopMatrix, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision,
+    Product, RowMap, SAMPLED, Sink, Store, TOP_EXPERTS, Tier,
 };
 
 /// Name and source of a kernel that samples a token.
-macro_rules! choice {
+macro_rules! sampling {
     ($name:literal) => {
         (
             $name,
-            concat!(include_str!("../kernels/order.wgsl"), "\n", include_str!(concat!("../kernels/", $name, ".wgsl"))),
+            concat!(
+                include_str!("../kernels/float_key.wgsl"),
+                "\n",
+                include_str!(concat!("../kernels/", $name, ".wgsl"))
+            ),
         )
     };
 }
@@ -45,7 +49,7 @@ pub enum Op {
     /// Weighted sum of the experts' outputs of each row.
     Combine,
     /// Quantization of a pass's keys and values into a cache of [`Kv::Q8_0`].
-    Quantise,
+    Quantize,
     /// Softmax attention over the cache.
     Attention {
         /// Type of the cache.
@@ -54,15 +58,15 @@ pub enum Op {
         how: Attention,
         /// Positions that a row attends to.
         mask: Mask,
-        /// Whether positions are split, and partial results are written for [`Op::Merge`].
-        part: bool,
+        /// Whether positions are split, and partial results are written for [`Op::CombineSplits`].
+        partial: bool,
     },
     /// Combination of the partial results of [`Op::Attention`].
-    Merge,
+    CombineSplits,
     /// Copy of selected rows.
     Select,
     /// Greedy sampling: token of the largest logit.
-    Likeliest,
+    Argmax,
     /// Random sampling of a token.
     Sample,
     /// Benchmark of memory bandwidth.
@@ -70,20 +74,21 @@ pub enum Op {
     /// Benchmark of the arithmetic rate in single precision.
     Multiply,
     /// Benchmark of the arithmetic rate of matrix units.
-    MultiplyUnits(Units),
+    MultiplyCoop(CoopMatrix),
 }
 
 impl Op {
     /// Every operation in every composition for devices of `tier`.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::Merge, Op::Quantise, Op::Select, Op::Likeliest, Op::Sample];
+        let mut all =
+            vec![Op::RmsNorm, Op::LayerNorm, Op::CombineSplits, Op::Quantize, Op::Select, Op::Argmax, Op::Sample];
         all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
-            all.extend(Units::ALL.map(Op::MultiplyUnits));
+            all.extend(CoopMatrix::ALL.map(Op::MultiplyCoop));
         }
         for how in Tier::ALL.into_iter().filter(|below| *below <= tier).flat_map(Attention::all) {
             for mask in Mask::ALL.into_iter().filter(|mask| how.takes(*mask)) {
-                let of = |kv| [false, true].map(|part| Op::Attention { kv, how, mask, part });
+                let of = |kv| [false, true].map(|partial| Op::Attention { kv, how, mask, partial });
                 all.extend(Kv::ALL.into_iter().flat_map(of));
             }
         }
@@ -131,7 +136,7 @@ impl Op {
         match self {
             Op::Embed(format) => {
                 let embed = ("embed", include_str!("../kernels/embed.wgsl"));
-                Kernel::compose(&[embed, format.part()], &[("CHOSEN", CHOSEN)])
+                Kernel::compose(&[embed, format.part()], &[("SAMPLED", SAMPLED)])
             }
             Op::RmsNorm => Kernel::compose(&[("rms_norm", include_str!("../kernels/rms_norm.wgsl")), tier.all()], &[]),
             Op::LayerNorm => {
@@ -148,13 +153,13 @@ impl Op {
                 match product {
                     Product::Matvec | Product::Matvec4 => parts.extend([tier.rows(), rows.part()]),
                     Product::Matmul => parts.push(rows.part()),
-                    Product::MatmulHalves | Product::MatmulUnits { .. } => parts.retain(|part| *part != input.part()),
+                    Product::MatmulHalves | Product::MatmulCoop { .. } => parts.retain(|part| *part != input.part()),
                 }
                 let constants = [product.constants(), rows.constants()].concat();
                 let kernel = Kernel::compose(&parts, &constants);
                 match product {
-                    Product::MatmulUnits { units: Units { side, lanes }, high, precision } => {
-                        kernel.named(&format!("{side}x{side}.{lanes}.{high}.{precision:?}").to_lowercase())
+                    Product::MatmulCoop { matrix: CoopMatrix { side, subgroup_size }, high, precision } => {
+                        kernel.named(&format!("{side}x{side}.{subgroup_size}.{high}.{precision:?}").to_lowercase())
                     }
                     _ => kernel,
                 }
@@ -167,26 +172,28 @@ impl Op {
                 let combine = ("combine", include_str!("../kernels/combine.wgsl"));
                 Kernel::compose(&[combine], &[("TOP", TOP_EXPERTS)])
             }
-            Op::Quantise => Kernel::compose(&[("quantise", include_str!("../kernels/quantise.wgsl"))], &[]),
-            Op::Attention { kv, how, mask, part } => {
-                let ending = match part {
-                    true => ("part", include_str!("../ending/part.wgsl")),
-                    false => ("whole", include_str!("../ending/whole.wgsl")),
+            Op::Quantize => Kernel::compose(&[("quantize", include_str!("../kernels/quantize.wgsl"))], &[]),
+            Op::Attention { kv, how, mask, partial } => {
+                let output = match partial {
+                    true => ("partial", include_str!("../output/partial.wgsl")),
+                    false => ("final", include_str!("../output/final.wgsl")),
                 };
-                how.kernel(kv, mask, ending, tier)
+                how.kernel(kv, mask, output, tier)
             }
-            Op::Merge => Kernel::compose(&[("merge", include_str!("../kernels/merge.wgsl"))], &[]),
+            Op::CombineSplits => {
+                Kernel::compose(&[("combine_splits", include_str!("../kernels/combine_splits.wgsl"))], &[])
+            }
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
-            Op::Likeliest => Kernel::compose(&[choice!("likeliest")], &[("NO_TOKEN", NO_TOKEN)]),
-            Op::Sample => Kernel::compose(&[choice!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Argmax => Kernel::compose(&[sampling!("argmax")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Sample => Kernel::compose(&[sampling!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
             Op::Multiply => {
                 Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])
             }
-            Op::MultiplyUnits(Units { side, lanes }) => {
-                let constants = [("SIDE", side), ("THREADS", 4 * lanes), ("CHAINS", CHAINS)];
-                let kernel = ("multiply_units", include_str!("../kernels/multiply_units.wgsl"));
-                Kernel::compose(&[kernel], &constants).named(&format!("{side}x{side}.{lanes}"))
+            Op::MultiplyCoop(CoopMatrix { side, subgroup_size }) => {
+                let constants = [("SIDE", side), ("THREADS", 4 * subgroup_size), ("CHAINS", CHAINS)];
+                let kernel = ("multiply_coop", include_str!("../kernels/multiply_coop.wgsl"));
+                Kernel::compose(&[kernel], &constants).named(&format!("{side}x{side}.{subgroup_size}"))
             }
         }
     }

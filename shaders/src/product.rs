@@ -4,24 +4,24 @@ use crate::{NO_ROUTE, Part, Tier};
 
 /// Matrix units of a device: products of square f16 matrices, summed in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Units {
+pub struct CoopMatrix {
     /// Rows and columns of a matrix: 8 or 16.
     pub side: u32,
     /// Subgroup size, which must be fixed.
-    pub lanes: u32,
+    pub subgroup_size: u32,
 }
 
-impl Units {
+impl CoopMatrix {
     /// Every kind with kernels. Of two kinds with the same subgroup size, the preferred one comes last.
-    pub const ALL: [Units; 8] = [
-        Units { side: 8, lanes: 8 },
-        Units { side: 16, lanes: 8 },
-        Units { side: 8, lanes: 16 },
-        Units { side: 16, lanes: 16 },
-        Units { side: 8, lanes: 32 },
-        Units { side: 16, lanes: 32 },
-        Units { side: 8, lanes: 64 },
-        Units { side: 16, lanes: 64 },
+    pub const ALL: [CoopMatrix; 8] = [
+        CoopMatrix { side: 8, subgroup_size: 8 },
+        CoopMatrix { side: 16, subgroup_size: 8 },
+        CoopMatrix { side: 8, subgroup_size: 16 },
+        CoopMatrix { side: 16, subgroup_size: 16 },
+        CoopMatrix { side: 8, subgroup_size: 32 },
+        CoopMatrix { side: 16, subgroup_size: 32 },
+        CoopMatrix { side: 8, subgroup_size: 64 },
+        CoopMatrix { side: 16, subgroup_size: 64 },
     ];
 }
 
@@ -59,9 +59,9 @@ pub enum Product {
     /// Many rows, tiled, in half precision.
     MatmulHalves,
     /// Many rows, on matrix units.
-    MatmulUnits {
+    MatmulCoop {
         /// Matrix units.
-        units: Units,
+        matrix: CoopMatrix,
         /// Matrices per subgroup along each axis.
         high: u32,
         /// Precision of activations and weights.
@@ -112,11 +112,11 @@ impl Product {
             Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matmul],
             Tier::F16 => vec![Product::MatmulHalves],
             Tier::Subgroup => vec![Product::Matvec, Product::Matvec4],
-            Tier::Coop => Units::ALL
+            Tier::Coop => CoopMatrix::ALL
                 .into_iter()
-                .flat_map(|units| {
+                .flat_map(|matrix| {
                     [(2, Precision::Half), (4, Precision::Half), (2, Precision::TwoHalves)]
-                        .map(|(high, precision)| Product::MatmulUnits { units, high, precision })
+                        .map(|(high, precision)| Product::MatmulCoop { matrix, high, precision })
                 })
                 .collect(),
         }
@@ -128,7 +128,7 @@ impl Product {
             Product::Matvec => (1, 4),
             Product::Matvec4 => (4, 4),
             Product::Matmul | Product::MatmulHalves => (32, 64),
-            Product::MatmulUnits { units, high, .. } => (2 * high * units.side, 2 * high * units.side),
+            Product::MatmulCoop { matrix, high, .. } => (2 * high * matrix.side, 2 * high * matrix.side),
         }
     }
 
@@ -137,7 +137,7 @@ impl Product {
         match self {
             Product::Matvec | Product::Matvec4 | Product::Matmul => None,
             Product::MatmulHalves => Some(Precision::Half),
-            Product::MatmulUnits { precision, .. } => Some(precision),
+            Product::MatmulCoop { precision, .. } => Some(precision),
         }
     }
 
@@ -147,16 +147,16 @@ impl Product {
             Product::Matvec4 => ("matvec4", include_str!("../kernels/matvec.wgsl")),
             Product::Matmul => ("matmul", include_str!("../kernels/matmul.wgsl")),
             Product::MatmulHalves => ("matmul_halves", include_str!("../kernels/matmul_halves.wgsl")),
-            Product::MatmulUnits { .. } => ("matmul_units", include_str!("../kernels/matmul_units.wgsl")),
+            Product::MatmulCoop { .. } => ("matmul_coop", include_str!("../kernels/matmul_coop.wgsl")),
         }
     }
 
     pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
         let (rows, outputs) = self.tile();
         let mut constants = vec![("TILE_ROWS", rows), ("TILE_OUTPUTS", outputs)];
-        if let Product::MatmulUnits { units, high, precision } = self {
-            constants.extend([("SIDE", units.side), ("THREADS", 4 * units.lanes), ("HIGH", high)]);
-            constants.extend([("DEPTH", DEPTH), ("STEPS", DEPTH / units.side)]);
+        if let Product::MatmulCoop { matrix, high, precision } = self {
+            constants.extend([("SIDE", matrix.side), ("THREADS", 4 * matrix.subgroup_size), ("HIGH", high)]);
+            constants.extend([("DEPTH", DEPTH), ("STEPS", DEPTH / matrix.side)]);
             constants.extend(precision.constants());
         }
         constants

@@ -3,7 +3,7 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess};
-use phi3_shaders::{Access, Kernel, Op, PARAMS_SIZE, Tier, UNITS_MEMORY, all};
+use phi3_shaders::{Access, COOP_MEMORY, Kernel, Op, PARAMS_SIZE, Tier, all};
 use std::collections::HashMap;
 use std::process::Command;
 
@@ -87,7 +87,7 @@ fn within_default_limits() {
                 .filter(move |(_, v)| v.space == wanted)
                 .map(move |(_, v)| u64::from(module.types[v.ty].inner.size(module.to_ctx())))
         };
-        let memory = if name.starts_with("attention_units") { u64::from(UNITS_MEMORY) } else { 16384 };
+        let memory = if name.starts_with("attention_coop") { u64::from(COOP_MEMORY) } else { 16384 };
         assert!(sizes(AddressSpace::WorkGroup).sum::<u64>() <= memory, "{name}: workgroup memory");
         assert!(sizes(AddressSpace::Uniform).all(|size| size <= PARAMS_SIZE), "{name}: parameters");
         assert!(kernel.workgroup.iter().product::<u32>() <= 256, "{name}: threads");

@@ -6,7 +6,7 @@ use phi3_runner::text::Message;
 use phi3_runner::verify::Golden;
 use phi3_runner::{Completion, Engine, Event, FinishReason, GenerateOptions, SamplerOptions};
 use phi3_tensor::gpu::{Gpu, Options, Select};
-use phi3_tensor::{Batch, Choice};
+use phi3_tensor::{Batch, Sampling};
 
 fn options(max_tokens: usize, ahead: Option<usize>) -> GenerateOptions {
     let sampler = Some(SamplerOptions::default());
@@ -33,7 +33,7 @@ fn four_bytes_a_token_come_back() {
     let (mut tokens, mut launched) = (Vec::new(), 0);
     for token in 0..30 {
         while launched < token + model.pipeline_depth() {
-            model.submit(&mut sequence, (launched == 0).then_some(9), Choice::Likeliest).unwrap();
+            model.submit(&mut sequence, (launched == 0).then_some(9), Sampling::Greedy).unwrap();
             launched += 1;
         }
         let before = model.backend().counters();
@@ -55,9 +55,9 @@ fn four_bytes_a_token_come_back() {
     // the sequence has all tokens except those of passes that were not landed
     let known = [&[9], &tokens[..]].concat();
     assert_eq!(sequence.inputs()[..known.len()], known);
-    assert!(sequence.inputs()[known.len()..].iter().all(|input| input.token() >= Some(Batch::CHOSEN)));
-    assert!(model.submit(&mut sequence, None, Choice::Likeliest).is_ok());
-    assert!(model.submit(&mut sequence, None, Choice::Likeliest).is_err(), "five passes");
+    assert!(sequence.inputs()[known.len()..].iter().all(|input| input.token() >= Some(Batch::SAMPLED)));
+    assert!(model.submit(&mut sequence, None, Sampling::Greedy).is_ok());
+    assert!(model.submit(&mut sequence, None, Sampling::Greedy).is_err(), "five passes");
 }
 
 #[test]

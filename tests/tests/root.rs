@@ -21,7 +21,7 @@ mod machines;
 /// Passes ahead of the host, with tokens chosen on the device.
 mod pipeline;
 /// GGUF files, quantization, cache types, perplexity.
-mod quantised;
+mod quantized;
 /// Misuse of sequences.
 mod sequences;
 /// Models of odd shapes, compared with the reference operations.

@@ -5,7 +5,7 @@ use phi3_model::{
     Checkpoint, Error, Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, prefill,
 };
 use phi3_runner::DeviceOptions;
-use phi3_tensor::{Batch, Choice};
+use phi3_tensor::{Batch, Sampling};
 use std::ops::ControlFlow;
 
 fn model(device_options: &DeviceOptions, name: &str) -> Box<dyn Model> {
@@ -50,7 +50,7 @@ fn a_sequence_of_another_model_is_refused() {
             let watch = &mut |_| ControlFlow::Continue(());
             refused("prefill", another, prefill(&mut *ours, &mut strange, &[5u32], options, &mut logits, None, watch));
             if ours.pipeline_depth() > 0 {
-                refused("submit", another, ours.submit(&mut strange, Some(5), Choice::Likeliest));
+                refused("submit", another, ours.submit(&mut strange, Some(5), Sampling::Greedy));
                 refused("wait", another, ours.wait(&mut strange));
             }
 
@@ -74,7 +74,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         let mut model = model(&device_options, "phi-3-medium-4k");
         if model.pipeline_depth() == 0 {
             let mut sequence = model.sequence();
-            assert!(model.submit(&mut sequence, Some(9), Choice::Likeliest).is_err());
+            assert!(model.submit(&mut sequence, Some(9), Sampling::Greedy).is_err());
             refused("wait", "no pass is under way", model.wait(&mut sequence));
             model.discard().unwrap();
             continue;
@@ -84,7 +84,7 @@ fn tokens_land_in_the_sequence_that_was_launched() {
             let mut sequence = model.sequence();
             let mut tokens = vec![first];
             for _ in 0..3 {
-                model.submit(&mut sequence, tokens.last().copied(), Choice::Likeliest).unwrap();
+                model.submit(&mut sequence, tokens.last().copied(), Sampling::Greedy).unwrap();
                 tokens.push(model.wait(&mut sequence).unwrap());
             }
             tokens
@@ -94,13 +94,13 @@ fn tokens_land_in_the_sequence_that_was_launched() {
 
         let (mut a, mut b) = (model.sequence(), model.sequence());
         refused("wait", "no pass is under way", model.wait(&mut a));
-        refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
-        model.submit(&mut a, Some(9), Choice::Likeliest).unwrap();
-        model.submit(&mut a, None, Choice::Likeliest).unwrap();
+        refused("submit", "no token is given", model.submit(&mut a, None, Sampling::Greedy));
+        model.submit(&mut a, Some(9), Sampling::Greedy).unwrap();
+        model.submit(&mut a, None, Sampling::Greedy).unwrap();
         // the token on the device belongs to the other sequence
-        refused("submit", "no token is given", model.submit(&mut b, None, Choice::Likeliest));
-        model.submit(&mut b, Some(14), Choice::Likeliest).unwrap();
-        refused("submit", "no token is given", model.submit(&mut a, None, Choice::Likeliest));
+        refused("submit", "no token is given", model.submit(&mut b, None, Sampling::Greedy));
+        model.submit(&mut b, Some(14), Sampling::Greedy).unwrap();
+        refused("submit", "no token is given", model.submit(&mut a, None, Sampling::Greedy));
         // swapped
         refused("wait", "another sequence's", model.wait(&mut b));
         assert!(b.inputs() == [14u32] && model.in_flight() == 3);
@@ -112,19 +112,19 @@ fn tokens_land_in_the_sequence_that_was_launched() {
         assert_eq!(model.wait(&mut a).unwrap(), want_a[2]);
         refused("wait", "another sequence's", model.wait(&mut a));
         assert_eq!(model.wait(&mut b).unwrap(), want_b[1]);
-        model.submit(&mut a, Some(want_a[2]), Choice::Likeliest).unwrap();
+        model.submit(&mut a, Some(want_a[2]), Sampling::Greedy).unwrap();
         assert_eq!(model.wait(&mut a).unwrap(), want_a[3]);
 
         // a sequence truncated during its passes, and a dropped one
-        model.submit(&mut b, Some(want_b[1]), Choice::Likeliest).unwrap();
-        model.submit(&mut b, None, Choice::Likeliest).unwrap();
+        model.submit(&mut b, Some(want_b[1]), Sampling::Greedy).unwrap();
+        model.submit(&mut b, None, Sampling::Greedy).unwrap();
         b.truncate(1, None);
-        refused("submit", "cut", model.submit(&mut b, Some(want_b[1]), Choice::Likeliest));
+        refused("submit", "cut", model.submit(&mut b, Some(want_b[1]), Sampling::Greedy));
         drop(b);
         assert_eq!(model.in_flight(), 2);
         model.discard().unwrap();
         assert_eq!(model.in_flight(), 0);
-        assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::CHOSEN)));
+        assert!(a.inputs().iter().all(|input| input.token() < Some(Batch::SAMPLED)));
         forward(&mut *model, &mut a, &[5]).unwrap();
     }
 }

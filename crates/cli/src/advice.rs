@@ -57,12 +57,12 @@ pub(crate) fn options(smaller: &Smaller) -> String {
 mod tests {
     use super::*;
     use phi3_tensor::KvType;
-    use phi3_tensor::cpu::Pack;
+    use phi3_tensor::cpu::Repack;
 
     #[test]
     fn settings_are_options() {
         let smaller = Smaller {
-            pack: Some(Pack::Never),
+            pack: Some(Repack::Never),
             quant: Some("q4_k_m".parse().unwrap()),
             kv: Some(KvType::F16),
             context: Some(512),

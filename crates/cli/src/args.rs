@@ -21,7 +21,7 @@ use phi3_runner::{
     Device, DeviceOptions, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Source,
 };
 use phi3_tensor::KvType;
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::PathBuf;
 use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
 
@@ -114,7 +114,7 @@ pub(super) struct MachineArgs {
     threads: Option<usize>,
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
-    level: Option<Level>,
+    level: Option<Isa>,
     /// Activations in matrix products: int8 (fast; on the CPU for quantized weights, on a GPU half precision for many rows
     /// if it supports that) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
@@ -122,7 +122,7 @@ pub(super) struct MachineArgs {
     /// When the CPU backend interleaves quantized weights: load (into a copy in memory) or never (the weights stay in the
     /// mapped file: instant start, slower tokens)
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
-    pack: Pack,
+    pack: Repack,
     /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
     #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
     tier: Option<String>,

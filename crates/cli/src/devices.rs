@@ -7,7 +7,7 @@ use phi3_runner::Result;
 /// Lists adapters with their features, limits and tiers, then the CPU.
 pub(super) fn devices(args: &Devices) -> Result<Outcome> {
     let cpu = phi3_tensor::cpu::Cpu::new(phi3_tensor::cpu::Options::default())?;
-    let cpu = phi3_tensor::Backend::info(&cpu).to_string();
+    let cpu = phi3_tensor::Device::info(&cpu).to_string();
     let (adapters, missing) = adapters()?;
     if args.json {
         output::print(&format!("{}\n", serde_json::json!({ "gpu": adapters, "cpu": cpu })))?;

@@ -13,7 +13,7 @@ pub(super) fn quantize(args: &Quantize) -> Result<Outcome> {
     let bar = output::bar("writing", args.quiet);
     let stop = output::stop_on_ctrl_c();
     let mut notes = Vec::new();
-    let complete = phi3_runner::quantise(&source, args.scheme, &args.output, &mut notes, &mut |done, total| {
+    let complete = phi3_runner::quantize(&source, args.scheme, &args.output, &mut notes, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
         !stop.load(Ordering::Relaxed)

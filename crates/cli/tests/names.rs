@@ -143,8 +143,8 @@ fn text_needs_no_weights() {
 
 #[test]
 fn every_command_with_a_model_takes_a_name() {
-    let quantised = tempfile::tempdir().unwrap();
-    let gguf = quantised.path().join("tiny.gguf");
+    let quantized = tempfile::tempdir().unwrap();
+    let gguf = quantized.path().join("tiny.gguf");
     let place = Place::new(vec![demo_repo("someone/tiny")]);
     let out = gguf.display().to_string();
     assert_eq!(place.run(&["quantize", "someone/tiny", &out, "-t", "q8_0", "-q"]).status.code(), Some(0));
@@ -166,7 +166,7 @@ fn every_command_with_a_model_takes_a_name() {
     let heldout = demo().join("heldout.txt").display().to_string();
     let score = cpu(&["perplexity", "-q", "-m", "someone/tiny", "--against", name, "--json", &heldout]);
     assert!(score.contains("kl_mean"), "{score}");
-    let logits = quantised.path().join("logits").display().to_string();
+    let logits = quantized.path().join("logits").display().to_string();
     cpu(&["logits", "-m", name, "--ids", "1 2", "--out", &logits]);
     assert!(cpu(&["chat", "-q", "-m", name]).is_empty());
     // the golden is expected beside the model

@@ -205,7 +205,7 @@ impl Checkpoint {
         self.tensors.wrong_of(tensor.slot, message)
     }
 
-    /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantised
+    /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantized
     /// weight only scales and minima can be.
     pub fn first_not_finite(&self) -> Option<String> {
         let files = self.tensors.files.iter();

@@ -168,7 +168,7 @@ fn refuse_unknown(json: &Object) -> Result<()> {
         }
     }
     if json.get("quantization_config").is_some() {
-        let hint = "load the checkpoint's unquantised weights";
+        let hint = "load the checkpoint's unquantized weights";
         return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are understood", hint));
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, R
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
-use phi3_tensor::{Activation, Backend, Batch, Choice, DeviceInfo, Epilogue, KvType, PAGE, Router, TOP_EXPERTS};
+use phi3_tensor::{Activation, Backend, Batch, DeviceInfo, Epilogue, KvType, PAGE, Router, Sampling, TOP_EXPERTS};
 use pipeline::InFlight;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,12 +85,12 @@ pub type Probe<'a> = dyn FnMut(&str, &[f32]) + 'a;
 pub struct DecoderOptions {
     /// Rows of a pass, at most: the length of a prompt's chunks.
     pub max_rows: usize,
-    /// How plain matrices (f32, f16, bf16) are quantised while they are loaded; kept as they are where absent. Matrices
-    /// that are quantised in the file stay as they are.
+    /// How plain matrices (f32, f16, bf16) are quantized while they are loaded; kept as they are where absent. Matrices
+    /// that are quantized in the file stay as they are.
     pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
     pub kv: KvType,
-    /// Threads that quantise while the model is loaded; all that the process may use where absent.
+    /// Threads that quantize while the model is loaded; all that the process may use where absent.
     pub threads: Option<usize>,
 }
 
@@ -165,7 +165,7 @@ pub trait Model: Send {
     ///
     /// [`Error::Sequence`] where it is another model's, was cut while passes were under way, or is not the one that was launched
     /// last and no token is given; [`Error::Request`] where it is too long or too many passes are under way.
-    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()>;
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()>;
     /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
     ///
     /// # Errors
@@ -414,7 +414,7 @@ impl<B: Backend> Decoder<B> {
         let (outputs, vocab) = (batch.outputs().len(), spec.vocab_size);
         logits.resize(outputs * vocab, 0.0);
         if outputs == 0 {
-            return Ok(backend.finish()?);
+            return Ok(backend.submit()?);
         }
         if outputs == rows && outputs <= self.max_outputs {
             backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
@@ -458,7 +458,7 @@ impl<B: Backend> Model for Decoder<B> {
         self.check_owner("prepare", sequence)?;
         let window = self.spec.window().map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
         let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
-        Ok(self.backend.prepare(&mut self.cache, self.pool.used() + pages)?)
+        Ok(self.backend.reserve_hint(&mut self.cache, self.pool.used() + pages)?)
     }
 
     fn forward(
@@ -508,15 +508,15 @@ impl<B: Backend> Model for Decoder<B> {
     }
 
     fn pipeline_depth(&self) -> usize {
-        self.backend.ahead()
+        self.backend.pipeline_depth()
     }
 
     fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
-        self.submit_one(sequence, token, choice)
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()> {
+        self.submit_one(sequence, token, sampling)
     }
 
     fn wait(&mut self, sequence: &mut Sequence) -> Result<u32> {

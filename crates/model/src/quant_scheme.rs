@@ -30,7 +30,9 @@ pub struct QuantScheme {
     file_type: u32,
 }
 
-const fn plain(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme {
+/// One type throughout.
+const fn plain(dtype: DType) -> QuantScheme {
+    let (name, file_type) = (dtype.name(), dtype.file_type());
     QuantScheme { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
 }
 
@@ -38,46 +40,39 @@ const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme 
     QuantScheme { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
 }
 
-impl QuantScheme {
-    /// All schemes. A scheme that ends in `_m` gives some matrices a finer type, as llama.cpp's of the same name; the others use
-    /// one type throughout.
-    pub const ALL: [QuantScheme; 20] = [
-        plain("f32", DType::F32, 0),
-        plain("f16", DType::F16, 1),
-        plain("bf16", DType::Bf16, 32),
-        plain("q8_0", DType::Q8_0, 7),
-        plain("q6_k", DType::Q6K, 18),
-        mixed("q5_k_m", DType::Q5K, 17),
-        plain("q5_k", DType::Q5K, 16),
-        plain("q5_1", DType::Q5_1, 9),
-        plain("q5_0", DType::Q5_0, 8),
-        mixed("q4_k_m", DType::Q4K, 15),
-        plain("q4_k", DType::Q4K, 14),
-        plain("q4_1", DType::Q4_1, 3),
-        plain("q4_0", DType::Q4_0, 2),
-        plain("iq4_nl", DType::Iq4Nl, 25),
-        plain("iq4_xs", DType::Iq4Xs, 30),
-        QuantScheme { rounding: Rounding::Int4Rtn, ..plain("int4", DType::Q4_0, 2) },
-        mixed("q3_k_m", DType::Q3K, 12),
-        plain("q3_k", DType::Q3K, 11),
-        mixed("q2_k_m", DType::Q2K, 10),
-        plain("q2_k", DType::Q2K, 10),
-    ];
+/// The schemes with a rule of their own. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name.
+const RULES: [QuantScheme; 5] = [
+    mixed("q5_k_m", DType::Q5K, 17),
+    mixed("q4_k_m", DType::Q4K, 15),
+    mixed("q3_k_m", DType::Q3K, 12),
+    mixed("q2_k_m", DType::Q2K, 10),
+    QuantScheme { name: "int4", rounding: Rounding::Int4Rtn, ..plain(DType::Q4_0) },
+];
 
-    /// The name, as it is parsed.
+impl QuantScheme {
+    /// Every scheme: each type throughout, and those with a rule of their own before their type. Finer types come first.
+    pub fn all() -> Vec<QuantScheme> {
+        let mut types = DType::ALL;
+        // bits of 256 elements
+        types.sort_by_key(|dtype| std::cmp::Reverse(dtype.bytes(256)));
+        let rules = |dtype| RULES.into_iter().filter(move |rule| rule.dtype == dtype);
+        types.into_iter().flat_map(|dtype| rules(dtype).chain([plain(dtype)])).collect()
+    }
+
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// llama.cpp's number (`general.file_type`).
+    /// llama.cpp's number of the scheme (`general.file_type`).
     pub fn file_type(self) -> u32 {
         self.file_type
     }
 
     /// llama.cpp's name of the scheme, if it has the same one; else the scheme's own name in upper case.
     pub fn label(self) -> String {
-        let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantised());
-        known.map_or_else(|| self.name.to_uppercase(), str::to_owned)
+        let known = file_type_label(self.file_type).filter(|_| self.mixed || !self.dtype.is_quantized());
+        known.unwrap_or_else(|| self.name.to_uppercase())
     }
 
     /// Target type of a matrix of type `now`. Quantized matrices and routers keep their type.
@@ -87,7 +82,7 @@ impl QuantScheme {
 
     /// [`target`](Self::target) for a part of queries, keys and values.
     pub(crate) fn target_of(self, now: DType, tensor: &TensorSpec, spec: &ModelSpec, of: QkvRows) -> DType {
-        if now.is_quantised() || tensor.slot.is_router() {
+        if now.is_quantized() || tensor.slot.is_router() {
             return now;
         }
         let wanted = if self.mixed { self.finer(tensor.slot, spec, of) } else { self.dtype };
@@ -154,7 +149,7 @@ impl QuantScheme {
             return Ok(weight.clone());
         }
         let rounding = if dtype == self.dtype { self.rounding } else { Rounding::Fitted };
-        Ok(weight.requantised(dtype, rounding, threads)?)
+        Ok(weight.requantized(dtype, rounding, threads)?)
     }
 }
 
@@ -173,16 +168,10 @@ fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
 }
 
-/// llama.cpp's name for a `general.file_type` (`llama_ftype`).
-fn file_type_label(file_type: u32) -> Option<&'static str> {
-    Some(match file_type {
+/// llama.cpp's name of a model by its `general.file_type` (`llama_ftype`): the name of the type, but for these.
+fn file_type_label(file_type: u32) -> Option<String> {
+    let label = match file_type {
         0 => "all F32",
-        1 => "F16",
-        2 => "Q4_0",
-        3 => "Q4_1",
-        7 => "Q8_0",
-        8 => "Q5_0",
-        9 => "Q5_1",
         10 => "Q2_K - Medium",
         11 => "Q3_K - Small",
         12 => "Q3_K - Medium",
@@ -191,13 +180,15 @@ fn file_type_label(file_type: u32) -> Option<&'static str> {
         15 => "Q4_K - Medium",
         16 => "Q5_K - Small",
         17 => "Q5_K - Medium",
-        18 => "Q6_K",
         21 => "Q2_K - Small",
         25 => "IQ4_NL - 4.5 bpw",
         30 => "IQ4_XS - 4.25 bpw",
-        32 => "BF16",
-        _ => return None,
-    })
+        _ => {
+            let dtype = DType::ALL.into_iter().find(|dtype| dtype.file_type() == file_type)?;
+            return Some(dtype.name().to_uppercase());
+        }
+    };
+    Some(label.to_owned())
 }
 
 /// Name of a model's weight type when it is loaded with `quant`: the scheme's if it quantizes most of the values, else that of a
@@ -219,7 +210,7 @@ pub fn type_label(checkpoint: &Checkpoint, quant: Option<QuantScheme>) -> String
         checkpoint.metadata().and_then(|metadata| metadata.integer("general.file_type", 0..=1023).ok().flatten());
     let said = said.and_then(|number| file_type_label(u32::try_from(number).ok()?));
     let most = || by_type.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("?", |(dtype, _)| dtype);
-    said.map_or_else(|| most().to_uppercase(), str::to_owned)
+    said.unwrap_or_else(|| most().to_uppercase())
 }
 
 impl fmt::Display for QuantScheme {
@@ -233,10 +224,10 @@ impl FromStr for QuantScheme {
 
     fn from_str(text: &str) -> Result<Self> {
         let wanted = text.to_ascii_lowercase();
-        Self::ALL.into_iter().find(|scheme| scheme.name == wanted).ok_or_else(|| Error::Request {
+        Self::all().into_iter().find(|scheme| scheme.name == wanted).ok_or_else(|| Error::Request {
             what: "unknown type",
             found: format!("{text:?}"),
-            limit: format!("there are {}", Self::ALL.map(Self::name).join(", ")),
+            limit: format!("there are {}", Self::all().into_iter().map(Self::name).collect::<Vec<_>>().join(", ")),
             hint: "q4_k_m is small and good, q8_0 nearly exact",
         })
     }
@@ -252,7 +243,7 @@ mod tests {
         assert_eq!(label("q4_k_m"), "Q4_K - Medium");
         assert_eq!(label("q4_k"), "Q4_K");
         assert_eq!((label("int4"), label("q8_0"), label("bf16")), ("INT4".into(), "Q8_0".into(), "BF16".into()));
-        assert!(QuantScheme::ALL.into_iter().all(|scheme| file_type_label(scheme.file_type).is_some()));
+        assert!(QuantScheme::all().into_iter().all(|scheme| file_type_label(scheme.file_type).is_some()));
     }
 
     #[test]

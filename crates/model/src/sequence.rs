@@ -86,7 +86,7 @@ impl Sequence {
     }
 
     /// Tokens and rows of picture features whose keys and values are in the cache. A token sampled on the device and not read back
-    /// yet is [`Batch::CHOSEN`] or more.
+    /// yet is [`Batch::SAMPLED`] or more.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -178,7 +178,7 @@ impl Sequence {
 
 /// Whether an input is a sampled token that the host has not read yet.
 fn unresolved(input: &Input) -> bool {
-    input.token().is_some_and(|token| token >= Batch::CHOSEN)
+    input.token().is_some_and(|token| token >= Batch::SAMPLED)
 }
 
 impl Drop for Sequence {

@@ -178,7 +178,7 @@ impl Tensors {
             }
         }
         if parts.len() > 1 && !matches!(tensor.role, Role::Qkv(_)) {
-            let widened = parts.iter().flatten().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            let widened = parts.iter().flatten().map(|part| part.requantized(DType::F32, Rounding::Fitted, None));
             parts = vec![widened.collect::<std::result::Result<_, _>>()?];
         }
         let mut first = 0;
@@ -273,7 +273,7 @@ impl Tensors {
             }
         }
         if parts.iter().any(|part| part.dtype != parts[0].dtype) {
-            let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+            let widened = parts.iter().map(|part| part.requantized(DType::F32, Rounding::Fitted, None));
             parts = widened.collect::<std::result::Result<_, _>>()?;
         }
         let weight = Weight::stacked(format!("{}.weight", tensor.sources[0]), &parts)?;
@@ -364,10 +364,11 @@ impl Tensors {
     }
 
     fn unsupported(&self, file: &Shard, entry: &Entry) -> Error {
-        let kinds = match self.names {
-            Names::Published => "F32, F16 and BF16",
-            Names::Gguf => "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL and IQ4_XS",
+        let known: &[DType] = match self.names {
+            Names::Published => &DType::PLAIN,
+            Names::Gguf => &DType::ALL,
         };
+        let kinds = known.iter().map(|dtype| dtype.name().to_uppercase()).collect::<Vec<_>>().join(", ");
         let (state, hint) = match (entry.dtype, self.names) {
             (name, _) if name.starts_with("Q4_0_") => {
                 ("was removed from the format", "take a Q4_0 file: it is repacked at load")

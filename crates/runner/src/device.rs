@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, system_memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, QuantScheme};
-use phi3_tensor::cpu::{self, Activations, Cpu, Level, Pack};
+use phi3_tensor::cpu::{self, Activations, Cpu, Isa, Repack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
 use std::path::PathBuf;
@@ -70,12 +70,12 @@ pub struct DeviceOptions {
     /// Threads of the CPU backend, and of quantization during loading; as many as the process may use where absent.
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the CPU has where absent.
-    pub level: Option<Level>,
+    pub level: Option<Isa>,
     /// Activations that the CPU backend multiplies quantized weights with. With f32, products of the GPU backend are as exact as
     /// single precision too; otherwise it multiplies many rows in half precision if its tier can.
     pub activations: Activations,
     /// When the CPU backend interleaves quantized weights.
-    pub pack: Pack,
+    pub pack: Repack,
     /// Most tokens per pass.
     pub max_rows: Option<usize>,
     /// Largest buffer binding that the GPU backend uses, in bytes, below what the adapter allows.
@@ -120,7 +120,7 @@ impl DeviceOptions {
     /// Options of the CPU backend.
     fn cpu(&self) -> cpu::Options {
         let Self { threads, level, activations, pack, .. } = *self;
-        cpu::Options { threads, level, activations, pack }
+        cpu::Options { threads, isa: level, activations, repack: pack }
     }
 
     /// Options of the decoder.
@@ -190,11 +190,11 @@ impl DeviceOptions {
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.no_tier()?;
         let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
-            Err(error @ Error::TooLarge { .. }) if self.pack == Pack::Load => error,
+            Err(error @ Error::TooLarge { .. }) if self.pack == Repack::AtLoad => error,
             other => return other,
         };
         // weights in the file's mapping need no memory of their own, and only experts that are used are read
-        let mapped = Self { pack: Pack::Never, ..self.clone() };
+        let mapped = Self { pack: Repack::Never, ..self.clone() };
         let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would not fit into memory");
         match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
             Err(Error::TooLarge { .. }) => Err(large),

@@ -298,7 +298,7 @@ impl<'a> Generation<'a> {
                 0 => self.inputs[sequence.len()].token(),
                 _ => None,
             };
-            let launched = model.submit(sequence, token, self.sampler.choice());
+            let launched = model.submit(sequence, token, self.sampler.sampling());
             if let Err(error) = launched {
                 sequence.clear();
                 return Err(self.engine.explain(error));

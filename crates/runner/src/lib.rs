@@ -24,7 +24,7 @@ mod generate;
 pub mod kernels;
 pub mod perplexity;
 pub mod profile;
-mod quantise;
+mod quantize;
 mod request;
 pub mod sampler;
 mod source;
@@ -42,7 +42,7 @@ pub use generate::{
 };
 pub use phi3_image::{Orientation, Preparation};
 pub use phi3_model::{ImageTag, QuantScheme, RopePolicy, RopeSet};
-pub use quantise::{gguf_keys, quantise};
+pub use quantize::{gguf_keys, quantize};
 pub use sampler::SamplerOptions;
 pub use source::Source;
 pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images};

@@ -1,7 +1,7 @@
 //! Sampling of the next token from logits. Options, with their order and meaning, are those of transformers: repetition penalty,
 //! temperature, top-k, top-p, min-p, each on the result of the one before.
 
-use phi3_tensor::Choice;
+use phi3_tensor::Sampling;
 
 /// Options of a [`Sampler`]. The default is greedy: always the likeliest token.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,13 +105,13 @@ impl Sampler {
 
     /// Options for on-device sampling of the next token, as [`sample`](Self::sample) would choose it: with the same random number,
     /// of which the device gets the upper 32 bits.
-    pub fn choice(&mut self) -> Choice {
+    pub fn sampling(&mut self) -> Sampling {
         let SamplerOptions { temperature, top_k, top_p, min_p, .. } = self.options;
         if self.is_greedy() {
-            return Choice::Likeliest;
+            return Sampling::Greedy;
         }
         let top_k = u32::try_from(top_k).unwrap_or(u32::MAX);
-        Choice::Drawn { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
+        Sampling::Random { temperature, top_k, top_p, min_p, draw: (self.random.next() >> 32) as u32 }
     }
 
     /// Chooses a token. `past` is the text so far, prompt included; `logits` are overwritten.

@@ -2,7 +2,7 @@
 
 use crate::{DeviceOptions, Error, Result};
 use phi3_model::{Checkpoint, Plan, QuantScheme};
-use phi3_tensor::cpu::Pack;
+use phi3_tensor::cpu::Repack;
 use phi3_tensor::{DeviceInfo, DeviceKind, KvType};
 use std::fmt;
 
@@ -77,7 +77,7 @@ fn check_against(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Smaller {
     /// When quantized weights are interleaved.
-    pub pack: Option<Pack>,
+    pub pack: Option<Repack>,
     /// Type of plain weights.
     pub quant: Option<QuantScheme>,
     /// Type of the cached keys and values.
@@ -109,8 +109,8 @@ impl fmt::Display for Smaller {
         let Self { pack, quant, kv, context } = self;
         let parts = [
             pack.map(|pack| match pack {
-                Pack::Load => "weights interleaved at load".to_owned(),
-                Pack::Never => "weights left in the file's mapping".to_owned(),
+                Repack::AtLoad => "weights interleaved at load".to_owned(),
+                Repack::Never => "weights left in the file's mapping".to_owned(),
             }),
             quant.map(|quant| format!("weights of type {quant}")),
             kv.map(|kv| format!("a cache of type {kv}")),
@@ -129,8 +129,8 @@ fn smaller(
 ) -> Result<Option<Smaller>> {
     let none = Smaller::default();
     let mut tries = vec![];
-    if device_options.pack == Pack::Load {
-        tries.push(Smaller { pack: Some(Pack::Never), ..none });
+    if device_options.pack == Repack::AtLoad {
+        tries.push(Smaller { pack: Some(Repack::Never), ..none });
     }
     tries.extend([KvType::F16, KvType::Q8_0].map(|kv| Smaller { kv: Some(kv), ..none }));
     for quant in SMALLER {

@@ -29,7 +29,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_decoded_token_allocates_nothing() {
     for quant in [None, Some("q8_0"), Some("q4_k_m")] {
-        for pack in phi3_tensor::cpu::Pack::ALL {
+        for pack in phi3_tensor::cpu::Repack::ALL {
             let quant = quant.map(|quant| quant.parse().expect("a scheme"));
             let device_options =
                 DeviceOptions { device: Device::Cpu, threads: Some(2), quant, pack, ..DeviceOptions::default() };

@@ -103,7 +103,7 @@ impl Tables {
         let at = found.unwrap_or_else(|| {
             let value = |i: usize| mean + sigma * normal(mix(i as u64) as u32 & 0xFFFF);
             let values: Vec<f32> = (0..TABLE).map(value).collect();
-            self.0.push((dtype, key, quant::quantise(dtype, &values).unwrap_or_default()));
+            self.0.push((dtype, key, quant::quantize(dtype, &values).unwrap_or_default()));
             self.0.len() - 1
         });
         &self.0[at].2

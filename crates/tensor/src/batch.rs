@@ -26,7 +26,7 @@ pub struct Segment {
 /// positions of its sequence that the [`Mask`] says, up to its own or, of [`Mask::Full`], up to the last of its segment.
 ///
 /// A batch is checked while it is built: its segments cover its rows in order, every segment has the pages of its positions, no
-/// page is written twice, and outputs are rows. What depends on a model, such as the number of tokens or of pages, is checked
+/// page is written twice, and outputs are rows. Properties of a model, such as the number of tokens or of pages, are checked
 /// by the operations.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -44,7 +44,7 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug, Default)]
 struct Bounds {
     tokens: usize,
-    chosen: usize,
+    sampled: usize,
     pages: usize,
     positions: usize,
 }
@@ -73,10 +73,10 @@ impl Batch {
     /// Stands for a page that no row of the pass can see.
     pub const NO_PAGE: u32 = u32::MAX;
 
-    /// As a token: the one that [`Backend::choose`](crate::Backend::choose) chose for its row 0; those of other rows follow.
-    pub const CHOSEN: u32 = 1 << 31;
+    /// As a token: the one that [`sample`](crate::ops::Sample::sample) gave for its row 0; those of other rows follow.
+    pub const SAMPLED: u32 = 1 << 31;
 
-    /// What is chosen where a logit is not finite.
+    /// The sampled token where a logit is not finite.
     pub const NO_TOKEN: u32 = u32::MAX;
 
     /// A batch of one sequence; see [`push`](Self::push).
@@ -134,8 +134,8 @@ impl Batch {
         self.segments.push(Segment { rows: rows.clone(), position, pages: first..self.pages.len(), gone });
         self.tokens.extend_from_slice(tokens);
         for token in tokens {
-            let (bound, token) = match token.checked_sub(Self::CHOSEN) {
-                Some(row) => (&mut self.bounds.chosen, row),
+            let (bound, token) = match token.checked_sub(Self::SAMPLED) {
+                Some(row) => (&mut self.bounds.sampled, row),
                 None => (&mut self.bounds.tokens, *token),
             };
             *bound = (*bound).max(token as usize + 1);
@@ -199,14 +199,14 @@ impl Batch {
         Some(segment.position + (row - segment.rows.start))
     }
 
-    /// One more than the largest token that is known.
+    /// One more than the largest token that the host knows.
     pub(crate) fn token_bound(&self) -> usize {
         self.bounds.tokens
     }
 
-    /// One more than the largest row whose chosen token is wanted.
-    pub(crate) fn chosen_bound(&self) -> usize {
-        self.bounds.chosen
+    /// One more than the largest row whose sampled token is wanted.
+    pub(crate) fn sampled_bound(&self) -> usize {
+        self.bounds.sampled
     }
 
     /// One more than the largest page.
@@ -249,16 +249,16 @@ mod tests {
 
     #[test]
     fn rows_of_several_sequences_follow_each_other() {
-        let mut batch = Batch::of(&[5, 6, Batch::CHOSEN + 2], 15, &[7, 2, 9]).unwrap();
+        let mut batch = Batch::of(&[5, 6, Batch::SAMPLED + 2], 15, &[7, 2, 9]).unwrap();
         assert_eq!(batch.push(&[8], 33, &[NONE, 3, 4]).unwrap(), 3..4);
         batch.push_output(0).unwrap();
         batch.push_output(3).unwrap();
-        assert_eq!((batch.rows(), batch.tokens()), (4, &[5, 6, Batch::CHOSEN + 2, 8][..]));
+        assert_eq!((batch.rows(), batch.tokens()), (4, &[5, 6, Batch::SAMPLED + 2, 8][..]));
         // a page behind the last position is not kept
         assert_eq!(batch.pages(), [7, 2, NONE, 3, 4]);
         assert_eq!(batch.segments()[1], Segment { rows: 3..4, position: 33, pages: 2..5, gone: 1 });
         assert_eq!([0, 2, 3, 4].map(|row| batch.position(row)), [Some(15), Some(17), Some(33), None]);
-        assert_eq!((batch.token_bound(), batch.chosen_bound(), batch.page_bound()), (9, 3, 8));
+        assert_eq!((batch.token_bound(), batch.sampled_bound(), batch.page_bound()), (9, 3, 8));
         assert_eq!(batch.longest(Mask::Causal), 34);
         let mut copy = Batch::of(&[1], 0, &[0]).unwrap();
         copy.clone_from(&batch);

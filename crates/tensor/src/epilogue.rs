@@ -39,6 +39,21 @@ impl Activation {
         matches!(self, Activation::SwiGlu | Activation::GeGlu { .. })
     }
 
+    /// The activation of the shaders, and its parameter.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn shader(self) -> (phi3_shaders::Activation, f32) {
+        use phi3_shaders::Activation as Shader;
+        match self {
+            Activation::Identity => (Shader::Identity, 0.0),
+            Activation::GeluTanh => (Shader::GeluTanh, 0.0),
+            Activation::GeluErf => (Shader::GeluErf, 0.0),
+            Activation::QuickGelu => (Shader::QuickGelu, 0.0),
+            Activation::SwiGlu => (Shader::SwiGlu, 0.0),
+            // WGSL has no infinity
+            Activation::GeGlu { limit } => (Shader::GeGlu, limit.min(f32::MAX)),
+        }
+    }
+
     /// The function in double precision; `up` counts for a gated one only.
     #[cfg(any(test, feature = "reference"))]
     pub fn reference(self, y: f64, up: f64) -> f64 {

@@ -1,16 +1,16 @@
-//! What measuring a machine gives.
+//! Measurements of a machine.
 
 use std::fmt;
 use std::time::Instant;
 
-/// Where the time between two marks comes from.
+/// Source of timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     /// The device writes timestamps while it works.
     Device,
     /// The host's clock, of a machine whose operations have run when they return.
     Wall,
-    /// The host's clock; a device without timestamps is waited for at every mark, which takes time of its own.
+    /// The host's clock; a device without timestamps is waited for at every timestamp, which takes time of its own.
     WallAndWait,
 }
 
@@ -19,27 +19,27 @@ impl fmt::Display for Clock {
         f.write_str(match self {
             Clock::Device => "timestamps of the device",
             Clock::Wall => "wall clock",
-            Clock::WallAndWait => "wall clock, waiting for the device at every mark",
+            Clock::WallAndWait => "wall clock, waiting for the device at every timestamp",
         })
     }
 }
 
-/// What a machine can do at best.
+/// Peak rates of a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Bytes of memory per second, and of which access.
+    /// Bytes of memory per second.
     pub bandwidth: f64,
-    /// Which access that was.
+    /// Kind of access that was measured.
     pub access: &'static str,
     /// Multiplications and additions per second.
     pub rate: f64,
-    /// Of which numbers.
+    /// Type of the numbers.
     pub numbers: &'static str,
 }
 
-/// Seconds between neighbouring marks, which are taken away.
-pub(crate) fn intervals(marks: &mut Vec<Instant>) -> Vec<f64> {
-    let intervals = marks.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-    marks.clear();
+/// Seconds between neighbouring timestamps, which are taken away.
+pub(crate) fn intervals(timestamps: &mut Vec<Instant>) -> Vec<f64> {
+    let intervals = timestamps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    timestamps.clear();
     intervals
 }

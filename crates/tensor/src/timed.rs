@@ -1,8 +1,8 @@
-//! Any machine, with a stopwatch at every operation.
+//! A machine that times every operation of another one.
 
 use crate::{
-    Activation, Backend, Batch, Clock, DType, DeviceInfo, Epilogue, Error, Expected, Footprint, Heads, KvType, Limits,
-    Mask, Norm, Result, Role, Router, TOP_EXPERTS, Weight,
+    Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Result, Role,
+    TOP_EXPERTS, Weight,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// An operation of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Label {
-    /// What it does: an operation's name, or that of the weight that it multiplies with.
+    /// Name of the operation, or of the weight that it multiplies with.
     pub op: String,
     /// The layer, where it belongs to one.
     pub layer: Option<usize>,
@@ -21,7 +21,7 @@ pub struct Label {
     pub values: u64,
 }
 
-/// What a pass took.
+/// Times of a pass.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// Rows, that is tokens.
@@ -32,7 +32,7 @@ pub struct Pass {
     pub seconds: f64,
 }
 
-/// What all passes took.
+/// Times of all passes.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// Operations.
@@ -41,11 +41,11 @@ pub struct Trace {
     pub passes: Vec<Pass>,
 }
 
-/// A backend that writes down how long every operation takes.
+/// A machine that records how long every operation of another one takes.
 ///
-/// It chooses no tokens, so that every pass ends with logits on the host.
-pub struct Timed<B: Backend> {
-    inner: B,
+/// It samples no tokens, so that every pass ends with logits on the host.
+pub struct Timed<B: Device> {
+    pub(crate) inner: B,
     trace: Arc<Mutex<Trace>>,
     numbers: HashMap<Label, usize>,
     pass: Pass,
@@ -54,21 +54,22 @@ pub struct Timed<B: Backend> {
 
 /// A weight matrix with its label's number.
 pub struct Labelled<M> {
-    inner: M,
-    label: usize,
+    pub(crate) inner: M,
+    pub(crate) label: usize,
 }
 
-impl<B: Backend> Timed<B> {
-    /// A backend with a stopwatch, and where the times will stand.
+impl<B: Device> Timed<B> {
+    /// A machine that is timed, and its times.
     pub fn new(inner: B) -> (Self, Arc<Mutex<Trace>>) {
         let trace = Arc::new(Mutex::new(Trace::default()));
         let timed = Self { inner, trace: trace.clone(), numbers: HashMap::new(), pass: Pass::default(), began: None };
         (timed, trace)
     }
 
-    /// The number of an operation without weights.
-    fn plain(&mut self, op: &str, layer: Option<usize>) -> usize {
-        self.label(Label { op: op.to_owned(), layer, bytes: 0, values: 0 })
+    /// Ends an operation without weights.
+    pub(crate) fn lap_of(&mut self, op: &str, layer: Option<usize>) -> Result<()> {
+        let label = self.label(Label { op: op.to_owned(), layer, bytes: 0, values: 0 });
+        self.lap(label)
     }
 
     fn label(&mut self, label: Label) -> usize {
@@ -81,21 +82,21 @@ impl<B: Backend> Timed<B> {
         trace.labels.len() - 1
     }
 
-    /// Ends an operation.
-    fn lap(&mut self, label: usize) -> Result<()> {
+    /// Ends an operation with the number of its label.
+    pub(crate) fn lap(&mut self, label: usize) -> Result<()> {
         self.pass.spans.push((label, 0.0));
-        self.inner.mark()
+        self.inner.timestamp()
     }
 
-    /// Ends a pass: its times come back.
+    /// Ends a pass and reads its times.
     fn end(&mut self) -> Result<()> {
         let Some(began) = self.began.take() else { return Ok(()) };
-        let intervals = self.inner.marked()?;
+        let intervals = self.inner.elapsed()?;
         let seconds = began.elapsed().as_secs_f64();
         let mut pass = std::mem::take(&mut self.pass);
         if intervals.len() != pass.spans.len() {
             let (expected, found) = (Expected::Exactly(pass.spans.len()), intervals.len());
-            return Err(Error::Mismatch { op: "marked", what: "intervals", expected, found });
+            return Err(Error::Mismatch { op: "elapsed", what: "intervals", expected, found });
         }
         pass.spans.iter_mut().zip(intervals).for_each(|(span, interval)| span.1 = interval);
         pass.seconds = seconds;
@@ -116,7 +117,7 @@ fn named(name: &str) -> (String, Option<usize>) {
     }
 }
 
-impl<B: Backend> Backend for Timed<B> {
+impl<B: Device> Device for Timed<B> {
     type Matrix = Labelled<B::Matrix>;
     type Vector = B::Vector;
     type Rows = B::Rows;
@@ -159,8 +160,8 @@ impl<B: Backend> Backend for Timed<B> {
         self.inner.reserve(cache, pages)
     }
 
-    fn prepare(&mut self, cache: &mut B::Cache, pages: usize) -> Result<()> {
-        self.inner.prepare(cache, pages)
+    fn reserve_hint(&mut self, cache: &mut B::Cache, pages: usize) -> Result<()> {
+        self.inner.reserve_hint(cache, pages)
     }
 
     fn page_bytes(&self, cache: &B::Cache) -> u64 {
@@ -172,105 +173,11 @@ impl<B: Backend> Backend for Timed<B> {
         self.began = Some(Instant::now());
         self.pass.rows = batch.rows();
         self.inner.begin(batch)?;
-        self.inner.mark()
-    }
-
-    fn embed(&mut self, table: &Self::Matrix, scale: f32, out: &mut B::Rows) -> Result<()> {
-        self.inner.embed(&table.inner, scale, out)?;
-        let label = self.plain("embed", None);
-        self.lap(label)
-    }
-
-    fn write(&mut self, x: &mut B::Rows, first: usize, values: &[f32]) -> Result<()> {
-        self.inner.write(x, first, values)?;
-        let label = self.plain("write", None);
-        self.lap(label)
-    }
-
-    fn norm(&mut self, x: &B::Rows, norm: Norm<'_, Self>, out: &mut B::Rows) -> Result<()> {
-        self.inner.norm(x, plain(norm), out)?;
-        let label = self.plain("norm", None);
-        self.lap(label)
-    }
-
-    fn project(
-        &mut self,
-        x: &B::Rows,
-        norm: Option<Norm<'_, Self>>,
-        weight: &Self::Matrix,
-        epilogue: Epilogue,
-        out: &mut B::Rows,
-    ) -> Result<()> {
-        self.inner.project(x, norm.map(plain), &weight.inner, epilogue, out)?;
-        self.lap(weight.label)
+        self.inner.timestamp()
     }
 
     fn routes(&mut self, rows: usize, experts: usize) -> Result<B::Routes> {
         self.inner.routes(rows, experts)
-    }
-
-    fn route(&mut self, scores: &B::Rows, router: Router, routes: &mut B::Routes) -> Result<()> {
-        self.inner.route(scores, router, routes)?;
-        let label = self.plain("route", None);
-        self.lap(label)
-    }
-
-    fn project_experts(
-        &mut self,
-        x: &B::Rows,
-        weight: &Self::Matrix,
-        activation: Activation,
-        routes: &B::Routes,
-        out: &mut B::Rows,
-    ) -> Result<()> {
-        self.inner.project_experts(x, &weight.inner, activation, routes, out)?;
-        self.lap(weight.label)
-    }
-
-    fn combine_experts(
-        &mut self,
-        x: &B::Rows,
-        weight: &Self::Matrix,
-        routes: &B::Routes,
-        out: &mut B::Rows,
-    ) -> Result<()> {
-        self.inner.combine_experts(x, &weight.inner, routes, out)?;
-        self.lap(weight.label)
-    }
-
-    fn project_qkv(
-        &mut self,
-        x: &B::Rows,
-        norm: Option<Norm<'_, Self>>,
-        weights: &[&Self::Matrix],
-        q: &mut B::Rows,
-        cache: &mut B::Cache,
-        layer: usize,
-    ) -> Result<()> {
-        let inner: Vec<&B::Matrix> = weights.iter().map(|weight| &weight.inner).collect();
-        self.inner.project_qkv(x, norm.map(plain), &inner, q, cache, layer)?;
-        // parts have one label
-        weights.first().map_or(Ok(()), |weight| self.lap(weight.label))
-    }
-
-    fn attention(
-        &mut self,
-        q: &B::Rows,
-        cache: &B::Cache,
-        layer: usize,
-        mask: Mask,
-        scale: f32,
-        out: &mut B::Rows,
-    ) -> Result<()> {
-        self.inner.attention(q, cache, layer, mask, scale, out)?;
-        let label = self.plain("attention", Some(layer));
-        self.lap(label)
-    }
-
-    fn select(&mut self, x: &B::Rows, first: usize, count: usize, out: &mut B::Rows) -> Result<()> {
-        self.inner.select(x, first, count, out)?;
-        let label = self.plain("select", None);
-        self.lap(label)
     }
 
     fn read(&mut self, x: &B::Rows, out: &mut [f32]) -> Result<()> {
@@ -278,11 +185,11 @@ impl<B: Backend> Backend for Timed<B> {
         self.end()?;
         // more may follow in this pass
         self.began = Some(Instant::now());
-        self.inner.mark()
+        self.inner.timestamp()
     }
 
-    fn finish(&mut self) -> Result<()> {
-        self.inner.finish()
+    fn submit(&mut self) -> Result<()> {
+        self.inner.submit()
     }
 
     fn clock(&self) -> Clock {
@@ -291,13 +198,6 @@ impl<B: Backend> Backend for Timed<B> {
 
     fn limits(&mut self) -> Result<Limits> {
         self.inner.limits()
-    }
-}
-
-fn plain<B: Backend>(norm: Norm<'_, Timed<B>>) -> Norm<'_, B> {
-    match norm {
-        Norm::Rms { weight, eps } => Norm::Rms { weight, eps },
-        Norm::Layer { weight, bias, eps } => Norm::Layer { weight, bias, eps },
     }
 }
 

@@ -1,21 +1,22 @@
 //! The CPU backend against the reference, at every instruction set of this machine.
 #![cfg(feature = "reference")]
 
-use phi3_tensor::cpu::{Activations, Cpu, Level, Options, Pack};
+use phi3_tensor::cpu::{Activations, Cpu, Isa, Options, Repack};
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Activation, Backend, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
+use phi3_tensor::{Activation, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
 /// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
-fn levels() -> impl Iterator<Item = Level> {
+fn levels() -> impl Iterator<Item = Isa> {
     let chosen = std::env::var("PHI3_LEVELS").ok();
-    let chosen: Option<Vec<Level>> = chosen.map(|names| {
-        let levels = names.split(',').map(|name| Level::from_name(name).unwrap_or_else(|| panic!("no level {name}")));
-        levels.inspect(|level| assert!(level.available(), "this processor has no {level}")).collect()
+    let chosen: Option<Vec<Isa>> = chosen.map(|names| {
+        let levels = names.split(',').map(|name| Isa::from_name(name).unwrap_or_else(|| panic!("no isa {name}")));
+        levels.inspect(|isa| assert!(isa.available(), "this processor has no {isa}")).collect()
     });
-    Level::ALL.into_iter().filter(move |level| {
-        let taken = level.available() && chosen.as_ref().is_none_or(|chosen| chosen.contains(level));
+    Isa::ALL.into_iter().filter(move |isa| {
+        let taken = isa.available() && chosen.as_ref().is_none_or(|chosen| chosen.contains(isa));
         if !taken {
-            println!("skipped: {level} is not available or not asked for");
+            println!("skipped: {isa} is not available or not asked for");
         }
         taken
     })
@@ -23,10 +24,10 @@ fn levels() -> impl Iterator<Item = Level> {
 
 #[test]
 fn every_level_agrees_with_the_reference() {
-    for level in levels() {
+    for isa in levels() {
         for threads in [1, 2] {
-            let (threads, level) = (Some(threads), Some(level));
-            let options = Options { threads, level, activations: Activations::F32, ..Options::default() };
+            let (threads, isa) = (Some(threads), Some(isa));
+            let options = Options { threads, isa, activations: Activations::F32, ..Options::default() };
             let outcomes = parity::run(&mut Cpu::new(options).expect("threads start"), &[]).expect("every case runs");
             let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
             assert!(outcomes.len() > 100 && failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), outcomes.len());
@@ -54,14 +55,14 @@ enum Rounding {
 }
 
 impl Rounding {
-    /// As a level does it for so many rows; see `Activations::Int8`.
-    fn of(level: Level, case: &Case) -> Self {
+    /// As an ISA does it for so many rows; see `Activations::Int8`.
+    fn of(isa: Isa, case: &Case) -> Self {
         let half = matches!(case.dtype, DType::F16 | DType::Bf16);
-        match level {
-            Level::Amx if case.rows >= 24 && case.dtype != DType::F32 => Rounding::Bf16,
+        match isa {
+            Isa::Amx if case.rows >= 24 && case.dtype != DType::F32 => Rounding::Bf16,
             _ if case.dtype.block().0 == 256 => Rounding::EightPowers,
-            _ if case.dtype.is_quantised() => Rounding::Eight,
-            Level::Avx512Vnni | Level::Amx if half && case.rows >= 16 => Rounding::Fourteen,
+            _ if case.dtype.is_quantized() => Rounding::Eight,
+            Isa::Avx512Vnni | Isa::Amx if half && case.rows >= 16 => Rounding::Fourteen,
             _ => Rounding::None,
         }
     }
@@ -198,12 +199,12 @@ impl Case {
 fn products_agree_with_the_same_rounding_in_f64() {
     let mut expected: Vec<((usize, Rounding), Vec<Expected>)> = Vec::new();
     let mut seen = Vec::new();
-    for level in levels() {
-        for pack in Pack::ALL {
-            let options = Options { threads: Some(2), level: Some(level), pack, ..Options::default() };
+    for isa in levels() {
+        for repack in Repack::ALL {
+            let options = Options { threads: Some(2), isa: Some(isa), repack, ..Options::default() };
             let mut cpu = Cpu::new(options).expect("threads start");
             for (i, case) in Case::all().iter().enumerate() {
-                let key = (i, Rounding::of(level, case));
+                let key = (i, Rounding::of(isa, case));
                 let place = expected.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
                     expected.push((key, case.expected(key.1)));
                     expected.len() - 1
@@ -213,27 +214,27 @@ fn products_agree_with_the_same_rounding_in_f64() {
                 for (i, (found, (expected, allowed, flip))) in found.iter().zip(&expected[place].1).enumerate() {
                     let difference = (f64::from(*found) - expected).abs();
                     let bound = allowed + flip;
-                    assert!(difference <= bound, "{level}, {case:?}, {i}: {found} for {expected}, beyond {bound}");
+                    assert!(difference <= bound, "{isa}, {case:?}, {i}: {found} for {expected}, beyond {bound}");
                     flips += usize::from(difference > *allowed);
                 }
-                assert!(20 * flips <= found.len(), "{level}, {case:?}: {flips} of {} are off", found.len());
+                assert!(20 * flips <= found.len(), "{isa}, {case:?}: {flips} of {} are off", found.len());
             }
         }
     }
-    if std::env::var("PHI3_EMULATE").as_deref() == Ok("amx") && Level::Avx512Vnni.available() {
+    if std::env::var("PHI3_EMULATE").as_deref() == Ok("amx") && Isa::Avx512Vnni.available() {
         assert!(seen.contains(&Rounding::Bf16), "AMX was to be emulated");
     }
 }
 
 #[test]
 fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
-    for level in levels() {
-        let run = |threads, pack, rows| {
-            let options = Options { threads: Some(threads), level: Some(level), pack, ..Options::default() };
+    for isa in levels() {
+        let run = |threads, repack, rows| {
+            let options = Options { threads: Some(threads), isa: Some(isa), repack, ..Options::default() };
             let mut cpu = Cpu::new(options).expect("threads start");
             DType::ALL
                 .into_iter()
-                .filter(|dtype| dtype.is_quantised())
+                .filter(|dtype| dtype.is_quantized())
                 .map(move |dtype| {
                     let case =
                         Case { dtype, rows: 0, inputs: 512, outputs: 600, epilogue: Epilogue::OVERWRITE, bias: false };
@@ -242,16 +243,16 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
                 })
                 .collect::<Vec<_>>()
         };
-        let whole = run(2, Pack::Load, 23);
-        for (threads, pack, rows) in
-            [(1, Pack::Load, 23), (3, Pack::Never, 23), (2, Pack::Load, 1), (2, Pack::Never, 5)]
+        let whole = run(2, Repack::AtLoad, 23);
+        for (threads, repack, rows) in
+            [(1, Repack::AtLoad, 23), (3, Repack::Never, 23), (2, Repack::AtLoad, 1), (2, Repack::Never, 5)]
         {
-            for (whole, part) in whole.iter().zip(run(threads, pack, rows)) {
+            for (whole, part) in whole.iter().zip(run(threads, repack, rows)) {
                 let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                 assert_eq!(
                     bits(&whole[..part.len()]),
                     bits(&part),
-                    "{level}, {threads} threads, {pack:?}, {rows} rows"
+                    "{isa}, {threads} threads, {repack:?}, {rows} rows"
                 );
             }
         }
@@ -269,8 +270,8 @@ fn what_a_row_does_not_see_may_be_no_numbers() {
     let table = Weight::new("table", DType::F32, 32, 48, Bytes::from(bytes)).unwrap();
     let weight = random.weight("w", DType::F32, heads.qkv_dim(), 48, 0.2);
     let gain = random.vector(48, 1.0);
-    for (level, kv) in levels().flat_map(|level| KvType::ALL.map(|kv| (level, kv))) {
-        let mut cpu = Cpu::new(Options { level: Some(level), ..Options::default() }).expect("threads start");
+    for (isa, kv) in levels().flat_map(|isa| KvType::ALL.map(|kv| (isa, kv))) {
+        let mut cpu = Cpu::new(Options { isa: Some(isa), ..Options::default() }).expect("threads start");
         let table = cpu.matrix(&table, Role::Plain).unwrap();
         let (qkv, gain) = (cpu.matrix(&weight, Role::Qkv(heads)).unwrap(), cpu.vector("gain", &gain).unwrap());
         for rows in [1, 5, 21] {
@@ -295,8 +296,8 @@ fn what_a_row_does_not_see_may_be_no_numbers() {
                 }
                 out
             });
-            assert!(fresh.iter().all(|v| v.is_finite()), "{level}, {kv}, {rows} rows");
-            assert_eq!(again, fresh, "{level}, {kv}, {rows} rows");
+            assert!(fresh.iter().all(|v| v.is_finite()), "{isa}, {kv}, {rows} rows");
+            assert_eq!(again, fresh, "{isa}, {kv}, {rows} rows");
         }
     }
 }

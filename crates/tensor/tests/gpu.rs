@@ -5,10 +5,11 @@
 
 use phi3_tensor::cpu::Cpu;
 use phi3_tensor::gpu::{Counters, Gpu, Options, Select, Tier, adapters};
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
+    Activation, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Role, Weight, quant,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -129,7 +130,7 @@ fn every_block_means_what_it_means_on_the_cpu_bit_for_bit() {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let index: Value = serde_json::from_slice(&std::fs::read(folder.join("blocks.json")).unwrap()).unwrap();
     let mut blocks = 0;
-    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
         let name = dtype.name().to_uppercase();
         for (case, info) in index["types"][&name]["cases"].as_object().unwrap() {
             if info["finite"] != true {
@@ -273,7 +274,7 @@ fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvTyp
     }
     let mut weights = random.vector(heads.qkv_dim() * HIDDEN, 0.2);
     weights.chunks_exact_mut(HIDDEN).for_each(|row| row[24..].iter_mut().for_each(|w| *w *= 2.0));
-    let weights = quant::quantise(DType::F16, &weights).unwrap();
+    let weights = quant::quantize(DType::F16, &weights).unwrap();
     let weights = Weight::new("qkv", DType::F16, heads.qkv_dim(), HIDDEN, Bytes::from(weights)).unwrap();
     let values = weights.to_f32();
     let mut most = [0.0f32; 3];
@@ -473,7 +474,7 @@ fn passes_that_wait_for_nothing_run_in_order() {
         gpu.begin(&decode(&[token as u32], &[0], 0)).unwrap();
         gpu.embed(&table, 1.0, row).unwrap();
         if token % 2 == 0 {
-            gpu.finish().unwrap();
+            gpu.submit().unwrap();
         }
     }
     let values = weight.to_f32();
@@ -497,7 +498,7 @@ fn a_pass_with_more_parameters_than_fit_is_submitted_in_parts() {
     for (i, out) in normed.iter_mut().enumerate() {
         gpu.norm(&x, Norm::Rms { weight: &gain, eps: i as f32 }, out).unwrap();
     }
-    gpu.finish().unwrap();
+    gpu.submit().unwrap();
     assert_eq!(gpu.counters().submits - before, 3);
 
     let mut row = [0.0; 8];

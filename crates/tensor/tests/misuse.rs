@@ -2,11 +2,11 @@
 #![cfg(feature = "reference")]
 
 use phi3_tensor::cpu::Cpu;
+use phi3_tensor::ops::*;
 use phi3_tensor::parity::Random;
 use phi3_tensor::reference::Reference;
 use phi3_tensor::{
-    Activation, Backend, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router,
-    Weight,
+    Activation, Batch, Bytes, DType, Epilogue, Error, Heads, KvType, Mask, Norm, PAGE, Result, Role, Router, Weight,
 };
 
 const HEADS: Heads = Heads { heads: 4, kv_heads: 2, head_dim: 8, rotary_dim: 8 };
@@ -122,7 +122,7 @@ fn misuse<B: Backend>(b: &mut B) {
     // tokens
     let mut batch = with_rope(Batch::of(&[3, 11], 15, &[2, 0]).unwrap());
     batch.push_output(1).unwrap();
-    for token in [VOCAB as u32, Batch::CHOSEN - 1, Batch::CHOSEN, Batch::CHOSEN + 7, Batch::NO_TOKEN] {
+    for token in [VOCAB as u32, Batch::SAMPLED - 1, Batch::SAMPLED, Batch::SAMPLED + 7, Batch::NO_TOKEN] {
         b.begin(&Batch::of(&[3, token], 0, &[0]).unwrap()).unwrap();
         refused("embed", "token", b.embed(&plain, 1.0, &mut x));
     }

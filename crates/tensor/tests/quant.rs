@@ -44,7 +44,7 @@ fn types_are_those_of_the_oracle() {
         assert_eq!(info["block_bytes"], bytes, "{name}");
         assert_eq!(DType::from_ggml_id(dtype.ggml_id()), Some(dtype));
         assert_eq!(dtype.bytes(3 * elements), Some(3 * bytes));
-        assert_eq!(dtype.bytes(elements + 1).is_some(), !dtype.is_quantised());
+        assert_eq!(dtype.bytes(elements + 1).is_some(), !dtype.is_quantized());
     }
 }
 
@@ -72,7 +72,7 @@ fn every_block_means_what_the_oracle_says_bit_for_bit() {
 }
 
 #[test]
-fn the_exact_quantisers_give_the_bytes_of_ggml() {
+fn the_exact_quantizers_give_the_bytes_of_ggml() {
     let (bytes, index) = (read("quantise.safetensors"), read("quantise.json"));
     let (tensors, index) =
         (SafeTensors::deserialize(&bytes).unwrap(), serde_json::from_slice::<Value>(&index).unwrap());
@@ -83,7 +83,7 @@ fn the_exact_quantisers_give_the_bytes_of_ggml() {
         }
         for case in index["types"][&name]["cases"].as_object().unwrap().keys() {
             let want = tensors.tensor(&format!("{case}.{name}")).unwrap();
-            let got = quant::quantise(dtype, &floats(&tensors, &format!("{case}.f32"))).unwrap();
+            let got = quant::quantize(dtype, &floats(&tensors, &format!("{case}.f32"))).unwrap();
             let wrong = got.iter().zip(want.data()).filter(|(a, b)| a != b).count();
             assert!(got.len() == want.data().len() && wrong == 0, "{name}.{case}: {wrong} bytes of {}", got.len());
             cases += 1;
@@ -93,7 +93,7 @@ fn the_exact_quantisers_give_the_bytes_of_ggml() {
     // every border of the halves; any quiet NaN will do
     for dtype in [DType::F16, DType::Bf16] {
         let want = tensors.tensor(&format!("edges.{}", dtype.name().to_uppercase())).unwrap();
-        let got = quant::quantise(dtype, &floats(&tensors, "edges.f32")).unwrap();
+        let got = quant::quantize(dtype, &floats(&tensors, "edges.f32")).unwrap();
         for (i, (got, want)) in widened(dtype, &got).iter().zip(widened(dtype, want.data())).enumerate() {
             assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "{dtype}[{i}]: {got} {want}");
         }
@@ -106,7 +106,7 @@ fn rms(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[test]
-fn the_fitted_quantisers_are_as_good_as_those_of_ggml() {
+fn the_fitted_quantizers_are_as_good_as_those_of_ggml() {
     let (bytes, index) = (read("quantise.safetensors"), read("quantise.json"));
     let (tensors, index) =
         (SafeTensors::deserialize(&bytes).unwrap(), serde_json::from_slice::<Value>(&index).unwrap());
@@ -117,7 +117,7 @@ fn the_fitted_quantisers_are_as_good_as_those_of_ggml() {
         }
         for (case, info) in index["types"][&name]["cases"].as_object().unwrap() {
             let values = floats(&tensors, &format!("{case}.f32"));
-            let error = rms(&widened(dtype, &quant::quantise(dtype, &values).unwrap()), &values);
+            let error = rms(&widened(dtype, &quant::quantize(dtype, &values).unwrap()), &values);
             let ratio = error / info["rms_error"].as_f64().unwrap();
             println!("{name}.{case}: {ratio:.3} of llama.cpp's error");
             assert!(ratio <= 1.3, "{name}.{case}: {ratio}");
@@ -127,7 +127,7 @@ fn the_fitted_quantisers_are_as_good_as_those_of_ggml() {
         for case in ["zeros", "constant", "one_per_block", "equal_magnitudes", "all_positive", "all_negative", "large"]
         {
             let values = floats(&tensors, &format!("{case}.f32"));
-            let back = widened(dtype, &quant::quantise(dtype, &values).unwrap());
+            let back = widened(dtype, &quant::quantize(dtype, &values).unwrap());
             let size = rms(&values, &vec![0.0; values.len()]);
             let limit = if dtype == DType::Q2K || dtype == DType::Q3K { 0.5 } else { 0.2 };
             assert!(rms(&back, &values) <= limit * size, "{name}.{case}: {} of {size}", rms(&back, &values));
@@ -140,15 +140,15 @@ fn the_fitted_quantisers_are_as_good_as_those_of_ggml() {
 fn the_int4_recipe_rounds_to_nearest_by_the_stored_scale() {
     let mut values = [0.0f32; 32];
     values[..6].copy_from_slice(&[4.0, -2.0, 1.0, 0.26, -0.24, 3.9]);
-    let bytes = quant::quantise_int4_rtn(&values).unwrap();
+    let bytes = quant::quantize_int4_rtn(&values).unwrap();
     assert_eq!(bytes.len(), 18);
     let back = widened(DType::Q4_0, &bytes);
     assert_eq!(back[..7], [4.0, -2.0, 1.0, 0.5, 0.0, 4.0, 0.0]);
     // of two extremes of one size the negative one has the level that is only on its side
     values[1] = -4.0;
-    let back = widened(DType::Q4_0, &quant::quantise_int4_rtn(&values).unwrap());
+    let back = widened(DType::Q4_0, &quant::quantize_int4_rtn(&values).unwrap());
     assert_eq!(back[..2], [3.5, -4.0]);
-    assert!(quant::quantise_int4_rtn(&values[1..]).is_none());
+    assert!(quant::quantize_int4_rtn(&values[1..]).is_none());
 }
 
 #[test]
@@ -156,11 +156,11 @@ fn hostile_values_do_not_panic() {
     for dtype in DType::ALL {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45, -0.0] {
             let mut values = [1.0f32; 256];
-            assert!(quant::quantise(dtype, &values).is_some());
+            assert!(quant::quantize(dtype, &values).is_some());
             values[17] = value;
-            assert!(quant::quantise(dtype, &values).is_some());
-            assert!(quant::quantise(dtype, &[value; 256]).is_some());
+            assert!(quant::quantize(dtype, &values).is_some());
+            assert!(quant::quantize(dtype, &[value; 256]).is_some());
         }
-        assert_eq!(quant::quantise(dtype, &[1.0; 33]).is_none(), dtype.is_quantised());
+        assert_eq!(quant::quantize(dtype, &[1.0; 33]).is_none(), dtype.is_quantized());
     }
 }

@@ -173,7 +173,7 @@ impl Figures {
         let environment = [("PHI3_GPU", "require"), ("PHI3_ADAPTER", adapter.name.as_str())];
         let operations = ["test", "--release", "-p", "phi3-tensor", "--features", "gpu,reference", "--no-fail-fast"];
         let few = ["--test", "gpu", "--", "pieces"];
-        let all = ["--test", "gpu", "--test", "choose", "--", "--nocapture"];
+        let all = ["--test", "gpu", "--test", "sample", "--", "--nocapture"];
         let which: &[&str] = self.size(&all, &few);
         self.cargo("test-operations", &[&operations, which].concat(), &environment, minutes(45));
         let goldens = ["test", "--release", "-p", "phi3-tests", "--test", "root", "--no-fail-fast", "--"];
@@ -213,13 +213,13 @@ impl Figures {
         for name in ["q4_0", "q4_k_m"] {
             let path = folder.join(format!("{name}.gguf"));
             let (from, to) = (plain.display().to_string(), path.display().to_string());
-            let quantised = self.phi3_run(
+            let quantized = self.phi3_run(
                 &format!("quantize-{name}"),
                 "txt",
                 &["quantize", &from, &to, "--type", name],
                 minutes(40),
             );
-            if quantised.is_some() {
+            if quantized.is_some() {
                 models.push(Model { name, path, quant: None });
             }
         }

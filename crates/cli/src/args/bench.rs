@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use phi3_model::QuantScheme;
 use phi3_runner::bench::Shape;
 use phi3_runner::{Device, DeviceOptions, Error, Result, Source};
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use phi3_tensor::{DType, KvType};
 use std::path::{Path, PathBuf};
 
@@ -66,13 +66,13 @@ pub(crate) struct Bench {
     max_binding: Option<u64>,
     /// Instruction set of the CPU backend
     #[arg(long, value_name = "LEVEL", value_parser = level)]
-    level: Option<Level>,
+    level: Option<Isa>,
     /// Activations in matrix products: int8 (on a GPU half precision for many rows) or f32
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
     /// When the CPU backend interleaves quantized weights: load or never
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
-    pack: Pack,
+    pack: Repack,
     /// Quantize f32, f16 and bf16 weights while loading
     #[arg(long, value_name = "TYPE")]
     quant: Option<QuantScheme>,

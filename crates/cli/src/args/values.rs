@@ -1,6 +1,6 @@
 //! Parsers of option values.
 
-use phi3_tensor::cpu::{Activations, Level, Pack};
+use phi3_tensor::cpu::{Activations, Isa, Repack};
 use phi3_tensor::{DType, KvType};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -90,9 +90,9 @@ pub(super) fn threads(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-pub(super) fn level(text: &str) -> std::result::Result<Level, String> {
-    let known = Level::from_name(&text.to_ascii_lowercase());
-    let known = known.ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::name).join(", ")))?;
+pub(super) fn level(text: &str) -> std::result::Result<Isa, String> {
+    let known = Isa::from_name(&text.to_ascii_lowercase());
+    let known = known.ok_or_else(|| format!("expected one of {}", Isa::ALL.map(Isa::name).join(", ")))?;
     if known.available() { Ok(known) } else { Err(format!("this processor does not support {known}")) }
 }
 
@@ -101,9 +101,9 @@ pub(super) fn activations(text: &str) -> std::result::Result<Activations, String
     known.ok_or_else(|| format!("expected one of {}", Activations::ALL.map(Activations::name).join(", ")))
 }
 
-pub(super) fn pack(text: &str) -> std::result::Result<Pack, String> {
-    let known = Pack::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
-    known.ok_or_else(|| format!("expected one of {}", Pack::ALL.map(Pack::name).join(", ")))
+pub(super) fn pack(text: &str) -> std::result::Result<Repack, String> {
+    let known = Repack::ALL.into_iter().find(|known| known.name() == text.to_ascii_lowercase());
+    known.ok_or_else(|| format!("expected one of {}", Repack::ALL.map(Repack::name).join(", ")))
 }
 
 pub(super) fn kv_type(text: &str) -> std::result::Result<KvType, String> {

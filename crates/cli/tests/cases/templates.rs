@@ -15,7 +15,7 @@ fn render(model: &Path, template: &str) -> Ran {
     run(if template.is_empty() { &args[..4] } else { &args })
 }
 
-fn quantised(model: &Path, out: &Path) -> Ran {
+fn quantized(model: &Path, out: &Path) -> Ran {
     run(&["quantize", &model.display().to_string(), &out.display().to_string(), "--type", "f16"]).ok()
 }
 
@@ -30,9 +30,9 @@ fn named_templates_go_through_gguf_and_are_taken_by_name() {
         );
     });
     let (first, second) = (folder.path().join("first.gguf"), folder.path().join("second.gguf"));
-    let ran = quantised(folder.path(), &first);
+    let ran = quantized(folder.path(), &first);
     assert!(!ran.stderr.contains("template"), "{}", ran.stderr);
-    quantised(&first, &second);
+    quantized(&first, &second);
     let shown = run(&["inspect", &second.display().to_string(), "--json"]).ok().stdout;
     let metadata = serde_json::from_str::<serde_json::Value>(&shown).unwrap()["metadata"].take();
     assert_eq!(metadata["tokenizer.chat_templates"], json!(["rag_1", "tool_use"]));
@@ -54,7 +54,7 @@ fn templates_without_a_default_one_are_taken_by_name_only() {
         config.insert("chat_template".into(), json!([{"name": "tool_use", "template": "T"}]));
     });
     let file = folder.path().join("m.gguf");
-    quantised(folder.path(), &file);
+    quantized(folder.path(), &file);
     for model in [folder.path(), &file] {
         render(model, "").error(&["default", "tool_use"]);
         assert_eq!(render(model, "tool_use").ok().stdout, "T");

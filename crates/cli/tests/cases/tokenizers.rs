@@ -20,7 +20,7 @@ fn tokenize(model: &Path, args: &[&str]) -> Ran {
     run(&[&["tokenize", "-m", &model.display().to_string()], args].concat()).ok()
 }
 
-fn quantised(folder: &Path) -> (std::path::PathBuf, Ran) {
+fn quantized(folder: &Path) -> (std::path::PathBuf, Ran) {
     let file = folder.join("out.gguf");
     let ran = run(&["quantize", &folder.display().to_string(), &file.display().to_string(), "--type", "f16"]).ok();
     (file, ran)
@@ -41,7 +41,7 @@ fn a_chat_has_the_special_tokens_that_its_template_prints() {
         let count = |special: &[&str]| tokenize(folder.path(), &[special, &["Hi"]].concat()).stdout.split(' ').count();
         assert_eq!(count(&["--special"]), count(&[]) + 1);
         // in a GGUF file, the setting applies to every text
-        let (file, _) = quantised(folder.path());
+        let (file, _) = quantized(folder.path());
         assert_eq!(ask(&file, "Hi", &["-n", "1"]).ok().prompt_tokens(), plain + 1, "{before}");
     }
 }
@@ -59,7 +59,7 @@ fn tokens_of_the_configuration_alone_are_tokens() {
     let after = tokenize(folder.path(), &[text]);
     assert_eq!(after.stdout.trim(), "2090 1528 2091 503");
     assert!(after.notes().is_empty(), "{}", after.stderr);
-    let (file, ran) = quantised(folder.path());
+    let (file, ran) = quantized(folder.path());
     assert!(tokenize(&file, &[text]).stdout.contains(" 2091 "));
     assert!(ran.notes().iter().all(|note| note.contains("white space behind added tokens")), "{}", ran.stderr);
     edit(folder.path().join("tokenizer_config.json"), |config| {
@@ -101,7 +101,7 @@ fn what_a_written_file_has_a_field_for_is_written() {
     for (i, change) in same.into_iter().enumerate() {
         let folder = demo();
         edit(folder.path().join("tokenizer.json"), change);
-        let (file, ran) = quantised(folder.path());
+        let (file, ran) = quantized(folder.path());
         assert!(ran.notes().is_empty(), "{i}: {}", ran.stderr);
         for text in ["Hello you", " a  b", "<|user|>\nHello you<|end|>\n", "Grüße 漢 12\n\tx"] {
             assert_eq!(tokenize(&file, &[text]).stdout, tokenize(folder.path(), &[text]).stdout, "{i}: {text:?}");
@@ -165,7 +165,7 @@ fn what_a_written_file_cannot_hold_is_told() {
         edit(folder.path().join("tokenizer.json"), change);
         // its flags would take precedence
         edit(folder.path().join("tokenizer_config.json"), |config| drop(config.remove("added_tokens_decoder")));
-        let (_, ran) = quantised(folder.path());
+        let (_, ran) = quantized(folder.path());
         ran.note(&["tokenizer", words]);
     }
 }
@@ -177,9 +177,9 @@ fn stop_tokens_without_a_key_are_told() {
         edit(folder.path().join("generation_config.json"), |config| drop(config.insert("eos_token_id".into(), ids)))
     };
     set(json!([2080, 2087, 40]));
-    assert!(quantised(folder.path()).1.notes().is_empty());
+    assert!(quantized(folder.path()).1.notes().is_empty());
     set(json!([2080, 2087, 40, 41, 42]));
-    quantised(folder.path()).1.note(&["stop tokens", "[41, 42]"]);
+    quantized(folder.path()).1.note(&["stop tokens", "[41, 42]"]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_stands_in_place_of_a_tokenizer_is_told() {
     remove("vocab.json");
     write("tokenizer.model");
     told(&["found SentencePiece's tokenizer.model", "save_pretrained", "GGUF"]);
-    let (file, ran) = quantised(folder.path());
+    let (file, ran) = quantized(folder.path());
     ran.note(&["tokenizer.model", "no text"]);
     assert!(continued(&file).ok().stdout.starts_with('['));
 }

@@ -86,7 +86,7 @@ fn a_published_checkpoint_is_fetched_with_what_it_needs_and_nothing_else() {
 }
 
 #[test]
-fn gguf_files_are_fetched_by_quantisation_by_name_and_in_parts() {
+fn gguf_files_are_fetched_by_quantization_by_name_and_in_parts() {
     let repo = Repo::new(
         "a/b-GGUF",
         vec![

@@ -53,7 +53,7 @@ impl<B: Backend> Loader<'_, B> {
         let mut parts = self.checkpoint.matrices(&tensor)?;
         if slot.is_router() {
             // f32: the choice of a row's experts depends on it, and it is small
-            let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, self.options.threads));
+            let widened = parts.iter().map(|part| part.requantized(DType::F32, Rounding::Fitted, self.options.threads));
             parts = widened.collect::<std::result::Result<_, _>>()?;
         }
         let is_head = slot == Slot::Head || slot == Slot::Embedding && self.spec.tie_word_embeddings;
@@ -87,7 +87,7 @@ impl<B: Backend> Loader<'_, B> {
 
     fn bring(&mut self, weight: Weight, tensor: &crate::TensorSpec, role: Role) -> Result<B::Matrix> {
         let DecoderOptions { quant, threads, .. } = self.options;
-        let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantised()) {
+        let (matrix, in_place) = match quant.filter(|_| !weight.dtype.is_quantized()) {
             Some(scheme) => {
                 let weight = scheme.apply(&weight, tensor, self.spec, threads)?;
                 (self.backend.matrix(&weight, role)?, false)

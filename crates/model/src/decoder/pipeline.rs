@@ -3,7 +3,7 @@
 use super::{Decoder, Outputs, SequenceRows, check_length, check_tokens, not_finite};
 use crate::sequence::SequenceId;
 use crate::{Error, Input, Result, Sequence};
-use phi3_tensor::{Backend, Batch, Choice, Epilogue};
+use phi3_tensor::{Backend, Batch, Epilogue, Sampling};
 
 /// A submitted pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub(super) struct InFlight {
 }
 
 impl<B: Backend> Decoder<B> {
-    pub(super) fn submit_one(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> Result<()> {
-        if self.in_flight.len() >= self.backend.ahead() {
+    pub(super) fn submit_one(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()> {
+        if self.in_flight.len() >= self.backend.pipeline_depth() {
             return Err(Error::Request {
                 what: "passes under way",
                 found: format!("{} and one more", self.in_flight.len()),
-                limit: format!("the device takes {}", self.backend.ahead()),
+                limit: format!("the device takes {}", self.backend.pipeline_depth()),
                 hint: "wait for one first",
             });
         }
@@ -27,9 +27,9 @@ impl<B: Backend> Decoder<B> {
         self.check_submit(sequence, token)?;
         check_length(&self.spec, pass.position + 1)?;
         check_tokens(&self.spec, token.as_slice())?;
-        let inputs = [Input::Token(token.unwrap_or(Batch::CHOSEN))];
+        let inputs = [Input::Token(token.unwrap_or(Batch::SAMPLED))];
         self.lay_out(&mut [SequenceRows { sequence, inputs: &inputs, outputs: Outputs::Last }])?;
-        if let Err(error) = self.sampling_pass(choice) {
+        if let Err(error) = self.sampling_pass(sampling) {
             self.abandon();
             return Err(error);
         }
@@ -39,13 +39,13 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    fn sampling_pass(&mut self, choice: Choice) -> Result<()> {
+    fn sampling_pass(&mut self, sampling: Sampling) -> Result<()> {
         self.layers(None)?;
         let Self { backend, spec, activations: a, .. } = self;
         let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
         backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
-        Ok(backend.choose(&mut a.logits, &[choice])?)
+        Ok(backend.sample(&mut a.logits, &[sampling])?)
     }
 
     /// Checks that the pass continues the sequence's last submitted pass, and that a token left on the device was sampled for
@@ -83,7 +83,7 @@ impl<B: Backend> Decoder<B> {
         }
         self.in_flight.pop_front();
         let mut token = [Batch::NO_TOKEN];
-        self.backend.chosen(&mut token)?;
+        self.backend.sampled(&mut token)?;
         if token[0] == Batch::NO_TOKEN {
             return Err(not_finite(pass.position));
         }
@@ -94,7 +94,7 @@ impl<B: Backend> Decoder<B> {
     pub(super) fn discard_all(&mut self) -> Result<()> {
         let mut result = Ok(());
         for _ in self.in_flight.drain(..) {
-            let landed = self.backend.chosen(&mut [Batch::NO_TOKEN]);
+            let landed = self.backend.sampled(&mut [Batch::NO_TOKEN]);
             result = result.and(landed.map_err(Error::from));
         }
         result

@@ -50,7 +50,7 @@ fn whole(checkpoint: &Checkpoint, tensor: &TensorSpec) -> Result<Weight> {
     if let [weight] = &parts[..] {
         return Ok(weight.clone());
     }
-    let widened = parts.iter().map(|part| part.requantised(DType::F32, Rounding::Fitted, None));
+    let widened = parts.iter().map(|part| part.requantized(DType::F32, Rounding::Fitted, None));
     let widened = widened.collect::<std::result::Result<Vec<_>, _>>()?;
     let bias: Vec<f32> = parts.iter().flat_map(|part| part.bias().unwrap_or_default()).copied().collect();
     let weight = Weight::stacked(&tensor.name, &widened)?;

@@ -334,3 +334,18 @@ impl Reader<'_> {
         Ok((Entry { name, dtype, shape, range: 0..size }, offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TYPES;
+    use phi3_tensor::DType;
+
+    #[test]
+    fn the_engine_s_types_are_those_of_the_format() {
+        for dtype in DType::ALL {
+            let (elements, bytes) = dtype.block();
+            let name = dtype.name().to_uppercase();
+            assert!(TYPES.contains(&(dtype.ggml_id(), &name, elements, bytes)), "{dtype}");
+        }
+    }
+}

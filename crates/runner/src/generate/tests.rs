@@ -4,7 +4,7 @@ use super::*;
 use crate::Device;
 use crate::text::Message;
 use phi3_model::{Model, ModelSpec, Probe, Sequence, SequenceRows};
-use phi3_tensor::{Choice, DeviceInfo};
+use phi3_tensor::{DeviceInfo, Sampling};
 
 fn engine() -> Engine {
     Engine::builder().device(Device::Cpu).build().unwrap()
@@ -104,8 +104,8 @@ impl Model for Failing {
     fn in_flight(&self) -> usize {
         0
     }
-    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, choice: Choice) -> phi3_model::Result<()> {
-        self.model.submit(sequence, token, choice)
+    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> phi3_model::Result<()> {
+        self.model.submit(sequence, token, sampling)
     }
     fn wait(&mut self, sequence: &mut Sequence) -> phi3_model::Result<u32> {
         self.model.wait(sequence)

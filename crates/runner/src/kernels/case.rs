@@ -5,7 +5,7 @@ use super::cost::{ModelShape, Op};
 use crate::{Result, system_memory};
 use phi3_model::NormSpec;
 use phi3_tensor::{
-    Backend, Batch, Bytes, Choice, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role,
+    Backend, Batch, Bytes, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role, Sampling,
     Weight, quant,
 };
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ impl<B: Backend> Case<B> {
                 let norm = Norm::Rms { weight: &gain, eps: 1e-5 };
                 b.project_qkv(&x, Some(norm), &[&narrow], &mut q, &mut cache, layer)?;
             }
-            b.finish()?;
+            b.submit()?;
         }
         Ok(cache)
     }
@@ -176,7 +176,7 @@ impl<B: Backend> Case<B> {
         let of = |vocab| batch(self.shape.spec.heads, vocab, first, rows);
         b.begin(&of(FILLING)?)?;
         b.embed(&table, 1.0, &mut x)?;
-        b.finish()?;
+        b.submit()?;
         let batch = of(if self.op == Op::Embed { self.shape.spec.vocab_size } else { FILLING })?;
         Ok(Activations { batch, x, out, table })
     }
@@ -203,8 +203,8 @@ impl<B: Backend> Case<B> {
                 b.project(x, Some(norm), weight, Epilogue::of(shape.activation()), out)?;
             }
             (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
-            (Op::Likeliest, ..) => b.choose(out, &[Choice::Likeliest])?,
-            (Op::Sample, ..) => b.choose(out, &[SAMPLE])?,
+            (Op::Argmax, ..) => b.sample(out, &[Sampling::Greedy])?,
+            (Op::Sample, ..) => b.sample(out, &[SAMPLE])?,
             (op, ..) => {
                 let (what, expected) = ("weights", Expected::AtLeast(1));
                 return Err(Error::Mismatch { op: op.name(), what, expected, found: 0 }.into());
@@ -216,26 +216,26 @@ impl<B: Backend> Case<B> {
     /// Seconds of one of `runs` runs in one pass.
     fn sample(&mut self, b: &mut B, a: &mut Activations<B>, runs: usize) -> Result<f64> {
         b.begin(&a.batch)?;
-        if self.op.chooses() {
+        if self.op.is_sampling() {
             b.embed(&a.table, 1.0, &mut a.out)?;
         }
-        b.mark()?;
+        b.timestamp()?;
         for _ in 0..runs {
             self.run(b, a)?;
         }
-        b.mark()?;
-        if self.op.chooses() {
+        b.timestamp()?;
+        if self.op.is_sampling() {
             for _ in 0..runs {
-                b.chosen(&mut [0])?;
+                b.sampled(&mut [0])?;
             }
         }
-        let seconds: f64 = b.marked()?.iter().sum();
+        let seconds: f64 = b.elapsed()?.iter().sum();
         Ok(seconds / runs as f64)
     }
 
     /// Runs per sample of an operation that takes `seconds`; one for sampling, which overwrites its logits.
     fn runs(&self, seconds: f64) -> usize {
-        if self.op.chooses() { 1 } else { (LONG / seconds.max(1e-9)).ceil().clamp(1.0, RUNS as f64) as usize }
+        if self.op.is_sampling() { 1 } else { (LONG / seconds.max(1e-9)).ceil().clamp(1.0, RUNS as f64) as usize }
     }
 
     /// Times the operation: the median of samples of several runs each.
@@ -289,7 +289,7 @@ impl<B: Backend> Case<B> {
     }
 }
 
-const SAMPLE: Choice = Choice::Drawn { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, draw: 1 << 31 };
+const SAMPLE: Sampling = Sampling::Random { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, draw: 1 << 31 };
 
 /// `rows` tokens, below `vocab`, of one sequence from position `first` on.
 fn batch(heads: Heads, vocab: usize, first: usize, rows: usize) -> Result<Batch> {
@@ -315,7 +315,7 @@ fn piece(dtype: DType) -> Vec<u8> {
             (state >> 8) as f32 / (1 << 24) as f32 * 0.1 - 0.05
         })
         .collect();
-    quant::quantise(dtype, &values).unwrap_or_default()
+    quant::quantize(dtype, &values).unwrap_or_default()
 }
 
 /// A matrix that repeats a pattern, in memory of its own.

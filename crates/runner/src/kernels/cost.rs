@@ -23,7 +23,7 @@ pub enum Op {
     /// Last norm and logits.
     Head,
     /// On-device sampling: the most likely token.
-    Likeliest,
+    Argmax,
     /// On-device sampling: a random token.
     Sample,
 }
@@ -31,7 +31,7 @@ pub enum Op {
 impl Op {
     /// Every operation, in the order of a pass.
     pub const ALL: [Op; 10] =
-        [Op::Embed, Op::Norm, Op::Qkv, Op::Attention, Op::O, Op::GateUp, Op::Down, Op::Head, Op::Likeliest, Op::Sample];
+        [Op::Embed, Op::Norm, Op::Qkv, Op::Attention, Op::O, Op::GateUp, Op::Down, Op::Head, Op::Argmax, Op::Sample];
 
     /// Name in tables.
     pub fn name(self) -> &'static str {
@@ -44,7 +44,7 @@ impl Op {
             Op::GateUp => "gate_up_proj",
             Op::Down => "down_proj",
             Op::Head => "lm_head",
-            Op::Likeliest => "likeliest",
+            Op::Argmax => "argmax",
             Op::Sample => "sample",
         }
     }
@@ -58,7 +58,7 @@ impl Op {
             Op::GateUp => Some(Slot::Layer(layer, Part::Up)),
             Op::Down => Some(Slot::Layer(layer, Part::Down)),
             Op::Head => Some(Slot::Head),
-            Op::Norm | Op::Attention | Op::Likeliest | Op::Sample => None,
+            Op::Norm | Op::Attention | Op::Argmax | Op::Sample => None,
         }
     }
 
@@ -76,13 +76,13 @@ impl Op {
     }
 
     /// Whether it samples tokens, which not every backend does.
-    pub fn chooses(self) -> bool {
-        matches!(self, Op::Likeliest | Op::Sample)
+    pub fn is_sampling(self) -> bool {
+        matches!(self, Op::Argmax | Op::Sample)
     }
 
     /// Whether it runs with so many rows: on-device sampling takes one row.
     pub fn takes(self, rows: usize) -> bool {
-        rows == 1 || !self.chooses()
+        rows == 1 || !self.is_sampling()
     }
 }
 
@@ -152,7 +152,7 @@ impl ModelShape {
             Op::Embed | Op::Norm | Op::Qkv | Op::GateUp | Op::Head => hidden_size,
             Op::Attention | Op::O => heads.q_dim(),
             Op::Down => self.spec.widest_mlp(),
-            Op::Likeliest | Op::Sample => vocab_size,
+            Op::Argmax | Op::Sample => vocab_size,
         }
     }
 
@@ -163,7 +163,7 @@ impl ModelShape {
             Op::Embed | Op::Norm | Op::O | Op::Down => hidden_size,
             Op::Qkv | Op::Attention => heads.q_dim(),
             Op::GateUp => self.spec.widest_mlp(),
-            Op::Head | Op::Likeliest | Op::Sample => vocab_size,
+            Op::Head | Op::Argmax | Op::Sample => vocab_size,
         }
     }
 
@@ -200,7 +200,7 @@ impl ModelShape {
                     format!("{}/{} heads of {}, {} positions", heads.heads, heads.kv_heads, heads.head_dim, seen);
                 (heads, seen as f64 * self.position_bytes() + input + output, 4.0 * pairs * k as f64)
             }
-            Op::Likeliest | Op::Sample => (format!("[{k}]"), input, 0.0),
+            Op::Argmax | Op::Sample => (format!("[{k}]"), input, 0.0),
         };
         Cost { shape, bytes, flops }
     }

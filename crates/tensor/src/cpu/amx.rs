@@ -1,7 +1,7 @@
-//! AMX: registers that hold tiles of sixteen rows of 64 bytes, and products of them.
+//! AMX: registers of tiles, each sixteen rows of 64 bytes, and products of tiles.
 //!
-//! The compiler knows the registers but not the instructions, so these stand in `asm!`. Only the configuration of the tiles
-//! lives longer than one such block.
+//! The compiler knows the registers but not the instructions, which are written in `asm!`. Only the configuration of the tiles
+//! outlives such a block.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -10,13 +10,13 @@ use std::sync::OnceLock;
 /// Bytes of a tile.
 pub(super) const TILE: usize = 1024;
 
-/// Whether this processor multiplies tiles of bf16, and the system lets this process use them.
+/// Whether this processor multiplies tiles of bf16, and the system permits this process to use them.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| has_tiles() && permitted())
 }
 
-/// Whether its instructions are emulated, which tests ask for where the processor lacks them.
+/// Whether the instructions are emulated, on request of a test on a processor without them.
 pub(super) fn emulated() -> bool {
     #[cfg(all(feature = "reference", target_os = "linux"))]
     if !available() && std::env::var("PHI3_EMULATE").as_deref() == Ok("amx") {
@@ -34,19 +34,19 @@ fn has_tiles() -> bool {
         return false;
     }
     let (low, high): (u32, u32);
-    // SAFETY: the system has switched xgetbv on.
+    // SAFETY: OSXSAVE is set, so xgetbv is enabled.
     unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
     (u64::from(high) << 32 | u64::from(low)) & TILE_STATE == TILE_STATE
 }
 
-/// Asks Linux for the registers, which it grants to a process that asks; other systems are not asked yet.
+/// Requests the registers from Linux. On other systems AMX is not used.
 fn permitted() -> bool {
     if cfg!(target_os = "linux") {
         const ARCH_PRCTL: i64 = 158;
         const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
         const XTILEDATA: u64 = 18;
         let outcome: i64;
-        // SAFETY: the call changes nothing but what this process may use; the registers are those that it destroys.
+        // SAFETY: the call changes the permissions of this process only; rax, rcx and r11 are the registers that it clobbers.
         unsafe {
             asm!("syscall", inlateout("rax") ARCH_PRCTL => outcome, in("rdi") ARCH_REQ_XCOMP_PERM, in("rsi") XTILEDATA,
                 out("rcx") _, out("r11") _, options(nostack));
@@ -57,7 +57,7 @@ fn permitted() -> bool {
     }
 }
 
-/// The tiles of this thread, all of sixteen rows of 64 bytes, from its making to its end.
+/// The configured tiles of this thread, all of sixteen rows of 64 bytes. Dropping it releases them.
 pub(super) struct Tiles(());
 
 #[repr(C, align(64))]
@@ -77,7 +77,7 @@ impl Tiles {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         config.row_bytes[..8].fill(64);
         config.rows[..8].fill(16);
-        // SAFETY: the caller's; a valid configuration of 64 bytes.
+        // SAFETY: tiles are available, by the contract; the operand is a valid configuration of 64 bytes.
         unsafe { asm!("ldtilecfg [{0}]", in(reg) &config, options(nostack, readonly)) };
         Self(())
     }
@@ -93,7 +93,8 @@ impl Tiles {
     /// `2 * steps` readable tiles at `a` and `b`, four writable ones at `c`; `steps` is not 0.
     #[inline]
     pub(super) unsafe fn multiply(&self, a: *const u8, b: *const u8, c: *mut f32, steps: usize, first: bool) {
-        // SAFETY: the tiles are configured; the caller's pointers.
+        // SAFETY: `self` proves that tiles are configured; the loop reads `2 * steps` tiles at `a` and `b`, and reads and writes four
+        // at `c`, which exist by the contract.
         unsafe {
             asm!(
                 "test {first:e}, {first:e}",
@@ -134,7 +135,7 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the tiles are configured.
+        // SAFETY: `self` proves that tiles are configured.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }

@@ -1,14 +1,13 @@
 //! The paged key/value cache of the CPU.
 
-use super::attention::Panels;
+use super::activations::rounded;
 use super::kernels::dispatch;
 use super::pool::Pool;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
-use super::units::rounded;
+use super::simd::{Isa, Portable, Simd};
 use super::zeros;
 use crate::checks::CacheShape;
 use crate::{Batch, Heads, KvType, PAGE, Result};
@@ -47,6 +46,13 @@ fn runs(head_dim: usize, block: impl Fn(usize) -> usize) -> Vec<Run> {
     runs
 }
 
+/// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
+pub(crate) enum Panels<'a> {
+    F32 { keys: &'a [f32], values: &'a [f32] },
+    F16 { keys: &'a [u16], values: &'a [u16] },
+    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
+}
+
 /// A page of a layer, by type.
 enum Page {
     F32(Box<[f32]>),
@@ -60,14 +66,14 @@ enum Page {
 
 /// Where the keys and values of a row of the pass go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Target {
+pub(crate) struct Target {
     page: u32,
     slot: usize,
     row: usize,
 }
 
 /// The targets of a pass, by page.
-pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) {
+pub(crate) fn targets(batch: &Batch, out: &mut Vec<Target>) {
     out.clear();
     for segment in batch.segments() {
         let pages = &batch.pages()[segment.pages.clone()];
@@ -79,16 +85,16 @@ pub(super) fn targets(batch: &Batch, out: &mut Vec<Target>) {
 }
 
 impl Cache {
-    pub(super) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
+    pub(crate) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
         let runs = [runs(heads.head_dim, |i| heads.key_block(i)), runs(heads.head_dim, |i| i / KvType::BLOCK)];
         Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect(), made: 0 }
     }
 
-    pub(super) fn shape(&self) -> CacheShape {
+    pub(crate) fn shape(&self) -> CacheShape {
         CacheShape { heads: self.heads, layers: self.pages.len(), pages: self.made }
     }
 
-    pub(super) fn heads(&self) -> Heads {
+    pub(crate) fn heads(&self) -> Heads {
         self.heads
     }
 
@@ -101,7 +107,7 @@ impl Cache {
         PAGE * self.heads.head_dim.div_ceil(KvType::BLOCK)
     }
 
-    pub(super) fn page_bytes(&self) -> u64 {
+    pub(crate) fn page_bytes(&self) -> u64 {
         let panel = match self.kv {
             KvType::F32 => 4 * self.panel(),
             KvType::F16 => 2 * self.panel(),
@@ -110,7 +116,7 @@ impl Cache {
         (self.pages.len() * self.heads.kv_heads * 2 * panel) as u64
     }
 
-    pub(super) fn reserve(&mut self, device: &str, pages: usize) -> Result<()> {
+    pub(crate) fn reserve(&mut self, device: &str, pages: usize) -> Result<()> {
         const WHAT: &str = "a page of the key/value cache";
         let panels = 2 * self.heads.kv_heads;
         let (len, scales) = (panels * self.panel(), panels * self.scales());
@@ -131,7 +137,7 @@ impl Cache {
     }
 
     /// Keys and values of head `kv` on a page.
-    pub(super) fn panels(&self, layer: usize, page: u32, kv: usize) -> Panels<'_> {
+    pub(crate) fn panels(&self, layer: usize, page: u32, kv: usize) -> Panels<'_> {
         let (panel, scales_of) = (self.panel(), self.scales());
         match &self.pages[layer][page as usize] {
             Page::F32(page) => {
@@ -151,13 +157,13 @@ impl Cache {
     }
 
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
-    pub(super) fn append(&mut self, level: Level, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
+    pub(crate) fn append(&mut self, isa: Isa, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
         let (heads, runs) = (self.heads, &self.runs);
         let pages = &mut self.pages[layer];
         let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };
         let write = |page: &mut Page, targets: &[Target]| {
-            // SAFETY: the level is available; plain loops over checked slices.
-            unsafe { write_page(level, page, heads, runs, targets, projected) }
+            // SAFETY: the ISA is available; plain loops over checked slices.
+            unsafe { write_page(isa, page, heads, runs, targets, projected) }
         };
         if first.page == last.page {
             return write(&mut pages[first.page as usize], targets);
@@ -226,7 +232,7 @@ unsafe fn write_generic<S: Simd>(
                     let (keys, values) = levels[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
                     let (key_scales, value_scales) =
                         scales[2 * head * PAGE * blocks..][..2 * PAGE * blocks].split_at_mut(PAGE * blocks);
-                    quantise(
+                    quantize(
                         key_runs,
                         key,
                         key_scales,
@@ -235,7 +241,7 @@ unsafe fn write_generic<S: Simd>(
                             spread(&mut keys[dims.start * PAGE..], slot, levels);
                         },
                     );
-                    quantise(
+                    quantize(
                         value_runs,
                         value,
                         value_scales,
@@ -258,7 +264,7 @@ fn spread<T: Copy>(keys: &mut [T], slot: usize, key: &[T]) {
     }
 }
 
-/// A run in half precision; what is too large becomes the largest half.
+/// A run in half precision; larger numbers become the largest half.
 #[inline(always)]
 fn halves(run: &[f32]) -> [u16; KvType::BLOCK] {
     let mut bounded = [0.0; KvType::BLOCK];
@@ -270,29 +276,29 @@ fn halves(run: &[f32]) -> [u16; KvType::BLOCK] {
     halves.map(f16::to_bits)
 }
 
-/// Quantises a head's runs: a block's scale goes to `place` of it, levels to `put`.
+/// Quantizes a head's runs: a block's scale is stored at `index` of it, levels by `put`.
 #[inline(always)]
-fn quantise(
+fn quantize(
     runs: &[Run],
     x: &[f32],
     scales: &mut [f32],
-    place: impl Fn(usize) -> usize,
+    index: impl Fn(usize) -> usize,
     mut put: impl FnMut(Range<usize>, &[i8]),
 ) {
     for run in runs {
-        scales[place(run.block)] = 0.0;
+        scales[index(run.block)] = 0.0;
     }
     for run in runs {
         // magnitudes order as their bits do, and a NaN is the largest
-        let scale = &mut scales[place(run.block)];
-        let mut most = scale.to_bits();
+        let scale = &mut scales[index(run.block)];
+        let mut largest = scale.to_bits();
         for v in &x[run.dims.clone()] {
-            most = most.max((v.abs() / 127.0).to_bits());
+            largest = largest.max((v.abs() / 127.0).to_bits());
         }
-        *scale = f32::from_bits(most);
+        *scale = f32::from_bits(largest);
     }
     for run in runs {
-        let scale = scales[place(run.block)];
+        let scale = scales[index(run.block)];
         // the inverse of less might be infinite
         let inverse = if scale > 1e-32 { 1.0 / scale } else { 0.0 };
         let mut levels = [0i8; KvType::BLOCK];
@@ -315,19 +321,19 @@ mod tests {
         let found: Vec<_> = runs.iter().map(|run| (run.dims.clone(), run.block)).collect();
         assert_eq!(found, [(0..16, 0), (16..20, 1), (20..36, 0), (36..40, 1)]);
         let mut key: Vec<f32> = (0..40).map(|i| i as f32 - 20.0).collect();
-        let quantised = |key: &[f32]| {
+        let quantized = |key: &[f32]| {
             let (mut scales, mut all) = ([9.0; 2], [0i8; 40]);
-            quantise(&runs, key, &mut scales, |block| block, |dims, levels| all[dims].copy_from_slice(levels));
+            quantize(&runs, key, &mut scales, |block| block, |dims, levels| all[dims].copy_from_slice(levels));
             (scales, all)
         };
-        let (scales, levels) = quantised(&key);
+        let (scales, levels) = quantized(&key);
         assert_eq!(scales, [20.0 / 127.0, 19.0 / 127.0]);
         for (i, &v) in key.iter().enumerate() {
             let scale = scales[heads.key_block(i)];
             assert!((f32::from(levels[i]) * scale - v).abs() <= 0.501 * scale, "dimension {i}");
         }
         key[3] = f32::NAN;
-        let (scales, _) = quantised(&key);
+        let (scales, _) = quantized(&key);
         assert!(scales[0].is_nan() && scales[1].is_finite());
     }
 

@@ -1,11 +1,11 @@
-//! The instructions of AMX on processors without, for tests: what they would do is done where they trap.
+//! Emulation of AMX for tests on processors without it: the handler of the trap executes the instruction.
 //!
-//! Semantics: Intel's manual, volume 2, of each instruction; products of bf16 as there, but with numbers below the normal ones.
+//! Semantics: Intel's manual, volume 2. Products of bf16 keep subnormal numbers, unlike the hardware.
 
 use std::cell::UnsafeCell;
 use std::sync::OnceLock;
 
-/// Tiles, and whether they are configured.
+/// State of a thread.
 struct State {
     tiles: [[u8; 1024]; 8],
     configured: bool,
@@ -15,11 +15,11 @@ thread_local! {
     static STATE: UnsafeCell<State> = const { UnsafeCell::new(State { tiles: [[0; 1024]; 8], configured: false }) };
 }
 
-/// Installs the emulation, once for the process; whether it is there. It needs Linux.
+/// Installs the emulation, once for the process. Returns whether it is installed. It needs Linux.
 pub(super) fn install() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
-        // SAFETY: a zeroed action is a valid one; the handler has the signature that SA_SIGINFO asks for.
+        // SAFETY: a zeroed action is valid; the handler has the signature of SA_SIGINFO.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = trapped;
@@ -31,13 +31,14 @@ pub(super) fn install() -> bool {
 }
 
 extern "C" fn trapped(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system hands over the context of the trapped thread; its instruction pointer is at readable code.
+    // SAFETY: the system passes the context of the trapped thread, whose instruction pointer is at readable code. The state is
+    // that of this thread, and the handler does not nest.
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = registers[libc::REG_RIP as usize] as *const u8;
         match STATE.with(|state| execute(&mut *state.get(), code, registers)) {
             Some(length) => registers[libc::REG_RIP as usize] += length as i64,
-            // not one of these: the default action ends the process when the instruction traps again
+            // another instruction: it traps again, and the default action ends the process
             None => {
                 libc::signal(libc::SIGILL, libc::SIG_DFL);
             }
@@ -45,7 +46,7 @@ extern "C" fn trapped(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
     }
 }
 
-/// A general register by its number in an instruction.
+/// The general register of a number in an instruction.
 fn register(registers: &[i64], number: u8) -> i64 {
     let order = [
         libc::REG_RAX,
@@ -68,9 +69,13 @@ fn register(registers: &[i64], number: u8) -> i64 {
     registers[order[number as usize] as usize]
 }
 
-/// Executes the instruction at `code`; its length, if it is one of AMX.
+/// Executes the instruction at `code`. Returns its length; `None` for instructions other than those of AMX.
+///
+/// # Safety
+///
+/// An instruction at `code`, whose memory operand is valid with the values of `registers`.
 unsafe fn execute(state: &mut State, code: *const u8, registers: &[i64]) -> Option<usize> {
-    // SAFETY: the caller's; each byte is read only where the ones before ask for it.
+    // SAFETY: each byte is read only where those before it make it part of the instruction; operands are valid by the contract.
     unsafe {
         let byte = |i: usize| *code.add(i);
         // three-byte VEX, map 0F38
@@ -113,7 +118,7 @@ unsafe fn execute(state: &mut State, code: *const u8, registers: &[i64]) -> Opti
             (0x49, NONE, 3) => state.configured = false,
             (0x49, NONE, _) => {
                 let config = std::slice::from_raw_parts(address as *const u8, 64);
-                // only full tiles are asked for here
+                // only full tiles are configured here
                 let full = config[0] == 1
                     && config[16..32].chunks(2).all(|bytes| bytes == [64, 0])
                     && config[48..56].iter().all(|&rows| rows == 16);

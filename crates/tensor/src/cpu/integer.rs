@@ -1,171 +1,176 @@
-//! Projections in whole numbers: quantised weights in panels times activations in eight bits.
+//! Projections in integers: quantized weights in panels times activations in eight bits.
 //!
-//! For each unit of 32 elements the products are summed exactly, then scaled and added in f32, units in order: a result
-//! depends on its own operands only, not on how many rows a pass has.
+//! The products of each sub-block of 32 elements are summed exactly, then scaled and added in f32, sub-blocks in order. A result
+//! depends on its own operands only, not on the number of rows of a pass.
 
-use super::codes::{self, Codes};
-use super::lanes::{self, Lanes};
-use super::panel::PANEL;
-use super::simd::Level;
-use super::units::{UNIT, Unit, Wants};
+use super::activations::{BlockQ8, Q8_LEN, Q8Options};
+use super::field::PANEL;
+use super::int_simd::{self, IntSimd};
+use super::quants::QuantBlock;
+use super::simd::Isa;
 use crate::DType;
+use crate::quant::with_quant_type;
 
-/// How far ahead weights are asked for, in bytes.
+/// Distance of the prefetch of weights, in bytes.
 const AHEAD: usize = 4096;
 
 /// A panel and the activation rows that it is multiplied with.
 struct Task<'a> {
     panel: &'a [u8],
-    /// `[count, rows]`: unit by unit, the rows side by side.
-    units: &'a [Unit],
-    /// Units of a row.
+    /// Activations `[count, rows]`.
+    blocks: &'a [BlockQ8],
+    /// Blocks of a row.
     count: usize,
-    /// A row's product with each row of the panel.
+    /// The products of each activation row with the rows of the panel.
     sums: &'a mut [[f32; PANEL]],
 }
 
-/// The products of a panel's rows with `sums.len()` rows of activations, each of `count` units, which lie unit by unit.
+/// The products of a panel's rows with `sums.len()` rows of activations `[count, rows]`.
 pub(super) fn product(
-    level: Level,
+    isa: Isa,
     dtype: DType,
     panel: &[u8],
-    units: &[Unit],
+    blocks: &[BlockQ8],
     count: usize,
     sums: &mut [[f32; PANEL]],
 ) {
-    assert!(units.len() >= sums.len() * count);
-    let task = Task { panel, units, count, sums };
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => unreachable!("plain types have kernels of their own"),
-        DType::Q8_0 => run::<codes::Q8_0>(level, task),
-        DType::Q4_0 => run::<codes::Q4_0>(level, task),
-        DType::Q4_1 => run::<codes::Q4_1>(level, task),
-        DType::Q5_0 => run::<codes::Q5_0>(level, task),
-        DType::Q5_1 => run::<codes::Q5_1>(level, task),
-        DType::Q2K => run::<codes::Q2K>(level, task),
-        DType::Q3K => run::<codes::Q3K>(level, task),
-        DType::Q4K => run::<codes::Q4K>(level, task),
-        DType::Q5K => run::<codes::Q5K>(level, task),
-        DType::Q6K => run::<codes::Q6K>(level, task),
-        DType::Iq4Nl => run::<codes::Iq4Nl>(level, task),
-        DType::Iq4Xs => run::<codes::Iq4Xs>(level, task),
-    }
+    assert!(blocks.len() >= sums.len() * count);
+    let task = Task { panel, blocks, count, sums };
+    with_quant_type!(dtype, Q => run::<Q>(isa, task), else {
+        _ => unreachable!("plain types have kernels of their own"),
+    });
 }
 
-/// [`rows`] compiled for the instruction set of `level`.
-fn run<C: Codes>(level: Level, task: Task<'_>) {
-    assert!(task.panel.len() == task.count / C::UNITS * C::BYTES && task.count.is_multiple_of(C::UNITS));
-    match level {
+/// [`rows`] compiled for the instruction set of `isa`.
+fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
+    assert!(
+        task.panel.len() == task.count / C::SUB_BLOCKS * C::PANEL_BYTES && task.count.is_multiple_of(C::SUB_BLOCKS)
+    );
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx => {
+        Isa::Avx512Vnni | Isa::Amx => {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
-                // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Vnni, C>(task) }
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
+                // SAFETY: the features of this function are those of Vnni; the task was checked by `run`.
+                unsafe { rows::<int_simd::Vnni, C>(task) }
             }
-            // SAFETY: a level is only used where it is available; the panel is whole blocks, of as many units as a row.
+            // SAFETY: an ISA in use is available. The panel has whole blocks of as many sub-blocks as an activation row has
+            // blocks (asserted above), and `product` has asserted the length of the activations.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
+        Isa::Avx512 => {
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
-                // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Avx512, C>(task) }
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
+                // SAFETY: the features of this function are those of Avx512; the task was checked by `run`.
+                unsafe { rows::<int_simd::Avx512, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
+        Isa::Avx2 => {
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
-                // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::Avx2, C>(task) }
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
+                // SAFETY: the features of this function are those of Avx2; the task was checked by `run`.
+                unsafe { rows::<int_simd::Avx2, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "aarch64")]
-        Level::NeonDot => {
+        Isa::NeonDot => {
             #[target_feature(enable = "neon,dotprod")]
-            unsafe fn go<C: Codes>(task: Task<'_>) {
-                // SAFETY: the outer function's promise.
-                unsafe { rows::<lanes::NeonDot, C>(task) }
+            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
+                // SAFETY: the features of this function are those of NeonDot; the task was checked by `run`.
+                unsafe { rows::<int_simd::NeonDot, C>(task) }
             }
             // SAFETY: as above.
             unsafe { go::<C>(task) }
         }
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        Level::Neon => unsafe { rows::<lanes::Neon, C>(task) },
-        // SAFETY: as above.
-        _ => unsafe { rows::<lanes::Portable, C>(task) },
+        // SAFETY: NEON is part of AArch64; the task was checked above.
+        Isa::Neon => unsafe { rows::<int_simd::Neon, C>(task) },
+        // SAFETY: Portable needs no instruction set; the task was checked above.
+        _ => unsafe { rows::<int_simd::Portable, C>(task) },
     }
 }
 
+/// The products of all rows, as many at once as fit.
+///
+/// # Safety
+///
+/// The instruction set of L is available. The panel has `count / SUB_BLOCKS` blocks of `PANEL_BYTES`, and there are `count`
+/// activation blocks for each of `sums`.
 #[inline(always)]
-unsafe fn rows<L: Lanes, C: Codes>(task: Task<'_>) {
+unsafe fn rows<L: IntSimd, C: QuantBlock>(task: Task<'_>) {
     let (rows, mut first) = (task.sums.len(), 0);
     while first < rows {
-        // SAFETY: the caller's; `units` has `count` units of each row.
+        // SAFETY: rows `first ..` begin at block `first` of each of `count` groups of `rows` blocks; an arm takes no more rows
+        // than are left.
         unsafe {
-            let units = task.units.as_ptr().add(first);
+            let blocks = task.blocks.as_ptr().add(first);
             let sums = &mut task.sums[first..];
             first += match rows - first {
-                16.. => block::<L, C, 8, 2>(task.panel, units, task.count, rows, sums),
-                8.. => block::<L, C, 8, 1>(task.panel, units, task.count, rows, sums),
-                4.. => block::<L, C, 4, 1>(task.panel, units, task.count, rows, sums),
-                _ => block::<L, C, 1, 1>(task.panel, units, task.count, rows, sums),
+                16.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, rows, sums),
+                8.. => block::<L, C, 8, 1>(task.panel, blocks, task.count, rows, sums),
+                4.. => block::<L, C, 4, 1>(task.panel, blocks, task.count, rows, sums),
+                _ => block::<L, C, 1, 1>(task.panel, blocks, task.count, rows, sums),
             };
         }
     }
 }
 
-/// A panel times B times M of `rows` activation rows: a unit is unpacked once, M rows' sums fill the registers. Returns B * M.
+/// A panel times B * M of `rows` activation rows: a sub-block is unpacked once, the sums of M rows fill the registers. Returns
+/// B * M.
+///
+/// # Safety
+///
+/// As for [`rows`]; `blocks` points at the first of B * M rows, and their blocks lie `rows` apart.
 #[inline(always)]
-unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
+unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
     panel: &[u8],
-    units: *const Unit,
+    blocks: *const BlockQ8,
     count: usize,
     rows: usize,
     sums: &mut [[f32; PANEL]],
 ) -> usize {
     let parts = PANEL / L::ROWS;
     let grows = grows::<C, M>();
-    // SAFETY: blocks lie in the panel, units in the rows that the caller vouches for.
+    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the B * M blocks from it lie in group
+    // `b * SUB_BLOCKS + u < count` of the activations; `sums` has L::ROWS places for each part of PANEL.
     unsafe {
         // a panel is at most four registers
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
-        // zeros, or no numbers where scales are not finite, which additions to exponents would hide
+        // zero, or NaN where a scale is not finite, which an addition to the exponent would hide
         let mut faults = [L::splat_f32(0.0); 4];
-        for b in 0..count / C::UNITS {
-            let block = panel.as_ptr().add(b * C::BYTES);
+        for b in 0..count / C::SUB_BLOCKS {
+            let block = panel.as_ptr().add(b * C::PANEL_BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
                 if grows {
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
-                for u in 0..C::UNITS {
+                for u in 0..C::SUB_BLOCKS {
                     if part == 0 && M == 1 {
-                        let bytes = C::BYTES / C::UNITS;
+                        let bytes = C::PANEL_BYTES / C::SUB_BLOCKS;
                         for line in 0..bytes.div_ceil(64) {
                             L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
                         }
                     }
-                    let codes = C::codes::<L>(block, part, u);
-                    let x = units.add((b * C::UNITS + u) * rows);
+                    let quants = C::quants::<L>(block, part, u);
+                    let x = blocks.add((b * C::SUB_BLOCKS + u) * rows);
                     let scale = |half| C::scale::<L>(head, block, part, u, half);
                     if C::SIXTEENS {
                         let (low, high) = (scale(0), scale(1));
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_unit::<L, C, 0, 4, M>(low, &codes, x.add(i * M), acc);
-                            half_unit::<L, C, 4, 4, M>(high, &codes, x.add(i * M), acc);
+                            half_block::<L, C, 0, 4, M>(low, &quants, x.add(i * M), acc);
+                            half_block::<L, C, 4, 4, M>(high, &quants, x.add(i * M), acc);
                         }
                     } else {
                         let scale = scale(0);
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_unit::<L, C, 0, 8, M>(scale, &codes, x.add(i * M), acc);
+                            half_block::<L, C, 0, 8, M>(scale, &quants, x.add(i * M), acc);
                         }
                     }
                 }
@@ -173,7 +178,7 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
         }
         for (m, sums) in sums.iter_mut().take(B * M).enumerate() {
             for (part, acc) in acc.iter().enumerate().take(parts) {
-                let (sum, base) = (acc[m / M][m % M], L::splat_f32((*units.add(m)).base));
+                let (sum, base) = (acc[m / M][m % M], L::splat_f32((*blocks.add(m)).base));
                 let sum = if grows { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
                 L::store(sums.as_mut_ptr().add(part * L::ROWS), sum);
             }
@@ -182,21 +187,25 @@ unsafe fn block<L: Lanes, C: Codes, const M: usize, const B: usize>(
     B * M
 }
 
-/// Adds the products of N quads from FIRST on with M rows' units at `x`.
+/// Adds the products of N words of quants from FIRST on with the blocks of M rows at `x`.
+///
+/// # Safety
+///
+/// The instruction set of L is available; M blocks at `x`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, const M: usize>(
+unsafe fn half_block<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usize, const M: usize>(
     [scale, min]: [L::F; 2],
-    codes: &[L::I; 8],
-    x: *const Unit,
+    quants: &[L::I; 8],
+    x: *const BlockQ8,
     acc: &mut [L::F; M],
 ) {
     let half = FIRST / 4;
-    // SAFETY: the caller's.
+    // SAFETY: `m < M`; the caller has the instruction set.
     unsafe {
-        // two chains where no other row is there to wait with
+        // two chains for a single row, whose additions would otherwise wait for each other
         let mut sums = [[L::splat(0); M]; 2];
-        if C::SIGNED || C::OFFSET != 0 {
+        if C::SIGNED || C::ZERO_POINT != 0 {
             for m in 0..M {
                 sums[0][m] = L::splat((*x.add(m)).start[half]);
             }
@@ -204,9 +213,9 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
         for i in FIRST..FIRST + N {
             let chain = if M == 1 { i % 2 } else { 0 };
             for m in 0..M {
-                let (sum, quad) = (sums[chain][m], (*x.add(m)).quad(i));
+                let (sum, word) = (sums[chain][m], (*x.add(m)).word(i));
                 sums[chain][m] =
-                    if C::SIGNED { L::dot_biased(sum, codes[i], quad) } else { L::dot(sum, codes[i], quad) };
+                    if C::SIGNED { L::dot_biased(sum, quants[i], word) } else { L::dot(sum, quants[i], word) };
             }
         }
         for m in 0..M {
@@ -221,94 +230,76 @@ unsafe fn half_unit<L: Lanes, C: Codes, const FIRST: usize, const N: usize, cons
     }
 }
 
-/// Units of a row of `dim` elements.
-pub(super) fn units_of(dim: usize) -> usize {
-    dim.div_ceil(UNIT)
+/// Blocks of a row of `dim` elements.
+pub(super) fn q8_blocks(dim: usize) -> usize {
+    dim.div_ceil(Q8_LEN)
 }
 
-/// A row of activations for weights of `dtype`; its units lie `step` apart.
-pub(super) fn quantise(level: Level, dtype: DType, x: &[f32], units: &mut [Unit], step: usize) {
-    let wants = match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => return,
-        DType::Q8_0 => wants::<codes::Q8_0>(level),
-        DType::Q4_0 => wants::<codes::Q4_0>(level),
-        DType::Q4_1 => wants::<codes::Q4_1>(level),
-        DType::Q5_0 => wants::<codes::Q5_0>(level),
-        DType::Q5_1 => wants::<codes::Q5_1>(level),
-        DType::Q2K => wants::<codes::Q2K>(level),
-        DType::Q3K => wants::<codes::Q3K>(level),
-        DType::Q4K => wants::<codes::Q4K>(level),
-        DType::Q5K => wants::<codes::Q5K>(level),
-        DType::Q6K => wants::<codes::Q6K>(level),
-        DType::Iq4Nl => wants::<codes::Iq4Nl>(level),
-        DType::Iq4Xs => wants::<codes::Iq4Xs>(level),
-    };
-    // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { super::kernels::quantise_units(level, x, wants, units, step) }
+/// Quantizes a row of activations for weights of `dtype` into blocks `step` apart.
+pub(super) fn quantize(isa: Isa, dtype: DType, x: &[f32], blocks: &mut [BlockQ8], step: usize) {
+    let options = with_quant_type!(dtype, Q => options::<Q>(isa), else { _ => return });
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { super::kernels::quantize_q8(isa, x, options, blocks, step) }
 }
 
-fn wants<C: Codes>(level: Level) -> Wants {
-    let offset = if C::SIGNED { bias(level) } else { C::OFFSET };
-    Wants { offset, sixteens: C::SIXTEENS, powers: powers::<C>() }
+fn options<C: QuantBlock>(isa: Isa) -> Q8Options {
+    let zero_point = if C::SIGNED { bias(isa) } else { C::ZERO_POINT };
+    Q8Options { zero_point, sixteens: C::SIXTEENS, powers: powers::<C>() }
 }
 
-/// Whether scales of activations are powers of two: K types have so many scales of their own that multiplying them costs an
-/// eighth of the time.
-const fn powers<C: Codes>() -> bool {
-    C::UNITS > 1
+/// Whether scales of activations are powers of two. K types have a scale per sub-block, whose products with those of the
+/// activations would take an eighth of the time.
+const fn powers<C: QuantBlock>() -> bool {
+    C::SUB_BLOCKS > 1
 }
 
-/// Whether such scales are multiplied by adding to exponents: a single row waits for memory and not for products.
-const fn grows<C: Codes, const M: usize>() -> bool {
+/// Whether scales are multiplied by adding to exponents. A single row multiplies them: it is bound by memory.
+const fn grows<C: QuantBlock, const M: usize>() -> bool {
     powers::<C>() && M > 1
 }
 
-/// What the level's kernel adds to signed codes.
-fn bias(level: Level) -> i32 {
-    match level {
+/// Bias of signed quants in the kernel of the ISA.
+fn bias(isa: Isa) -> i32 {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Amx => lanes::Vnni::BIAS,
-        _ => lanes::Portable::BIAS,
+        Isa::Avx512Vnni | Isa::Amx => int_simd::Vnni::BIAS,
+        _ => int_simd::Portable::BIAS,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::panel;
+    use crate::cpu::repack;
 
-    /// Scales of activations are added to exponents at some levels, which numbers that are not finite do not survive.
+    /// Some kernels add scales of activations to exponents, which turns infinities and NaN into other numbers.
     #[test]
     fn a_scale_that_is_no_number_spoils_its_row_alone() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let (elements, size) = dtype.block();
             let row = vec![1.0; elements];
-            let good = crate::quant::quantise(dtype, &row).unwrap();
+            let good = crate::quant::quantize(dtype, &row).unwrap();
             let mut rows = good.repeat(3);
-            let scale = match dtype {
-                DType::Q6K | DType::Q3K => size - 2,
-                DType::Q2K => size - 4,
-                _ => 0,
-            };
+            let scale = dtype.halves()[0];
             rows[size..2 * size][scale..scale + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
             let mut panel = vec![0; PANEL * size];
-            panel::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
-            for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            repack::pack(dtype, |i| &rows[i * size..][..size], 0..3, &mut panel);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
                 for count in [1, 4, 8, 16] {
-                    let per_row = units_of(elements);
-                    let mut units = vec![bytemuck::Zeroable::zeroed(); count * per_row];
+                    let per_row = q8_blocks(elements);
+                    let mut blocks = vec![bytemuck::Zeroable::zeroed(); count * per_row];
                     for i in 0..count {
-                        quantise(level, dtype, &row, &mut units[i..], count);
+                        quantize(isa, dtype, &row, &mut blocks[i..], count);
                     }
                     let mut sums = vec![[0.0; PANEL]; count];
-                    product(level, dtype, &panel, &units, per_row, &mut sums);
+                    product(isa, dtype, &panel, &blocks, per_row, &mut sums);
                     for sums in sums {
-                        assert!(!sums[1].is_finite(), "{dtype:?} at {level}, {count} rows: {}", sums[1]);
+                        assert!(!sums[1].is_finite(), "{dtype:?} at {isa}, {count} rows: {}", sums[1]);
                         for i in [0, 2] {
                             let off = (sums[i] / elements as f32 - 1.0).abs();
-                            assert!(off < 0.02, "{dtype:?} at {level}, {count} rows: {}", sums[i]);
+                            assert!(off < 0.02, "{dtype:?} at {isa}, {count} rows: {}", sums[i]);
                         }
-                        assert!(sums[3].abs() < 1e-20, "{dtype:?} at {level}: {}", sums[3]);
+                        assert!(sums[3].abs() < 1e-20, "{dtype:?} at {isa}: {}", sums[3]);
                     }
                 }
             }

@@ -1,67 +1,68 @@
-//! The loops, written once over [`Simd`] and compiled for every instruction set.
+//! Elementwise kernels, written once over [`Simd`] and compiled for every instruction set.
 //!
-//! Each result is summed in an order that depends on its own operands only, not on how many rows a pass has: a token's
-//! logits are the same bits whether its prompt came whole, in chunks or beside other sequences.
+//! The order of a sum depends on its own operands only, not on the number of rows of a pass: the logits of a token have the same
+//! bits whether its prompt is computed whole, in chunks or beside other sequences.
 
-use super::panel::PANEL;
+use super::activations::{self, BlockQ8, Q8Options};
+use super::field::PANEL;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
-use super::units::{self, Unit, Wants};
+use super::simd::{Isa, Portable, Simd};
 use crate::{Activation, Epilogue, Store};
 use std::ops::Range;
 
-/// Compiles a generic function for every instruction set and picks at run time.
+/// An unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
+///
+/// Its contract: `isa` is available, and the contract of the generic function.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
-        $(#[$doc])*
-        $vis unsafe fn $name(level: Level, $($arg: $ty),*) {
-            match level {
+    ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
+        $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
+            match isa {
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Avx512Vnni | Level::Amx => {
+                Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-                    unsafe fn go($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                        // SAFETY: this function has the features of Avx512; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    // SAFETY: the ISA is available, by the contract of the outer function.
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx2 => {
+                Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    unsafe fn go($($arg: $ty),*) {
-                        // SAFETY: the outer function's promise.
+                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                        // SAFETY: this function has the features of Avx2; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
                     }
-                    // SAFETY: a level is only used where it is available.
-                    unsafe { go($($arg),*) }
+                    // SAFETY: the ISA is available, by the contract of the outer function.
+                    unsafe { go $(::<$q>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: the outer function's promise.
-                Level::Neon | Level::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
-                // SAFETY: the outer function's promise.
+                // SAFETY: NEON is part of AArch64; the rest is the contract of the outer function.
+                Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
+                // SAFETY: Portable needs no instruction set; the rest is the contract of the outer function.
                 _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
             }
         }
     };
 }
 
-pub(super) use dispatch;
+pub(crate) use dispatch;
 
 /// Activations as a kernel reads them: `rows` rows of `dim` f32.
 #[derive(Clone, Copy)]
-pub(super) struct Input<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) dim: usize,
+pub(crate) struct Input<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) dim: usize,
 }
 
-/// Activations that several tasks write, each its own columns.
+/// Activations that several tasks write, each in columns of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
+pub(crate) struct Output<'a> {
     values: *mut f32,
     len: usize,
     dim: usize,
@@ -74,7 +75,7 @@ unsafe impl Send for Output<'_> {}
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
-    pub(super) fn new(values: &'a mut [f32], dim: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [f32], dim: usize) -> Self {
         Self { values: values.as_mut_ptr(), len: values.len(), dim, lifetime: std::marker::PhantomData }
     }
 
@@ -83,26 +84,30 @@ impl<'a> Output<'a> {
     /// # Safety
     ///
     /// No other task uses this element, and no other reference to it lives.
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
-    pub(super) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
+    pub(crate) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
         assert!(col < self.dim && at < self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { &mut *self.values.add(at) }
     }
 
-    /// Columns `cols` of row `row`, under the same promise as [`cell`](Self::cell).
-    #[allow(clippy::mut_from_ref, reason = "the disjointness of tasks is what the type is for")]
-    pub(super) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
+    /// Columns `cols` of row `row`.
+    ///
+    /// # Safety
+    ///
+    /// No other task uses these elements, and no other reference to them lives.
+    #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
+    pub(crate) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
         assert!(cols.start <= cols.end && cols.end <= self.dim && at + cols.len() <= self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above), whose lifetime this type holds; exclusive by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(at), cols.len()) }
     }
 }
 
 #[inline(always)]
-pub(super) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
     if S::FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -110,7 +115,7 @@ pub(super) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
 ///
 /// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(x: f32) -> f32 {
+pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let bounded = if x > 88.0 { 88.0 } else { x };
     let bounded = if bounded < -87.0 { -87.0 } else { bounded };
@@ -131,7 +136,7 @@ pub(super) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
-/// What becomes of sums on the processor.
+/// Epilogue of a projection on the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     /// Added first: one for each row of the weight.
@@ -144,7 +149,7 @@ impl Finish<'_> {
         self.epilogue.activation.is_gated()
     }
 
-    /// Puts the sum of output `column` where it belongs; `up` counts for a gate only.
+    /// Applies the epilogue to the sum of output `column` and stores it; `up` counts for a gate only.
     #[inline(always)]
     pub(super) fn put<S: Simd>(&self, out: &mut f32, column: usize, sum: f32, up: f32) {
         let (mut y, mut up) = (sum, up);
@@ -172,7 +177,7 @@ fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
         Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
         Activation::SwiGlu => silu::<S>(y) * up,
         Activation::GeGlu { limit } => {
-            // comparisons, because NaN and what is infinite must stay
+            // comparisons: NaN and infinities must stay
             let gate = if y > limit && y < f32::INFINITY { limit } else { y };
             let up = if up > limit && up < f32::INFINITY { limit } else { up };
             let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
@@ -195,9 +200,9 @@ fn gelu_erf<S: Simd>(y: f32) -> f32 {
     0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
 }
 
-/// Puts the sums of rows `first ..` and of the columns `cells` where they belong; `ups` counts for a gate only.
+/// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores them; `ups` counts for a gate only.
 pub(super) fn finish(
-    level: Level,
+    isa: Isa,
     finish: Finish<'_>,
     sums: &[[f32; PANEL]],
     ups: &[[f32; PANEL]],
@@ -205,8 +210,8 @@ pub(super) fn finish(
     cells: Range<usize>,
     out: Output<'_>,
 ) {
-    // SAFETY: the level is available; cells are the task's own.
-    unsafe { finish_rows(level, finish, sums, ups, first, cells, out) }
+    // SAFETY: an ISA in use is available; the caller gives cells of its own task.
+    unsafe { finish_rows(isa, finish, sums, ups, first, cells, out) }
 }
 
 dispatch!(finish_rows = finish_generic(
@@ -218,6 +223,9 @@ dispatch!(finish_rows = finish_generic(
     out: Output<'_>
 ));
 
+/// # Safety
+///
+/// The instruction set of S is available. No other task writes these cells of `out`.
 #[inline(always)]
 unsafe fn finish_generic<S: Simd>(
     finish: Finish<'_>,
@@ -239,9 +247,9 @@ unsafe fn finish_generic<S: Simd>(
     };
     let (biases, up_biases) = (part(0), part(if gated { bias.map_or(0, <[f32]>::len) / 2 } else { 0 }));
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
-        // SAFETY: cells of this task only.
+        // SAFETY: the cells are those of the task, by the contract of this function.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        // loops, because a closure may be compiled without the level's instructions
+        // loops: a closure may be compiled without the instructions of the ISA
         let mut results = *sums;
         let mut ups = *ups;
         if bias.is_some() {
@@ -268,14 +276,15 @@ unsafe fn finish_generic<S: Simd>(
 }
 
 /// `out = (x - mean(x)) * weight / sqrt(var(x) + eps) + bias`, a row.
-pub(super) fn layer_norm(level: Level, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { layer_norm_row(level, x, weight, bias, eps, out) }
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { layer_norm_row(isa, x, weight, bias, eps, out) }
 }
 
 dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -305,21 +314,23 @@ unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], e
 }
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`, a row.
-pub(super) fn rms_norm(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
-    // SAFETY: the level is available; the lengths were checked.
-    unsafe { norm_row(level, x, weight, eps, out) }
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { norm_row(isa, x, weight, eps, out) }
 }
 
-dispatch!(pub(super) quantise_units = quantise_generic(x: &[f32], wants: Wants, units: &mut [Unit], step: usize));
+dispatch!(pub(super) quantize_q8 = quantize_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
-unsafe fn quantise_generic<S: Simd>(x: &[f32], wants: Wants, units: &mut [Unit], step: usize) {
-    units::quantise(x, wants, units, step);
+unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
+    activations::quantize(x, options, blocks, step);
 }
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -341,13 +352,14 @@ unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [
 }
 
 /// Rotates each head of a row: dimensions i and `i + turn.len() / 2` by the angle whose cosine and sine are pair i of `turn`.
-pub(super) fn rotate(level: Level, row: &mut [f32], head_dim: usize, turn: &[f32]) {
-    // SAFETY: the level is available; plain loops over checked slices.
-    unsafe { rotate_row(level, row, head_dim, turn) }
+pub(crate) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
+    // SAFETY: an ISA in use is available; the kernel is plain loops over slices.
+    unsafe { rotate_row(isa, row, head_dim, turn) }
 }
 
 dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn rotate_generic<S: Simd>(row: &mut [f32], head_dim: usize, turn: &[f32]) {
     for head in row.chunks_exact_mut(head_dim) {

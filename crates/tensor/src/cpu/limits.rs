@@ -6,7 +6,7 @@ use super::pool::Pool;
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd};
+use super::simd::{Isa, Portable, Simd};
 use super::zeros;
 use crate::Result;
 use crate::measure::Limits;
@@ -28,7 +28,7 @@ const CHAINS: usize = 10;
 /// How long each is tried; the best counts.
 const TIME: Duration = Duration::from_millis(400);
 
-pub(super) fn limits(level: Level, pool: &Pool) -> Result<Limits> {
+pub(super) fn limits(isa: Isa, pool: &Pool) -> Result<Limits> {
     let memory: Vec<u64> = zeros("CPU", "memory to be read", BYTES / size_of::<u64>())?;
     let read = best(|| {
         pool.run(BYTES / SHARE, &|task| {
@@ -41,14 +41,14 @@ pub(super) fn limits(level: Level, pool: &Pool) -> Result<Limits> {
     let multiplied = best(|| {
         pool.run(tasks, &|_| {
             let (mut sum, mut lanes) = (0.0, 0);
-            // SAFETY: the level is available.
-            unsafe { multiply(level, black_box(0.5), &mut sum, &mut lanes) };
+            // SAFETY: an ISA in use is available.
+            unsafe { multiply(isa, black_box(0.5), &mut sum, &mut lanes) };
             black_box(sum);
         });
     });
     let mut lanes = 0;
-    // SAFETY: the level is available.
-    unsafe { multiply(level, 0.0, &mut 0.0, &mut lanes) };
+    // SAFETY: an ISA in use is available.
+    unsafe { multiply(isa, 0.0, &mut 0.0, &mut lanes) };
     let per_task = (STEPS * CHAINS * 2 * lanes) as f64;
     Ok(Limits {
         bandwidth: BYTES as f64 / read,
@@ -71,10 +71,15 @@ fn best(mut run: impl FnMut()) -> f64 {
 
 dispatch!(multiply = multiply_generic(x: f32, sum: &mut f32, lanes: &mut usize));
 
+/// Multiply-adds of independent chains.
+///
+/// # Safety
+///
+/// The instruction set of S is available.
 #[inline(always)]
 unsafe fn multiply_generic<S: Simd>(x: f32, all: &mut f32, lanes: &mut usize) {
     *lanes = S::LANES;
-    // SAFETY: the caller has S's instructions.
+    // SAFETY: registers only; the instruction set of S is available, by the contract.
     unsafe {
         let factor = S::splat(x);
         let mut sums = [S::splat(1.0); CHAINS];

@@ -1,17 +1,18 @@
-//! A weight as the CPU holds it.
+//! Weight matrices of the CPU.
 
-use super::panel::{self, Order, PANEL, Panels};
+use super::field::PANEL;
 use super::pool::Pool;
+use super::repack::{self, Order, Panels};
 use super::zeros;
 use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
 use std::sync::Mutex;
 
-/// Where the weights lie.
+/// Storage of the weights.
 pub(super) enum Store {
-    /// As the checkpoint has them, row by row.
+    /// Rows in the layout of the checkpoint.
     Rows(Weight),
-    /// In panels of their own.
+    /// Interleaved panels.
     Panels(Panels),
     /// A matrix for each expert.
     Experts(Vec<Matrix>),
@@ -19,18 +20,18 @@ pub(super) enum Store {
 
 /// A weight matrix of the CPU.
 pub struct Matrix {
-    pub(super) role: Role,
-    pub(super) dtype: DType,
+    pub(crate) role: Role,
+    pub(crate) dtype: DType,
     /// Rows of the matrix, and elements of a row.
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) bias: Option<Vec<f32>>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) bias: Option<Vec<f32>>,
     pub(super) order: Order,
     pub(super) store: Store,
 }
 
 impl Matrix {
-    /// A matrix whose rows stay where they lie.
+    /// A matrix in the layout of the checkpoint.
     pub(super) fn new(weight: &Weight, role: Role) -> Result<Self> {
         let Role::Experts { count, gated } = role else { return Ok(Self::of(weight, role)) };
         let of_one = if gated { Role::GateUp } else { Role::Plain };
@@ -47,11 +48,19 @@ impl Matrix {
         Self { role, dtype: weight.dtype, rows: weight.rows, cols: weight.cols, bias, order, store }
     }
 
-    pub(super) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> Shape {
         Shape { rows: self.rows, cols: self.cols }
     }
 
-    /// Rows of a matrix in panels, those that only fill up included.
+    /// The matrices of the experts, where it has any.
+    pub(crate) fn experts(&self) -> Option<&[Matrix]> {
+        match &self.store {
+            Store::Experts(experts) => Some(experts),
+            Store::Rows(_) | Store::Panels(_) => None,
+        }
+    }
+
+    /// Rows of a matrix in panels, padding included.
     pub(super) fn panel_rows(rows: usize, role: Role) -> usize {
         let (count, gated) = match role {
             Role::Experts { count, gated } => (count.max(1), gated),
@@ -61,12 +70,12 @@ impl Matrix {
     }
 
     /// Interleaves the rows, on all threads.
-    pub(super) fn packed(mut self, pool: &Pool) -> Result<Self> {
+    pub(super) fn repacked(mut self, pool: &Pool) -> Result<Self> {
         let weight = match self.store {
             Store::Panels(_) => return Ok(self),
             Store::Experts(experts) => {
-                let packed = experts.into_iter().map(|expert| expert.packed(pool));
-                self.store = Store::Experts(packed.collect::<Result<_>>()?);
+                let repacked = experts.into_iter().map(|expert| expert.repacked(pool));
+                self.store = Store::Experts(repacked.collect::<Result<_>>()?);
                 return Ok(self);
             }
             Store::Rows(ref weight) => weight,
@@ -75,10 +84,10 @@ impl Matrix {
         let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
         let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
         pool.run(targets.len(), &|i| {
-            // a lock of its own for every task: it only hands over the target
+            // every task has a lock of its own, which hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
-                panel::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
+                repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
             }
         });
         drop(targets);
@@ -91,32 +100,32 @@ impl Matrix {
         self.dtype.bytes(self.cols).unwrap_or(0)
     }
 
-    /// Panel i; interleaved in `room` where the rows lie as the file has them.
-    pub(super) fn panel<'a>(&'a self, i: usize, room: &'a mut Vec<u8>) -> &'a [u8] {
+    /// Panel i, interleaved into `scratch` where the matrix is not repacked.
+    pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
             // each of them has panels of its own
             Store::Experts(_) => &[],
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
-                room.resize(PANEL * row, 0);
-                panel::pack(self.dtype, |i| weight.row(i), range, room);
-                room
+                scratch.resize(PANEL * row, 0);
+                repack::pack(self.dtype, |i| weight.row(i), range, scratch);
+                scratch
             }
         }
     }
 
     /// Widens row `row`.
-    pub(super) fn widen(&self, row: usize, room: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn widen(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
             // no embedding has experts
             Store::Experts(_) => {}
             Store::Panels(panels) => {
-                if room.len() < self.row_bytes() {
-                    *room = zeros("CPU", "a row of the embedding", self.row_bytes())?;
+                if scratch.len() < self.row_bytes() {
+                    *scratch = zeros("CPU", "a row of the embedding", self.row_bytes())?;
                 }
-                let bytes = &mut room[..self.row_bytes()];
+                let bytes = &mut scratch[..self.row_bytes()];
                 panels.row(row, bytes);
                 self.dtype.widen(bytes, out);
             }

@@ -1,23 +1,24 @@
-//! Projections of activations in f32.
+//! Projections in f32: plain weights, and quantized weights decoded on the fly.
 
 use super::kernels::{Finish, Input, Output, dispatch};
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Bf16, F16, F32, Format, Level, Portable, Simd};
+use super::simd::{Bf16, F16, F32, Format, Isa, Portable, Simd};
+use crate::quant::with_quant_type;
 use crate::quant::{self, Block};
 use crate::{DType, Weight};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Weights as a kernel reads them: rows of any alignment.
+/// Rows of a weight in the layout of the file, of any alignment.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a>(pub(super) &'a Weight);
 
 impl<'a> Weights<'a> {
-    /// The weight row at place `i` of a group that makes `outputs` outputs from `column` on: past the first `step` places
-    /// stand the up rows of a gated output; places without an output repeat the last.
+    /// Row `i` of a group with `outputs` outputs from `column` on. Rows past the first `step` are the up rows of a gated output.
+    /// Rows without an output repeat the last.
     #[inline(always)]
     fn row(self, i: usize, step: usize, column: usize, outputs: usize) -> &'a [u8] {
         let output = column + (i % step).min(outputs - 1);
@@ -25,26 +26,19 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Columns `task` of `out`: `x wᵀ`, finished.
+/// Columns `task` of `out`: the epilogue of `x wᵀ`.
 ///
-/// The caller has checked that the shapes fit, and gives each task other columns.
-pub(super) fn project(
-    level: Level,
-    x: Input<'_>,
-    w: Weights<'_>,
-    finish: Finish<'_>,
-    task: Range<usize>,
-    out: Output<'_>,
-) {
+/// The caller has checked the shapes, and gives each task other columns.
+pub(super) fn project(isa: Isa, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>) {
     assert!(x.dim == w.0.cols && x.values.len() >= x.rows * x.dim);
-    // SAFETY: the level is available (checked when the backend was made); the kernel reads whole rows inside the
-    // slices just checked, and writes the task's own columns.
+    // SAFETY: the ISA is available (checked when the backend was made). The kernel reads whole rows inside the slices just
+    // checked, and writes the columns of the task only.
     unsafe {
         match w.0.dtype {
-            DType::F32 => project_f32(level, x, w, finish, task, out),
-            DType::F16 => project_f16(level, x, w, finish, task, out),
-            DType::Bf16 => project_bf16(level, x, w, finish, task, out),
-            _ => project_decoded(level, x, w, finish, task, out),
+            DType::F32 => project_f32(isa, x, w, finish, task, out),
+            DType::F16 => project_f16(isa, x, w, finish, task, out),
+            DType::Bf16 => project_bf16(isa, x, w, finish, task, out),
+            _ => project_decoded(isa, x, w, finish, task, out),
         }
     }
 }
@@ -54,68 +48,46 @@ dispatch!(project_f16 = columns[F16](x: Input<'_>, w: Weights<'_>, finish: Finis
 dispatch!(project_bf16 = columns[Bf16](x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 dispatch!(project_decoded = decoded_columns(x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>));
 
-/// Decodes whole blocks of a quantised row, in the instruction set of the level.
-type Decode = unsafe fn(Level, &[u8], &mut [f32]);
+/// Decodes whole blocks of a quantized row, compiled for an ISA.
+type Decode = unsafe fn(Isa, &[u8], &mut [f32]);
 
 fn decoder(dtype: DType) -> Decode {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => |_, _, _| unreachable!("plain types have loads of their own"),
-        DType::Q8_0 => decode_q8_0,
-        DType::Q4_0 => decode_q4_0,
-        DType::Q4_1 => decode_q4_1,
-        DType::Q5_0 => decode_q5_0,
-        DType::Q5_1 => decode_q5_1,
-        DType::Q2K => decode_q2_k,
-        DType::Q3K => decode_q3_k,
-        DType::Q4K => decode_q4_k,
-        DType::Q5K => decode_q5_k,
-        DType::Q6K => decode_q6_k,
-        DType::Iq4Nl => decode_iq4_nl,
-        DType::Iq4Xs => decode_iq4_xs,
-    }
+    with_quant_type!(dtype, Q => decode_blocks::<Q>, else {
+        _ => |_, _, _| unreachable!("plain types have loads of their own"),
+    })
 }
 
-dispatch!(decode_q8_0 = decode[quant::Q8_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_0 = decode[quant::Q4_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_1 = decode[quant::Q4_1](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_0 = decode[quant::Q5_0](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_1 = decode[quant::Q5_1](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q2_k = decode[quant::Q2K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q3_k = decode[quant::Q3K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q4_k = decode[quant::Q4K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q5_k = decode[quant::Q5K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_q6_k = decode[quant::Q6K](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_iq4_nl = decode[quant::Iq4Nl](bytes: &[u8], out: &mut [f32]));
-dispatch!(decode_iq4_xs = decode[quant::Iq4Xs](bytes: &[u8], out: &mut [f32]));
+dispatch!(decode_blocks<Q: Block> = decode[Q](bytes: &[u8], out: &mut [f32]));
 
+/// Safe in itself: an unsafe function for `dispatch!`.
 #[inline(always)]
 unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
     quant::row::<Q>(bytes, out);
 }
 
-/// Weight rows that the inner kernel takes at once.
+/// Weight rows of a tile of the inner kernel.
 const GROUP: usize = 4;
 
-/// Elements of a row that pass at once where there are many rows, so that a tile of activations stays in the first-level
-/// cache while a task's weights pass by.
+/// Elements of a chunk of a row, for many rows: a tile of activations stays in the first-level cache while the weights of a task
+/// pass by.
 const CHUNK: usize = 1024;
 
 /// Rows of activations whose sums a task keeps between chunks.
 const ROUND: usize = 96;
 
 thread_local! {
-    /// Sums between chunks, and a group of decoded rows.
-    static ROOM: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    /// Sums kept between chunks, and a group of decoded rows.
+    static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
-/// Weight rows that are multiplied at once, and the outputs that they make.
+/// Weight rows of a tile, and their outputs.
 struct Group {
     rows: [*const u8; GROUP],
     column: usize,
     outputs: usize,
 }
 
-/// What a task computes.
+/// Operands and destination of a task.
 struct Task<'a> {
     x: Input<'a>,
     finish: Finish<'a>,
@@ -127,6 +99,12 @@ fn step(finish: Finish<'_>) -> usize {
     if finish.is_gated() { GROUP / 2 } else { GROUP }
 }
 
+/// Columns `columns` of the outputs.
+///
+/// # Safety
+///
+/// The instruction set of S is available, the weight's type is F, `x` has `x.rows` rows of `w.0.cols` elements, and no other task
+/// writes these columns.
 #[inline(always)]
 unsafe fn columns<S: Simd, F: Format>(
     x: Input<'_>,
@@ -138,13 +116,13 @@ unsafe fn columns<S: Simd, F: Format>(
     let (task, step) = (Task { x, finish, out }, step(finish));
     let groups = columns.len().div_ceil(step);
     let chunk = if x.rows > S::ROWS { CHUNK } else { w.0.cols };
-    let (mut sums, decoded) = ROOM.take();
+    let (mut sums, decoded) = SCRATCH.take();
     let kept = if chunk < w.0.cols { groups * ROUND.min(x.rows) * GROUP * S::LANES } else { 0 };
     sums.resize(sums.len().max(kept), 0.0);
     for first in (0..x.rows).step_by(ROUND) {
         let rows = first..(first + ROUND).min(x.rows);
         let mut from = 0;
-        // a row without elements still has outputs
+        // a row without elements has outputs too
         while from == 0 || from < w.0.cols {
             let part = from..(from + chunk.max(1)).min(w.0.cols);
             let mut m = rows.start;
@@ -159,7 +137,8 @@ unsafe fn columns<S: Simd, F: Format>(
                     }
                     let kept = (g * rows.len() + m - rows.start) * GROUP * S::LANES;
                     let sums = sums.as_mut_ptr().wrapping_add(kept);
-                    // SAFETY: `rows` point at whole weight rows; `sums` has room where a row takes several chunks.
+                    // SAFETY: `rows` point at whole weight rows. Where a row has several chunks, `sums` has GROUP registers for
+                    // each row of the round.
                     taken = unsafe { tile::<S, F>(&task, &group, m..rows.end, part.clone(), sums) };
                 }
                 m += taken.max(1);
@@ -167,10 +146,14 @@ unsafe fn columns<S: Simd, F: Format>(
             from = part.end.max(1);
         }
     }
-    ROOM.set((sums, decoded));
+    SCRATCH.set((sums, decoded));
 }
 
-/// As [`columns`], for a quantised type: each group of weight rows is decoded once for all activation rows.
+/// Columns `columns` of the outputs, for a quantized type. Each group of weight rows is decoded once for all activation rows.
+///
+/// # Safety
+///
+/// As for [`columns`], with a weight of a quantized type.
 #[inline(always)]
 unsafe fn decoded_columns<S: Simd>(
     x: Input<'_>,
@@ -181,30 +164,35 @@ unsafe fn decoded_columns<S: Simd>(
 ) {
     let (task, step) = (Task { x, finish, out }, step(finish));
     let decode = decoder(w.0.dtype);
-    // taken out, because a closure would not be compiled for the level's instructions
-    let (sums, mut room) = ROOM.take();
-    room.resize(room.len().max(GROUP * w.0.cols), 0.0);
-    let decoded = &mut room[..GROUP * w.0.cols];
+    // taken out of its cell: a closure of `with` would not be compiled for the instructions of the ISA
+    let (sums, mut scratch) = SCRATCH.take();
+    scratch.resize(scratch.len().max(GROUP * w.0.cols), 0.0);
+    let decoded = &mut scratch[..GROUP * w.0.cols];
     for column in columns.clone().step_by(step) {
         let outputs = step.min(columns.end - column);
         let mut group = Group { rows: [std::ptr::null(); GROUP], column, outputs };
         for (i, row) in group.rows.iter_mut().enumerate() {
             let bytes = w.row(i, step, column, outputs);
             let decoded = &mut decoded[i * w.0.cols..][..w.0.cols];
-            // SAFETY: the level that this function was compiled for is available.
+            // SAFETY: the instruction set of S is available, by the contract of this function.
             unsafe { decode(S::LEVEL, bytes, decoded) }
             *row = decoded.as_ptr().cast();
         }
         let mut m = 0;
         while m < x.rows {
-            // SAFETY: `rows` point at whole decoded rows; nothing is kept of a whole row.
+            // SAFETY: `rows` point at whole decoded rows; `sums` is not used for whole rows.
             m += unsafe { tile::<S, F32>(&task, &group, m..x.rows, 0..w.0.cols, std::ptr::null_mut()) };
         }
     }
-    ROOM.set((sums, room));
+    SCRATCH.set((sums, scratch));
 }
 
-/// Elements `part` of a group of weight rows times as many of activation rows `rows` as registers hold. Returns how many.
+/// Elements `part` of a group of weight rows times as many of the activation rows `rows` as the registers hold. Returns their
+/// number.
+///
+/// # Safety
+///
+/// As for [`block`], with the rows of the tile among `rows`.
 #[inline(always)]
 unsafe fn tile<S: Simd, F: Format>(
     task: &Task<'_>,
@@ -213,7 +201,7 @@ unsafe fn tile<S: Simd, F: Format>(
     part: Range<usize>,
     sums: *mut f32,
 ) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: an arm takes no more rows than `rows` has; the rest is the contract of this function.
     unsafe {
         match rows.len() {
             n if n >= 6 && S::ROWS >= 6 => block::<S, F, 6>(task, group, rows.start, part, sums),
@@ -224,8 +212,13 @@ unsafe fn tile<S: Simd, F: Format>(
     }
 }
 
-/// Four weight rows times M activation rows, each product summed in one register, which is kept in `sums` from chunk to
-/// chunk; after the last, the finish. Returns M.
+/// Four weight rows times M activation rows. Each product is summed in one register, which is kept in `sums` from chunk to chunk.
+/// The epilogue follows the last chunk. Returns M.
+///
+/// # Safety
+///
+/// The instruction set of S is available. `group.rows` point at GROUP rows of `x.dim` elements of F; activation rows `m .. m + M`
+/// exist. `sums` has GROUP * M registers where `part` is not the whole row. No other task writes the outputs of the group.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn block<S: Simd, F: Format, const M: usize>(
@@ -237,8 +230,8 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
 ) -> usize {
     let (k, rows) = (task.x.dim, group.rows);
     let x = task.x.values[m * k..].as_ptr();
-    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy; `sums` has GROUP registers for
-    // each of M rows where there are several chunks; cells are the task's own.
+    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy. `sums` is used where `part` is not the
+    // whole row. Cells are those of the task.
     unsafe {
         let mut acc = [[S::zero(); M]; GROUP];
         if part.start > 0 {
@@ -251,7 +244,7 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
             for r in 0..GROUP {
                 let row = rows[r].add(i * F::BYTES);
                 if M == 1 {
-                    // where the same rows of the next group stand
+                    // the same elements of the next group
                     S::prefetch(row.wrapping_add(GROUP * k * F::BYTES));
                 }
                 weights[r] = F::load::<S>(row);
@@ -286,7 +279,7 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
                 }
             }
         }
-        // a copy in memory: what is indexed below would not stay in registers above
+        // a copy in memory: arrays indexed by a variable do not stay in registers
         let acc = std::hint::black_box(acc);
         for j in 0..M {
             let mut y = [0.0; GROUP];

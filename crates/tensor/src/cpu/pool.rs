@@ -1,8 +1,7 @@
-//! Threads for regions of a few hundred microseconds.
+//! A thread pool for parallel loops of a few hundred microseconds.
 //!
-//! A region is done when its tasks are done, not when every thread has looked at it: a thread that the system has not
-//! scheduled is never waited for, and the caller takes the tasks itself. Idle threads look for work for a moment, then
-//! sleep.
+//! A loop ends when its tasks are done. It does not wait for threads that the system has not scheduled: the calling thread takes
+//! tasks too. Idle threads spin for a moment, then sleep.
 
 use crate::{Error, Result};
 use std::cell::UnsafeCell;
@@ -13,45 +12,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an idle thread looks for work before it sleeps: about the pause between two regions of a token.
+/// Time that an idle thread spins before it sleeps: about the pause between two loops of a token.
 const SPIN: Duration = Duration::from_micros(30);
 
-/// A value on cache lines of its own.
+/// A value padded to cache lines of its own.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 type Job = *const (dyn Fn(usize) + Sync);
 
 struct Shared {
-    /// The region's number in the upper half, its tasks not yet taken in the lower.
-    ticket: Apart<AtomicU64>,
-    /// Tasks finished.
-    done: Apart<AtomicUsize>,
-    /// What the tasks run, and how many there are.
+    /// Number of the loop in the upper half, its tasks not yet taken in the lower half.
+    epoch: CachePadded<AtomicU64>,
+    /// Finished tasks of the loop.
+    done: CachePadded<AtomicUsize>,
+    /// The function of the loop, and the number of its tasks.
     job: UnsafeCell<Option<(Job, usize)>>,
     panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
-    sleeping: Vec<Apart<AtomicBool>>,
+    sleeping: Vec<CachePadded<AtomicBool>>,
     stop: AtomicBool,
 }
 
-// SAFETY: `job` is written only while no task of the last region is unfinished, and read only by a thread that has
-// taken a task of this one; the ticket's exchange orders the two.
+// SAFETY: `job` is written while all tasks of the last loop are finished, and read by threads that have taken a task of this
+// loop; the exchange of `epoch` orders the two.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer is used only while its region runs.
+// SAFETY: the pointer in `job` is used only while its loop runs, and the function behind it is `Sync`.
 unsafe impl Send for Shared {}
 
 impl Shared {
-    /// Takes a task: how many were left with it.
+    /// Takes a task. Returns the number of tasks that were left, this one included.
     fn take(&self) -> Option<usize> {
-        let mut ticket = self.ticket.0.load(Acquire);
+        let mut epoch = self.epoch.0.load(Acquire);
         loop {
-            let left = ticket as u32;
+            let left = epoch as u32;
             if left == 0 {
                 return None;
             }
-            match self.ticket.0.compare_exchange_weak(ticket, ticket - 1, AcqRel, Acquire) {
+            match self.epoch.0.compare_exchange_weak(epoch, epoch - 1, AcqRel, Acquire) {
                 Ok(_) => return Some(left as usize),
-                Err(found) => ticket = found,
+                Err(found) => epoch = found,
             }
         }
     }
@@ -59,7 +58,7 @@ impl Shared {
     /// Runs tasks until none is left.
     fn work(&self) {
         while let Some(left) = self.take() {
-            // SAFETY: a taken and unfinished task keeps the caller in `run`, so the job is this region's and lives.
+            // SAFETY: `run` does not return before this task is finished, so the job is that of this loop and alive.
             let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
                 if let Some((job, tasks)) = *self.job.get() {
                     (*job)(tasks - left);
@@ -73,10 +72,10 @@ impl Shared {
     }
 
     fn idle(&self) -> bool {
-        self.ticket.0.load(SeqCst) as u32 == 0 && !self.stop.load(SeqCst)
+        self.epoch.0.load(SeqCst) as u32 == 0 && !self.stop.load(SeqCst)
     }
 
-    /// What thread `i` does all its life.
+    /// The body of thread `i`.
     fn serve(&self, i: usize) {
         while !self.stop.load(Acquire) {
             self.work();
@@ -85,7 +84,7 @@ impl Shared {
             while self.idle() {
                 turns = turns.wrapping_add(1);
                 std::hint::spin_loop();
-                // the clock costs more than a turn
+                // reading the clock costs more than a turn
                 if turns.is_multiple_of(16) && since.elapsed() > SPIN {
                     let sleeping = &self.sleeping[i].0;
                     sleeping.store(true, SeqCst);
@@ -100,27 +99,27 @@ impl Shared {
     }
 }
 
-/// A few threads beside the caller's.
-pub(super) struct Pool {
+/// A pool of threads; the calling thread is one of them.
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// One region at a time.
-    region: Mutex<()>,
+    /// Held during a loop.
+    running: Mutex<()>,
 }
 
 impl Pool {
-    /// `threads` in all, the caller's among them.
-    pub(super) fn new(threads: usize) -> Result<Self> {
+    /// A pool of `threads` threads, the calling thread included.
+    pub(crate) fn new(threads: usize) -> Result<Self> {
         let beside = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
-            ticket: Apart(AtomicU64::new(0)),
-            done: Apart(AtomicUsize::new(0)),
+            epoch: CachePadded(AtomicU64::new(0)),
+            done: CachePadded(AtomicUsize::new(0)),
             job: UnsafeCell::new(None),
             panicked: Mutex::new(None),
-            sleeping: (0..beside).map(|_| Apart(AtomicBool::new(false))).collect(),
+            sleeping: (0..beside).map(|_| CachePadded(AtomicBool::new(false))).collect(),
             stop: AtomicBool::new(false),
         });
-        let mut pool = Self { shared, threads: Vec::with_capacity(beside), region: Mutex::new(()) };
+        let mut pool = Self { shared, threads: Vec::with_capacity(beside), running: Mutex::new(()) };
         for i in 0..beside {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("phi3-{}", i + 1)).spawn(move || shared.serve(i));
@@ -129,25 +128,25 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Threads in all.
-    pub(super) fn threads(&self) -> usize {
+    /// Number of threads, the calling thread included.
+    pub(crate) fn threads(&self) -> usize {
         self.threads.len() + 1
     }
 
-    /// Runs `0 .. tasks`, each once, on all threads; a task must not call this again.
-    pub(super) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    /// Parallel loop: runs tasks `0 .. tasks`, each once, on all threads. A task must not call this function.
+    pub(crate) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.threads.is_empty() || u32::try_from(tasks).is_err() {
             return (0..tasks).for_each(task);
         }
-        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes; this function returns when no task uses `task` any more.
+        // SAFETY: only the lifetime changes. This function returns when all tasks are done, and nothing uses `task` after that.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(task) };
-        // SAFETY: every task of the last region is finished, so nobody reads.
+        // SAFETY: all tasks of the last loop are finished and `running` is held, so no thread reads or writes `job`.
         unsafe { *shared.job.get() = Some((job, tasks)) };
         shared.done.0.store(0, Relaxed);
-        let number = (shared.ticket.0.load(Relaxed) >> 32).wrapping_add(1);
-        shared.ticket.0.store(number << 32 | tasks as u64, SeqCst);
+        let number = (shared.epoch.0.load(Relaxed) >> 32).wrapping_add(1);
+        shared.epoch.0.store(number << 32 | tasks as u64, SeqCst);
         for (thread, sleeping) in self.threads.iter().zip(&shared.sleeping).take(tasks - 1) {
             if sleeping.0.load(SeqCst) {
                 thread.thread().unpark();
@@ -160,7 +159,7 @@ impl Pool {
             if turns < 200 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
         let payload = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(region);
+        drop(running);
         if let Some(payload) = payload {
             resume_unwind(payload);
         }
@@ -172,7 +171,7 @@ impl Drop for Pool {
         self.shared.stop.store(true, SeqCst);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // a task's panic was handed to its caller
+            // the panic of a task was resumed in `run`
             let _ = thread.join();
         }
     }
@@ -186,14 +185,14 @@ mod tests {
     fn every_task_runs_once() {
         let pool = Pool::new(5).expect("threads");
         let counts: Vec<AtomicUsize> = (0..23).map(|_| AtomicUsize::new(0)).collect();
-        for region in 0..5000 {
-            let tasks = 1 + region % counts.len();
+        for epoch in 0..5000 {
+            let tasks = 1 + epoch % counts.len();
             counts.iter().for_each(|count| count.store(0, Relaxed));
             pool.run(tasks, &|i| {
                 counts[i].fetch_add(1, Relaxed);
             });
             let ran: Vec<_> = counts.iter().map(|count| count.load(Relaxed)).collect();
-            assert!((0..counts.len()).all(|i| ran[i] == usize::from(i < tasks)), "region {region}: {ran:?}");
+            assert!((0..counts.len()).all(|i| ran[i] == usize::from(i < tasks)), "loop {epoch}: {ran:?}");
         }
     }
 

@@ -1,10 +1,10 @@
-//! Projections: which kernel, and how the work is shared out.
+//! Products of activations and weights: the kernel, and the tasks.
 
+use super::activations::BlockQ8;
+use super::field::PANEL;
 use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
-use super::panel::PANEL;
 use super::plain::{self, Weights};
-use super::units::Unit;
 use super::{Activations, Cpu, integer, zeros};
 use crate::{Epilogue, Error, Norm, Result};
 use std::cell::Cell;
@@ -20,7 +20,7 @@ const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
     /// The epilogue of `norm(x) wᵀ + bias`.
-    pub(super) fn product(
+    pub(crate) fn product(
         &mut self,
         x: Input<'_>,
         norm: Option<Norm<'_, Self>>,
@@ -43,8 +43,8 @@ impl Cpu {
         let x = Input { values, ..x };
         let finish = Finish { bias: weight.bias.as_deref(), epilogue };
         match &weight.store {
-            _ if self.many(x, weight, finish, width, out)? => {}
-            Store::Rows(rows) if !weight.dtype.is_quantised() || self.activations == Activations::F32 => {
+            _ if self.gemm(x, weight, finish, width, out)? => {}
+            Store::Rows(rows) if !weight.dtype.is_quantized() || self.activations == Activations::F32 => {
                 self.plain(x, Weights(rows), finish, width, out);
             }
             _ => self.integers(x, weight, finish, width, out)?,
@@ -58,7 +58,7 @@ impl Cpu {
         let (task, tasks) = self.split(width, w.0.cols, x.rows);
         self.parallel(x.rows * w.0.rows * w.0.cols, tasks, |i| {
             let columns = i * task..((i + 1) * task).min(width);
-            plain::project(self.level, x, w, finish, columns, out);
+            plain::project(self.isa, x, w, finish, columns, out);
         });
     }
 
@@ -73,32 +73,32 @@ impl Cpu {
 
     /// Activations in eight bits, weights in panels.
     fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish<'_>, width: usize, out: Output<'_>) -> Result<()> {
-        let count = integer::units_of(x.dim);
-        if self.units.len() < x.rows * count {
+        let count = integer::q8_blocks(x.dim);
+        if self.q8.len() < x.rows * count {
             let what = "activations in eight bits";
-            let bytes = (x.rows * count * size_of::<Unit>()) as u64;
-            self.units = bytemuck::allocation::try_zeroed_vec(x.rows * count).map_err(|()| Error::OutOfMemory {
+            let bytes = (x.rows * count * size_of::<BlockQ8>()) as u64;
+            self.q8 = bytemuck::allocation::try_zeroed_vec(x.rows * count).map_err(|()| Error::OutOfMemory {
                 device: self.info.name.clone(),
                 what: what.into(),
                 bytes,
                 detail: String::new(),
             })?;
         }
-        let mut units = std::mem::take(&mut self.units);
-        self.quantise(x, w, &mut units);
+        let mut units = std::mem::take(&mut self.q8);
+        self.quantize(x, w, &mut units);
         let columns = width.div_ceil(PANEL);
         let task = columns.div_ceil(self.pool.threads() * 8).max(1);
         self.parallel(x.rows * w.rows * w.cols, columns.div_ceil(task), |i| {
             let columns = i * task..((i + 1) * task).min(columns);
-            panels(self.level, &units, count, x.rows, w, finish, columns, width, out);
+            panels(self.isa, &units, count, x.rows, w, finish, columns, width, out);
         });
-        self.units = units;
+        self.q8 = units;
         Ok(())
     }
 
     /// Every [`TILE`] rows lie unit by unit.
-    fn quantise(&self, x: Input<'_>, w: &Matrix, units: &mut [Unit]) {
-        let count = integer::units_of(x.dim);
+    fn quantize(&self, x: Input<'_>, w: &Matrix, units: &mut [BlockQ8]) {
+        let count = integer::q8_blocks(x.dim);
         let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
         self.parallel(x.rows * x.dim * 8, x.rows.div_ceil(TILE), |tile| {
             let rows = tile * TILE..((tile + 1) * TILE).min(x.rows);
@@ -106,14 +106,14 @@ impl Cpu {
             let units = unsafe { tiles.take(tile) };
             for (i, row) in rows.clone().enumerate() {
                 let x = &x.values[row * x.dim..][..x.dim];
-                integer::quantise(self.level, w.dtype, x, &mut units[i..], rows.len());
+                integer::quantize(self.isa, w.dtype, x, &mut units[i..], rows.len());
             }
         });
     }
 }
 
 /// A slice in equal shares, one for each task; the last may be smaller.
-pub(super) struct Shares<'a, T> {
+pub(crate) struct Shares<'a, T> {
     first: *mut T,
     len: usize,
     share: usize,
@@ -124,7 +124,7 @@ pub(super) struct Shares<'a, T> {
 unsafe impl<T: Send> Sync for Shares<'_, T> {}
 
 impl<'a, T> Shares<'a, T> {
-    pub(super) fn new(values: &'a mut [T], share: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [T], share: usize) -> Self {
         Self { first: values.as_mut_ptr(), len: values.len(), share, lifetime: std::marker::PhantomData }
     }
 
@@ -132,8 +132,8 @@ impl<'a, T> Shares<'a, T> {
     ///
     /// # Safety
     ///
-    /// Nobody else uses it.
-    pub(super) unsafe fn take(&self, i: usize) -> &'a mut [T] {
+    /// No other reference to the share lives.
+    pub(crate) unsafe fn take(&self, i: usize) -> &'a mut [T] {
         let at = i * self.share;
         assert!(at < self.len);
         // SAFETY: inside the slice; alone by the caller's promise.
@@ -143,14 +143,14 @@ impl<'a, T> Shares<'a, T> {
 
 thread_local! {
     /// A panel that is interleaved when it is needed.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Output panels `columns` of all rows.
 #[allow(clippy::too_many_arguments, reason = "one call; a struct would only be taken apart again")]
 fn panels(
-    level: super::Level,
-    units: &[Unit],
+    isa: super::Isa,
+    units: &[BlockQ8],
     count: usize,
     rows: usize,
     w: &Matrix,
@@ -159,24 +159,24 @@ fn panels(
     width: usize,
     out: Output<'_>,
 ) {
-    let mut room = ROOM.take();
-    let resident = (RESIDENT / (count * size_of::<Unit>()).max(1)).clamp(TILE, ROWS) / TILE * TILE;
+    let mut scratch = SCRATCH.take();
+    let resident = (RESIDENT / (count * size_of::<BlockQ8>()).max(1)).clamp(TILE, ROWS) / TILE * TILE;
     let mut sums = [[[0.0; PANEL]; ROWS]; 2];
     for first in (0..rows).step_by(resident) {
         let taken = resident.min(rows - first);
         for column in columns.clone() {
             let sides = if finish.is_gated() { 2 } else { 1 };
             for (side, sums) in sums.iter_mut().enumerate().take(sides) {
-                let panel = w.panel(column * sides + side, &mut room);
+                let panel = w.panel(column * sides + side, &mut scratch);
                 for (tile, sums) in sums[..taken].chunks_mut(TILE).enumerate() {
                     let units = &units[(first + tile * TILE) * count..][..sums.len() * count];
-                    integer::product(level, w.dtype, panel, units, count, sums);
+                    integer::product(isa, w.dtype, panel, units, count, sums);
                 }
             }
             let cells = column * PANEL..((column + 1) * PANEL).min(width);
             let [sums, ups] = &sums;
-            kernels::finish(level, finish, &sums[..taken], &ups[..taken], first, cells, out);
+            kernels::finish(isa, finish, &sums[..taken], &ups[..taken], first, cells, out);
         }
     }
-    ROOM.set(room);
+    SCRATCH.set(scratch);
 }

@@ -1,12 +1,12 @@
-//! Vector registers of the instruction sets, and the weight types that load into them.
+//! Instruction sets, their f32 registers, and the plain weight types that load into them.
 
 use std::fmt;
 
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Level {
-    /// What every target has; vectorised by the compiler.
+pub enum Isa {
+    /// Portable code, vectorized by the compiler.
     Portable,
     /// AVX2 with FMA and F16C, 256 bits.
     Avx2,
@@ -22,38 +22,38 @@ pub enum Level {
     NeonDot,
 }
 
-impl Level {
-    /// Every level, widest last.
-    pub const ALL: [Level; 7] =
-        [Level::Portable, Level::Neon, Level::NeonDot, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx];
+impl Isa {
+    /// Every instruction set, widest last.
+    pub const ALL: [Isa; 7] =
+        [Isa::Portable, Isa::Neon, Isa::NeonDot, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
         match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-            Level::Avx512Vnni => "avx512-vnni",
-            Level::Amx => "amx",
-            Level::Neon => "neon",
-            Level::NeonDot => "neon-dot",
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Amx => "amx",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dot",
         }
     }
 
-    /// The level of a name of [`name`](Self::name).
+    /// The instruction set of a name of [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.name() == name)
+        Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
 
-    /// The widest level that this processor has.
+    /// The widest instruction set of this processor.
     pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|level| level.native()).unwrap_or(Level::Portable)
+        Self::ALL.into_iter().rev().find(|isa| isa.native()).unwrap_or(Isa::Portable)
     }
 
-    /// Whether it can be used: this processor has it, or a test emulates what it lacks.
+    /// Whether it can be used: this processor has it, or a test emulates the missing instructions.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Level::Amx {
+        if self == Isa::Amx {
             return self.has_features() && (super::amx::available() || super::amx::emulated());
         }
         self.native()
@@ -61,25 +61,25 @@ impl Level {
 
     fn native(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Level::Amx && !super::amx::available() {
+        if self == Isa::Amx && !super::amx::available() {
             return false;
         }
         self.has_features()
     }
 }
 
-/// The one list of the features of each level: what its kernels are compiled for, word by word (a test compares them), and what
-/// is asked of the processor. AMX, which the compiler does not know, is asked for in `amx.rs`.
+/// The one list of the features of each ISA. Kernels are compiled for exactly these (a test compares the attributes), and the
+/// processor is asked for them. `amx.rs` asks for AMX, which the compiler does not know.
 macro_rules! features {
-    ($($arch:literal $detected:ident { $($level:ident: $($feature:tt),+;)+ })+) => {
-        impl Level {
-            /// Whether this processor has everything that the level's kernels are compiled for.
+    ($($arch:literal $detected:ident { $($isa:ident: $($feature:tt),+;)+ })+) => {
+        impl Isa {
+            /// Whether this processor has the features of the ISA.
             fn has_features(self) -> bool {
                 match self {
-                    Level::Portable => true,
+                    Isa::Portable => true,
                     $($(
                         #[cfg(target_arch = $arch)]
-                        Level::$level => $(std::arch::$detected!($feature))&&+,
+                        Isa::$isa => $(std::arch::$detected!($feature))&&+,
                     )+)+
                     _ => false,
                 }
@@ -87,7 +87,7 @@ macro_rules! features {
         }
 
         #[cfg(test)]
-        const FEATURES: &[(Level, &[&str])] = &[$($((Level::$level, &[$($feature),+])),+),+];
+        const FEATURES: &[(Isa, &[&str])] = &[$($((Isa::$isa, &[$($feature),+])),+),+];
     };
 }
 
@@ -104,16 +104,16 @@ features! {
     }
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "AVX2",
-            Level::Avx512 => "AVX-512",
-            Level::Avx512Vnni => "AVX-512 VNNI",
-            Level::Amx => "AMX",
-            Level::Neon => "NEON",
-            Level::NeonDot => "NEON dot product",
+            Isa::Portable => "portable",
+            Isa::Avx2 => "AVX2",
+            Isa::Avx512 => "AVX-512",
+            Isa::Avx512Vnni => "AVX-512 VNNI",
+            Isa::Amx => "AMX",
+            Isa::Neon => "NEON",
+            Isa::NeonDot => "NEON dot product",
         })
     }
 }
@@ -122,15 +122,16 @@ impl fmt::Display for Level {
 ///
 /// # Safety
 ///
-/// Every function needs the instruction set at run time, and pointers to as many readable elements as it loads.
-pub(super) unsafe trait Simd: Copy + 'static {
+/// Every function needs the instruction set at run time. A pointer points to as many readable (or writable) elements as the
+/// function loads (or stores), of any alignment.
+pub(crate) unsafe trait Simd: Copy + 'static {
     /// A register of f32.
     type V: Copy;
-    /// The level whose instructions these are.
-    const LEVEL: Level;
+    /// The instruction set.
+    const LEVEL: Isa;
     /// f32 in a register.
     const LANES: usize;
-    /// Activation rows that the projection kernel holds at once: as many as the register file allows.
+    /// Activation rows of a tile of the projection kernel, limited by the register file.
     const ROWS: usize;
     /// Whether `f32::mul_add` is one instruction.
     const FMA: bool;
@@ -145,7 +146,7 @@ pub(super) unsafe trait Simd: Copy + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
-    /// Asks for a cache line that need not exist.
+    /// Prefetches a cache line; the address may be invalid.
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
 }
@@ -154,17 +155,17 @@ pub(super) unsafe trait Simd: Copy + 'static {
 ///
 /// # Safety
 ///
-/// `load` needs `S::LANES * BYTES` readable bytes.
-pub(super) unsafe trait Format: 'static {
+/// `load` needs `S::LANES * BYTES` readable bytes and the instruction set of S; `one` needs `BYTES` readable bytes.
+pub(crate) unsafe trait Format: 'static {
     /// Bytes of an element.
     const BYTES: usize;
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
-    /// One element.
+    /// A single element, widened.
     unsafe fn one(p: *const u8) -> f32;
 }
 
-pub(super) struct F32;
-pub(super) struct F16;
+pub(crate) struct F32;
+pub(crate) struct F16;
 pub(super) struct Bf16;
 
 // SAFETY: each reads LANES elements of BYTES bytes.
@@ -172,7 +173,7 @@ unsafe impl Format for F32 {
     const BYTES: usize = 4;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller's promise; `Simd::load` takes any alignment.
+        // SAFETY: LANES readable f32 and the instruction set, by the trait; `Simd::load` takes any alignment.
         unsafe { S::load(p.cast()) }
     }
 
@@ -183,12 +184,12 @@ unsafe impl Format for F32 {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: each reads LANES elements of BYTES bytes.
 unsafe impl Format for F16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
+        // SAFETY: LANES readable elements and the instruction set, by the trait.
         unsafe { S::load_f16(p) }
     }
 
@@ -199,12 +200,12 @@ unsafe impl Format for F16 {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: each reads LANES elements of BYTES bytes.
 unsafe impl Format for Bf16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller's promise.
+        // SAFETY: LANES readable elements and the instruction set, by the trait.
         unsafe { S::load_bf16(p) }
     }
 
@@ -216,12 +217,12 @@ unsafe impl Format for Bf16 {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 // SAFETY: needs no instruction set; loads are unaligned and of LANES elements.
 unsafe impl Simd for Portable {
     type V = [f32; 8];
-    const LEVEL: Level = Level::Portable;
+    const LEVEL: Isa = Isa::Portable;
     const LANES: usize = 8;
     const ROWS: usize = 2;
     const FMA: bool = false;
@@ -282,81 +283,81 @@ unsafe impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Level, Simd};
+    use super::{Isa, Simd};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2;
 
-    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller vouches for.
+    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller has, by the trait.
     unsafe impl Simd for Avx2 {
         type V = __m256;
-        const LEVEL: Level = Level::Avx2;
+        const LEVEL: Isa = Isa::Avx2;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> __m256 {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm256_set1_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m256) {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm256_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm256_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
-            // SAFETY: AVX2 is there.
+            // SAFETY: registers only; the caller has AVX2, by the trait.
             unsafe { _mm256_setzero_ps() }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m256 {
-            // SAFETY: eight readable f32.
+            // SAFETY: eight readable f32 and the instruction set, by the trait.
             unsafe { _mm256_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m256 {
-            // SAFETY: sixteen readable bytes.
+            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> __m256 {
-            // SAFETY: sixteen readable bytes.
+            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
             unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: FMA is there.
+            // SAFETY: registers only; the caller has FMA, by the trait.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch never faults.
+            // SAFETY: a prefetch does not fault.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
 
         #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
-            // SAFETY: AVX2 is there.
+            // SAFETY: registers only; the caller has AVX2, by the trait.
             unsafe {
                 let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
                 let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
@@ -368,82 +369,82 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512;
 
-    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller vouches for.
+    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller has, by the trait.
     unsafe impl Simd for Avx512 {
         type V = __m512;
-        const LEVEL: Level = Level::Avx512;
+        const LEVEL: Isa = Isa::Avx512;
         const LANES: usize = 16;
         const ROWS: usize = 6;
         const FMA: bool = true;
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> __m512 {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm512_set1_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm512_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { _mm512_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
-            // SAFETY: AVX-512 is there.
+            // SAFETY: registers only; the caller has AVX-512, by the trait.
             unsafe { _mm512_setzero_ps() }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m512 {
-            // SAFETY: sixteen readable f32.
+            // SAFETY: sixteen readable f32 and the instruction set, by the trait.
             unsafe { _mm512_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m512 {
-            // SAFETY: 32 readable bytes.
+            // SAFETY: 32 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> __m512 {
-            // SAFETY: 32 readable bytes.
+            // SAFETY: 32 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: AVX-512 is there.
+            // SAFETY: registers only; the caller has AVX-512, by the trait.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
 
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch never faults.
+            // SAFETY: a prefetch does not fault.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
 
         #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {
-            // SAFETY: AVX-512 is there.
+            // SAFETY: registers only; the caller has AVX-512, by the trait.
             unsafe { _mm512_reduce_add_ps(v) }
         }
     }
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(crate) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{Level, Simd};
+    use super::{Isa, Simd};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -452,20 +453,20 @@ mod arm {
     // SAFETY: NEON is part of AArch64.
     unsafe impl Simd for Neon {
         type V = [float32x4_t; 2];
-        const LEVEL: Level = Level::Neon;
+        const LEVEL: Isa = Isa::Neon;
         const LANES: usize = 8;
         const ROWS: usize = 2;
         const FMA: bool = true;
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self::V {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { [vdupq_n_f32(v); 2] }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: Self::V) {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe {
                 vst1q_f32(p, v[0]);
                 vst1q_f32(p.add(4), v[1]);
@@ -474,19 +475,19 @@ mod arm {
 
         #[inline(always)]
         unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            // SAFETY: the instruction set is there; a store has room for a register.
+            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
             unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
         }
 
         #[inline(always)]
         unsafe fn zero() -> Self::V {
-            // SAFETY: NEON is there.
+            // SAFETY: registers only; the caller has NEON, by the trait.
             unsafe { [vdupq_n_f32(0.0); 2] }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
-            // SAFETY: eight readable f32.
+            // SAFETY: eight readable f32 and the instruction set, by the trait.
             unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
         }
 
@@ -507,7 +508,7 @@ mod arm {
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> Self::V {
-            // SAFETY: sixteen readable bytes.
+            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
             unsafe {
                 let halves = vld1q_u16(p.cast());
                 let low = vshll_n_u16::<16>(vget_low_u16(halves));
@@ -517,13 +518,13 @@ mod arm {
 
         #[inline(always)]
         unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            // SAFETY: NEON is there.
+            // SAFETY: registers only; the caller has NEON, by the trait.
             unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
         }
 
         #[inline(always)]
         unsafe fn sum(v: Self::V) -> f32 {
-            // SAFETY: NEON is there.
+            // SAFETY: registers only; the caller has NEON, by the trait.
             unsafe { vaddvq_f32(vaddq_f32(v[0], v[1])) }
         }
     }
@@ -531,7 +532,7 @@ mod arm {
 
 #[cfg(test)]
 mod tests {
-    use super::{FEATURES, Level};
+    use super::{FEATURES, Isa};
     use std::path::{Path, PathBuf};
 
     fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -539,7 +540,7 @@ mod tests {
         entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
     }
 
-    /// Of every attribute that lets the compiler use instructions, whatever its form.
+    /// Every attribute that lets the compiler use instructions has the list of an ISA.
     #[test]
     fn kernels_are_compiled_for_what_is_detected() {
         let lists: Vec<String> = FEATURES.iter().map(|(_, features)| features.join(",")).collect();
@@ -549,32 +550,31 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             for (line, text) in text.lines().enumerate() {
                 let place = format!("{}:{}", path.display(), line + 1);
-                assert!(!text.contains(&detection), "{place}: Level::available tells what a processor has");
+                assert!(!text.contains(&detection), "{place}: Isa::available is the only detection");
                 let Some((_, inside)) = text.split_once(&attribute) else { continue };
                 let wanted = inside.split('"').nth(1).unwrap_or_default();
                 let list = lists.iter().position(|list| list == wanted);
-                found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no level's list: {lists:#?}"))] += 1;
+                found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no isa's list: {lists:#?}"))] += 1;
             }
         }
         // NEON is always there on AArch64, so that nothing needs the attribute
-        for ((level, _), found) in FEATURES.iter().zip(found) {
-            assert!((found > 0) == (*level != Level::Neon), "{level}: {found} attributes");
+        for ((isa, _), found) in FEATURES.iter().zip(found) {
+            assert!((found > 0) == (*isa != Isa::Neon), "{isa}: {found} attributes");
         }
     }
 
-    /// A level runs the kernels of the levels below it too.
+    /// An ISA runs the kernels of narrower ISAs too.
     #[test]
     fn a_level_has_what_the_ones_below_it_have() {
-        let of = |level: Level| FEATURES.iter().find(|(of, _)| *of == level).map(|(_, features)| *features).unwrap();
-        for order in [&[Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Amx][..], &[Level::Neon, Level::NeonDot]]
-        {
+        let of = |isa: Isa| FEATURES.iter().find(|(of, _)| *of == isa).map(|(_, features)| *features).unwrap();
+        for order in [&[Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Amx][..], &[Isa::Neon, Isa::NeonDot]] {
             for pair in order.windows(2) {
                 assert!(of(pair[0]).iter().all(|feature| of(pair[1]).contains(feature)), "{pair:?}");
             }
         }
-        for level in Level::ALL.into_iter().filter(|level| level.available()) {
-            assert!(level.has_features(), "{level}");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            assert!(isa.has_features(), "{isa}");
         }
-        assert!(Level::best().available());
+        assert!(Isa::best().available());
     }
 }

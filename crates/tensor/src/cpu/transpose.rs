@@ -1,6 +1,6 @@
-//! Rows of a weight of half precision, sixteen side by side.
+//! Transposition of sixteen rows of a weight of half precision.
 
-use super::panel::PANEL;
+use super::field::PANEL;
 use super::plain::Weights;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use std::ops::Range;
 /// Bytes of 32 halves.
 const LINE: usize = 64;
 
-/// Elements `k .. k + 32` of `rows`, sixteen at most: register p holds elements 2p and 2p + 1 of every row. Zeros stand in place
-/// of what is missing.
+/// Elements `k .. k + 32` of `rows`, sixteen at most: register p holds elements 2p and 2p + 1 of every row. Missing rows and
+/// elements are zeros.
 ///
 /// # Safety
 ///
-/// AVX-512 F and BW are there; the weight has these rows, of two bytes an element.
+/// The features of this function are available; the weight has these rows, of two bytes an element.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) -> [__m512i; 16] {
     let bytes = w.0.cols * 2;
@@ -21,7 +21,7 @@ pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) 
     let mut lines = [_mm512_setzero_si512(); PANEL];
     for (line, row) in lines.iter_mut().zip(rows.take(count)) {
         let row = w.0.row(row);
-        // SAFETY: the mask leaves out what is past the row.
+        // SAFETY: the mask has a bit for each element that is left in the row; masked elements are not read.
         *line = unsafe {
             let present = (bytes - from.min(bytes)).min(LINE) / 2;
             let mask = ((1u64 << present) - 1) as u32;
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn elements_stand_where_they_should() {
-        if !crate::cpu::Level::Avx512.available() {
+        if !crate::cpu::Isa::Avx512.available() {
             println!("skipped: this processor has no AVX-512");
             return;
         }
@@ -79,10 +79,10 @@ mod tests {
         let weight = Weight::new("w", DType::Bf16, rows, cols, Bytes::from(bytes)).unwrap();
         let w = Weights(&weight);
         for (taken, k) in [(0..16, 0), (16..21, 32), (3..19, 32), (5..6, 0)] {
-            // SAFETY: AVX-512 is there, and the rows are the weight's.
+            // SAFETY: AVX-512 is available (checked above), and the rows are those of the weight.
             let pairs = unsafe { rows_of_half(w, taken.clone(), k) };
             for (p, pair) in pairs.into_iter().enumerate() {
-                // SAFETY: as many bits.
+                // SAFETY: both types are 512 bits, of which any pattern is valid.
                 let lanes: [u32; 16] = unsafe { std::mem::transmute(pair) };
                 for (r, lane) in lanes.into_iter().enumerate() {
                     let element = |k: usize| if r < taken.len() && k < cols { (taken.start + r) * cols + k } else { 0 };

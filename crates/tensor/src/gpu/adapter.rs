@@ -1,10 +1,14 @@
 //! Which GPUs there are, and which one to take.
 
 use crate::{Error, Result};
-use phi3_shaders::{Tier, Units};
+use phi3_shaders::{CoopMatrix, Tier};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Features that timestamps between kernels need.
+pub(crate) const TIMESTAMP_FEATURES: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
 
 /// Which adapter to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +37,7 @@ impl fmt::Display for Select {
 pub struct Options {
     /// Whether a driver that computes on the processor may be taken, where no GPU answers.
     pub software: bool,
-    /// Cap of one storage binding in bytes, below what the device can: for tests of what other devices would do.
+    /// Cap of one storage binding in bytes, below the device's own: for tests of smaller devices.
     pub max_binding: Option<u64>,
     /// Cap of one piece of a weight matrix in bytes; matrices are split into pieces of rows.
     pub max_piece: Option<u64>,
@@ -45,10 +49,10 @@ pub struct Options {
     pub tier: Option<Tier>,
     /// Whether products are as exact as single precision where the kernels could make them faster in half precision.
     pub exact: bool,
-    /// Whether kernels are checked on a small case before they are used; a tier that computes wrongly makes way for the next
-    /// lower one.
+    /// Whether kernels are checked on a small case before they are used; instead of a tier that computes wrongly the next lower one
+    /// is taken.
     pub check: bool,
-    /// Folder that remembers what checks found; nothing is remembered where absent.
+    /// Folder for the findings of checks; they are not kept where absent.
     pub memory: Option<PathBuf>,
     /// How long a submission may run before the device is given up ([`Error::Timeout`]): a pass of much work is several
     /// submissions, so that this bounds a hung driver and not a long prompt. A minute where absent, ten on a driver that computes on
@@ -90,7 +94,7 @@ impl fmt::Display for AdapterKind {
     }
 }
 
-/// What is known of an adapter before it is opened.
+/// Properties of an adapter before it is opened.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
     /// Its place in [`adapters`]'s list.
@@ -109,13 +113,13 @@ pub struct AdapterInfo {
     pub subgroup: Option<(u32, u32)>,
     /// Whether shaders can use matrix units.
     pub matrix_units: bool,
-    /// The matrix units that there are kernels for.
-    pub units: Option<Units>,
+    /// The cooperative matrices that there are kernels for.
+    pub coop_matrix: Option<CoopMatrix>,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
     pub max_binding: u64,
-    /// The best kernels that it can run; `None` where it lacks what all of them need.
+    /// The best kernels that it can run; `None` where it lacks features that all of them need.
     pub tier: Option<&'static str>,
 }
 
@@ -123,17 +127,17 @@ pub struct AdapterInfo {
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapter`] where there is none, with a hint of what to install.
+/// [`Error::NoAdapter`] where there is none, with a hint which driver to install.
 pub fn adapters() -> Result<Vec<AdapterInfo>> {
     let all: Vec<AdapterInfo> = found(false).into_iter().map(|found| found.info).collect();
     if all.is_empty() { Err(none(&Select::Any)) } else { Ok(all) }
 }
 
-/// An adapter and what is known of it.
-pub(super) struct Found {
-    pub(super) raw: wgpu::Adapter,
-    pub(super) info: AdapterInfo,
-    pub(super) tier: Option<Tier>,
+/// An adapter and its properties.
+pub(crate) struct Found {
+    pub(crate) raw: wgpu::Adapter,
+    pub(crate) info: AdapterInfo,
+    pub(crate) tier: Option<Tier>,
 }
 
 impl Found {
@@ -143,8 +147,8 @@ impl Found {
         let core = wgpu::Limits::default().check_limits(&limits)
             && raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::compliant());
         let products = raw.cooperative_matrix_properties();
-        let units = units(&info, &products);
-        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, units));
+        let coop_matrix = coop_matrix(&info, &products);
+        let best = Tier::ALL.into_iter().rev().find(|tier| can_run(*tier, features, coop_matrix));
         let tier = best.filter(|_| core);
         Found {
             tier,
@@ -165,7 +169,7 @@ impl Found {
                     .contains(wgpu::Features::SUBGROUP)
                     .then_some((info.subgroup_min_size, info.subgroup_max_size)),
                 matrix_units: !products.is_empty(),
-                units,
+                coop_matrix,
                 max_buffer: limits.max_buffer_size,
                 max_binding: limits.max_storage_buffer_binding_size,
                 tier: tier.map(Tier::name),
@@ -175,8 +179,8 @@ impl Found {
     }
 }
 
-/// Features that a tier's kernels need, and what to call them.
-pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
+/// Features that a tier's kernels need, and their name for messages.
+pub(crate) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     match tier {
         Tier::Base => (wgpu::Features::empty(), "nothing"),
         Tier::F16 => (wgpu::Features::SHADER_F16, "arithmetic in half precision"),
@@ -190,31 +194,31 @@ pub(super) fn needs(tier: Tier) -> (wgpu::Features, &'static str) {
     }
 }
 
-/// Whether an adapter has what a tier's kernels need.
-pub(super) fn can_run(tier: Tier, features: wgpu::Features, units: Option<Units>) -> bool {
-    features.contains(needs(tier).0) && (tier != Tier::Coop || units.is_some())
+/// Whether an adapter has the features of a tier's kernels.
+pub(crate) fn can_run(tier: Tier, features: wgpu::Features, matrix: Option<CoopMatrix>) -> bool {
+    features.contains(needs(tier).0) && (tier != Tier::Coop || matrix.is_some())
 }
 
-/// The best matrix units that there are kernels for, by what an adapter says of itself.
-fn units(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<Units> {
+/// The best cooperative matrices that there are kernels for, by the properties that an adapter reports.
+fn coop_matrix(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<CoopMatrix> {
     let subgroup = match info.backend {
         // wgpu says 4 to 64 of every device
         wgpu::Backend::Metal if info.name.starts_with("Apple") => (32, 32),
         _ => (info.subgroup_min_size, info.subgroup_max_size),
     };
-    let has = |units: &Units| {
-        subgroup == (units.lanes, units.lanes)
+    let has = |matrix: &CoopMatrix| {
+        subgroup == (matrix.subgroup_size, matrix.subgroup_size)
             && products.iter().any(|found| {
-                (found.m_size, found.n_size, found.k_size) == (units.side, units.side, units.side)
+                (found.m_size, found.n_size, found.k_size) == (matrix.side, matrix.side, matrix.side)
                     && found.ab_type == wgpu::CooperativeScalarType::F16
                     && found.cr_type == wgpu::CooperativeScalarType::F32
             })
     };
-    Units::ALL.into_iter().rfind(has)
+    CoopMatrix::ALL.into_iter().rfind(has)
 }
 
 /// The adapter to open, and the tier to run.
-pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+pub(crate) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let matching = |info: &AdapterInfo| match select {
         Select::Any => true,
         Select::Index(index) => info.index == *index,
@@ -250,7 +254,7 @@ pub(super) fn choose(select: &Select, options: &Options) -> Result<(wgpu::Adapte
         error
     })?;
     let tier = options.tier.unwrap_or(best_tier);
-    if !can_run(tier, raw.features(), info.units) {
+    if !can_run(tier, raw.features(), info.coop_matrix) {
         let (_, missing) = needs(tier);
         let (tier, has) = (tier.name(), best_tier.name());
         return Err(Error::Tier { device: info.name, tier, missing, has });
@@ -302,7 +306,7 @@ fn found(validation: bool) -> Vec<Found> {
 
 /// wgpu's adapter that computes nothing, with the kernels of most GPUs.
 #[cfg(feature = "noop")]
-pub(super) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
+pub(crate) fn noop() -> Result<(wgpu::Adapter, AdapterInfo, Tier)> {
     let backends = wgpu::Backends::NOOP;
     let noop = wgpu::NoopBackendOptions::enabled();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -335,17 +339,17 @@ mod tests {
             let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, backend);
             info.name = name.into();
             (info.subgroup_min_size, info.subgroup_max_size) = (smallest, largest);
-            units(&info, products)
+            coop_matrix(&info, products)
         };
         let (vulkan, metal) = (wgpu::Backend::Vulkan, wgpu::Backend::Metal);
-        assert_eq!(found(vulkan, "any", (32, 32), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(found(vulkan, "any", (32, 32), &products), Some(CoopMatrix { side: 8, subgroup_size: 32 }));
         assert_eq!(
-            found(vulkan, "any", (32, 32), &[product(8, single), product(16, single)]).map(|units| units.side),
+            found(vulkan, "any", (32, 32), &[product(8, single), product(16, single)]).map(|matrix| matrix.side),
             Some(16)
         );
         assert_eq!(found(vulkan, "any", (32, 64), &products), None);
         assert_eq!(found(vulkan, "any", (32, 32), &products[1..]), None);
-        assert_eq!(found(metal, "Apple M1", (4, 64), &products), Some(Units { side: 8, lanes: 32 }));
+        assert_eq!(found(metal, "Apple M1", (4, 64), &products), Some(CoopMatrix { side: 8, subgroup_size: 32 }));
         assert_eq!(found(metal, "Apple M1", (4, 64), &[]), None);
         assert_eq!(found(metal, "AMD Radeon Pro", (4, 64), &products), None);
     }

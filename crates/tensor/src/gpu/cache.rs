@@ -8,39 +8,39 @@ use phi3_shaders::{KV_BLOCK, Kv, MAX_HEAD_DIM};
 
 const _: () = assert!(KvType::BLOCK == KV_BLOCK);
 
-/// Pages that a cache starts with, so that a short talk never makes it grow.
+/// Initial pages of a cache: a short chat never makes it grow.
 const FEWEST: usize = 16;
 
 /// Keys and values of every layer: `[pages * PAGE][kv_heads][head]` each.
 pub struct Cache {
-    pub(super) heads: Heads,
-    pub(super) kv: Kv,
-    pub(super) layers: Vec<Layer>,
+    pub(crate) heads: Heads,
+    pub(crate) kv: Kv,
+    pub(crate) layers: Vec<Layer>,
     /// Pages that every layer has.
-    pub(super) pages: usize,
-    /// Keys and values of a pass, before they are quantised: `[rows][2][kv_heads][4 * head4]` f32.
-    pub(super) staged: Option<Buffer>,
+    pub(crate) pages: usize,
+    /// Keys and values of a pass, before they are quantized: `[rows][2][kv_heads][4 * head4]` f32.
+    pub(crate) staged: Option<Buffer>,
 }
 
 /// How many elements of a kernel's array a head takes, and a position.
 #[derive(Clone, Copy)]
-pub(super) struct Strides {
-    pub(super) head: u32,
-    pub(super) slot: u32,
+pub(crate) struct Strides {
+    pub(crate) head: u32,
+    pub(crate) slot: u32,
 }
 
 /// Keys and values of a layer; none before the first page.
 #[derive(Default)]
-pub(super) struct Layer {
-    pub(super) keys: Option<Buffer>,
-    pub(super) values: Option<Buffer>,
+pub(crate) struct Layer {
+    pub(crate) keys: Option<Buffer>,
+    pub(crate) values: Option<Buffer>,
 }
 
 impl Cache {
     /// # Errors
     ///
     /// [`Error::Unsupported`](crate::Error::Unsupported) for heads that are wider than the kernels take.
-    pub(super) fn new(device: &Device, layers: usize, heads: Heads, kv: KvType) -> Result<Self> {
+    pub(crate) fn new(device: &Device, layers: usize, heads: Heads, kv: KvType) -> Result<Self> {
         checks::heads("cache", heads)?;
         if heads.head_dim > MAX_HEAD_DIM {
             return Err(device.unsupported("head_dim", heads.head_dim, MAX_HEAD_DIM));
@@ -54,17 +54,17 @@ impl Cache {
         Ok(Self { heads, kv, layers, pages: 0, staged: None })
     }
 
-    pub(super) fn shape(&self) -> CacheShape {
+    pub(crate) fn shape(&self) -> CacheShape {
         CacheShape { heads: self.heads, layers: self.layers.len(), pages: self.pages }
     }
 
     /// Groups of four numbers of a head; those past `head_dim` stay zero.
-    pub(super) fn head4(&self) -> usize {
+    pub(crate) fn head4(&self) -> usize {
         self.heads.head_dim.div_ceil(4)
     }
 
     /// Blocks of a head that share a scale.
-    pub(super) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.heads.head_dim.div_ceil(KV_BLOCK)
     }
 
@@ -81,21 +81,21 @@ impl Cache {
         Strides { head: head as u32, slot: (self.heads.kv_heads * head) as u32 }
     }
 
-    /// As the texts that load count: four numbers, or a word of a quantised cache.
-    pub(super) fn loaded(&self) -> Strides {
+    /// Strides in elements of the texts that load: four numbers, or a word of a quantized cache.
+    pub(crate) fn loaded(&self) -> Strides {
         match self.kv {
             Kv::F32 | Kv::F16 => self.strides(self.head4()),
             Kv::Q8_0 => self.strides(self.head_words()),
         }
     }
 
-    /// As the texts that store count: pairs of numbers, of a quantised cache those before they are quantised.
-    pub(super) fn stored(&self) -> Strides {
+    /// Strides in elements of the texts that store: pairs of numbers, in a quantized cache those before they are quantized.
+    pub(crate) fn stored(&self) -> Strides {
         self.strides(2 * self.head4())
     }
 
-    /// Makes room for the keys and values of `rows` rows before they are quantised.
-    pub(super) fn stage(&mut self, device: &mut Device, rows: usize) -> Result<()> {
+    /// Allocates the staging buffer for the keys and values of `rows` rows.
+    pub(crate) fn stage(&mut self, device: &mut Device, rows: usize) -> Result<()> {
         let bytes = rows as u64 * 2 * (self.heads.kv_heads * 4 * self.head4() * size_of::<f32>()) as u64;
         device.grow(&mut self.staged, "keys and values of a pass", bytes, STORAGE)
     }
@@ -106,12 +106,12 @@ impl Cache {
     }
 
     /// Bytes of a page in all layers.
-    pub(super) fn page_bytes(&self) -> u64 {
+    pub(crate) fn page_bytes(&self) -> u64 {
         2 * self.layers.len() as u64 * self.side_bytes()
     }
 
-    /// Makes room for `pages` pages, by doubling where a buffer may be that large.
-    pub(super) fn reserve(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
+    /// Allocates `pages` pages, by doubling where a buffer may be that large.
+    pub(crate) fn reserve(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
         if pages <= self.pages {
             return Ok(());
         }

@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 const FRONT: usize = size_of::<u64>();
 
 /// A cache of pipelines, and its file.
-pub(super) struct Cached {
-    pub(super) raw: wgpu::PipelineCache,
+pub(crate) struct Cached {
+    pub(crate) raw: wgpu::PipelineCache,
     file: PathBuf,
-    /// Hash of what the file holds.
+    /// Hash of the file's contents.
     kept: u64,
 }
 
 impl Cached {
-    /// The cache of an adapter and driver in a folder; none where the driver has no such thing. A file that is damaged is
-    /// as good as none.
-    pub(super) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
+    /// The cache of an adapter and driver in a folder; none where the driver has no such thing. A damaged file is
+    /// ignored.
+    pub(crate) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
@@ -33,8 +33,8 @@ impl Cached {
         Some(Self { raw, file, kept })
     }
 
-    /// Writes what the driver has now, where that is something new. Where it cannot be written, the next start compiles again.
-    pub(super) fn keep(&self) {
+    /// Writes the driver's pipelines where they changed. Where the file cannot be written, the next start compiles again.
+    pub(crate) fn keep(&self) {
         let Some(data) = self.raw.get_data() else { return };
         let now = hash(&data);
         if now != self.kept {

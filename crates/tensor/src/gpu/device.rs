@@ -1,39 +1,38 @@
-//! A device, its buffers, and what went wrong with it.
+//! An open device, its buffers and submissions, and its failures.
 
-use super::adapter::{AdapterInfo, AdapterKind, Options, needs};
+use super::adapter::{AdapterInfo, AdapterKind, Options, TIMESTAMP_FEATURES, needs};
 use super::cached::Cached;
-use super::marks;
 use crate::{Error, Result};
-use phi3_shaders::{Tier, UNITS_MEMORY};
+use phi3_shaders::{COOP_MEMORY, Tier};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Usage of what kernels read and write.
-pub(super) const STORAGE: wgpu::BufferUsages =
+/// Usage of the buffers of kernels.
+pub(crate) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// An open device.
-pub(super) struct Device {
-    pub(super) raw: wgpu::Device,
-    pub(super) queue: wgpu::Queue,
+pub(crate) struct Device {
+    pub(crate) raw: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
     /// Largest storage buffer, which is bound as a whole.
-    pub(super) max_binding: u64,
+    pub(crate) max_binding: u64,
     /// Largest piece of a weight.
-    pub(super) max_piece: u64,
+    pub(crate) max_piece: u64,
     /// Whether kernels may compute in half precision.
-    pub(super) f16: bool,
+    pub(crate) f16: bool,
     /// Whether a workgroup may have the memory of attention by matrix units.
-    pub(super) units_memory: bool,
+    pub(crate) coop_memory: bool,
     /// Compiled pipelines of earlier starts.
-    pub(super) cached: Option<Cached>,
-    pub(super) submits: u64,
-    pub(super) buffers: u64,
-    /// How long a submission may take.
-    pub(super) patience: Duration,
+    pub(crate) cached: Option<Cached>,
+    pub(crate) submits: u64,
+    pub(crate) buffers: u64,
+    /// Longest time of a submission.
+    pub(crate) timeout: Duration,
     /// Submissions that were not waited for, oldest first.
-    pub(super) outstanding: VecDeque<Submission>,
+    pub(crate) outstanding: VecDeque<Submission>,
     name: String,
     max_buffer: u64,
     failure: Arc<Mutex<Option<Failure>>>,
@@ -41,26 +40,26 @@ pub(super) struct Device {
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
     #[cfg(test)]
-    pub(super) waits: u64,
-    /// What the driver reports while the next submission is waited for.
+    pub(crate) waits: u64,
+    /// Failure that the driver reports while the next submission is waited for.
     #[cfg(test)]
-    pub(super) wrong_wait: Option<&'static str>,
+    pub(crate) wrong_wait: Option<&'static str>,
 }
 
 /// Work that was handed to the device.
 #[derive(Clone, Debug)]
-pub(super) struct Submission {
+pub(crate) struct Submission {
     raw: wgpu::SubmissionIndex,
     number: u64,
 }
 
-/// What failed first.
+/// The first failure.
 struct Failure {
     message: String,
     state: State,
 }
 
-/// What a failure leaves of a device.
+/// State of a device after a failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Everything but the work during which it happened.
@@ -70,11 +69,11 @@ enum State {
     Hung(u64),
 }
 
-/// How long a submission may take, of which a GPU needs seconds at most: systems reset a device that takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time of a submission. A GPU needs seconds at most, because systems reset a device that takes longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The same for a driver that computes on the processor, which may be busy.
-const PATIENCE_SOFTWARE: Duration = Duration::from_secs(600);
+const TIMEOUT_SOFTWARE: Duration = Duration::from_secs(600);
 
 /// Longer waits are endless.
 const ENDLESS: Duration = Duration::from_secs(1 << 32);
@@ -83,10 +82,10 @@ const ENDLESS: Duration = Duration::from_secs(1 << 32);
 const MOST_OUTSTANDING: usize = 256;
 
 /// A buffer with a number that no other buffer of the device ever had.
-pub(super) struct Buffer {
-    pub(super) raw: wgpu::Buffer,
-    pub(super) id: u32,
-    pub(super) size: u64,
+pub(crate) struct Buffer {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) id: u32,
+    pub(crate) size: u64,
     dropped: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -98,7 +97,7 @@ impl Drop for Buffer {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // of a device that is lost nothing is worth keeping
+        // pipelines of a lost device are not kept
         if !self.is_gone()
             && let Some(cached) = &self.cached
         {
@@ -110,16 +109,16 @@ impl Drop for Device {
 impl Device {
     /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has; for matrix
     /// units with more memory of a workgroup, where it has that.
-    pub(super) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
+    pub(crate) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
         let has = adapter.limits();
         let max_buffer = has.max_buffer_size & !15;
         let max_binding =
             has.max_storage_buffer_binding_size.min(max_buffer).min(options.max_binding.unwrap_or(u64::MAX)) & !15;
-        let units_memory = tier == Tier::Coop && has.max_compute_workgroup_storage_size >= UNITS_MEMORY;
+        let coop_memory = tier == Tier::Coop && has.max_compute_workgroup_storage_size >= COOP_MEMORY;
         let defaults = wgpu::Limits::default();
         let workgroup = defaults.max_compute_workgroup_storage_size;
         let limits = wgpu::Limits {
-            max_compute_workgroup_storage_size: if units_memory { UNITS_MEMORY } else { workgroup },
+            max_compute_workgroup_storage_size: if coop_memory { COOP_MEMORY } else { workgroup },
             max_buffer_size: has.max_buffer_size,
             max_storage_buffer_binding_size: max_binding,
             ..defaults
@@ -127,9 +126,9 @@ impl Device {
         let failed = |message: String| Error::Device { device: info.name.clone(), message };
         let lesser = Tier::ALL.into_iter().filter(|lesser| *lesser <= tier);
         let wanted = lesser.fold(wgpu::Features::empty(), |all, tier| all | needs(tier).0);
-        let features = (wanted | wgpu::Features::PIPELINE_CACHE | marks::NEEDS) & adapter.features();
+        let features = (wanted | wgpu::Features::PIPELINE_CACHE | TIMESTAMP_FEATURES) & adapter.features();
         let experimental = match tier {
-            // SAFETY: matrix units compute on buffers whose sizes the host checked; what a driver gets wrong is found by
+            // SAFETY: matrix units compute on buffers whose sizes the host checked; faults of a driver are found by
             // the check of the kernels
             Tier::Coop => unsafe { wgpu::ExperimentalFeatures::enabled() },
             _ => wgpu::ExperimentalFeatures::disabled(),
@@ -161,13 +160,13 @@ impl Device {
             max_binding,
             max_piece,
             f16: features.contains(wgpu::Features::SHADER_F16),
-            units_memory,
+            coop_memory,
             cached,
             submits: 0,
             buffers: 0,
-            patience: options.timeout.unwrap_or(match info.kind {
-                AdapterKind::Software => PATIENCE_SOFTWARE,
-                _ => PATIENCE,
+            timeout: options.timeout.unwrap_or(match info.kind {
+                AdapterKind::Software => TIMEOUT_SOFTWARE,
+                _ => TIMEOUT,
             }),
             outstanding: VecDeque::new(),
             name: info.name.clone(),
@@ -182,12 +181,12 @@ impl Device {
         })
     }
 
-    /// A zeroed buffer of at least `size` bytes; `what` says what for.
+    /// A zeroed buffer of at least `size` bytes; `what` is its purpose, for messages.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfMemory`] where that is more than a buffer may have, or than the device has left.
-    pub(super) fn buffer(&mut self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+    pub(crate) fn buffer(&mut self, what: &str, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         let size = size.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let limit = self.limit(usage);
         if size > limit {
@@ -213,7 +212,7 @@ impl Device {
     }
 
     /// Makes `buffer` at least `size` bytes large; contents are lost where it grows.
-    pub(super) fn grow(
+    pub(crate) fn grow(
         &mut self,
         buffer: &mut Option<Buffer>,
         what: &str,
@@ -233,11 +232,11 @@ impl Device {
     }
 
     /// Numbers of the buffers that were dropped since the last call.
-    pub(super) fn dropped(&self) -> Vec<u32> {
+    pub(crate) fn dropped(&self) -> Vec<u32> {
         std::mem::take(&mut *locked(&self.dropped))
     }
 
-    pub(super) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> Submission {
+    pub(crate) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> Submission {
         self.submits += 1;
         let submission = Submission { raw: self.queue.submit(commands), number: self.submits };
         if self.outstanding.len() == MOST_OUTSTANDING {
@@ -251,8 +250,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] where one takes longer, and what [`check`](Self::check) reports.
-    pub(super) fn wait(&mut self, submission: Submission) -> Result<()> {
+    /// [`Error::Timeout`] where one takes longer, and the errors of [`check`](Self::check).
+    pub(crate) fn wait(&mut self, submission: Submission) -> Result<()> {
         #[cfg(test)]
         {
             self.waits += 1;
@@ -272,7 +271,7 @@ impl Device {
     }
 
     fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
-        let timeout = Some(self.patience).filter(|patience| *patience < ENDLESS);
+        let timeout = Some(self.timeout).filter(|timeout| *timeout < ENDLESS);
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout };
         // wgpu panics where the device is lost while it waits
         match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
@@ -286,7 +285,7 @@ impl Device {
 
     /// Shows the first `size` bytes of a buffer once a submission has written them. Where that fails, the buffer is dropped: it may
     /// be mapped for good.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut Option<Buffer>,
         size: u64,
@@ -307,15 +306,15 @@ impl Device {
         shown.and_then(|()| self.check())
     }
 
-    /// Lets go of a device whose work never ends: wgpu would wait for that if its last handle were dropped.
+    /// Leaks the handles of a device whose work never ends, because wgpu would wait for it where the last handle is dropped.
     fn give_up(&self) {
-        let seconds = self.patience.as_secs();
+        let seconds = self.timeout.as_secs();
         record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung(seconds));
         std::mem::forget((self.raw.clone(), self.queue.clone()));
     }
 
     /// How the device was lost, where it was: nothing more can be done with it.
-    pub(super) fn lost(&self) -> Option<String> {
+    pub(crate) fn lost(&self) -> Option<String> {
         // wgpu reports a loss when it is polled
         let _ = catch_unwind(AssertUnwindSafe(|| self.raw.poll(wgpu::PollType::Poll)));
         let failure = locked(&self.failure);
@@ -327,16 +326,16 @@ impl Device {
     }
 
     /// The first failure that the driver reported since the last call: it belongs to the work that was asked for in between.
-    /// What comes after it begins anew, unless the device is lost.
+    /// Later failures are reported anew, unless the device is lost.
     ///
     /// # Errors
     ///
     /// [`Error::Device`]; [`Error::Lost`] and [`Error::Timeout`] from then on.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if locked(&self.failure).is_none() {
             return Ok(());
         }
-        // what fails on a lost device may be told before the loss
+        // failures on a lost device may be reported before the loss
         self.lost();
         let mut failure = locked(&self.failure);
         let device = self.name.clone();
@@ -350,17 +349,17 @@ impl Device {
         Err(error)
     }
 
-    /// The error of a call that failed: what the driver reported before, where that is why, else `message`.
-    pub(super) fn failed(&self, message: String) -> Error {
+    /// The error of a call that failed: the failure that the driver reported before, else `message`.
+    pub(crate) fn failed(&self, message: String) -> Error {
         self.lost();
         self.check().err().unwrap_or(Error::Device { device: self.name.clone(), message })
     }
 
-    pub(super) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {
+    pub(crate) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {
         Error::Unsupported { device: self.name.clone(), what, found, limit }
     }
 
-    pub(super) fn out_of_memory(&self, what: &str, bytes: u64, detail: String) -> Error {
+    pub(crate) fn out_of_memory(&self, what: &str, bytes: u64, detail: String) -> Error {
         Error::OutOfMemory { device: self.name.clone(), what: what.into(), bytes, detail }
     }
 }

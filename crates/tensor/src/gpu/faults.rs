@@ -1,9 +1,10 @@
-//! What goes wrong while a device works: whose error it is, and what comes after it.
+//! Failures while a device works: the call that reports them, and the calls after it.
 
-use super::choose::AHEAD;
+use super::in_flight::PIPELINE_DEPTH;
 use super::{Gpu, Matrix, Options, Rows, Select};
+use crate::ops::*;
 use crate::parity::Random;
-use crate::{Backend, Batch, Choice, Clock, DType, Epilogue, Error, Heads, KvType, Result, Role};
+use crate::{Batch, Clock, DType, Device, Epilogue, Error, Heads, KvType, Result, Role, Sampling};
 use std::time::{Duration, Instant};
 
 const WIDTH: usize = 24;
@@ -14,7 +15,7 @@ struct Fixture {
     table: Matrix,
     x: Rows,
     logits: Rows,
-    /// What a pass over token 5 gives.
+    /// Logits of a pass over token 5.
     want: Vec<f32>,
 }
 
@@ -50,17 +51,17 @@ impl Fixture {
 
     fn launch(&mut self, token: u32) -> Result<()> {
         self.record(token)?;
-        self.gpu.choose(&self.logits, &[Choice::Likeliest])
+        self.gpu.sample(&mut self.logits, &[Sampling::Greedy])
     }
 
-    fn chosen(&mut self) -> Result<u32> {
+    fn sampled(&mut self) -> Result<u32> {
         let mut token = [Batch::NO_TOKEN];
-        self.gpu.chosen(&mut token)?;
+        self.gpu.sampled(&mut token)?;
         Ok(token[0])
     }
 
-    /// The token of the largest of what a pass over token 5 gives.
-    fn likeliest(&self) -> u32 {
+    /// The token of the largest logit of a pass over token 5.
+    fn argmax(&self) -> u32 {
         (0..WIDTH).max_by(|a, b| self.want[*a].total_cmp(&self.want[*b])).unwrap() as u32
     }
 
@@ -97,7 +98,7 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
         fixture.record(5).unwrap();
         fixture.invalid();
         fixture.gpu.device.wrong_wait = Some("a fault of a driver");
-        failed(fixture.gpu.finish(), "invalid");
+        failed(fixture.gpu.submit(), "invalid");
         assert_eq!(fixture.gpu.device.wrong_wait.take(), Some("a fault of a driver"));
         assert_eq!(fixture.read().unwrap(), want);
     }
@@ -117,18 +118,18 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
 }
 
 #[test]
-fn tokens_are_chosen_after_an_error_as_before() {
+fn tokens_are_sampled_after_an_error_as_before() {
     let Some(mut fixture) = Fixture::new() else { return };
-    let want = fixture.likeliest();
+    let want = fixture.argmax();
     for _ in 0..3 {
-        (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+        (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
         fixture.gpu.device.wrong_wait = Some("a fault of a driver");
-        failed(fixture.chosen(), "a fault of a driver");
-        (1..AHEAD).for_each(|_| assert_eq!(fixture.chosen().unwrap(), want));
+        failed(fixture.sampled(), "a fault of a driver");
+        (1..PIPELINE_DEPTH).for_each(|_| assert_eq!(fixture.sampled().unwrap(), want));
         fixture.record(5).unwrap();
         fixture.invalid();
-        failed(fixture.gpu.choose(&fixture.logits, &[Choice::Likeliest]), "invalid");
-        assert!(matches!(fixture.chosen(), Err(Error::Mismatch { op: "chosen", .. })), "it was not launched");
+        failed(fixture.gpu.sample(&mut fixture.logits, &[Sampling::Greedy]), "invalid");
+        assert!(matches!(fixture.sampled(), Err(Error::Mismatch { op: "sampled", .. })), "it was not launched");
     }
 }
 
@@ -136,10 +137,10 @@ fn tokens_are_chosen_after_an_error_as_before() {
 fn times_are_measured_after_an_error_as_before() {
     let Some(mut fixture) = Fixture::new() else { return };
     let measure = |fixture: &mut Fixture| {
-        fixture.gpu.mark()?;
+        fixture.gpu.timestamp()?;
         fixture.record(5)?;
-        fixture.gpu.mark()?;
-        fixture.gpu.marked()
+        fixture.gpu.timestamp()?;
+        fixture.gpu.elapsed()
     };
     let clock = fixture.gpu.clock();
     assert_eq!(measure(&mut fixture).unwrap().len(), 1);
@@ -163,7 +164,7 @@ fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
         };
         check("read", fixture.read().map(drop));
         check("launch", fixture.launch(5));
-        check("finish", fixture.gpu.finish());
+        check("submit", fixture.gpu.submit());
         check("rows", fixture.gpu.rows("x", 1, 8).map(drop));
         check("vector", fixture.gpu.vector("v", &[1.0]).map(drop));
         check("matrix", fixture.gpu.matrix(&Random(3).weight("w", DType::F16, 8, 8, 1.0), Role::Plain).map(drop));
@@ -176,35 +177,35 @@ fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
 #[test]
 fn a_lost_device_says_so_from_then_on() {
     let Some(mut fixture) = Fixture::new() else { return };
-    (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+    (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
     fixture.gpu.device.raw.destroy();
     let lost = |error: &Error| matches!(error, Error::Lost { message, .. } if message.contains("device lost"));
-    // the driver tells it once nothing is under way
-    for left in (0..AHEAD).rev() {
-        let error = fixture.chosen().unwrap_err();
+    // the driver tells it once nothing is in flight
+    for left in (0..PIPELINE_DEPTH).rev() {
+        let error = fixture.sampled().unwrap_err();
         assert!(lost(&error) || left > 0 && matches!(error, Error::Device { .. }), "{error}");
     }
-    assert!(matches!(fixture.chosen(), Err(Error::Mismatch { op: "chosen", .. })));
+    assert!(matches!(fixture.sampled(), Err(Error::Mismatch { op: "sampled", .. })));
     all_fail(&mut fixture, lost);
 }
 
 #[test]
 fn a_device_that_hangs_is_given_up_once() {
     let Some(mut fixture) = Fixture::new() else { return };
-    (0..AHEAD).for_each(|_| fixture.launch(5).unwrap());
+    (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
     // work that takes a while, so that it has not ended when it is asked for
     let big = fixture.gpu.matrix(&Random(3).weight("big", DType::F32, 2048, 2048, 1.0), Role::Plain).unwrap();
     let (mut x, mut y) = (fixture.gpu.rows("x", 64, 2048).unwrap(), fixture.gpu.rows("y", 64, 2048).unwrap());
     fixture.gpu.begin(&Batch::of(&[1; 64], 0, &[0, 1, 2, 3]).unwrap()).unwrap();
     fixture.gpu.embed(&big, 1.0, &mut x).unwrap();
     (0..16).for_each(|_| fixture.gpu.project(&x, None, &big, Epilogue::OVERWRITE, &mut y).unwrap());
-    (0..AHEAD).for_each(|_| assert!(fixture.chosen().is_ok()));
-    fixture.gpu.device.patience = Duration::ZERO;
+    (0..PIPELINE_DEPTH).for_each(|_| assert!(fixture.sampled().is_ok()));
+    fixture.gpu.device.timeout = Duration::ZERO;
     let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });
     let error = fixture.gpu.read(&y, &mut [0.0; 2048]).unwrap_err();
     assert!(hung(&error) && error.to_string().contains("within 0 s"), "{error}");
-    // nobody waits for it again
-    fixture.gpu.device.patience = Duration::from_secs(3600);
+    // it is not waited for again
+    fixture.gpu.device.timeout = Duration::from_secs(3600);
     all_fail(&mut fixture, hung);
 }
 

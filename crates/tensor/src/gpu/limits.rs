@@ -1,9 +1,9 @@
-//! What the device can do at best: bytes copied and multiply-adds per second.
+//! Peak rates of the device: bytes copied and multiply-adds per second.
 
-use super::Gpu;
 use super::device::STORAGE;
-use super::pipelines::Slots;
-use crate::{Backend, DeviceKind, Limits, Result};
+use super::machine::Gpu;
+use super::pipelines::Bindings;
+use crate::{Device, DeviceKind, Limits, Result};
 use phi3_shaders::{CHAINS, Op, Tier, binding};
 
 /// Bytes that are copied: more than caches hold.
@@ -18,7 +18,7 @@ const GROUPS: u64 = 4096;
 /// Seconds of a run that is long enough.
 const LONG: f64 = 0.02;
 
-/// Runs, of which the fastest counts.
+/// Runs; the fastest counts.
 const RUNS: usize = 5;
 
 impl Gpu {
@@ -28,11 +28,11 @@ impl Gpu {
         let (bytes, groups) = if software { (BYTES / 8, GROUPS / 128) } else { (BYTES, GROUPS) };
         let bytes = bytes.min(self.device.max_binding);
         let bandwidth = self.copied(bytes, groups)?;
-        let (rate, numbers) = match (self.tier(), self.adapter.units) {
-            (Tier::Coop, Some(units)) if !self.exact => {
-                let each = 4 * u64::from(CHAINS) * 2 * u64::from(units.side.pow(3));
-                let out = groups * 4 * u64::from(units.side.pow(2)) * 4;
-                (self.multiplied(Op::MultiplyUnits(units), out, groups, each)?, "f16 in matrix units")
+        let (rate, numbers) = match (self.tier(), self.adapter.coop_matrix) {
+            (Tier::Coop, Some(matrix)) if !self.exact => {
+                let each = 4 * u64::from(CHAINS) * 2 * u64::from(matrix.side.pow(3));
+                let out = groups * 4 * u64::from(matrix.side.pow(2)) * 4;
+                (self.multiplied(Op::MultiplyCoop(matrix), out, groups, each)?, "f16 in matrix units")
             }
             _ => {
                 let each = THREADS * u64::from(CHAINS) * 4 * 2;
@@ -46,33 +46,33 @@ impl Gpu {
     fn copied(&mut self, bytes: u64, groups: u64) -> Result<f64> {
         let source = self.device.buffer("memory to be copied", bytes, STORAGE)?;
         let target = self.device.buffer("memory to be written", bytes, STORAGE)?;
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(&source);
-        slots[binding::OUTPUT as usize] = Some(&target);
+        let mut bindings = Bindings::default();
+        bindings[binding::INPUT as usize] = Some(&source);
+        bindings[binding::OUTPUT as usize] = Some(&target);
         let params = [(bytes / 16) as u32, (groups * THREADS) as u32, 0, 0];
         let mut best = f64::INFINITY;
         // the first run clears the buffers
         for _ in 0..=RUNS {
-            self.mark()?;
-            self.recorder.dispatch(&mut self.device, Op::Copy, &slots, &params, [groups as u32, 1, 1])?;
-            self.mark()?;
-            best = self.marked()?.first().map_or(best, |seconds| best.min(*seconds));
+            self.timestamp()?;
+            self.recorder.dispatch(&mut self.device, Op::Copy, &bindings, &params, [groups as u32, 1, 1])?;
+            self.timestamp()?;
+            best = self.elapsed()?.first().map_or(best, |seconds| best.min(*seconds));
         }
         Ok(2.0 * bytes as f64 / best)
     }
 
-    /// Multiplications and additions per second, of which a workgroup does `each` in a step.
+    /// Multiplications and additions per second; a workgroup does `each` in a step.
     fn multiplied(&mut self, op: Op, out: u64, groups: u64, each: u64) -> Result<f64> {
         let out = self.device.buffer("results", out, STORAGE)?;
-        let mut slots = Slots::default();
-        slots[binding::OUTPUT as usize] = Some(&out);
+        let mut bindings = Bindings::default();
+        bindings[binding::OUTPUT as usize] = Some(&out);
         let (mut steps, mut best) = (16u32, 0.0f64);
         for _ in 0..4 * RUNS {
             let params = [steps, 0.5f32.to_bits(), 0, 0];
-            self.mark()?;
-            self.recorder.dispatch(&mut self.device, op, &slots, &params, [groups as u32, 1, 1])?;
-            self.mark()?;
-            let Some(seconds) = self.marked()?.first().copied() else { continue };
+            self.timestamp()?;
+            self.recorder.dispatch(&mut self.device, op, &bindings, &params, [groups as u32, 1, 1])?;
+            self.timestamp()?;
+            let Some(seconds) = self.elapsed()?.first().copied() else { continue };
             best = best.max((u64::from(steps) * each * groups) as f64 / seconds);
             if seconds < LONG {
                 steps = (steps * 4).min(1 << 20);

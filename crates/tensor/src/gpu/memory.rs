@@ -1,25 +1,25 @@
-//! What self-checks found on earlier starts: a small text file per adapter and driver.
+//! Findings of the self-checks of earlier starts: a small text file per adapter and driver.
 
 use super::adapter::AdapterInfo;
 use phi3_shaders::Tier;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What turns the kernels' texts into the driver's; a test compares it with Cargo.lock.
+/// Translator of the kernels' texts for the driver; a test compares it with Cargo.lock.
 const TRANSLATOR: &str = "naga 30.0.1, wgpu 30.0.1, wgpu-core 30.0.1, wgpu-hal 30.0.1";
 
 /// A folder in which findings are kept.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     file: PathBuf,
-    /// What the findings are about; the first line of the file.
+    /// Subject of the findings; the first line of the file.
     about: String,
     findings: Vec<(Tier, Option<String>)>,
 }
 
 impl Memory {
-    /// What is known of an adapter and driver. A file that cannot be read, or that is about another device, other kernels or
-    /// another translator of them, is as good as none.
-    pub(super) fn open(folder: &Path, info: &AdapterInfo) -> Self {
+    /// Findings about an adapter and driver. A file that cannot be read, or that is about another device, other kernels or
+    /// another translator of them, is ignored.
+    pub(crate) fn open(folder: &Path, info: &AdapterInfo) -> Self {
         let AdapterInfo { name, backend, driver, .. } = info;
         let revision = phi3_shaders::REVISION;
         let about = one_line(&format!("{name} {backend} {driver} kernels {revision} {TRANSLATOR}"));
@@ -34,12 +34,12 @@ impl Memory {
     }
 
     /// The finding about a tier: nothing, or a fault.
-    pub(super) fn find(&self, tier: Tier) -> Option<Option<&str>> {
+    pub(crate) fn find(&self, tier: Tier) -> Option<Option<&str>> {
         self.findings.iter().find(|(of, _)| *of == tier).map(|(_, fault)| fault.as_deref())
     }
 
     /// Keeps a finding. Where the folder cannot be written to, the next start checks again.
-    pub(super) fn keep(&mut self, tier: Tier, fault: Option<String>) {
+    pub(crate) fn keep(&mut self, tier: Tier, fault: Option<String>) {
         self.findings.retain(|(of, _)| *of != tier);
         self.findings.push((tier, fault.map(|fault| one_line(&fault))));
         let mut text = format!("{}\n", self.about);
@@ -54,7 +54,7 @@ impl Memory {
 }
 
 /// Writes a file as a whole, its folder too; says whether that could be done.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> bool {
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> bool {
     let new = file.with_extension(format!("{}.new", std::process::id()));
     let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&new, bytes));
     let replaced = written.and_then(|()| fs::rename(&new, file)).is_ok();
@@ -79,7 +79,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// FNV-1a.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 

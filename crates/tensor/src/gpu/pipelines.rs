@@ -7,23 +7,23 @@ use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 /// The buffers of a dispatch, by binding number. A kernel takes those that its text binds.
-pub(super) type Slots<'a> = [Option<&'a Buffer>; binding::COUNT];
+pub(crate) type Bindings<'a> = [Option<&'a Buffer>; binding::COUNT];
 
-/// The pipeline in place 0, then the buffers' numbers, 0 where the kernel binds none.
+/// The pipeline's index, then the buffers' numbers, 0 where the kernel binds none.
 type Key = [u32; binding::COUNT];
 
-pub(super) struct Pipelines {
+pub(crate) struct Pipelines {
     tier: Tier,
     checked: bool,
-    places: HashMap<Op, usize>,
+    indices: HashMap<Op, usize>,
     pipelines: Vec<Pipeline>,
     groups: HashMap<Key, wgpu::BindGroup>,
-    pub(super) groups_made: u64,
-    /// What a wrong driver would make of a text.
+    pub(crate) groups_made: u64,
+    /// Words of a text, and their replacement by a faulty driver.
     #[cfg(test)]
-    pub(super) wrong: Option<(&'static str, &'static str)>,
+    pub(crate) wrong: Option<(&'static str, &'static str)>,
     #[cfg(test)]
-    pub(super) every_tier_is_wrong: bool,
+    pub(crate) every_tier_is_wrong: bool,
 }
 
 struct Pipeline {
@@ -34,11 +34,11 @@ struct Pipeline {
 }
 
 impl Pipelines {
-    pub(super) fn new(tier: Tier, checked: bool) -> Self {
+    pub(crate) fn new(tier: Tier, checked: bool) -> Self {
         Self {
             tier,
             checked,
-            places: HashMap::new(),
+            indices: HashMap::new(),
             pipelines: Vec::new(),
             groups: HashMap::new(),
             groups_made: 0,
@@ -49,57 +49,57 @@ impl Pipelines {
         }
     }
 
-    pub(super) fn tier(&self) -> Tier {
+    pub(crate) fn tier(&self) -> Tier {
         self.tier
     }
 
     /// Takes other kernels from now on.
-    pub(super) fn set_tier(&mut self, tier: Tier) {
+    pub(crate) fn set_tier(&mut self, tier: Tier) {
         self.tier = tier;
-        self.places.clear();
+        self.indices.clear();
         self.pipelines.clear();
         self.groups.clear();
     }
 
     /// Pipelines made so far.
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.pipelines.len() as u64
     }
 
     /// Bind groups that are kept.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.groups.len()
     }
 
-    /// The place of an operation's pipeline.
-    pub(super) fn place(&mut self, device: &Device, op: Op) -> Result<usize> {
-        if let Some(place) = self.places.get(&op) {
-            return Ok(*place);
+    /// Index of an operation's pipeline, which is compiled at its first use.
+    pub(crate) fn index(&mut self, device: &Device, op: Op) -> Result<usize> {
+        if let Some(index) = self.indices.get(&op) {
+            return Ok(*index);
         }
         let pipeline = self.compile(device, op)?;
         self.pipelines.push(pipeline);
-        self.places.insert(op, self.pipelines.len() - 1);
+        self.indices.insert(op, self.pipelines.len() - 1);
         Ok(self.pipelines.len() - 1)
     }
 
-    pub(super) fn pipeline(&self, place: usize) -> &wgpu::ComputePipeline {
-        &self.pipelines[place].raw
+    pub(crate) fn pipeline(&self, index: usize) -> &wgpu::ComputePipeline {
+        &self.pipelines[index].raw
     }
 
     /// The bind group of a pipeline and these buffers; `params` is bound with a dynamic offset.
-    pub(super) fn group(
+    pub(crate) fn group(
         &mut self,
         device: &Device,
-        place: usize,
+        index: usize,
         params: &Buffer,
-        slots: &Slots<'_>,
+        bindings: &Bindings<'_>,
     ) -> Result<&wgpu::BindGroup> {
-        let pipeline = &self.pipelines[place];
+        let pipeline = &self.pipelines[index];
         let mut key = Key::default();
-        key[0] = place as u32;
+        key[0] = index as u32;
         for number in pipeline.bindings.iter().map(|binding| binding.number as usize).filter(|number| *number > 0) {
-            match slots[number] {
+            match bindings[number] {
                 Some(buffer) => key[number] = buffer.id,
                 None => return Err(device.failed(format!("kernel {}: binding {number} is not given", pipeline.name))),
             }
@@ -108,13 +108,13 @@ impl Pipelines {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 self.groups_made += 1;
-                entry.insert(bind(device, pipeline, params, slots))
+                entry.insert(bind(device, pipeline, params, bindings))
             }
         })
     }
 
-    /// Lets go of the bind groups of buffers that are no more, so that their memory is freed.
-    pub(super) fn forget(&mut self, buffers: &[u32]) {
+    /// Drops the bind groups of dropped buffers, so that their memory is freed.
+    pub(crate) fn forget(&mut self, buffers: &[u32]) {
         if !buffers.is_empty() {
             self.groups.retain(|key, _| !key[1..].iter().any(|id| buffers.contains(id)));
         }
@@ -189,14 +189,14 @@ fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {
     }
 }
 
-fn bind(device: &Device, pipeline: &Pipeline, params: &Buffer, slots: &Slots<'_>) -> wgpu::BindGroup {
+fn bind(device: &Device, pipeline: &Pipeline, params: &Buffer, bindings: &Bindings<'_>) -> wgpu::BindGroup {
     let entries: Vec<wgpu::BindGroupEntry<'_>> = pipeline
         .bindings
         .iter()
         .filter_map(|binding| {
             let (buffer, size) = match binding.access {
                 Access::Uniform => (Some(params), NonZeroU64::new(PARAMS_SIZE)),
-                Access::Read | Access::ReadWrite => (slots[binding.number as usize], None),
+                Access::Read | Access::ReadWrite => (bindings[binding.number as usize], None),
             };
             let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &buffer?.raw, offset: 0, size });
             Some(wgpu::BindGroupEntry { binding: binding.number, resource })

@@ -1,51 +1,61 @@
-//! Quantised blocks as the kernels read them: a plane of quants, eight weights after eight, and a plane of what the weights
-//! of a block share. No bit is added and none is lost; the texts in shaders/formats say what stands where.
+//! Layout of quantized weights on the GPU: a plane of quants, in groups of eight weights, and a plane of scales and minima.
+//!
+//! The planes have the bits of the blocks in another order. The shaders in shaders/formats describe the order of each type.
 
 use crate::DType;
+use crate::quant::Block;
+use crate::quant::with_quant_type;
+use phi3_shaders::Format;
 
-/// Blocks of as many rows as these are packed at once: the planes repeat at most every so many blocks.
-pub(super) const UNIT: usize = 4;
+/// Period of the planes in blocks: planes hold a multiple of so many.
+pub(super) const BLOCKS: usize = 4;
 
-/// Packs a block as number so many of a plane of quants and a plane of scales.
-type Pack = fn(&[u8], usize, &mut [u8], &mut [u8]);
+/// A quantized type on the GPU.
+pub(crate) trait Planar: Block {
+    /// The shader's format, whose text in shaders/formats reads the planes.
+    const FORMAT: Format;
+    /// Bytes of a block in the plane of scales; the others are in the plane of quants.
+    const SCALES: usize;
+    /// Packs a block as block `at` of both planes.
+    fn pack(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]);
+}
 
-/// How blocks of a type become two planes.
+/// The planes of a type.
 pub(super) struct Planes {
-    /// Bytes of [`UNIT`] blocks in the plane of quants.
+    /// Bytes of [`BLOCKS`] blocks in the plane of quants.
     pub(super) quants: usize,
-    /// Bytes of [`UNIT`] blocks in the plane of scales.
+    /// Bytes of [`BLOCKS`] blocks in the plane of scales.
     pub(super) scales: usize,
-    pack: Pack,
+    pack: fn(&[u8], usize, &mut [u8], &mut [u8]),
 }
 
 impl Planes {
     /// `None` for types that have no blocks.
     pub(super) fn of(dtype: DType) -> Option<Self> {
-        let (scales, pack): (usize, Pack) = match dtype {
-            DType::F32 | DType::F16 | DType::Bf16 => return None,
-            DType::Q8_0 => (2, q8_0),
-            DType::Q4_0 | DType::Iq4Nl => (2, q4_0),
-            DType::Q4_1 => (4, q4_1),
-            DType::Q5_0 => (2, q5_0),
-            DType::Q5_1 => (4, q5_1),
-            DType::Q2K => (20, q2_k),
-            DType::Q3K => (14, q3_k),
-            DType::Q4K => (16, q4_k),
-            DType::Q5K => (16, q5_k),
-            DType::Q6K => (18, q6_k),
-            DType::Iq4Xs => (8, iq4_xs),
-        };
-        Some(Self { quants: UNIT * (dtype.block().1 - scales), scales: UNIT * scales, pack })
+        Some(with_quant_type!(dtype, Q => Self::of_type::<Q>(), else { _ => return None }))
     }
 
-    /// Packs a block as number `at` of planes that hold a multiple of [`UNIT`] blocks.
+    fn of_type<Q: Planar>() -> Self {
+        Self { quants: BLOCKS * (Q::BYTES - Q::SCALES), scales: BLOCKS * Q::SCALES, pack: Q::pack }
+    }
+
+    /// Packs a block as block `at` of planes that hold a multiple of [`BLOCKS`] blocks.
     pub(super) fn pack(&self, block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
         (self.pack)(block, at, quants, scales);
     }
 }
 
-/// Fields of BITS bits of eight bytes from `at` on, the field of each that begins at bit `shift`, next to each other.
-fn gather<const BITS: u32>(bytes: &[u8], at: usize, shift: usize) -> u32 {
+/// The shader's format of a type.
+pub(super) fn format(dtype: DType) -> Format {
+    with_quant_type!(dtype, Q => Q::FORMAT, else {
+        DType::F32 => Format::F32,
+        DType::F16 => Format::F16,
+        DType::Bf16 => Format::Bf16,
+    })
+}
+
+/// Packs eight fields of BITS bits: bits `shift ..` of each of eight bytes from `at` on.
+pub(crate) fn gather<const BITS: u32>(bytes: &[u8], at: usize, shift: usize) -> u32 {
     let eight = bytes[at..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
     let mut x = eight >> shift & (0x0101_0101_0101_0101 * ((1 << BITS) - 1));
     for (step, spread) in [(1, 0x0001_0001_0001_0001), (2, 0x0000_0001_0000_0001), (4, 1)] {
@@ -54,148 +64,64 @@ fn gather<const BITS: u32>(bytes: &[u8], at: usize, shift: usize) -> u32 {
     x as u32
 }
 
-fn put(plane: &mut [u8], at: usize, bytes: &[u8]) {
+pub(crate) fn put(plane: &mut [u8], at: usize, bytes: &[u8]) {
     plane[at..][..bytes.len()].copy_from_slice(bytes);
 }
 
-fn put_word(plane: &mut [u8], word: usize, value: u32) {
+pub(crate) fn put_word(plane: &mut [u8], word: usize, value: u32) {
     put(plane, 4 * word, &value.to_le_bytes());
 }
 
-fn put_half(plane: &mut [u8], half: usize, value: u32) {
+pub(crate) fn put_half(plane: &mut [u8], half: usize, value: u32) {
     put(plane, 2 * half, &(value as u16).to_le_bytes());
 }
 
-/// Half bytes of a block of 32 from `from` on, as four words; ggml has element i + 16 beside element i.
-fn nibbles(block: &[u8], from: usize, quants: &mut [u8], word: usize) {
+/// Four words of the quants of a block of 32, of 4 bits from byte `from` on. In ggml's block quant i + 16 shares a byte with quant i.
+pub(crate) fn nibbles(block: &[u8], from: usize, quants: &mut [u8], word: usize) {
     for group in 0..4 {
         put_word(quants, word + group, gather::<4>(block, from + group % 2 * 8, group / 2 * 4));
     }
 }
 
-fn q8_0(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    put(quants, 32 * at, &block[2..34]);
-    put(scales, 2 * at, &block[..2]);
-}
-
-fn q4_0(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    nibbles(block, 2, quants, 4 * at);
-    put(scales, 2 * at, &block[..2]);
-}
-
-fn q4_1(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    nibbles(block, 4, quants, 4 * at);
-    put(scales, 4 * at, &block[..4]);
-}
-
-/// Half bytes and fifth bits, the latter in four bytes at `fifth`.
-fn five_bits(block: &[u8], fifth: usize, at: usize, quants: &mut [u8]) {
+/// Quants of 5 bits of a block of 32. The fifth bits are four bytes at `fifth`, the others follow.
+pub(crate) fn five_bits(block: &[u8], fifth: usize, at: usize, quants: &mut [u8]) {
     let start = at / 4 * 20;
     nibbles(block, fifth + 4, quants, start + at % 4 * 4);
     put(quants, 4 * (start + 16 + at % 4), &block[fifth..][..4]);
 }
 
-fn q5_0(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    five_bits(block, 2, at, quants);
-    put(scales, 2 * at, &block[..2]);
-}
-
-fn q5_1(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    five_bits(block, 4, at, quants);
-    put(scales, 4 * at, &block[..4]);
-}
-
-/// Pairs of bits of eight elements in a block of 256: of each 32 bytes from `from` on, the lowest pairs are 32 elements, the
-/// next ones the next 32.
-fn two_bits(block: &[u8], from: usize, group: usize) -> u32 {
+/// Two bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the lowest two bits belong to 32 quants, the
+/// next two bits to the next 32.
+pub(crate) fn two_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<2>(block, from + group / 16 * 32 + group % 4 * 8, group % 16 / 4 * 2)
 }
 
-/// Bits of eight elements in a block of 256, of 32 bytes from `from` on: the lowest bits are 32 elements, and so on.
-fn one_bit(block: &[u8], from: usize, group: usize) -> u8 {
+/// One bit of each of eight quants of a block of 256. Of 32 bytes from `from` on, bit i belongs to quants `32 i .. 32 (i + 1)`.
+pub(crate) fn one_bit(block: &[u8], from: usize, group: usize) -> u8 {
     gather::<1>(block, from + group % 4 * 8, group / 4) as u8
 }
 
-/// Half bytes of eight elements in a block of 256: of each 32 bytes from `from` on, the low halves are 32 elements, the high
-/// halves the next 32.
-fn four_bits(block: &[u8], from: usize, group: usize) -> u32 {
+/// Four bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the low halves belong to 32 quants, the
+/// high halves to the next 32.
+pub(crate) fn four_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<4>(block, from + group / 8 * 32 + group % 4 * 8, group % 8 / 4 * 4)
 }
 
-fn q2_k(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for group in 0..32 {
-        put_half(quants, 32 * at + group, two_bits(block, 16, group));
-    }
-    put(scales, 20 * at, &block[80..84]);
-    put(scales, 20 * at + 4, &block[..16]);
-}
-
-fn q3_k(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for group in 0..32 {
-        let start = 96 * at + group / 16 * 48;
-        put_half(quants, start / 2 + group % 16, two_bits(block, 32, group));
-        put(quants, start + 32 + group % 16, &[one_bit(block, 0, group)]);
-    }
-    let (pair, codes) = (28 * (at / 2), &block[96..108]);
-    let high = [0, 2, 4, 6].map(|shift| (0..4).fold(0, |byte, i| byte | (codes[8 + i] >> shift & 3) << (2 * i)));
-    let word = pair / 4 + at % 2 * 3;
-    put_word(scales, word, gather::<4>(codes, 0, 0));
-    put_word(scales, word + 1, gather::<4>(codes, 0, 4));
-    put(scales, 4 * (word + 2), &high);
-    put(scales, pair + 24 + at % 2 * 2, &block[108..110]);
-}
-
-/// Halves d and m, then twelve bytes of 8 scales and 8 offsets of six bits.
-fn scales_and_offsets(block: &[u8], at: usize, scales: &mut [u8]) {
+/// Scale and minimum of a block, then its 8 scales and 8 minima of six bits: their lower four bits, then their upper two.
+pub(crate) fn scales_and_minima(block: &[u8], at: usize, scales: &mut [u8]) {
     let codes = &block[4..16];
-    let (mut low, mut low_offsets, mut high) = (0u32, 0u32, 0u32);
+    let (mut low, mut low_minima, mut high) = (0u32, 0u32, 0u32);
     for i in 0..4 {
         let [a, b, c] = [codes[i], codes[i + 4], codes[i + 8]].map(u32::from);
         low |= (a & 15) << (4 * i) | (c & 15) << (4 * i + 16);
-        low_offsets |= (b & 15) << (4 * i) | (c >> 4) << (4 * i + 16);
+        low_minima |= (b & 15) << (4 * i) | (c >> 4) << (4 * i + 16);
         high |= (a >> 4 & 3) << (2 * i) | (a >> 6) << (2 * i + 8);
         high |= (b >> 4 & 3) << (2 * i + 16) | (b >> 6) << (2 * i + 24);
     }
     put(scales, 16 * at, &block[..4]);
     put_word(scales, 4 * at + 1, low);
-    put_word(scales, 4 * at + 2, low_offsets);
+    put_word(scales, 4 * at + 2, low_minima);
     put_word(scales, 4 * at + 3, high);
-}
-
-fn q4_k(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for group in 0..32 {
-        put_word(quants, 32 * at + group, four_bits(block, 16, group));
-    }
-    scales_and_offsets(block, at, scales);
-}
-
-fn q5_k(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for group in 0..32 {
-        let start = 40 * at + group / 16 * 20;
-        put_word(quants, start + group % 16, four_bits(block, 48, group));
-        put(quants, 4 * (start + 16) + group % 16, &[one_bit(block, 16, group)]);
-    }
-    scales_and_offsets(block, at, scales);
-}
-
-fn q6_k(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for group in 0..32 {
-        let start = 48 * at + group / 8 * 12;
-        // of each 64 bytes the low halves are 64 elements
-        let low = gather::<4>(block, group / 16 * 64 + group % 8 * 8, group % 16 / 8 * 4);
-        put_word(quants, start + group % 8, low);
-        put_half(quants, 2 * (start + 8) + group % 8, two_bits(block, 128, group));
-    }
-    let pair = 36 * (at / 2);
-    put(scales, pair + at % 2 * 16, &block[192..208]);
-    put(scales, pair + 32 + at % 2 * 2, &block[208..210]);
-}
-
-fn iq4_xs(block: &[u8], at: usize, quants: &mut [u8], scales: &mut [u8]) {
-    for eighth in 0..8 {
-        nibbles(block, 8 + 16 * eighth, quants, 32 * at + 4 * eighth);
-    }
-    put(scales, 8 * at, &block[..8]);
 }
 
 #[cfg(test)]
@@ -224,15 +150,15 @@ mod tests {
         (quants, scales)
     }
 
-    /// So that the planes are as large as the blocks and hold all that they do.
+    /// The planes are as large as the blocks and hold the same bits.
     #[test]
     fn every_bit_of_a_block_has_one_place() {
-        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
             let planes = Planes::of(dtype).unwrap();
             let size = dtype.block().1;
-            assert_eq!(planes.quants + planes.scales, UNIT * size);
+            assert_eq!(planes.quants + planes.scales, BLOCKS * size);
             let mut random = Random(5);
-            let mut blocks: Vec<u8> = (0..UNIT * size).map(|_| random.bits() as u8).collect();
+            let mut blocks: Vec<u8> = (0..BLOCKS * size).map(|_| random.bits() as u8).collect();
             let (quants, scales) = packed(&planes, &blocks, size);
             let all: Vec<u8> = quants.into_iter().chain(scales).collect();
             let mut taken = vec![false; 8 * all.len()];

@@ -1,51 +1,58 @@
-//! Projections: which kernel, and its parameters.
+//! Products of activations and weights: the kernel, and its parameters.
 
-use super::device::{Buffer, Device, STORAGE};
-use super::pipelines::Slots;
-use super::recorder::{Recorder, folded};
+use super::device::{Buffer, STORAGE};
+use super::grid::{FEW_ROWS, grid};
+use super::machine::{Gpu, Rows, Vector};
+use super::pipelines::Bindings;
+use super::recorder::folded;
 use super::upload::Matrix;
-use super::{Gpu, Rows, Vector};
-use crate::{Norm, Result};
+use crate::{Norm, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
-/// Rows up to which a weight is better read once per four rows than tiled.
-const FEW_ROWS: usize = 8;
-
-/// Workgroups that a large device wants.
-pub(super) const ENOUGH: u32 = 128;
-
-/// Halves of a row are a multiple of it: of DEPTH in matmul_units.wgsl.
+/// Halves of a row are a multiple of it: DEPTH in matmul_coop.wgsl.
 const HALVES: usize = 32;
 
-/// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_units.wgsl.
+/// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_coop.wgsl.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Params {
-    pub(super) rows: u32,
-    pub(super) cols: u32,
-    pub(super) k8: u32,
-    pub(super) stride: u32,
-    pub(super) outputs: u32,
-    pub(super) first: u32,
-    pub(super) eps: u32,
-    pub(super) routes_at: u32,
-    pub(super) epilogue: EpilogueParams,
+pub(crate) struct Params {
+    pub(crate) rows: u32,
+    pub(crate) cols: u32,
+    pub(crate) k8: u32,
+    pub(crate) stride: u32,
+    pub(crate) outputs: u32,
+    pub(crate) first: u32,
+    pub(crate) eps: u32,
+    pub(crate) routes_at: u32,
+    pub(crate) epilogue: EpilogueParams,
 }
 
 /// `Epilogue` of the texts in epilogue/.
-pub(super) type EpilogueParams = [u32; 8];
+pub(crate) type EpilogueParams = [u32; 8];
 
-/// What becomes of a projection's result, and where it goes.
-pub(super) struct Target<'a> {
-    pub(super) sink: Sink,
-    pub(super) params: EpilogueParams,
-    pub(super) output: &'a Buffer,
-    pub(super) keys: Option<&'a Buffer>,
-    pub(super) values: Option<&'a Buffer>,
+/// Epilogue of a product, and the buffers of its result.
+pub(crate) struct Target<'a> {
+    pub(crate) sink: Sink,
+    pub(crate) params: EpilogueParams,
+    pub(crate) output: &'a Buffer,
+    pub(crate) keys: Option<&'a Buffer>,
+    pub(crate) values: Option<&'a Buffer>,
 }
 
-/// What a product takes: `[rows, dim]` f32, `stride` of them a row.
+/// Texts of an epilogue, and its parameters; `stride` counts floats of a row of the output.
+pub(crate) fn epilogue_of(epilogue: crate::Epilogue, stride: usize) -> (Sink, EpilogueParams) {
+    let (activation, limit) = epilogue.activation.shader();
+    let store = match epilogue.store {
+        Store::Overwrite => phi3_shaders::Store::Overwrite,
+        Store::Accumulate => phi3_shaders::Store::Accumulate,
+    };
+    let stride = if epilogue.activation.is_gated() { stride / 2 } else { stride / 4 };
+    let params = [stride as u32, epilogue.scale.to_bits(), limit.to_bits(), 0, 0, 0, 0, 0];
+    (Sink::Rows(activation, store), params)
+}
+
+/// Input of a product: `[rows, dim]` f32, `stride` of them a row.
 #[derive(Clone, Copy)]
 struct Activations<'a> {
     buffer: &'a Buffer,
@@ -53,40 +60,11 @@ struct Activations<'a> {
     stride: usize,
 }
 
-/// Records a norm of so many rows by itself.
-pub(super) fn normalise(
-    recorder: &mut Recorder,
-    device: &mut Device,
-    rows: usize,
-    x: &Rows,
-    norm: Norm<'_, Gpu>,
-    out: &Buffer,
-) -> Result<()> {
-    let (op, weight, bias, eps) = match norm {
-        Norm::Rms { weight, eps } => (Op::RmsNorm, weight, None, eps),
-        Norm::Layer { weight, bias, eps } => (Op::LayerNorm, weight, Some(&bias.buffer), eps),
-    };
-    let mut slots = Slots::default();
-    slots[binding::INPUT as usize] = Some(&x.buffer);
-    slots[binding::GAIN as usize] = Some(&weight.buffer);
-    slots[binding::NORM_BIAS as usize] = bias;
-    slots[binding::OUTPUT as usize] = Some(out);
-    let params = [rows as u32, x.dim as u32, (x.stride / 4) as u32, eps.to_bits()];
-    recorder.dispatch(device, op, &slots, &params, folded(rows))
-}
-
-/// Activations in half precision, and what their rows were divided by.
-#[derive(Default)]
-pub(super) struct Halves {
-    values: Option<Buffer>,
-    row_scales: Option<Buffer>,
-}
-
-/// How halves lie in their buffer.
+/// Layout of the halves in their buffer.
 struct Layout {
     /// Halves of a row.
     stride: usize,
-    /// Where what the halves lack begins.
+    /// Offset of the low halves: the differences that the high halves lack.
     low: usize,
     bytes: u64,
 }
@@ -102,7 +80,7 @@ impl Layout {
 
 impl Gpu {
     /// Records the product of x and a weight, one dispatch per piece of the weight.
-    pub(super) fn product(
+    pub(crate) fn product(
         &mut self,
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
@@ -111,7 +89,7 @@ impl Gpu {
     ) -> Result<()> {
         let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
         let product = self.product_for(weight, epilogue);
-        // a kernel has room for the gain of RMSNorm, in the place of a bias
+        // a kernel binds the weight of RMSNorm in the slot of a bias
         let gain = match norm {
             Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
             _ => None,
@@ -139,7 +117,7 @@ impl Gpu {
             Some(buffer) => buffer,
             None => self.device.buffer("normed activations", bytes, STORAGE)?,
         };
-        normalise(&mut self.recorder, &mut self.device, self.pass.rows, x, norm, &buffer)?;
+        self.record_norm(x, norm, &buffer)?;
         Ok(buffer)
     }
 
@@ -170,33 +148,33 @@ impl Gpu {
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
                 outputs: piece.padded() as u32,
                 first: (weight.first + piece.rows.start) as u32,
-                // matmul_units.wgsl has `low` there
+                // matmul_coop.wgsl has `low` there
                 eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
                 routes_at: 0,
                 epilogue: target.params,
             };
-            let mut slots = Slots::default();
-            slots[binding::INPUT as usize] = if halved { self.halves.values.as_ref() } else { Some(x.buffer) };
-            slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
-            slots[binding::WEIGHT as usize] = Some(&piece.weight);
-            slots[binding::SCALES as usize] = piece.scales.as_ref();
-            slots[binding::GAIN as usize] = match &weight.bias {
+            let mut bindings = Bindings::default();
+            bindings[binding::INPUT as usize] = if halved { self.halves.values.as_ref() } else { Some(x.buffer) };
+            bindings[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
+            bindings[binding::WEIGHT as usize] = Some(&piece.weight);
+            bindings[binding::SCALES as usize] = piece.scales.as_ref();
+            bindings[binding::GAIN as usize] = match &weight.bias {
                 Some(bias) => Some(bias),
                 None => gain.map(|(gain, _)| &gain.buffer),
             };
-            slots[binding::OUTPUT as usize] = Some(target.output);
-            slots[binding::KEYS as usize] = target.keys;
-            slots[binding::VALUES as usize] = target.values;
-            slots[binding::BATCH as usize] = self.table.buffer.as_ref();
+            bindings[binding::OUTPUT as usize] = Some(target.output);
+            bindings[binding::KEYS as usize] = target.keys;
+            bindings[binding::VALUES as usize] = target.values;
+            bindings[binding::BATCH as usize] = self.metadata.buffer.as_ref();
             let grid = grid(product, self.pass.rows, piece.padded());
             let work = self.pass.rows as u64 * piece.padded() as u64 * weight.cols as u64;
-            self.recorder.make_room(&mut self.device, work)?;
-            self.recorder.dispatch(&mut self.device, kernel, &slots, &params, grid)?;
+            self.recorder.reserve_work(&mut self.device, work)?;
+            self.recorder.dispatch(&mut self.device, kernel, &bindings, &params, grid)?;
         }
         Ok(())
     }
 
-    /// How a product is best computed.
+    /// The kernel of a product.
     fn product_for(&self, weight: &Matrix, epilogue: Epilogue) -> Product {
         let best = self.best_for(weight.rows);
         if epilogue.fits(best, weight.format) { best } else { Product::Matmul }
@@ -204,14 +182,14 @@ impl Gpu {
 
     fn best_for(&self, outputs: usize) -> Product {
         let tier = self.tier();
-        match (self.pass.rows, self.adapter.units) {
+        match (self.pass.rows, self.adapter.coop_matrix) {
             (1, _) => Product::Matvec,
             (2..=FEW_ROWS, _) => Product::Matvec4,
-            (rows, Some(units)) if tier == Tier::Coop => {
+            (rows, Some(matrix)) if tier == Tier::Coop => {
                 let precision = if self.exact { Precision::TwoHalves } else { Precision::Half };
-                let large = Product::MatmulUnits { units, high: 4, precision };
+                let large = Product::MatmulCoop { matrix, high: 4, precision };
                 let [x, y, _] = grid(large, rows, outputs);
-                let small = Product::MatmulUnits { units, high: 2, precision };
+                let small = Product::MatmulCoop { matrix, high: 2, precision };
                 if self.exact || x * y < self.enough { small } else { large }
             }
             _ if tier >= Tier::F16 && self.device.f16 && !self.exact => Product::MatmulHalves,
@@ -239,30 +217,12 @@ impl Gpu {
             0,
             0,
         ];
-        let mut slots = Slots::default();
-        slots[binding::INPUT as usize] = Some(x.buffer);
-        slots[binding::GAIN as usize] = gain.map(|(gain, _)| &gain.buffer);
-        slots[binding::OUTPUT as usize] = self.halves.values.as_ref();
-        slots[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
+        let mut bindings = Bindings::default();
+        bindings[binding::INPUT as usize] = Some(x.buffer);
+        bindings[binding::GAIN as usize] = gain.map(|(gain, _)| &gain.buffer);
+        bindings[binding::OUTPUT as usize] = self.halves.values.as_ref();
+        bindings[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
         let op = Op::Halve(if gain.is_some() { Input::Normed } else { Input::Plain }, precision);
-        self.recorder.dispatch(&mut self.device, op, &slots, &params, folded(self.pass.rows))
-    }
-}
-
-/// Whether a weight is better read for each few of so many rows than tiled.
-pub(super) fn is_few(rows: usize) -> bool {
-    rows <= FEW_ROWS
-}
-
-pub(super) fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
-    let (tile_rows, tile_outputs) = product.tile();
-    let rows = (rows as u32).div_ceil(tile_rows);
-    let outputs = (outputs as u32).div_ceil(tile_outputs);
-    match product {
-        Product::Matvec | Product::Matvec4 => {
-            let [x, y, _] = folded(outputs as usize);
-            [x, y, rows]
-        }
-        Product::Matmul | Product::MatmulHalves | Product::MatmulUnits { .. } => [outputs, rows, 1],
+        self.recorder.dispatch(&mut self.device, op, &bindings, &params, folded(self.pass.rows))
     }
 }

@@ -1,61 +1,47 @@
-//! Whether a device's kernels compute what they should: every text that kernels are composed of, on a small case that the CPU
-//! computes too.
+//! Self-check of a device's kernels: every text that kernels are composed of, on small cases that the CPU computes too.
 //!
-//! It is there for drivers that compile a kernel wrongly, so what it allows is wide: a wrong kernel is far off.
+//! Its purpose is to find drivers that compile a kernel wrongly. The allowed difference is wide, because a wrong kernel is far off.
 
-mod cases;
+pub(crate) mod inputs;
 
+use super::adapter;
+use super::machine::Gpu;
 use super::memory::Memory;
-use super::{Gpu, adapter};
 use crate::cpu::{self, Cpu};
-use crate::{Backend, Bytes, Choice, DType, Error, Heads, KvType, Result, Role, Weight};
-use cases::{batch, results};
+use crate::{DType, Error, KvType, Result, ops};
 use phi3_shaders::Tier;
 use std::time::Duration;
 
-const HIDDEN: usize = 256;
-const INNER: usize = 40;
-const VOCAB: usize = 24;
-
-/// Heads of each type of cache, so that every width that attention by matrix units has kernels for is among them: the first two
-/// fill theirs, as those of real models do.
-const HEADS: [Heads; KvType::ALL.len()] = [heads(96, 96), heads(128, 64), heads(60, 16)];
-
-const fn heads(head_dim: usize, rotary_dim: usize) -> Heads {
-    Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim }
-}
-
-/// Pages of the cache: more positions than attention by matrix units takes at once.
-const PAGES: usize = 5;
-
-/// A position from which on attention is split.
-const FAR: usize = 700;
-
-/// How long a submission of the check may take, of which a GPU needs milliseconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time of a submission of the check; a GPU needs milliseconds.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Difference of a result, in parts of the largest, that no rounding explains.
 const WRONG: f32 = 1e-2;
 
 impl Gpu {
-    /// Takes the best tier, from the one that it has down, whose kernels compute what they should. A tier that was asked for is
-    /// taken or refused. What was found before, by the same kernels on the same driver, is not checked again. `faults` are those
-    /// of better tiers, and then of those that were found wrong too. A tier on which the device is lost is as wrong as any other,
-    /// but nothing lower can be tried on this device.
-    pub(super) fn settle(&mut self, mut memory: Option<Memory>, forced: bool, faults: &mut Vec<String>) -> Result<()> {
-        let (features, units, best) = (self.device.raw.features(), self.adapter.units, self.tier());
-        let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, units);
+    /// Selects the best tier, from the present one down, whose kernels pass the self-check. A forced tier is taken or refused.
+    /// Findings of earlier starts, about the same kernels on the same driver, are reused. `faults` has those of better tiers, and
+    /// gets those of the tiers that fail. A tier on which the device is lost fails too, and no lower tier can be tried on this
+    /// device.
+    pub(crate) fn select_tier(
+        &mut self,
+        mut memory: Option<Memory>,
+        forced: bool,
+        faults: &mut Vec<String>,
+    ) -> Result<()> {
+        let (features, matrix, best) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
+        let can_run = |tier: &Tier| *tier <= best && adapter::can_run(*tier, features, matrix);
         for tier in Tier::ALL.into_iter().rev().filter(can_run) {
             self.recorder.pipelines.set_tier(tier);
             let known = memory.as_ref().and_then(|memory| memory.find(tier)).map(|fault| fault.map(str::to_owned));
             let fault = match known {
                 Some(fault) => fault,
                 None => {
-                    let found = fault(self);
+                    let found = self_check(self);
                     let fault = match self.device.lost() {
                         Some(lost) => Some(lost),
                         None => {
-                            // after an error that says nothing of the kernels nothing is found out
+                            // an error that is not about the kernels is no finding
                             let found = found?;
                             self.device.check()?;
                             found
@@ -81,25 +67,25 @@ impl Gpu {
         Err(Error::Device { device: self.info.name.clone(), message: faults.join("; ") })
     }
 
-    /// The best tier below the one that it runs.
-    pub(super) fn next_lower(&self) -> Option<Tier> {
-        let (features, units, tier) = (self.device.raw.features(), self.adapter.units, self.tier());
-        Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, units))
+    /// The best tier below the present one.
+    pub(crate) fn next_lower(&self) -> Option<Tier> {
+        let (features, matrix, tier) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
+        Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, matrix))
     }
 }
 
-/// What is wrong with the kernels that the device runs now, if anything.
-pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
+/// Fault of the kernels that the device runs now, if there is any.
+pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let options = cpu::Options {
         threads: Some(1),
         activations: cpu::Activations::F32,
-        pack: cpu::Pack::Never,
+        repack: cpu::Repack::Never,
         ..cpu::Options::default()
     };
     let mut cpu = Cpu::new(options)?;
     let asked = (gpu.exact, gpu.enough);
     for (turn, dtype) in DType::ALL.into_iter().enumerate() {
-        let want = results(&mut cpu, dtype)?;
+        let want = ops::self_check(&mut cpu, dtype)?;
         // every way to multiply many rows that the tier has, but for most types the first only
         let ways = match gpu.tier() {
             _ if turn >= KvType::ALL.len() => 1,
@@ -109,7 +95,7 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
         };
         for way in [(false, u32::MAX), (true, u32::MAX), (false, 0)].into_iter().take(ways) {
             (gpu.exact, gpu.enough) = way;
-            let got = results(gpu, dtype);
+            let got = ops::self_check(gpu, dtype);
             (gpu.exact, gpu.enough) = asked;
             let got = match got {
                 Ok(got) => got,
@@ -126,33 +112,13 @@ pub(super) fn fault(gpu: &mut Gpu) -> Result<Option<String>> {
             }
         }
     }
-    choices(gpu)
-}
-
-/// Two ways to choose a token of which one is far likelier than the others.
-fn choices(gpu: &mut Gpu) -> Result<Option<String>> {
-    let drawn = Choice::Drawn { temperature: 0.5, top_k: 9, top_p: 0.9, min_p: 0.05, draw: 1 << 31 };
-    let mut values = vec![-1.0f32; VOCAB * VOCAB];
-    (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
-    let table = gpu.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
-    let mut logits = gpu.rows("logits", 2, VOCAB)?;
-    gpu.begin(&batch(&[5, 11], 0, 0)?)?;
-    gpu.embed(&table, 1.0, &mut logits)?;
-    gpu.choose(&logits, &[Choice::Likeliest, drawn])?;
-    let mut tokens = [0; 2];
-    gpu.chosen(&mut tokens)?;
-    let want = [5, 11].map(|token| token * 7 % VOCAB as u32);
-    Ok((tokens != want).then(|| format!("the chosen tokens are {tokens:?}, not {want:?}")))
-}
-
-fn plain(name: &str, rows: usize, cols: usize, values: &[f32]) -> Result<Weight> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Weight::new(name, DType::F32, rows, cols, Bytes::from(bytes))
+    ops::sample::self_check::fault(gpu)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
     use crate::gpu::{Options, Select};
     use std::path::Path;
 
@@ -185,13 +151,12 @@ mod tests {
         folder
     }
 
-    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by what is
-    /// remembered.
+    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by the kept finding.
     #[test]
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
         let lost: fn(&mut Gpu) = |gpu| gpu.device.raw.destroy();
-        let hung: fn(&mut Gpu) = |gpu| gpu.device.patience = Duration::ZERO;
+        let hung: fn(&mut Gpu) = |gpu| gpu.device.timeout = Duration::ZERO;
         for (says, lose) in [("device lost", lost), ("a kernel did not end within 0 s", hung)] {
             let folder = folder("lost");
             let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };
@@ -211,7 +176,7 @@ mod tests {
             assert_eq!((again.tier(), again.info().to_string()), (gpu.tier(), line));
             std::fs::remove_dir_all(&folder).unwrap();
 
-            // a tier that was asked for makes way for none
+            // a forced tier is not replaced
             let error = open(Some(best)).err().unwrap();
             assert!(matches!(error, Error::Device { .. }) && error.to_string().contains(says), "{error}");
             std::fs::remove_dir_all(folder).unwrap();
@@ -258,7 +223,7 @@ mod tests {
             let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
             let before = gpu.counters().dispatches;
             let memory = memory(&folder, &gpu);
-            gpu.settle(memory, false, &mut Vec::new()).unwrap();
+            gpu.select_tier(memory, false, &mut Vec::new()).unwrap();
             assert!(gpu.tier() < Tier::Subgroup);
             assert_eq!(gpu.counters().dispatches > before, checked);
             let line = gpu.info().to_string();
@@ -270,18 +235,18 @@ mod tests {
     #[test]
     fn a_tier_that_was_asked_for_is_refused_where_it_is_wrong() {
         let Some(mut gpu) = wrong(WRONG_ADD, false) else { return };
-        let error = gpu.settle(None, true, &mut Vec::new()).unwrap_err().to_string();
+        let error = gpu.select_tier(None, true, &mut Vec::new()).unwrap_err().to_string();
         assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
     }
 
-    /// What only attention by matrix units does is found out too.
+    /// Faults of attention with cooperative matrices only are found too.
     #[test]
     fn wrong_attention_by_matrix_units_makes_way() {
         for words in [
             ("own = position0 + mine", "own = position0 + mine + 1u"),
             ("column = subgroup / 2u", "column = 0u * subgroup"),
-            ("scores[at] *= shrinks[", "scores[at] *= 1.0 + shrinks["),
-            ("f16(chance)", "f16(1.0)"),
+            ("scores[at] *= rescales[", "scores[at] *= 1.0 + rescales["),
+            ("f16(prob)", "f16(1.0)"),
             // of heads of 128 only, and of a part
             ("DIM4: u32 = DIM / 4u", "DIM4: u32 = DIM / 4u - DIM / 128u"),
             ("own = position0 + mine", "own = position0 + mine - 8u * group.z"),
@@ -291,7 +256,7 @@ mod tests {
                 println!("skipped: {} has no matrix units", gpu.info());
                 return;
             }
-            gpu.settle(None, false, &mut Vec::new()).unwrap();
+            gpu.select_tier(None, false, &mut Vec::new()).unwrap();
             assert_eq!(gpu.tier(), Tier::Subgroup, "{words:?}: {}", gpu.info());
             assert!(gpu.info().to_string().contains("coop kernels compute wrongly: "), "{words:?}: {}", gpu.info());
         }
@@ -303,7 +268,7 @@ mod tests {
             [("exp(", "exp2("), ("bits > 0x80000000u", "bits < 0x80000000u"), ("inverse_rms(s", "inverse_rms(2.0 * s")]
         {
             let Some(mut gpu) = wrong(words, true) else { return };
-            let error = gpu.settle(None, false, &mut Vec::new()).unwrap_err().to_string();
+            let error = gpu.select_tier(None, false, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.contains("base kernels compute wrongly: ") && error.contains("another device"), "{error}");
         }
     }

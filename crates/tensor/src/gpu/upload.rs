@@ -1,95 +1,77 @@
-//! Weights on their way to the device: rows in the order that the kernels want, in pieces that a binding can hold.
+//! Upload of weights: rows in the order of the kernels, in pieces that fit into a binding.
 
 use super::device::{Buffer, Device, STORAGE, Submission};
-use super::planes::{Planes, UNIT};
-use super::{Gpu, Rows};
+use super::planes::{self, BLOCKS, Planes};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};
 use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-/// Weights that a kernel unpacks at once: rows are padded to a multiple of it.
-pub(super) const GROUP: usize = 8;
+/// Weights of a group, which a kernel unpacks at a time: rows are padded to a multiple of it.
+pub(crate) const GROUP: usize = 8;
 
-/// Outputs that a kernel computes at once: pieces are padded to a multiple of it.
+/// Outputs of a thread: pieces are padded to a multiple of it.
 const OUTPUTS: usize = 4;
 
-// so many rows have a whole number of units of blocks
-const _: () = assert!(OUTPUTS.is_multiple_of(UNIT));
+// the blocks of so many rows are a whole number of periods of the planes
+const _: () = assert!(OUTPUTS.is_multiple_of(BLOCKS));
 
-/// Outputs of the largest tile: pieces but the last have a multiple of it, where they can.
+/// Outputs of the largest tile: pieces but the last are a multiple of it where their size permits.
 const TILE: usize = 64;
 
 /// Bytes of one staging buffer.
 const CHUNK: usize = 16 << 20;
 
-/// Staging buffers that may be under way.
+/// Staging buffers in flight.
 const IN_FLIGHT: usize = 4;
 
 /// A weight matrix on the device.
 pub struct Matrix {
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) role: Role,
-    pub(super) format: Format,
-    /// Its first output, where it is a part of several.
-    pub(super) first: usize,
-    /// One for each output, in the device's order, behind those of the parts before.
-    pub(super) bias: Option<Buffer>,
-    pub(super) pieces: Vec<Piece>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) role: Role,
+    pub(crate) format: Format,
+    /// First output, for a part of a larger matrix.
+    pub(crate) first: usize,
+    /// Bias of each output, in the order of the device, after those of the parts before.
+    pub(crate) bias: Option<Buffer>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
-/// Rows of a matrix, in the device's order, in a buffer of their own.
-pub(super) struct Piece {
-    pub(super) rows: Range<usize>,
-    /// Experts whose rows these are; none where the matrix has none.
-    pub(super) experts: Range<usize>,
-    /// The first row of its expert, where it has rows of one only.
-    pub(super) first: usize,
-    pub(super) weight: Buffer,
-    /// The plane of scales of a quantised type.
-    pub(super) scales: Option<Buffer>,
+/// Rows of a matrix, in the order of the device, in a buffer of their own.
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
+    /// Experts of the rows; empty for a matrix without experts.
+    pub(crate) experts: Range<usize>,
+    /// First row within the expert, for a piece of one expert.
+    pub(crate) first: usize,
+    pub(crate) weight: Buffer,
+    /// Plane of scales of a quantized type.
+    pub(crate) scales: Option<Buffer>,
 }
 
 impl Piece {
-    /// Rows of the buffer: those past the matrix's last are zero.
-    pub(super) fn padded(&self) -> usize {
+    /// Rows of the buffer, padding included, which is zero.
+    pub(crate) fn padded(&self) -> usize {
         self.rows.len().next_multiple_of(OUTPUTS)
     }
 }
 
 impl Matrix {
-    pub(super) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> Shape {
         Shape { rows: self.rows, cols: self.cols }
     }
 
     /// Groups of eight weights in a row.
-    pub(super) fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.cols.div_ceil(GROUP)
     }
 }
 
-impl Gpu {
-    /// Brings rows of activations to the device, after what was recorded so far; what fills up a row is zero.
-    pub(super) fn write_rows(&mut self, x: &Rows, first: usize, values: &[f32]) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.recorder.flush(&mut self.device)?;
-        let mut padded = vec![0.0f32; values.len() / x.dim * x.stride];
-        for (padded, row) in padded.chunks_exact_mut(x.stride).zip(values.chunks_exact(x.dim)) {
-            padded[..x.dim].copy_from_slice(row);
-        }
-        let offset = (first * x.stride * size_of::<f32>()) as u64;
-        self.device.queue.write_buffer(&x.buffer.raw, offset, bytemuck::cast_slice(&padded));
-        self.device.check()
-    }
-}
-
-/// Brings a weight to the device.
-pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
-    let format = format(weight.dtype);
+/// Uploads a weight.
+pub(crate) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result<Matrix> {
+    let format = planes::format(weight.dtype);
     checks::matrix(weight, role)?;
     let order = Order::new(role, weight.rows);
     let first = role.qkv().map_or(0, |(_, first)| first);
@@ -129,8 +111,8 @@ pub(super) fn matrix(device: &mut Device, weight: &Weight, role: Role) -> Result
     Ok(Matrix { rows: weight.rows, cols: weight.cols, role, format, first, bias, pieces })
 }
 
-/// What a matrix will take.
-pub(super) fn footprint(
+/// Memory of a matrix.
+pub(crate) fn footprint(
     device: &Device,
     name: &str,
     dtype: DType,
@@ -145,29 +127,9 @@ pub(super) fn footprint(
     Ok(Footprint { bytes, in_place: false })
 }
 
-fn format(dtype: DType) -> Format {
-    match dtype {
-        DType::F32 => Format::F32,
-        DType::F16 => Format::F16,
-        DType::Bf16 => Format::Bf16,
-        DType::Q8_0 => Format::Q8_0,
-        DType::Q4_0 => Format::Q4_0,
-        DType::Q4_1 => Format::Q4_1,
-        DType::Q5_0 => Format::Q5_0,
-        DType::Q5_1 => Format::Q5_1,
-        DType::Q2K => Format::Q2K,
-        DType::Q3K => Format::Q3K,
-        DType::Q4K => Format::Q4K,
-        DType::Q5K => Format::Q5K,
-        DType::Q6K => Format::Q6K,
-        DType::Iq4Nl => Format::Iq4Nl,
-        DType::Iq4Xs => Format::Iq4Xs,
-    }
-}
-
-/// How rows lie on the device.
+/// Layout of rows on the device.
 struct Layout {
-    /// Bytes of a row; of a quantised type, in the plane of quants.
+    /// Bytes of a row; of a quantized type, in the plane of quants.
     bytes: usize,
     /// Bytes of a row in the plane of scales.
     scales: usize,
@@ -181,8 +143,8 @@ impl Layout {
             Some(planes) => {
                 let blocks = cols / dtype.block().0;
                 Self {
-                    bytes: blocks * planes.quants / UNIT,
-                    scales: blocks * planes.scales / UNIT,
+                    bytes: blocks * planes.quants / BLOCKS,
+                    scales: blocks * planes.scales / BLOCKS,
                     planes: Some(planes),
                 }
             }
@@ -191,14 +153,14 @@ impl Layout {
     }
 }
 
-/// Rows of pieces: whole units, or parts of one where a unit is too large.
+/// Rows of pieces: multiples of `unit`, or parts of one where a unit is too large.
 fn pieces_of(rows: usize, per_piece: usize, unit: usize) -> Vec<Range<usize>> {
     let (span, step) = if per_piece < unit { (unit, per_piece) } else { (rows.max(1), per_piece / unit * unit) };
     let spans = (0..rows).step_by(span).map(|start| start..(start + span).min(rows));
     spans.flat_map(|span| span.clone().step_by(step).map(move |start| start..(start + step).min(span.end))).collect()
 }
 
-/// Rows that a piece may have.
+/// Largest number of rows of a piece.
 fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize> {
     let rows = (device.max_piece / (row_bytes as u64).max(1)) as usize;
     match rows / TILE * TILE {
@@ -211,7 +173,7 @@ fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize
     }
 }
 
-/// Writes a piece by chunks; of these only a few are under way at a time.
+/// Writes a piece in chunks, of which [`IN_FLIGHT`] are in flight at most.
 fn fill(
     device: &mut Device,
     weight: &Weight,
@@ -220,7 +182,7 @@ fn fill(
     layout: &Layout,
     in_flight: &mut Vec<Submission>,
 ) -> Result<()> {
-    // none for the rows past the last
+    // empty for the rows of the padding
     let source = |row: usize| match piece.rows.start + row {
         row if row < order.rows => order.source(row).map_or(&[][..], |row| weight.row(row)),
         _ => &[],
@@ -255,7 +217,7 @@ fn fill(
     device.check()
 }
 
-/// Memory for rows of a buffer that the next submission copies there; none where they have no bytes.
+/// Staging memory for rows of a buffer, which the next submission copies; none for rows without bytes.
 fn staging(
     device: &Device,
     buffer: &Buffer,
@@ -272,7 +234,7 @@ fn staging(
     }
 }
 
-/// Packs the blocks of rows one after another; a row that is not there is zero.
+/// Packs the blocks of rows one after another. A missing row is zero.
 fn pack<'a>(
     planes: &Planes,
     weight: &Weight,
@@ -291,7 +253,7 @@ fn pack<'a>(
     }
 }
 
-/// The order of a matrix's rows on the device.
+/// Order of the rows of a matrix on the device.
 struct Order {
     role: Role,
     /// Rows on the device.
@@ -303,7 +265,7 @@ struct Order {
 #[derive(Clone, Copy)]
 struct Expert {
     rows: usize,
-    /// On the device, where a whole number of outputs are computed at once.
+    /// Rows on the device, a multiple of [`OUTPUTS`].
     padded: usize,
 }
 
@@ -319,7 +281,7 @@ impl Order {
         }
     }
 
-    /// The weight's row that stands in row `row` of the device, if any.
+    /// Row of the weight in row `row` of the device; none for padding.
     fn source(&self, row: usize) -> Option<usize> {
         // gate 0, up 0, gate 1, up 1, ...
         let alternating = |row: usize, rows: usize| row / 2 + row % 2 * (rows / 2);

@@ -1,77 +1,88 @@
-//! The block-quantised types of ggml: what their bytes mean, and how values become them.
+//! The block-quantized types of ggml: the layout of their blocks, decoders and encoders.
 //!
-//! A block's meaning is the reference's (`dequantize_row_*` of ggml's `ggml-quants.c`): every value is a scale times a
-//! whole number, or that plus a minimum times a whole number, rounded once to f32.
+//! A type is one file of this folder and one line of `quant_types!`. Its file has everything that belongs to it alone: its
+//! `Block`, its `QuantBlock` for the integer kernels of the CPU, and its planes for the GPU.
+//!
+//! Decoders follow the reference (`dequantize_row_*` of ggml's `ggml-quants.c`): every value is a scale times an integer, or that
+//! plus a minimum times an integer, rounded once to f32.
 
-mod affine;
-mod decode;
-mod decode_k;
+mod block;
 mod fit;
-mod symmetric;
+mod iq4;
+pub(crate) mod k;
+mod nibbles;
+
+pub(crate) mod iq4_nl;
+pub(crate) mod iq4_xs;
+pub(crate) mod q2_k;
+pub(crate) mod q3_k;
+pub(crate) mod q4_0;
+pub(crate) mod q4_1;
+pub(crate) mod q4_k;
+pub(crate) mod q5_0;
+pub(crate) mod q5_1;
+pub(crate) mod q5_k;
+pub(crate) mod q6_k;
+pub(crate) mod q8_0;
 
 use crate::DType;
 
-pub(crate) use decode::{Block, Iq4Nl, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, row};
-pub(crate) use decode_k::{Iq4Xs, Q2K, Q3K, Q4K, Q5K, Q6K};
+pub(crate) use block::{Block, row};
 
-/// What the indices of IQ4_NL and IQ4_XS choose from (`kvalues_iq4nl`).
-pub(crate) const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
-/// Offsets of the halves (scale, minimum) in a block.
-pub(crate) fn scales(dtype: DType) -> &'static [usize] {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => &[],
-        DType::Q8_0 | DType::Q4_0 | DType::Q5_0 | DType::Iq4Nl | DType::Iq4Xs => &[0],
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
-        DType::Q2K => &[80, 82],
-        DType::Q3K => &[108],
-        DType::Q6K => &[208],
-    }
+/// The one list of block-quantized types, in the order of [`DType::ALL`]: the arm of [`DType`], which is also the name of the
+/// type's marker; its module; its documentation. `$apply` is the macro that takes `$args` and the list.
+macro_rules! quant_types {
+    ([$($apply:tt)+] $($args:tt)*) => {
+        $($apply)+! {
+            [$($args)*]
+            Q8_0: q8_0, "Blocks of 32: 8 bits, a scale.";
+            Q4_0: q4_0, "Blocks of 32: 4 bits, a scale.";
+            Q4_1: q4_1, "Blocks of 32: 4 bits, a scale and a minimum.";
+            Q5_0: q5_0, "Blocks of 32: 5 bits, a scale.";
+            Q5_1: q5_1, "Blocks of 32: 5 bits, a scale and a minimum.";
+            Q2K: q2_k, "Blocks of 256: 2 bits, 16 scales and minima of 4 bits.";
+            Q3K: q3_k, "Blocks of 256: 3 bits, 16 scales of 6 bits.";
+            Q4K: q4_k, "Blocks of 256: 4 bits, 8 scales and minima of 6 bits.";
+            Q5K: q5_k, "Blocks of 256: 5 bits, 8 scales and minima of 6 bits.";
+            Q6K: q6_k, "Blocks of 256: 6 bits, 16 scales of 8 bits.";
+            Iq4Nl: iq4_nl, "Blocks of 32: indices of 4 bits into a table, a scale.";
+            Iq4Xs: iq4_xs, "Blocks of 256: indices of 4 bits into a table, 8 scales of 6 bits.";
+        }
+    };
 }
+pub(crate) use quant_types;
 
-/// What whole blocks of a quantised type mean. Plain types are [`DType::widen`]'s.
-pub(crate) fn dequantise(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 => dtype.widen(bytes, out),
-        DType::Q8_0 => row::<Q8_0>(bytes, out),
-        DType::Q4_0 => row::<Q4_0>(bytes, out),
-        DType::Q4_1 => row::<Q4_1>(bytes, out),
-        DType::Q5_0 => row::<Q5_0>(bytes, out),
-        DType::Q5_1 => row::<Q5_1>(bytes, out),
-        DType::Q2K => row::<Q2K>(bytes, out),
-        DType::Q3K => row::<Q3K>(bytes, out),
-        DType::Q4K => row::<Q4K>(bytes, out),
-        DType::Q5K => row::<Q5K>(bytes, out),
-        DType::Q6K => row::<Q6K>(bytes, out),
-        DType::Iq4Nl => row::<Iq4Nl>(bytes, out),
-        DType::Iq4Xs => row::<Iq4Xs>(bytes, out),
-    }
+/// `with_quant_type!(dtype, Q => a, else { arms })`: `a` with the marker type Q of a quantized `dtype`, the arms of a `match` for
+/// the others.
+macro_rules! with_quant_type {
+    ($dtype:expr, $quant:ident => $body:expr, else { $($plain:tt)+ }) => {
+        $crate::quant::quant_types!([$crate::quant::match_quant_type] [$dtype] [$quant] [$body] [$($plain)+])
+    };
 }
+macro_rules! match_quant_type {
+    ([[$dtype:expr] [$quant:ident] [$body:expr] [$($plain:tt)+]] $($type:ident: $module:ident, $doc:literal;)+) => {
+        match $dtype {
+            $($crate::DType::$type => {
+                type $quant = $crate::quant::$module::$type;
+                $body
+            })+
+            $($plain)+
+        }
+    };
+}
+pub(crate) use {match_quant_type, with_quant_type};
 
-/// The bytes of `values` in `dtype`, `None` where they are no whole number of blocks.
+/// The bytes of `values` in `dtype`; `None` where they are no whole number of blocks.
 ///
-/// F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 give ggml's bytes; the K and IQ4 types are fitted to the least square
-/// error, as ggml's formats allow and its quantiser does with other weights.
-pub fn quantise(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
+/// F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 give ggml's bytes. The K and IQ4 types are fitted to the least square error, which
+/// ggml's formats allow; its own encoder weighs errors otherwise.
+pub fn quantize(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(dtype.bytes(values.len())?);
-    let blocks = values.chunks_exact(dtype.block().0);
-    match dtype {
+    with_quant_type!(dtype, Q => values.chunks_exact(Q::LEN).for_each(|x| Q::encode(x, &mut out)), else {
         DType::F32 => values.iter().for_each(|v| out.extend(v.to_le_bytes())),
         DType::F16 => values.iter().for_each(|&v| out.extend(half::f16::from_f32(v).to_le_bytes())),
         DType::Bf16 => values.iter().for_each(|&v| out.extend(half::bf16::from_f32(v).to_le_bytes())),
-        DType::Q8_0 => blocks.for_each(|x| symmetric::q8_0(x, &mut out)),
-        DType::Q4_0 => blocks.for_each(|x| symmetric::q4_0(x, &mut out)),
-        DType::Q4_1 => blocks.for_each(|x| affine::q4_1(x, &mut out)),
-        DType::Q5_0 => blocks.for_each(|x| symmetric::q5_0(x, &mut out)),
-        DType::Q5_1 => blocks.for_each(|x| affine::q5_1(x, &mut out)),
-        DType::Q2K => blocks.for_each(|x| affine::q2_k(x, &mut out)),
-        DType::Q3K => blocks.for_each(|x| symmetric::q3_k(x, &mut out)),
-        DType::Q4K => blocks.for_each(|x| affine::q4_k(x, &mut out)),
-        DType::Q5K => blocks.for_each(|x| affine::q5_k(x, &mut out)),
-        DType::Q6K => blocks.for_each(|x| symmetric::q6_k(x, &mut out)),
-        DType::Iq4Nl => blocks.for_each(|x| symmetric::iq4_nl(x, &mut out)),
-        DType::Iq4Xs => blocks.for_each(|x| symmetric::iq4_xs(x, &mut out)),
-    }
+    });
     Some(out)
 }
 
@@ -80,8 +91,8 @@ pub fn quantise(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
 ///
 /// The rule is ONNX Runtime's for symmetric `MatMulNBits` weights (`range2scale` and `MlasBlockwiseQuantizer` of its
 /// `q4_dq.cpp`); the scale is a half here, where those files may hold a single.
-pub fn quantise_int4_rtn(values: &[f32]) -> Option<Vec<u8>> {
+pub fn quantize_int4_rtn(values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(DType::Q4_0.bytes(values.len())?);
-    values.chunks_exact(32).for_each(|x| symmetric::int4_rtn(x, &mut out));
+    values.chunks_exact(32).for_each(|x| q4_0::encode_int4_rtn(x, &mut out));
     Some(out)
 }

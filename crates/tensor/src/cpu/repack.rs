@@ -1,0 +1,265 @@
+//! Repacked weights: panels of sixteen interleaved rows (llama.cpp's `repack`), so that an instruction works on several rows and
+//! no sum runs across a register.
+//!
+//! A panel holds the blocks of its rows one after another. Of a block it holds each field for all sixteen rows: halves, bytes, and
+//! words of four consecutive bytes. It has as many bytes as the rows.
+
+use super::field::{Field, PANEL};
+use super::quants::QuantBlock;
+use crate::quant::with_quant_type;
+use crate::{DType, Error, Result};
+use std::ops::Range;
+
+/// The fields of a type, in the order of a panel; none for a plain type.
+fn fields(dtype: DType) -> &'static [Field] {
+    with_quant_type!(dtype, Q => Q::FIELDS, else { _ => &[] })
+}
+
+/// The bits of [`Field::Bits`] in the order of a panel: bit 4q + i becomes bit q of byte i, a transposition of 8 x 4.
+fn spread(bits: u32) -> u32 {
+    (0..8).fold(0, |out, q| {
+        let four = bits >> (4 * q) & 15;
+        // one bit to each byte
+        out | (four.wrapping_mul(0x0020_4081) & 0x0101_0101) << q
+    })
+}
+
+/// The inverse of [`spread`].
+fn gather(bytes: u32) -> u32 {
+    (0..32).fold(0, |out, k| out | (bytes >> (8 * (k % 4) + k / 4) & 1) << k)
+}
+
+/// Interleaves rows `range` of a weight into `panel`. Missing rows are zeros.
+pub(super) fn pack<'a>(dtype: DType, row: impl Fn(usize) -> &'a [u8], range: Range<usize>, panel: &mut [u8]) {
+    let (block, fields) = (dtype.block().1, fields(dtype));
+    let count = range.len().min(PANEL);
+    let mut rows: [&[u8]; PANEL] = [&[]; PANEL];
+    rows.iter_mut().zip(range).for_each(|(to, i)| *to = row(i));
+    if count < PANEL {
+        panel.fill(0);
+    }
+    for (b, panel) in panel.chunks_exact_mut(PANEL * block).enumerate() {
+        let mut rest = panel;
+        for &field in fields {
+            let (part, after) = rest.split_at_mut(PANEL * field.len());
+            rest = after;
+            let of = |r: usize, at: usize, len: usize| &rows[r][b * block + at..][..len];
+            match field {
+                Field::Half(at) => {
+                    for (r, to) in part.chunks_exact_mut(2).enumerate().take(count) {
+                        to.copy_from_slice(of(r, at, 2));
+                    }
+                }
+                Field::Bytes(at, n) => {
+                    for r in 0..count {
+                        for (to, &byte) in part[r..].iter_mut().step_by(PANEL).zip(of(r, at, n)) {
+                            *to = byte;
+                        }
+                    }
+                }
+                Field::Words(at, n) => {
+                    let part = part.as_chunks_mut::<4>().0;
+                    for r in 0..count {
+                        let words = of(r, at, 4 * n).as_chunks::<4>().0;
+                        for (to, word) in part[r..].iter_mut().step_by(PANEL).zip(words) {
+                            *to = *word;
+                        }
+                    }
+                }
+                Field::Bits(at) => {
+                    for (r, to) in part.as_chunks_mut::<4>().0.iter_mut().enumerate().take(count) {
+                        let bits = of(r, at, 4);
+                        *to = spread(u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]])).to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Row `r` of a panel in the layout of the file.
+fn unpack(dtype: DType, panel: &[u8], r: usize, row: &mut [u8]) {
+    let (block, fields) = (dtype.block().1, fields(dtype));
+    for (row, panel) in row.chunks_exact_mut(block).zip(panel.chunks_exact(PANEL * block)) {
+        let mut rest = panel;
+        for &field in fields {
+            let (part, after) = rest.split_at(PANEL * field.len());
+            rest = after;
+            match field {
+                Field::Half(at) => row[at..at + 2].copy_from_slice(&part[2 * r..][..2]),
+                Field::Bytes(at, n) => {
+                    for (to, &byte) in row[at..at + n].iter_mut().zip(part[r..].iter().step_by(PANEL)) {
+                        *to = byte;
+                    }
+                }
+                Field::Words(at, n) => {
+                    let words = part.as_chunks::<4>().0[r..].iter().step_by(PANEL);
+                    for (to, word) in row[at..at + 4 * n].as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                        *to = *word;
+                    }
+                }
+                Field::Bits(at) => {
+                    let bits = part.as_chunks::<4>().0[r];
+                    row[at..at + 4].copy_from_slice(&gather(u32::from_le_bytes(bits)).to_le_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// The rows of the panels of a matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Order {
+    /// Rows of the matrix.
+    pub(super) rows: usize,
+    /// Whether panels of gate rows alternate with panels of the up rows of the same outputs.
+    pub(super) gated: bool,
+}
+
+impl Order {
+    pub(super) fn panels(self) -> usize {
+        if self.gated { 2 * (self.rows / 2).div_ceil(PANEL) } else { self.rows.div_ceil(PANEL) }
+    }
+
+    /// Rows of panel i.
+    pub(super) fn of(self, i: usize) -> Range<usize> {
+        let (half, first) = if self.gated { (self.rows / 2, i % 2 * (self.rows / 2)) } else { (self.rows, 0) };
+        let at = PANEL * if self.gated { i / 2 } else { i };
+        first + at..first + (at + PANEL).min(half)
+    }
+
+    /// The panel that holds row `row`, and its place there.
+    fn find(self, row: usize) -> (usize, usize) {
+        let half = self.rows / 2;
+        match self.gated {
+            true if row >= half => (2 * ((row - half) / PANEL) + 1, (row - half) % PANEL),
+            true => (2 * (row / PANEL), row % PANEL),
+            false => (row / PANEL, row % PANEL),
+        }
+    }
+}
+
+/// Zeroed bytes, aligned to a cache line, in huge pages where the system has them: clearing pages of 4 KiB takes longer than
+/// interleaving the weights.
+struct AlignedBuf {
+    #[cfg(target_os = "linux")]
+    bytes: memmap2::MmapMut,
+    #[cfg(not(target_os = "linux"))]
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuf {
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+
+    fn new(len: usize, name: &str) -> Result<Self> {
+        let out = |detail: String| Error::OutOfMemory {
+            device: "CPU".into(),
+            what: format!("{name}, interleaved"),
+            bytes: len as u64,
+            detail,
+        };
+        let padded = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
+        #[cfg(target_os = "linux")]
+        let bytes = {
+            let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
+            // a hint: without huge pages it is only slower
+            let _ = bytes.advise(memmap2::Advice::HugePage);
+            bytes
+        };
+        // zeroed pages come from the system and are not written here
+        #[cfg(not(target_os = "linux"))]
+        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
+        let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Ok(Self { bytes, start, len })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.len]
+    }
+}
+
+/// A matrix in panels.
+pub(super) struct Panels {
+    dtype: DType,
+    order: Order,
+    /// Bytes of a row.
+    row: usize,
+    buf: AlignedBuf,
+}
+
+impl Panels {
+    /// Zeroed panels of a matrix with rows of `row` bytes.
+    pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
+        let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
+        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, name)? })
+    }
+
+    /// Every panel with its rows.
+    pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
+        let (order, bytes) = (self.order, (PANEL * self.row).max(1));
+        let panels = self.buf.bytes_mut().chunks_exact_mut(bytes);
+        panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
+    }
+
+    pub(super) fn panel(&self, i: usize) -> &[u8] {
+        let bytes = PANEL * self.row;
+        &self.buf.bytes()[i * bytes..][..bytes]
+    }
+
+    /// Row `row` in the layout of the file; `out` has the bytes of a row.
+    pub(super) fn row(&self, row: usize, out: &mut [u8]) {
+        let (panel, place) = self.order.find(row);
+        unpack(self.dtype, self.panel(panel), place, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::field::place;
+    use super::*;
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let mut state = 1u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
+            let row = 3 * dtype.block().1;
+            for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
+                let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
+                let order = Order { rows, gated };
+                let mut panels = Panels::new(dtype, order, row, "test").expect("buf");
+                for (range, panel) in panels.panels_mut() {
+                    pack(dtype, |i| &bytes[i * row..][..row], range, panel);
+                }
+                let mut seen = 0;
+                for (i, expected) in bytes.chunks_exact(row).enumerate() {
+                    let mut found = vec![0; row];
+                    panels.row(i, &mut found);
+                    assert_eq!(found, expected, "{dtype}, row {i} of {rows}, gated {gated}");
+                    seen += 1;
+                }
+                assert_eq!(seen, rows);
+                let held: usize = (0..order.panels()).map(|i| order.of(i).len()).sum();
+                assert_eq!(held, rows);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_cover_a_block() {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
+            let fields = fields(dtype);
+            assert_eq!(place(fields, fields.len()), PANEL * dtype.block().1, "{dtype}");
+        }
+    }
+}

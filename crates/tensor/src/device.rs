@@ -1,0 +1,280 @@
+//! A machine that computes passes: its memory, its passes and its clock. Its operations are in [`ops`](crate::ops).
+
+use crate::{Batch, Clock, DType, Error, Limits, Result, Weight};
+use std::fmt;
+
+/// Kind of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor, by this crate's kernels.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+    /// A graphics driver that computes on the processor.
+    SoftwareGpu,
+}
+
+/// Description of a machine, for its user.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Kind of machine.
+    pub kind: DeviceKind,
+    /// Name as the machine reports it.
+    pub name: String,
+    /// Kernels in use: an instruction set, or a GPU tier and its driver.
+    pub detail: String,
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.detail)
+    }
+}
+
+/// Shape of an attention layer's heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Leading dimensions of a head that are rotated; even, at most `head_dim`.
+    ///
+    /// Dimension i pairs with i + rotary_dim / 2 (the "rotate half" convention).
+    pub rotary_dim: usize,
+}
+
+impl Heads {
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of all key heads, or all value heads, together.
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Block of a quantized cache that dimension i of a key belongs to.
+    pub(crate) fn key_block(&self, i: usize) -> usize {
+        let half = self.rotary_dim / 2;
+        let index = match i {
+            i if i < half => 2 * i,
+            i if i < self.rotary_dim => 2 * (i - half) + 1,
+            i => i,
+        };
+        index / KvType::BLOCK
+    }
+
+    /// Rows of the fused projection: queries, keys, values.
+    pub fn qkv_dim(&self) -> usize {
+        self.q_dim() + 2 * self.kv_dim()
+    }
+}
+
+/// Type of the keys and values in a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision; numbers beyond the largest half become that.
+    F16,
+    /// Whole numbers from -127 to 127, and a scale in single precision for every [`KvType::BLOCK`] of a head. In a key, the
+    /// two dimensions of a rotated pair count as neighbours.
+    Q8_0,
+}
+
+impl KvType {
+    /// Every type, for tests that walk them.
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
+
+    /// Numbers of a head that share a scale; a head's last block may have fewer.
+    pub const BLOCK: usize = 32;
+
+    /// Lower-case name, as command lines take it.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8_0 => "q8_0",
+        }
+    }
+
+    /// The type of a name of [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Purpose of a matrix, by which a backend orders its rows at load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Any projection, or at once a projection and an embedding (tied).
+    Plain,
+    /// An embedding, which nothing is multiplied with.
+    Embedding,
+    /// Gate rows, then as many up rows: for a [gated](crate::Activation::is_gated) activation.
+    GateUp,
+    /// Matrices of so many experts, one below the other, for [`Experts`](crate::ops::Experts); of
+    /// each the rows of [`Role::GateUp`] where it is gated.
+    Experts {
+        /// How many.
+        count: usize,
+        /// Whether each has gate rows, then as many up rows.
+        gated: bool,
+    },
+    /// Query, key and value rows: for [`ProjectQkv`](crate::ops::ProjectQkv).
+    Qkv(Heads),
+    /// Some of these, from a row on that begins a head: where not all are of one type.
+    QkvPart(Heads, usize),
+}
+
+impl Role {
+    /// Heads of queries, keys and values, and the first row that a matrix has of them.
+    pub(crate) fn qkv(self) -> Option<(Heads, usize)> {
+        match self {
+            Role::Qkv(heads) => Some((heads, 0)),
+            Role::QkvPart(heads, first) => Some((heads, first)),
+            Role::Plain | Role::Embedding | Role::GateUp | Role::Experts { .. } => None,
+        }
+    }
+
+    /// Name for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Plain => "plain",
+            Role::Embedding => "embedding",
+            Role::GateUp => "gate and up",
+            Role::Experts { gated: true, .. } => "experts' gate and up",
+            Role::Experts { gated: false, .. } => "experts",
+            Role::Qkv(_) | Role::QkvPart(..) => "queries, keys and values",
+        }
+    }
+}
+
+/// Memory of a matrix on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes, those that only fill up included.
+    pub bytes: u64,
+    /// Whether these are the checkpoint's own bytes, used where they lie.
+    pub in_place: bool,
+}
+
+/// A machine: it owns memory and computes passes of decoder-sized operations, each of which is a trait of its own in
+/// [`ops`](crate::ops). All operations together are a [`Backend`](crate::Backend).
+///
+/// A pass begins with [`begin`](Device::begin). Its operations may be recorded and run later; only [`read`](Device::read),
+/// [`elapsed`](Device::elapsed) and [`sampled`](crate::ops::Sample::sampled) wait for results. Activations are f32
+/// `[rows, dim]` buffers that live as long as the model. An operation works on the first [`Batch::rows`] rows of them, and
+/// after [`select`](crate::ops::SelectRows::select) on as many as were selected. Arguments that do not fit each other are an
+/// [`Error::Mismatch`](crate::Error::Mismatch), never a panic.
+pub trait Device: Sized + Send + 'static {
+    /// A weight matrix.
+    type Matrix: Send;
+    /// A vector of f32 weights.
+    type Vector: Send;
+    /// Activations.
+    type Rows: Send;
+    /// Experts of the rows of a pass.
+    type Routes: Send;
+    /// Keys and values of every layer, in pages of [`PAGE`](crate::PAGE) positions.
+    type Cache: Send;
+
+    /// Kind, name and kernels of the machine.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Uploads a matrix `[rows, cols]` and its bias, in the matrix's own type.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where the shape does not fit the role, and those of the device's limits and memory.
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix>;
+
+    /// Memory that a matrix will take, before it is uploaded.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device's limits that [`matrix`](Device::matrix) would report.
+    fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, _role: Role) -> Result<Footprint> {
+        let row = dtype.bytes(cols).unwrap_or(usize::MAX);
+        Ok(Footprint { bytes: (row as u64).saturating_mul(rows as u64), in_place: false })
+    }
+
+    /// Uploads a vector.
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Self::Vector>;
+
+    /// Memory for `rows` rows of activations of width `dim`.
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Self::Rows>;
+
+    /// Memory for the routes of `rows` rows to `experts` experts.
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Self::Routes>;
+
+    /// An empty cache of `layers` layers.
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Self::Cache>;
+
+    /// Allocates pages `0 .. pages` of a cache; contents are kept. Never shrinks.
+    fn reserve(&mut self, cache: &mut Self::Cache, pages: usize) -> Result<()>;
+
+    /// Number of pages that a request may come to need. A machine whose cache is expensive to enlarge does so once.
+    fn reserve_hint(&mut self, _cache: &mut Self::Cache, _pages: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of one page in all layers together.
+    fn page_bytes(&self, cache: &Self::Cache) -> u64;
+
+    /// Begins a pass over `batch`.
+    fn begin(&mut self, batch: &Batch) -> Result<()>;
+
+    /// Runs the recorded operations and copies rows `0 .. out.len() / dim` of x to the host.
+    fn read(&mut self, x: &Self::Rows, out: &mut [f32]) -> Result<()>;
+
+    /// Runs the recorded operations. Waits for nothing but room in the device's queue: for the chunks of a prompt but the last.
+    fn submit(&mut self) -> Result<()>;
+
+    /// Takes the time between the operations recorded so far and those to come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Absent`] on a machine without a clock.
+    fn timestamp(&mut self) -> Result<()> {
+        Err(not_measured(self.info()))
+    }
+
+    /// Runs the recorded operations, waits, and gives the seconds between each two timestamps, which are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Absent`] on a machine without a clock.
+    fn elapsed(&mut self) -> Result<Vec<f64>> {
+        Err(not_measured(self.info()))
+    }
+
+    /// Source of the timestamps.
+    fn clock(&self) -> Clock {
+        Clock::Wall
+    }
+
+    /// Measures bandwidth and arithmetic rate of the machine; takes about a second.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Absent`] on a machine without a clock.
+    fn limits(&mut self) -> Result<Limits> {
+        Err(not_measured(self.info()))
+    }
+}
+
+fn not_measured(info: &DeviceInfo) -> Error {
+    Error::Absent { device: info.name.clone(), what: "measurements of its work" }
+}

@@ -1,0 +1,124 @@
+//! Metadata of a batch: tokens, positions, slots and pages of a pass, its rotations and outputs, in one buffer.
+
+use super::device::{Buffer, Device, STORAGE};
+use crate::{Batch, PAGE, Result};
+use phi3_shaders::{Attention, CoopMatrix};
+
+const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
+
+/// Words of a row's record: token, position, slot to write, start of the sequence's pages.
+const RECORD: usize = 4;
+
+/// Rows of a segment from which on attention takes its rows by tiles.
+const MANY_ROWS: usize = 8;
+
+/// Heights of tiles.
+const TILE_ROWS: [u32; 2] = [Attention::Flash.rows(), Attention::Coop { matrix: CoopMatrix::ALL[0], dim: 0 }.rows()];
+
+/// Bytes of the first buffer, large enough for most batches.
+const FIRST_SIZE: u64 = 1 << 16;
+
+pub(crate) struct BatchMetadata {
+    pub(crate) buffer: Option<Buffer>,
+    pub(crate) rope_at: usize,
+    pub(crate) outputs_at: usize,
+    /// Of each row, the position behind the last one of its segment.
+    pub(crate) ends_at: usize,
+    /// Whether a segment has rows enough for tiles of attention.
+    pub(crate) many_rows: bool,
+    /// Those tiles, for each height that kernels take: none where no segment has many rows.
+    tiles: Vec<Tiles>,
+    words: Vec<u32>,
+}
+
+/// Tiles of so many rows at most.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles {
+    rows: u32,
+    pub(crate) at: usize,
+    pub(crate) count: usize,
+}
+
+impl BatchMetadata {
+    pub(crate) fn new(device: &mut Device) -> Result<Self> {
+        let buffer = Some(device.buffer("batch metadata", FIRST_SIZE, STORAGE)?);
+        Ok(Self {
+            buffer,
+            rope_at: 0,
+            outputs_at: 0,
+            ends_at: 0,
+            many_rows: false,
+            tiles: Vec::new(),
+            words: Vec::new(),
+        })
+    }
+
+    /// Brings a batch to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where it has more rows than a grid.
+    pub(crate) fn write(&mut self, device: &mut Device, batch: &Batch) -> Result<()> {
+        let rows = batch.rows();
+        let limit = wgpu::Limits::default().max_compute_workgroups_per_dimension as usize;
+        if rows > limit {
+            return Err(device.unsupported("rows of a pass", rows, limit));
+        }
+        self.rope_at = RECORD * rows;
+        self.outputs_at = self.rope_at + batch.rope().len();
+        let pages_at = self.outputs_at + batch.outputs().len();
+        self.words.clear();
+        self.records(batch, pages_at);
+        self.words.extend(batch.rope().iter().map(|value| value.to_bits()));
+        self.words.extend(batch.outputs());
+        self.words.extend(batch.pages());
+        self.ends_at = self.words.len();
+        for segment in batch.segments() {
+            self.words.extend(segment.rows.clone().map(|_| Batch::end(segment) as u32));
+        }
+        self.tile(batch);
+
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        device.grow(&mut self.buffer, "batch metadata", bytes.len() as u64, STORAGE)?;
+        if let Some(buffer) = &self.buffer {
+            device.queue.write_buffer(&buffer.raw, 0, bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes the rows of each segment apart into tiles.
+    fn tile(&mut self, batch: &Batch) {
+        self.tiles.clear();
+        self.many_rows = batch.segments().iter().any(|segment| segment.rows.len() >= MANY_ROWS);
+        if !self.many_rows {
+            return;
+        }
+        for rows in TILE_ROWS {
+            let at = self.words.len();
+            for segment in batch.segments() {
+                for start in segment.rows.clone().step_by(rows as usize) {
+                    let count = (segment.rows.end - start).min(rows as usize);
+                    self.words.extend([start as u32, count as u32]);
+                }
+            }
+            self.tiles.push(Tiles { rows, at, count: (self.words.len() - at) / 2 });
+        }
+    }
+
+    /// The tiles that attention takes, where it takes any.
+    pub(crate) fn tiles(&self, how: Attention) -> Option<Tiles> {
+        self.tiles.iter().copied().find(|tiles| tiles.rows == how.rows())
+    }
+
+    fn records(&mut self, batch: &Batch, pages_at: usize) {
+        for segment in batch.segments() {
+            let pages = &batch.pages()[segment.pages.clone()];
+            let start = pages_at + segment.pages.start;
+            for (position, row) in (segment.position..).zip(segment.rows.clone()) {
+                // of a page that no cache has nothing is written: operations check it
+                let slot = pages[position / PAGE].wrapping_mul(PAGE as u32).wrapping_add((position % PAGE) as u32);
+                self.words.extend([batch.tokens()[row], position as u32, slot, start as u32]);
+            }
+        }
+    }
+}

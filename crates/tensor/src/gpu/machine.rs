@@ -1,0 +1,263 @@
+//! The GPU as a machine: its state, and its implementation of [`Device`](crate::Device).
+
+use super::adapter::{AdapterInfo, AdapterKind, Options};
+use super::batch_metadata::BatchMetadata;
+use super::cache::Cache;
+use super::device::{self, Buffer, STORAGE, Submission};
+use super::in_flight::InFlight;
+use super::recorder::Recorder;
+use super::routes::Routes;
+use super::timestamps::Timestamps;
+use super::upload::{self, GROUP, Matrix};
+use crate::checks::{self, ActivePass, Shape};
+use crate::{
+    Batch, Clock, DType, Device, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Limits, Result, Role, Weight,
+};
+use phi3_shaders::Tier;
+
+/// Workgroups that a large device wants.
+const ENOUGH: u32 = 128;
+
+/// A GPU.
+pub struct Gpu {
+    pub(crate) info: DeviceInfo,
+    pub(crate) adapter: AdapterInfo,
+    pub(crate) device: device::Device,
+    pub(crate) recorder: Recorder,
+    pub(crate) metadata: BatchMetadata,
+    pub(crate) pass: ActivePass,
+    pub(crate) readback: Option<Buffer>,
+    pub(crate) in_flight: InFlight,
+    /// Partial results of attention, before they are combined.
+    pub(crate) partials: Option<Buffer>,
+    pub(crate) halves: Halves,
+    /// Normed activations, for projections whose kernels do not compute the norm.
+    pub(crate) normed: Option<Buffer>,
+    /// Outputs of experts, one row a route.
+    pub(crate) expert_outputs: Option<Buffer>,
+    /// Whether products are as exact as single precision.
+    pub(crate) exact: bool,
+    /// Workgroups of large tiles of cooperative matrices that keep the device busy; fewer are replaced by smaller tiles.
+    pub(crate) enough: u32,
+    pub(crate) read_bytes: u64,
+    pub(crate) timestamps: Timestamps,
+    /// The last pass of many rows that was submitted without waiting for it.
+    pub(crate) in_queue: Option<Submission>,
+}
+
+/// f32 weights of a norm, zero from `len` to the next multiple of eight.
+pub struct Vector {
+    pub(crate) len: usize,
+    pub(crate) buffer: Buffer,
+}
+
+/// Activations `[capacity, dim]` f32. A row takes `stride` floats, a multiple of eight; those past `dim` stay zero.
+pub struct Rows {
+    pub(crate) capacity: usize,
+    pub(crate) dim: usize,
+    pub(crate) stride: usize,
+    pub(crate) buffer: Buffer,
+}
+
+/// Activations in half precision, and the divisors of their rows.
+#[derive(Default)]
+pub(crate) struct Halves {
+    pub(crate) values: Option<Buffer>,
+    pub(crate) row_scales: Option<Buffer>,
+}
+
+/// Counters of submissions, dispatches and objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Submissions to the queue.
+    pub submits: u64,
+    /// Dispatches recorded.
+    pub dispatches: u64,
+    /// Bind groups created.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Buffers created.
+    pub buffers: u64,
+    /// Bytes that came back from the device.
+    pub read_bytes: u64,
+}
+
+impl Gpu {
+    /// A machine on an adapter's device, before its kernels are checked.
+    pub(super) fn with((adapter, found, tier): (wgpu::Adapter, AdapterInfo, Tier), options: &Options) -> Result<Self> {
+        let kind = match found.kind {
+            AdapterKind::Software => DeviceKind::SoftwareGpu,
+            _ => DeviceKind::Gpu,
+        };
+        let mut device = device::Device::open(&adapter, &found, tier, options)?;
+        let recorder = Recorder::new(&mut device, tier, options.checked)?;
+        let metadata = BatchMetadata::new(&mut device)?;
+        let in_flight = InFlight::new(&mut device)?;
+        let info = DeviceInfo { kind, name: found.name.clone(), detail: String::new() };
+        let mut gpu = Self {
+            info,
+            adapter: found,
+            device,
+            recorder,
+            metadata,
+            pass: ActivePass::default(),
+            readback: None,
+            in_flight,
+            partials: None,
+            halves: Halves::default(),
+            normed: None,
+            expert_outputs: None,
+            exact: options.exact,
+            enough: ENOUGH,
+            read_bytes: 0,
+            timestamps: Timestamps::default(),
+            in_queue: None,
+        };
+        gpu.describe(&[]);
+        Ok(gpu)
+    }
+
+    /// Describes the kernels in use, and the faults of better ones.
+    pub(super) fn describe(&mut self, faults: &[String]) {
+        let tier = format!("{} kernels", self.tier().name());
+        let kernels = [&[tier], faults].concat().join("; ");
+        self.info.detail = format!("{kernels}, {}, {}", self.adapter.backend, self.adapter.driver);
+    }
+
+    /// Tier of the kernels in use.
+    pub fn tier(&self) -> Tier {
+        self.recorder.pipelines.tier()
+    }
+
+    /// Counters since the device was opened. In steady decoding a token adds one submission and dispatches only.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            submits: self.device.submits,
+            dispatches: self.recorder.dispatches,
+            bind_groups: self.recorder.pipelines.groups_made,
+            pipelines: self.recorder.pipelines.made(),
+            buffers: self.device.buffers,
+            read_bytes: self.read_bytes,
+        }
+    }
+}
+
+impl Device for Gpu {
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Rows = Rows;
+    type Routes = Routes;
+    type Cache = Cache;
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
+        upload::matrix(&mut self.device, weight, role)
+    }
+
+    fn footprint(&self, name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
+        upload::footprint(&self.device, name, dtype, rows, cols, role)
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Vector> {
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(GROUP), 0.0);
+        let buffer = self.device.buffer(name, (padded.len() * size_of::<f32>()) as u64, STORAGE)?;
+        self.device.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&padded));
+        self.device.check()?;
+        Ok(Vector { len: values.len(), buffer })
+    }
+
+    fn rows(&mut self, name: &'static str, rows: usize, dim: usize) -> Result<Rows> {
+        checks::rows(dim)?;
+        let stride = dim.checked_next_multiple_of(GROUP).unwrap_or(usize::MAX);
+        let size = (rows as u64).saturating_mul(stride as u64).saturating_mul(size_of::<f32>() as u64);
+        Ok(Rows { capacity: rows, dim, stride, buffer: self.device.buffer(name, size, STORAGE)? })
+    }
+
+    fn routes(&mut self, rows: usize, experts: usize) -> Result<Routes> {
+        Routes::new(&mut self.device, rows, experts)
+    }
+
+    fn cache(&mut self, layers: usize, heads: Heads, kv: KvType) -> Result<Cache> {
+        Cache::new(&self.device, layers, heads, kv)
+    }
+
+    fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        cache.reserve(&mut self.device, &mut self.recorder, pages)
+    }
+
+    fn reserve_hint(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
+        self.reserve(cache, pages)
+    }
+
+    fn page_bytes(&self, cache: &Cache) -> u64 {
+        cache.page_bytes()
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.pass.rows = 0;
+        self.recorder.begin(&mut self.device)?;
+        self.metadata.write(&mut self.device, batch)?;
+        self.pass.begin(batch);
+        Ok(())
+    }
+
+    fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
+        let rows = checks::read(x.shape(), out.len())?;
+        if rows == 0 {
+            return self.submit();
+        }
+        let size = (rows * x.stride * size_of::<f32>()) as u64;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.device.grow(&mut self.readback, "readback", size, usage)?;
+        let Some(readback) = &self.readback else { return Ok(()) };
+        let copied = self.recorder.flush_with(&mut self.device, |encoder| {
+            encoder.copy_buffer_to_buffer(&x.buffer.raw, 0, &readback.raw, 0, size);
+        })?;
+        self.device.read(&mut self.readback, size, copied, |bytes| {
+            for (out, row) in out.chunks_exact_mut(x.dim).zip(bytes.chunks_exact(x.stride * size_of::<f32>())) {
+                bytemuck::cast_slice_mut(out).copy_from_slice(&row[..x.dim * size_of::<f32>()]);
+            }
+        })?;
+        self.read_bytes += size;
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        let submission = self.recorder.flush(&mut self.device)?;
+        if !self.metadata.many_rows || submission.is_none() {
+            return Ok(());
+        }
+        // two passes keep the device busy; more would only delay a request to stop
+        match std::mem::replace(&mut self.in_queue, submission) {
+            Some(before) => self.device.wait(before),
+            None => Ok(()),
+        }
+    }
+
+    fn timestamp(&mut self) -> Result<()> {
+        self.timestamps.take(&mut self.device, &mut self.recorder)
+    }
+
+    fn elapsed(&mut self) -> Result<Vec<f64>> {
+        self.timestamps.elapsed(&mut self.device, &mut self.recorder)
+    }
+
+    fn clock(&self) -> Clock {
+        Timestamps::clock(&self.device)
+    }
+
+    fn limits(&mut self) -> Result<Limits> {
+        self.measure_limits()
+    }
+}
+
+impl Rows {
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { rows: self.capacity, cols: self.dim }
+    }
+}

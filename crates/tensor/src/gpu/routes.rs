@@ -1,0 +1,56 @@
+//! Routes of rows to experts, on the device.
+
+use super::device::{Buffer, Device, STORAGE};
+use super::grid::is_few;
+use crate::checks::RoutesShape;
+use crate::{Result, TOP_EXPERTS};
+use phi3_shaders::Product;
+
+const _: () = assert!(TOP_EXPERTS == phi3_shaders::TOP_EXPERTS as usize);
+
+/// Routes of a pass, as route.wgsl lists them.
+pub struct Routes {
+    /// Rows that there is room for.
+    pub(crate) capacity: usize,
+    pub(crate) experts: usize,
+    /// Rows that were routed last.
+    pub(crate) routed: usize,
+    pub(crate) buffer: Buffer,
+}
+
+impl Routes {
+    pub(super) fn new(device: &mut Device, rows: usize, experts: usize) -> Result<Self> {
+        let few = (1..=rows).rev().find(|rows| is_few(*rows)).unwrap_or(0);
+        let words = Tiles::of(rows, experts).words().max(Tiles::of(few, experts).words());
+        let buffer = device.buffer("routes to experts", (words * size_of::<u32>()) as u64, STORAGE)?;
+        Ok(Self { capacity: rows, experts, routed: 0, buffer })
+    }
+
+    pub(crate) fn shape(&self) -> RoutesShape {
+        RoutesShape { capacity: self.capacity, experts: self.experts, routed: self.routed }
+    }
+}
+
+/// The tiles of a pass's routes.
+pub(crate) struct Tiles {
+    pub(crate) product: Product,
+    /// Routes of a tile.
+    pub(crate) size: usize,
+    /// As many as there may be.
+    pub(crate) count: usize,
+    /// Where they begin in the list.
+    pub(crate) at: usize,
+}
+
+impl Tiles {
+    pub(crate) fn of(rows: usize, experts: usize) -> Self {
+        let product = if is_few(rows) { Product::Matvec } else { Product::Matmul };
+        let (size, routes) = (product.tile().0 as usize, TOP_EXPERTS * rows);
+        // each expert that has routes may have a tile that is not full
+        Self { product, size, count: routes / size + experts.min(routes), at: 2 * routes }
+    }
+
+    fn words(&self) -> usize {
+        self.at + self.count * (self.size + 1)
+    }
+}

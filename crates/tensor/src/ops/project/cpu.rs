@@ -1,0 +1,21 @@
+//! Projection: the product with its epilogue, see `cpu/project.rs`.
+
+use crate::cpu::kernels::Output;
+use crate::cpu::{Cpu, Matrix, Rows};
+use crate::ops::Project;
+use crate::{Epilogue, Norm, Result};
+
+impl Project for Cpu {
+    fn project(
+        &mut self,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        epilogue: Epilogue,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
+        let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
+        self.product(x.input(self.pass.rows), norm, weight, epilogue, width, Output::new(&mut out.values, width))
+    }
+}

@@ -1,0 +1,15 @@
+//! A copy of each row.
+
+use crate::Result;
+use crate::ops::SelectRows;
+use crate::reference::{Reference, Rows};
+
+impl SelectRows for Reference {
+    fn select(&mut self, x: &Rows, first: usize, count: usize, out: &mut Rows) -> Result<()> {
+        self.pass.select(x.shape(), first, count, out.shape())?;
+        for (i, &row) in self.pass.batch.outputs()[first..first + count].iter().enumerate() {
+            out.values[i * x.dim..][..x.dim].copy_from_slice(&x.values[row as usize * x.dim..][..x.dim]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! A copy.
+
+use crate::Result;
+use crate::ops::WriteRows;
+use crate::reference::{Reference, Rows};
+
+impl WriteRows for Reference {
+    fn write(&mut self, x: &mut Rows, first: usize, values: &[f32]) -> Result<()> {
+        self.pass.write(x.shape(), first, values.len())?;
+        x.values[first * x.dim..][..values.len()].copy_from_slice(values);
+        Ok(())
+    }
+}
