@@ -1,8 +1,8 @@
 //! Pictures for the vision models of the family: from the bytes of a file to what a vision tower takes.
 //!
 //! [`decode`] reads JPEG, PNG, WebP and GIF. [`Preparation`] does what the published processors do. Of Phi-3-vision that is [`Hd`]: the
-//! HD transform resizes a picture (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalises it and adds a
-//! global view. Of Phi-4-reasoning-vision it is [`Naflex`]: the picture is resized to whole patches near its own size, normalised
+//! HD transform resizes a picture (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalizes it and adds a
+//! global view. Of Phi-4-reasoning-vision it is [`Naflex`]: the picture is resized to whole patches near its own size, normalized
 //! and cut into these.
 //!
 //! ```

@@ -92,7 +92,7 @@ impl Naflex {
         resize(picture, width, height, Filter::Bilinear)
     }
 
-    /// Resizes and normalises a picture, and cuts it into patches.
+    /// Resizes and normalizes a picture, and cuts it into patches.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Naflex {
         Ok(Pixels { grid, values, size: [resized.height() as usize, resized.width() as usize], tokens })
     }
 
-    /// Normalised values of all levels of a channel. The published processor divides by 255 in f64, and goes on in f32.
+    /// Normalized values of all levels of a channel. The published processor divides by 255 in f64, and goes on in f32.
     fn values_of_levels(&self, channel: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[channel], self.std[channel]);
         std::array::from_fn(|level| ((level as f64 * (1.0 / 255.0)) as f32 - mean) / std)

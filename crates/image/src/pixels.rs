@@ -1,4 +1,4 @@
-//! Normalised values of a picture, and the global view of its crops.
+//! Normalized values of a picture, and the global view of its crops.
 
 use crate::{Error, Hd, Picture, Result};
 
@@ -10,7 +10,7 @@ const A: f32 = -0.75;
 pub struct Pixels {
     /// Rows and columns of crops ([`Hd`]) or of patches ([`Naflex`](crate::Naflex)).
     pub grid: (usize, usize),
-    /// Normalised values. Of crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
+    /// Normalized values. Of crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
     /// zeros with which the published processor fills up to `num_crops`. Of patches, [patches, patch · patch · 3]: row by row, and
     /// in each patch rows of pixels of three channels.
     pub values: Vec<f32>,
@@ -21,7 +21,7 @@ pub struct Pixels {
 }
 
 impl Hd {
-    /// Resizes, pads, normalises and cuts a picture.
+    /// Resizes, pads, normalizes and cuts a picture.
     ///
     /// # Errors
     ///

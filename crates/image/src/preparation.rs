@@ -12,7 +12,7 @@ pub enum Preparation {
 }
 
 impl Preparation {
-    /// Resizes, pads, normalises and cuts a picture.
+    /// Resizes, pads, normalizes and cuts a picture.
     ///
     /// # Errors
     ///

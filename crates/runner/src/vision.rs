@@ -40,7 +40,7 @@ pub(crate) fn image_settings(vision: &VisionSpec, path: &Path) -> Result<Prepara
 /// Prepares pictures for one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageReader {
-    /// How pictures are resized, cut and normalised.
+    /// How pictures are resized, cut and normalized.
     pub preparation: Preparation,
     /// Whether a picture is turned as its EXIF data say.
     pub orientation: Orientation,

@@ -1,4 +1,4 @@
-//! `preprocessor_config.json`: into how many crops pictures are cut, and how they are normalised.
+//! `preprocessor_config.json`: into how many crops pictures are cut, and how they are normalized.
 
 use super::{PictureSpec, VisionSpec};
 use crate::json::Object;

@@ -1,6 +1,6 @@
 //! What a vision tower is, and how its features become tokens.
 
-use super::table::TowerNames;
+use super::names::TowerNames;
 use phi3_tensor::{Activation, Heads};
 
 /// A tower of transformer layers with full attention, and a projection of two layers to the decoder's width.

@@ -3,31 +3,6 @@
 use super::{PatchEmbedding, VisionSpec};
 use phi3_tensor::Role;
 
-/// What the names of a tower's tensors begin with, where towers differ. The others are the same in all of them.
-#[derive(Debug, PartialEq)]
-pub(crate) struct TowerNames {
-    /// The tower.
-    tower: &'static str,
-    /// Both layers of the projection.
-    projection: [&'static str; 2],
-    /// Separators behind rows, and between picture and global view.
-    separators: [&'static str; 2],
-}
-
-/// Of `Phi3VForCausalLM`.
-pub(crate) const CLIP: TowerNames = TowerNames {
-    tower: "model.vision_embed_tokens.img_processor.vision_model.",
-    projection: ["model.vision_embed_tokens.img_projection.0", "model.vision_embed_tokens.img_projection.2"],
-    separators: ["model.vision_embed_tokens.sub_GN", "model.vision_embed_tokens.glb_GN"],
-};
-
-/// Of `Phi4ForCausalLMV`, which has no separators.
-pub(crate) const SIGLIP: TowerNames = TowerNames {
-    tower: "model.vision_tower.vision_tower.vision_model.",
-    projection: ["model.mm_projector.0", "model.mm_projector.2"],
-    separators: ["", ""],
-};
-
 /// The norm in front of the first layer; the name is spelt so.
 pub(super) const PRE_NORM: &str = "pre_layrnorm";
 
