@@ -175,6 +175,7 @@ fn damaged_tensors_of_every_class_are_named() {
                     file.header[&name]["data_offsets"] = json!([range.start, range.start + range.len() / 2]);
                 }
             });
+            let unwrapped = name.replace(".base_layer", "");
             for (what, bytes) in damaged {
                 cases += 1;
                 let result = run(&config, &bytes);
@@ -183,7 +184,8 @@ fn damaged_tensors_of_every_class_are_named() {
                     Ok(()) if square => named += 1,
                     Ok(()) => wrong.push(format!("{class}: {name} {what}: runs")),
                     Err(message) if unclear(&message) => wrong.push(format!("{class}: {name} {what}: {message}")),
-                    Err(message) if message.contains(&name) => named += 1,
+                    // a message has the name of the file, or that without the parts of wrappers
+                    Err(message) if message.contains(&name) || message.contains(&unwrapped) => named += 1,
                     Err(message) => println!("{class}: {name} {what}: {message}"),
                 }
             }
