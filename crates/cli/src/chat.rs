@@ -4,7 +4,9 @@ use crate::args::Chat;
 use crate::load;
 use crate::output::{self, Outcome};
 use phi3_runner::text::Message;
-use phi3_runner::{Cause, Engine, Error, FinishReason, Image, Result, image_tag};
+use phi3_runner::{
+    Cause, Engine, Error, FinishReason, Image, ImageReader, ImageTag, Result, missing_tags, shown_images,
+};
 use rustyline::error::ReadlineError;
 use std::io::{BufRead, IsTerminal};
 use std::sync::atomic::Ordering;
@@ -93,7 +95,9 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
     let mut engine = load::chat(&args.model, &args.talk)?;
-    let mut gallery = Gallery { images: named, shown: 0 };
+    // a model without a vision tower gets no pictures
+    let tag = engine.image_reader().map_or(ImageTag::Numbered, ImageReader::tag);
+    let mut gallery = Gallery { images: named, shown: 0, tag };
     let stop = output::stop_on_ctrl_c();
     let mut lines = Lines::new();
     let mut system = args.talk.system.clone();
@@ -186,6 +190,8 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
 struct Gallery {
     images: Vec<Image>,
     shown: usize,
+    /// What stands for a picture in a question.
+    tag: ImageTag,
 }
 
 impl Gallery {
@@ -200,7 +206,7 @@ impl Gallery {
             let (expected, found) = ("the file of a picture".into(), "nothing".into());
             return Err(Error::Argument { argument: "/image", expected, found });
         }
-        let reader = args.images.reader(engine.image_reader()?);
+        let reader = args.images.reader(engine.image_reader()?)?;
         let image = args.images.read_one(&reader, path.as_ref(), self.images.len() + 1, args.model.quiet)?;
         self.images.push(image);
         Ok(())
@@ -208,19 +214,14 @@ impl Gallery {
 
     /// The question, with the tags of its pictures in front, except tags that it contains itself.
     fn show(&mut self, question: &str) -> String {
-        let waiting = self.shown + 1..=self.images.len();
-        self.shown = self.images.len();
-        let tags = waiting.map(image_tag).filter(|tag| !question.contains(tag));
-        tags.map(|tag| tag + "\n").collect::<String>() + question
+        let (first, last) = (self.shown + 1, self.images.len());
+        self.shown = last;
+        missing_tags(self.tag, question, first, last) + question
     }
 
     /// Removes the pictures from the first one on whose tag is in no message.
     fn keep(&mut self, messages: &[Message]) {
-        let shown = |number: usize| {
-            let tag = image_tag(number);
-            messages.iter().filter_map(Message::text).any(|text| text.contains(&tag))
-        };
-        self.shown = (1..=self.shown).take_while(|&number| shown(number)).count();
+        self.shown = shown_images(self.tag, messages, self.shown);
         self.images.truncate(self.shown);
     }
 }

@@ -66,12 +66,12 @@ fn variants_table() -> Result<String> {
     let head = |name: &str| format!(" {name:>9}");
     let types = TYPES.map(head).concat();
     let mut text =
-        format!("{:18} {:>15} {:>6} {:>8}  {:24}{types}\n", "variant", "parameters", "layers", "context", "attention");
+        format!("{:22} {:>15} {:>6} {:>8}  {:24}{types}\n", "variant", "parameters", "layers", "context", "attention");
     for name in variants() {
         let spec = variant(&name)?;
         let (parameters, layers) = (thousands(parameters(&spec)), spec.layers.len());
         let (context, attention) = (spec.max_position_embeddings, attention(&spec));
-        text += &format!("{name:18} {parameters:>15} {layers:>6} {context:>8}  {attention:24}");
+        text += &format!("{name:22} {parameters:>15} {layers:>6} {context:>8}  {attention:24}");
         for scheme in TYPES.iter().filter_map(|name| name.parse::<QuantScheme>().ok()) {
             text += &format!(" {:>6.2} GB", weight_bytes(&spec, scheme) as f64 / 1e9);
         }

@@ -236,7 +236,7 @@ fn models_are_listed_found_and_removed() {
     let json: serde_json::Value = serde_json::from_str(&stdout(&place.run(&["models", "--json"]))).unwrap();
     let rows = json.as_array().unwrap();
     let mini = rows.iter().find(|row| row["name"] == "phi-3-mini-4k").unwrap();
-    assert_eq!((rows.len(), &mini["parameters"]), (20, &"3.8B".into()));
+    assert_eq!((rows.len(), &mini["parameters"]), (21, &"3.8B".into()));
     let empty: serde_json::Value = serde_json::from_str(&stdout(&place.run(&["models", "list", "--json"]))).unwrap();
     assert_eq!(empty, serde_json::json!([]));
 

@@ -26,7 +26,7 @@ const fn own(name: &'static str, repo: &'static str, parameters: f32, context: u
 /// Every short name. The GGUF repositories hold files of the architectures `phi3` and `phi2`. Those of Phi-3-mini have the
 /// weights of July 2024, which its repository has had since.
 #[rustfmt::skip]
-pub const SHORT_NAMES: [ShortName; 20] = [
+pub const SHORT_NAMES: [ShortName; 21] = [
     own("phi-1", "microsoft/phi-1", 1.4, 2048),
     own("phi-1.5", "microsoft/phi-1_5", 1.4, 2048),
     row("phi-2", "microsoft/phi-2", "TheBloke/phi-2-GGUF", 2.8, 2048),
@@ -45,6 +45,7 @@ pub const SHORT_NAMES: [ShortName; 20] = [
     row("phi-4", "microsoft/phi-4", "bartowski/phi-4-GGUF", 14.7, 16_384),
     row("phi-4-reasoning", "microsoft/Phi-4-reasoning", "bartowski/microsoft_Phi-4-reasoning-GGUF", 14.7, 32_768),
     row("phi-4-reasoning-plus", "microsoft/Phi-4-reasoning-plus", "bartowski/microsoft_Phi-4-reasoning-plus-GGUF", 14.7, 32_768),
+    own("phi-4-reasoning-vision", "microsoft/Phi-4-reasoning-vision-15B", 15.1, 32_768),
     row("phi-4-mini", "microsoft/Phi-4-mini-instruct", "bartowski/microsoft_Phi-4-mini-instruct-GGUF", 3.8, 131_072),
     row("phi-4-mini-reasoning", "microsoft/Phi-4-mini-reasoning", "bartowski/microsoft_Phi-4-mini-reasoning-GGUF", 3.8, 131_072),
 ];

@@ -3,7 +3,7 @@
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use crate::{Error, Format, Hd, Picture, Result};
+use crate::{Error, Format, Hd, Naflex, Picture, Result};
 
 /// Red, green and blue of the grid's lines.
 const LINE: [u8; 3] = [255, 0, 0];
@@ -19,26 +19,38 @@ impl Hd {
     ///
     /// Those of [`Hd::layout`].
     pub fn explain(&self, picture: &Picture) -> Result<Vec<u8>> {
-        let padded = self.padded(picture)?;
-        let (width, height) = (padded.width(), padded.height());
-        let mut rgb = padded.into_rgb();
-        for (y, row) in rgb.chunks_exact_mut(width as usize * 3).enumerate() {
-            let (pixels, _) = row.as_chunks_mut::<3>();
-            for (x, pixel) in pixels.iter_mut().enumerate() {
-                if self.is_line(x) || self.is_line(y) {
-                    *pixel = LINE;
-                }
+        ruled(self.padded(picture)?, |place| {
+            let inside = place % self.crop;
+            inside < HALF_LINE || inside + HALF_LINE >= self.crop
+        })
+    }
+}
+
+impl Naflex {
+    /// The bytes of a PNG file: the resized picture, with a red line of one pixel at the top and at the left of each patch.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Naflex::resized`].
+    pub fn explain(&self, picture: &Picture) -> Result<Vec<u8>> {
+        ruled(self.resized(picture)?, |place| place.is_multiple_of(self.patch))
+    }
+}
+
+/// The PNG file of a picture whose rows and columns are red where `is_line` says so.
+fn ruled(picture: Picture, is_line: impl Fn(usize) -> bool) -> Result<Vec<u8>> {
+    let (width, height) = (picture.width(), picture.height());
+    let mut rgb = picture.into_rgb();
+    for (y, row) in rgb.chunks_exact_mut(width as usize * 3).enumerate() {
+        let (pixels, _) = row.as_chunks_mut::<3>();
+        for (x, pixel) in pixels.iter_mut().enumerate() {
+            if is_line(x) || is_line(y) {
+                *pixel = LINE;
             }
         }
-        let mut png = Vec::new();
-        let written = PngEncoder::new(&mut png).write_image(&rgb, width, height, ExtendedColorType::Rgb8);
-        written.map_err(|error| Error::Unsupported { format: Format::Png, found: error.to_string() })?;
-        Ok(png)
     }
-
-    /// Whether a place is next to a border between crops.
-    fn is_line(&self, place: usize) -> bool {
-        let inside = place % self.crop;
-        inside < HALF_LINE || inside + HALF_LINE >= self.crop
-    }
+    let mut png = Vec::new();
+    let written = PngEncoder::new(&mut png).write_image(&rgb, width, height, ExtendedColorType::Rgb8);
+    written.map_err(|error| Error::Unsupported { format: Format::Png, found: error.to_string() })?;
+    Ok(png)
 }

@@ -3,11 +3,11 @@
 use crate::resize::{Filter, Order, resize_in_order};
 use crate::{Error, Picture, Result};
 
-/// Most pixels of a grid of crops: 142 crops of 336 · 336, 192 MiB of values.
-const MAX_GRID: usize = 1 << 24;
+/// Most pixels of a grid of crops or patches: 142 crops of 336 · 336, 192 MiB of values.
+pub(crate) const MAX_GRID: usize = 1 << 24;
 
-/// Largest crop in pixels.
-const MAX_CROP: usize = 4096;
+/// Largest crop or patch in pixels.
+pub(crate) const MAX_CROP: usize = 4096;
 
 /// What the vision tower takes, as `preprocessor_config.json` and the tower's configuration say.
 ///
@@ -150,14 +150,20 @@ impl Hd {
         if self.max_crops == 0 || self.max_crops > MAX_GRID / (crop * crop) {
             return bad("num_crops", "1 or more crops, 16 Mi pixels together", self.max_crops.to_string());
         }
-        if self.mean.iter().any(|mean| !mean.is_finite()) {
-            return bad("image_mean", "finite numbers", format!("{:?}", self.mean));
-        }
-        if self.std.iter().any(|std| !(std.is_finite() && *std > 0.0)) {
-            return bad("image_std", "finite numbers above 0", format!("{:?}", self.std));
-        }
-        Ok(())
+        check_colors(&self.mean, &self.std)
     }
+}
+
+/// Refuses means and deviations that no tower has.
+pub(crate) fn check_colors(mean: &[f32; 3], std: &[f32; 3]) -> Result<()> {
+    let bad = |field, expected, found| Err(Error::Setting { field, expected, found });
+    if mean.iter().any(|mean| !mean.is_finite()) {
+        return bad("image_mean", "finite numbers", format!("{mean:?}"));
+    }
+    if std.iter().any(|std| !(std.is_finite() && *std > 0.0)) {
+        return bad("image_std", "finite numbers above 0", format!("{std:?}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

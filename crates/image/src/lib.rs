@@ -1,7 +1,9 @@
-//! Pictures for Phi-3-vision: from the bytes of a file to what the vision tower takes.
+//! Pictures for the vision models of the family: from the bytes of a file to what a vision tower takes.
 //!
-//! [`decode`] reads JPEG, PNG, WebP and GIF. [`Hd`] does what the published processor does: the HD transform resizes a picture
-//! (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalises it and adds a global view.
+//! [`decode`] reads JPEG, PNG, WebP and GIF. [`Preparation`] does what the published processors do. Of Phi-3-vision that is [`Hd`]: the
+//! HD transform resizes a picture (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalizes it and adds a
+//! global view. Of Phi-4-reasoning-vision it is [`Naflex`]: the picture is resized to whole patches near its own size, normalized
+//! and cut into these.
 //!
 //! ```
 //! use phi3_image::{Hd, Orientation, Picture, decode};
@@ -29,8 +31,10 @@ mod error;
 mod explain;
 mod hd;
 mod header;
+mod naflex;
 mod picture;
 mod pixels;
+mod preparation;
 mod resize;
 mod vp8l;
 mod webp;
@@ -39,6 +43,8 @@ pub use decode::{Format, Orientation, decode};
 pub use error::{Error, Result};
 pub use hd::{Hd, Layout, Size};
 pub use header::MAX_MEMORY;
+pub use naflex::{Naflex, NaflexLayout};
 pub use picture::{MAX_PIXELS, MAX_SIDE, Picture};
 pub use pixels::{Pixels, global_view};
+pub use preparation::Preparation;
 pub use resize::{Filter, resize};

@@ -1,30 +1,27 @@
-//! Normalised crops and the global view.
+//! Normalized values of a picture, and the global view of its crops.
 
 use crate::{Error, Hd, Picture, Result};
 
 /// Parameter of torch's bicubic interpolation.
 const A: f32 = -0.75;
 
-/// What the vision tower takes for one picture.
+/// What a vision tower takes for one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pixels {
-    /// Crops of the grid, the global view not counted: rows · columns.
-    pub crops: usize,
-    /// Side of a crop in pixels.
-    pub crop: usize,
-    /// Rows and columns of crops.
+    /// Rows and columns of crops ([`Hd`]) or of patches ([`Naflex`](crate::Naflex)).
     pub grid: (usize, usize),
-    /// Normalised values [1 + crops, 3, crop, crop]: the global view, then the crops row by row. The crops of zeros with which
-    /// the published processor fills up to `num_crops` are left out.
+    /// Normalized values. Of crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
+    /// zeros with which the published processor fills up to `num_crops`. Of patches, [patches, patch · patch · 3]: row by row, and
+    /// in each patch rows of pixels of three channels.
     pub values: Vec<f32>,
-    /// Height and width of the padded picture in pixels (`image_sizes`).
+    /// Height and width of the resized and padded picture in pixels.
     pub size: [usize; 2],
-    /// Tokens of the picture (`num_img_tokens`).
+    /// Tokens of the picture.
     pub tokens: usize,
 }
 
 impl Hd {
-    /// Resizes, pads, normalises and cuts a picture.
+    /// Resizes, pads, normalizes and cuts a picture.
     ///
     /// # Errors
     ///
@@ -46,7 +43,7 @@ impl Hd {
                 }
             }
         }
-        Ok(Pixels { crops, crop: self.crop, grid: layout.grid, values, size, tokens: layout.tokens })
+        Ok(Pixels { grid: layout.grid, values, size, tokens: layout.tokens })
     }
 
     /// (x / 255 - mean) / std, [3, height, width].

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use phi3_image::{Error, Filter, Hd, Orientation, Picture, decode, global_view, resize};
+use phi3_image::{Error, Filter, Hd, Naflex, Orientation, Picture, decode, global_view, resize};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -204,8 +204,7 @@ fn pictures_of_the_checkpoints() {
         let pixels = hd.pixels(&source).unwrap();
         assert_eq!(pixels.tokens, number(&case["num_img_tokens"]), "{name}");
         assert_eq!(pixels.size, [number(&case["image_size"][0]), number(&case["image_size"][1])], "{name}");
-        assert_eq!((pixels.crops, pixels.crop), (pixels.grid.0 * pixels.grid.1, crop), "{name}");
-        assert_eq!(pixels.values.len(), (1 + pixels.crops) * 3 * crop * crop, "{name}");
+        assert_eq!(pixels.values.len(), (1 + pixels.grid.0 * pixels.grid.1) * 3 * crop * crop, "{name}");
         if let Ok(tensor) = tensors.tensor(&format!("{name}.pixel_values")) {
             assert_eq!(tensor.shape(), [1 + max_crops, 3, crop, crop], "{name}");
             let (expected, _) = floats(&tensors, &format!("{name}.pixel_values"));
@@ -232,5 +231,47 @@ fn explained_picture() {
         let (x, y) = (at % 140 % 28, at / 140 % 28);
         let line = [0, 27].contains(&x) || [0, 27].contains(&y);
         assert_eq!(found, if line { &[255, 0, 0] } else { padded }, "{x} {y}");
+    }
+}
+
+#[test]
+fn sizes_of_naflex() {
+    let cases = json("ops/naflex_sizes.json");
+    for case in cases.as_array().unwrap() {
+        let [patch, min_patches, max_patches] =
+            ["patch_size", "min_num_patches", "max_num_patches"].map(|field| number(&case[field]));
+        let naflex = Naflex { patch, min_patches, max_patches, ..Naflex::default() };
+        let [[width, height], resized] =
+            ["size", "resized"].map(|field| [0, 1].map(|i| number(&case[field][i]) as u32));
+        let layout = naflex.layout(width, height).unwrap();
+        assert_eq!([layout.resized.width, layout.resized.height], resized, "{case}");
+        assert_eq!(layout.tokens, number(&case["tokens"]), "{case}");
+        assert_eq!(layout.grid, (resized[1] as usize / patch, resized[0] as usize / patch), "{case}");
+    }
+    assert!(cases.as_array().unwrap().len() >= 60);
+}
+
+/// Pictures of Phi-4-reasoning-vision: levels and normalised values, bit for bit.
+#[test]
+fn pictures_of_naflex() {
+    let bytes = read("checkpoints/phi-4-reasoning-vision/golden.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let naflex = Naflex { patch: 4, min_patches: 12, max_patches: 40, ..Naflex::default() };
+    let names = ["within", "small", "large", "flat", "tall"];
+    for name in names {
+        let source = picture(&tensors, &format!("image.{name}.rgb"));
+        let resized = naflex.resized(&source).unwrap();
+        assert!(resized == picture(&tensors, &format!("image.{name}.resized_rgb")), "{name}");
+        let pixels = naflex.pixels(&source).unwrap();
+        let (expected, shape) = floats(&tensors, &format!("image.{name}.pixel_values"));
+        assert_eq!((pixels.tokens, pixels.grid.0 * pixels.grid.1), (shape[0], shape[0]), "{name}");
+        assert!(pixels.values == expected, "{name}");
+
+        let found = decode(&naflex.explain(&source).unwrap(), Orientation::Apply).unwrap();
+        let width = resized.width() as usize;
+        for (at, (found, resized)) in found.rgb().chunks(3).zip(resized.rgb().chunks(3)).enumerate() {
+            let line = (at % width).is_multiple_of(4) || (at / width).is_multiple_of(4);
+            assert_eq!(found, if line { &[255, 0, 0] } else { resized }, "{name} {at}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
 use crate::shard::Lent;
 use crate::tensors::{Names, Tensors, dtype};
-use crate::vision::VisionTensor;
+use crate::vision::{VisionTensor, vision_unused};
 use crate::{Error, GenerationConfig, ModelSpec, Result, TensorSpec};
 use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
@@ -94,7 +94,7 @@ impl Checkpoint {
             }
             _ => {}
         }
-        Ok(self.with_note_of_layers())
+        Ok(self.with_note_of_layers().with_note_of_tower())
     }
 
     /// Notes layers that stand in the file behind those of the model.
@@ -105,6 +105,23 @@ impl Checkpoint {
             self.notes.push(format!(
                 "the weights have layers up to {last}, and the model has {count}: those from {count} on are not used; the \
                  number may be of another model"
+            ));
+        }
+        self
+    }
+
+    /// Notes that a tower's last layer, and what follows it, is in the file and not used.
+    fn with_note_of_tower(mut self) -> Self {
+        let unused = self.spec.vision.as_ref().map_or_else(Vec::new, vision_unused);
+        let bytes = |names: &[(String, Vec<usize>)]| -> u64 {
+            let of = |(name, _): &(String, Vec<usize>)| self.tensors.bytes_of(name);
+            names.iter().filter_map(of).sum()
+        };
+        let held = bytes(&unused);
+        if held > 0 {
+            self.notes.push(format!(
+                "the features of pictures are the output of the tower's last layer but one: what follows, {held} bytes of the \
+                 weights, is not used"
             ));
         }
         self

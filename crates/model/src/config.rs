@@ -4,6 +4,7 @@ mod phi;
 mod phi3;
 mod phi3_v;
 mod phi3small;
+mod phi4_siglip;
 mod phimoe;
 mod rope;
 
@@ -42,11 +43,12 @@ struct Class {
     read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
 }
 
-const CLASSES: [Class; 8] = [
+const CLASSES: [Class; 9] = [
     Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
     Class { model_type: "phi4mm", architectures: &["Phi4MMForCausalLM"], read: phi3::read_multimodal },
     Class { model_type: "phi3small", architectures: &["Phi3SmallForCausalLM"], read: phi3small::read },
     Class { model_type: "phi3_v", architectures: &["Phi3VForCausalLM"], read: phi3_v::read },
+    Class { model_type: "phi4-siglip", architectures: &["Phi4ForCausalLMV"], read: phi4_siglip::read },
     Class { model_type: "phimoe", architectures: &["PhiMoEForCausalLM", "PhimoeForCausalLM"], read: phimoe::read },
     Class { model_type: "llama", architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
     Class { model_type: "mistral", architectures: &["MistralForCausalLM"], read: phi3::read_mistral },
@@ -135,6 +137,14 @@ fn epsilon(json: &Object, field: &str, default: f32) -> Result<f32> {
         return Ok(eps);
     }
     Err(json.bad(field, "a number that f32 can hold", "published models have 1e-05"))
+}
+
+/// An error where a field is there and has another text.
+fn expect(json: &Object, field: &str, text: &str, hint: &'static str) -> Result<()> {
+    match json.string(field)? {
+        Some(found) if found != text => Err(json.bad(field, format!("\"{text}\""), hint)),
+        _ => Ok(()),
+    }
 }
 
 /// Fields that change the result in ways that are not implemented are refused by name; others may be anything.

@@ -7,7 +7,7 @@ mod pipeline;
 use crate::sequence::{PagePool, Sequence};
 use crate::table::Slot;
 use crate::vision::Tower;
-use crate::{Block, Checkpoint, Crops, Error, Features, Input, ModelSpec, QuantScheme, Result};
+use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, Result, TowerInput};
 use inputs::FeatureRows;
 pub use inputs::{check_inputs, check_length, check_tokens};
 use load::{Loader, NormWeights};
@@ -145,14 +145,15 @@ pub trait Model: Send {
         logits: &mut Vec<f32>,
         probe: Option<&mut Probe<'_>>,
     ) -> Result<()>;
-    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `clip_features`,
-    /// `[1 + crops, patches, hidden_size of the tower]`, and `projected`, `[tokens, hidden_size]`.
+    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `positions`, if
+    /// their table is resized, `[patches, hidden_size of the tower]`, `tower_features`, `[patches, hidden_size of the tower]`, and
+    /// `projected`, `[tokens, hidden_size]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] where the model has no tower or the crops are not its own, [`Error::Sequence`] while submitted passes
+    /// [`Error::Request`] where the model has no tower or the values do not fit it, [`Error::Sequence`] while submitted passes
     /// are under way, and what the device reports.
-    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
+    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
     /// Passes of [`submit`](Model::submit) that may be under way at once; 0 where the machine chooses no tokens.
     fn pipeline_depth(&self) -> usize;
     /// Passes of [`submit`](Model::submit) that are under way.
@@ -484,7 +485,7 @@ impl<B: Backend> Model for Decoder<B> {
         Ok(())
     }
 
-    fn encode_image(&mut self, crops: &Crops<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
+    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
         if !self.in_flight.is_empty() {
             let found = "submitted passes are under way";
             return Err(Error::Sequence { call: "encode_image", found, hint: "wait for them first" });
@@ -497,7 +498,7 @@ impl<B: Backend> Model for Decoder<B> {
                 hint: "take a model with a vision tower",
             });
         };
-        match tower.encode(&mut self.backend, crops, probe) {
+        match tower.encode(&mut self.backend, input, probe) {
             Ok(features) => Ok(Arc::new(features)),
             Err(error) => {
                 self.abandon();

@@ -57,4 +57,7 @@ pub use sniff::check_text;
 pub use spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec};
 pub use table::{Naming, Part, Slot, TensorSpec, tensors};
 pub use variant::{variant, variants};
-pub use vision::{Crops, FeatureId, Features, ImageProcessor, Input, VisionSpec};
+pub use vision::{
+    FeatureId, Features, ImageProcessor, ImageTag, Input, PatchEmbedding, PictureSpec, TowerInput, VisionSpec,
+    published_vision_tensors,
+};

@@ -2,7 +2,7 @@
 
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::table::{TensorSpec, tensors};
-use crate::vision::{scratch_bytes, vision_tensors};
+use crate::vision::{scratch_bytes, vision_parameters, vision_tensors, vision_weight_bytes};
 use crate::{Checkpoint, ModelSpec, QuantScheme, Result};
 use phi3_tensor::{Backend, DType, PAGE, TOP_EXPERTS};
 
@@ -72,17 +72,18 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     Ok(plan)
 }
 
-/// Number of parameters: the elements of all tensors, biases included.
+/// Number of parameters: the elements of all tensors, biases included. Unused tensors of a vision tower are counted too.
 pub fn parameters(spec: &ModelSpec) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { tensor.shape[0] } else { 0 };
         tensor.shape.iter().product::<usize>() as u64 + bias as u64
     };
-    tensors(spec).iter().map(of).sum()
+    let tower = spec.vision.as_ref().map_or(0, |vision| vision_parameters(vision, spec.hidden_size));
+    tensors(spec).iter().map(of).sum::<u64>() + tower
 }
 
-/// Size in bytes of the weights of a bf16 checkpoint after quantization by `scheme`; norms, biases and routers are f32. Padding of a
-/// device is not counted.
+/// Size in bytes of the weights of a bf16 checkpoint after quantization by `scheme`; norms, biases and routers are f32, and
+/// a vision tower stays bf16. Padding of a device is not counted.
 pub fn weight_bytes(spec: &ModelSpec, scheme: QuantScheme) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { 4 * tensor.shape[0] } else { 0 };
@@ -94,5 +95,6 @@ pub fn weight_bytes(spec: &ModelSpec, scheme: QuantScheme) -> u64 {
         };
         (weight + bias) as u64
     };
-    tensors(spec).iter().map(of).sum()
+    let tower = spec.vision.as_ref().map_or(0, |vision| vision_weight_bytes(vision, spec.hidden_size));
+    tensors(spec).iter().map(of).sum::<u64>() + tower
 }

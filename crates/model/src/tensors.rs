@@ -49,6 +49,9 @@ fn canonical(name: &str) -> String {
             ["model", "vision_embed_tokens", "img_processor", "embeddings" | "encoder" | "pre_layrnorm", ..] => {
                 [&parts[..3], &["vision_model"], &parts[3..]].concat()
             }
+            ["model", "vision_tower", "vision_tower", "embeddings" | "encoder" | "post_layernorm" | "head", ..] => {
+                [&parts[..3], &["vision_model"], &parts[3..]].concat()
+            }
             _ => return parts.join("."),
         };
     }
@@ -290,6 +293,12 @@ impl Tensors {
         Ok(values)
     }
 
+    /// Bytes of a tensor; `None` where the file has none of that name.
+    pub(crate) fn bytes_of(&self, name: &str) -> Option<u64> {
+        let &(file, entry) = self.places.get(name)?;
+        Some(self.files[file].entries[entry].range.len() as u64)
+    }
+
     /// An error about one of the model's tensors.
     pub(crate) fn wrong_of(&self, slot: Slot, message: String) -> Error {
         let (names, _) = self.sources(slot);
@@ -415,6 +424,9 @@ mod tests {
         let tower = "model.vision_embed_tokens.img_processor.vision_model.pre_layrnorm.bias";
         assert_eq!(canonical(tower), tower);
         assert_eq!(canonical("model.vision_embed_tokens.img_processor.pre_layrnorm.bias"), tower);
+        let tower = "model.vision_tower.vision_tower.vision_model.encoder.layers.3.mlp.fc1.weight";
+        assert_eq!(canonical(tower), tower);
+        assert_eq!(canonical("model.vision_tower.vision_tower.encoder.layers.3.mlp.fc1.weight"), tower);
         assert_eq!(canonical("norm.weight"), "model.norm.weight");
         assert_eq!(canonical("token_embd.weight"), "token_embd.weight");
         assert_eq!(canonical("model.vision_embed_tokens.wte.weight"), "model.vision_embed_tokens.wte.weight");

@@ -59,12 +59,15 @@ mod tests {
             ("phi-3-small-128k", 7_392_272_384),
             ("phi-3-medium-4k", 13_960_238_080),
             ("phi-3-medium-128k", 13_960_238_080),
+            ("phi-3-vision", 4_146_621_440),
             ("phi-3.5-mini", 3_821_079_552),
             ("phi-3.5-moe", 41_873_153_344),
+            ("phi-3.5-vision", 4_146_621_440),
             ("phi-mini-moe", 7_647_632_704),
             ("phi-tiny-moe", 3_755_220_288),
             ("phi-4", 14_659_507_200),
             ("phi-4-mini", 3_836_021_760),
+            ("phi-4-reasoning-vision", 15_119_518_144),
         ];
         let names = variants();
         assert_eq!(names, published.map(|(name, _)| name));

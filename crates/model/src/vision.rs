@@ -1,14 +1,20 @@
-//! Pictures: the CLIP tower of Phi-3-vision, its HD transform, and the features that stand in a prompt in place of embeddings.
+//! Pictures: vision towers, and the features that stand in a prompt in place of embeddings.
 
 mod features;
 mod merge;
+mod names;
+mod positions;
 mod processor;
 mod spec;
 mod table;
 mod tower;
 
-pub use features::{Crops, FeatureId, Features, Input};
+pub use features::{FeatureId, Features, Input, TowerInput};
+pub(crate) use names::{CLIP, SIGLIP};
 pub use processor::ImageProcessor;
-pub use spec::VisionSpec;
-pub(crate) use table::{VisionTensor, vision_tensors};
+pub use spec::{ImageTag, PatchEmbedding, PictureSpec, VisionSpec};
+pub use table::published_vision_tensors;
+pub(crate) use table::{
+    VisionTensor, VisionValues, vision_parameters, vision_tensors, vision_unused, vision_weight_bytes,
+};
 pub(crate) use tower::{Tower, scratch_bytes};

@@ -3,54 +3,63 @@
 use crate::Result;
 use crate::engine::{Engine, RenderedChat};
 use crate::vision::{Image, PromptPiece, check_tags, pieces};
-use phi3_model::{Features, Input};
+use phi3_model::{Features, ImageTag, Input};
 use std::sync::Arc;
 
 impl Engine {
-    /// Whether tags in a text stand for pictures: in those for a model with a tower.
-    pub(crate) fn reads_tags(&self, images: &[Image]) -> Result<bool> {
+    /// What stands for pictures in a text; `None` where a text is text only. Tags without numbers are text where there are no pictures.
+    pub(crate) fn tag_for(&self, images: &[Image]) -> Result<Option<ImageTag>> {
         match self.image_reader() {
             Err(error) if !images.is_empty() => Err(error),
-            reader => Ok(reader.is_ok()),
+            Err(_) => Ok(None),
+            Ok(reader) => Ok(Some(reader.tag()).filter(|tag| !images.is_empty() || *tag == ImageTag::Numbered)),
         }
     }
 
     /// The inputs of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
     /// one are kept as the model produced them, so that its cache stays valid.
     pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
-        let reads_tags = self.reads_tags(images)?;
+        let tag = self.tag_for(images)?;
         let tokenizer = self.tokenizer()?;
         if let Some(RenderedChat { text: past, inputs, images: seen }) = &self.last_chat
             && let Some(rest) = text.strip_prefix(past.as_str())
+            && seen.len() <= images.len()
             && seen.iter().zip(images).all(|(seen, image)| *seen == image.id())
         {
             let ids = tokenizer.encode(rest, false)?;
             if ids.first().is_some_and(|&id| tokenizer.is_special(id)) {
                 let inputs = inputs.clone();
-                return match reads_tags {
-                    true => {
-                        check_tags(text, images.len())?;
-                        self.encode_rest(rest, images, inputs)
+                return match tag {
+                    Some(tag) => {
+                        check_tags(tag, text, images.len())?;
+                        let past = past.clone();
+                        self.encode_rest(tag, (&past, rest), images, inputs)
                     }
-                    false => Ok([inputs, tokens(&ids)].concat()),
+                    None => Ok([inputs, tokens(&ids)].concat()),
                 };
             }
         }
-        match reads_tags {
-            true => self.encode_pieces(text, images, Vec::new()),
-            false => Ok(tokens(&tokenizer.encode_chat(text)?)),
+        match tag {
+            Some(tag) => self.encode_pieces(tag, text, images),
+            None => Ok(tokens(&tokenizer.encode_chat(text)?)),
         }
     }
 
     /// The inputs of a text with tags.
-    pub(crate) fn encode_pieces(&mut self, text: &str, images: &[Image], inputs: Vec<Input>) -> Result<Vec<Input>> {
-        check_tags(text, images.len())?;
-        self.encode_rest(text, images, inputs)
+    pub(crate) fn encode_pieces(&mut self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+        check_tags(tag, text, images.len())?;
+        self.encode_rest(tag, ("", text), images, Vec::new())
     }
 
-    /// Adds those of a text to what it goes on from.
-    fn encode_rest(&mut self, text: &str, images: &[Image], mut inputs: Vec<Input>) -> Result<Vec<Input>> {
-        let pieces = pieces(self.tokenizer()?, text, !inputs.is_empty())?;
+    /// Adds those of a text to what it goes on from: another text, and its inputs.
+    fn encode_rest(
+        &mut self,
+        tag: ImageTag,
+        (before, text): (&str, &str),
+        images: &[Image],
+        mut inputs: Vec<Input>,
+    ) -> Result<Vec<Input>> {
+        let pieces = pieces(self.tokenizer()?, tag, text, before)?;
         let length = |piece: &PromptPiece| match piece {
             PromptPiece::Tokens(ids) => ids.len(),
             PromptPiece::Image(number) => images.get(*number).map_or(0, Image::tokens),
@@ -77,7 +86,7 @@ impl Engine {
         }
         // an earlier generation may have been dropped before its end
         let _ = self.discard();
-        let features = self.model.encode_image(&image.crops(), None).map_err(|error| self.explain(error))?;
+        let features = self.model.encode_image(&image.input(), None).map_err(|error| self.explain(error))?;
         self.features.push(features.clone());
         Ok(features)
     }

@@ -64,14 +64,16 @@ pub enum Error {
     },
 
     /// The tags of a text are not those of the pictures that were given.
-    #[error(
-        "tags <|image_N|> of the text: expected {expected}, found {found}; hint: number pictures from 1 and use each, or write no tags"
-    )]
+    #[error("tags {tag} of the text: expected {expected}, found {found}; hint: {hint}")]
     ImageTags {
-        /// Which numbers would be right.
+        /// What stands for a picture.
+        tag: &'static str,
+        /// Which tags would be right.
         expected: String,
         /// Which there are.
         found: String,
+        /// What to do about it.
+        hint: &'static str,
     },
 
     /// A model would not fit into memory.

@@ -40,9 +40,9 @@ pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,
 };
-pub use phi3_image::Orientation;
-pub use phi3_model::{QuantScheme, RopePolicy, RopeSet};
+pub use phi3_image::{Orientation, Preparation};
+pub use phi3_model::{ImageTag, QuantScheme, RopePolicy, RopeSet};
 pub use quantize::{gguf_keys, quantize};
 pub use sampler::SamplerOptions;
 pub use source::Source;
-pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, prompt_pieces};
+pub use vision::{Image, ImageReader, PromptPiece, image_tag, image_tags, missing_tags, prompt_pieces, shown_images};

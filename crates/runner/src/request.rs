@@ -4,7 +4,7 @@ use crate::encode::tokens;
 use crate::engine::{Engine, RenderedChat};
 use crate::generate::{GenerateOptions, Generation};
 use crate::text::Message;
-use crate::vision::{Image, has_tag, image_tags, tagged};
+use crate::vision::{Image, count_tags, image_tags, tagged};
 use crate::{Error, Result};
 
 impl Engine {
@@ -13,8 +13,8 @@ impl Engine {
         self.chat_with_images(messages, &[], options)
     }
 
-    /// Answers the last of `messages`. Tags `<|image_1|>`, `<|image_2|>` … in the messages stand for `images`; without tags, the
-    /// pictures precede the last question.
+    /// Answers the last of `messages`. Tags ([`ImageReader::tag`](crate::ImageReader::tag)) in the messages stand for `images`; without
+    /// tags, the pictures precede the last question.
     ///
     /// # Errors
     ///
@@ -26,7 +26,10 @@ impl Engine {
         images: &[Image],
         options: &GenerateOptions,
     ) -> Result<Generation<'_>> {
-        let text = self.render(&tagged(messages, images.len()), true)?;
+        let text = match self.tag_for(images)? {
+            Some(tag) => self.render(&tagged(tag, messages, images.len()), true)?,
+            None => self.render(messages, true)?,
+        };
         self.check_size(&text)?;
         let inputs = self.encode_chat(&text, images)?;
         if inputs.is_empty() {
@@ -53,10 +56,10 @@ impl Engine {
         options: &GenerateOptions,
     ) -> Result<Generation<'_>> {
         self.check_size(prompt)?;
-        let tags = if has_tag(prompt) { String::new() } else { image_tags(1, images.len()) };
-        let inputs = match self.reads_tags(images)? {
-            true => self.encode_pieces(&(tags + prompt), images, Vec::new())?,
-            false => tokens(&self.tokenizer()?.encode(prompt, true)?),
+        let inputs = match self.tag_for(images)? {
+            Some(tag) if count_tags(tag, prompt) > 0 => self.encode_pieces(tag, prompt, images)?,
+            Some(tag) => self.encode_pieces(tag, &(image_tags(tag, 1, images.len()) + prompt), images)?,
+            None => tokens(&self.tokenizer()?.encode(prompt, true)?),
         };
         if inputs.is_empty() {
             return Err(Error::EmptyPrompt { hint: "give some text to continue" });

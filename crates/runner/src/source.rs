@@ -122,11 +122,11 @@ impl Source {
         let Some(vision) = &checkpoint.spec().vision else {
             return Err(Error::NoVision { path: self.path().to_owned() });
         };
-        let hd = match self.files()? {
+        let preparation = match self.files()? {
             Files::Folder(root) => image_settings(vision, &root.join("preprocessor_config.json"))?,
             _ => image_settings(vision, Path::new(""))?,
         };
-        Ok(ImageReader { hd, orientation: Orientation::Apply })
+        Ok(ImageReader { preparation, orientation: Orientation::Apply, tag: vision.tag })
     }
 
     /// The path for messages.

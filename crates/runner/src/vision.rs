@@ -2,8 +2,8 @@
 
 use crate::text::{Message, Tokenizer};
 use crate::{Cause, Error, Result};
-use phi3_image::{Hd, Orientation, Picture, Pixels};
-use phi3_model::{Crops, FeatureId, ImageProcessor, VisionSpec};
+use phi3_image::{Hd, Naflex, Orientation, Picture, Pixels, Preparation};
+use phi3_model::{FeatureId, ImageProcessor, ImageTag, PictureSpec, TowerInput, VisionSpec};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,28 +11,49 @@ use std::sync::Arc;
 const MAX_FILE: u64 = 1 << 30;
 
 /// How pictures are prepared for a tower: its own sizes, and what `preprocessor_config.json` at `path` says.
-pub(crate) fn image_settings(vision: &VisionSpec, path: &Path) -> Result<Hd> {
-    let ImageProcessor { num_crops, image_mean, image_std } = ImageProcessor::read(path)?;
-    let published = Hd::default();
-    Ok(Hd {
-        crop: vision.image_size,
-        patch: vision.patch_size,
-        max_crops: num_crops.unwrap_or(published.max_crops),
-        mean: image_mean.unwrap_or(published.mean),
-        std: image_std.unwrap_or(published.std),
+pub(crate) fn image_settings(vision: &VisionSpec, path: &Path) -> Result<Preparation> {
+    let ImageProcessor { num_crops, image_mean, image_std } = ImageProcessor::read(path, vision)?;
+    Ok(match vision.picture {
+        PictureSpec::Crops { size } => {
+            let published = Hd::default();
+            Preparation::Hd(Hd {
+                crop: size,
+                patch: vision.patch_size,
+                max_crops: num_crops.unwrap_or(published.max_crops),
+                mean: image_mean.unwrap_or(published.mean),
+                std: image_std.unwrap_or(published.std),
+            })
+        }
+        PictureSpec::Whole { min_patches, max_patches, .. } => {
+            let published = Naflex::default();
+            Preparation::Naflex(Naflex {
+                patch: vision.patch_size,
+                min_patches,
+                max_patches,
+                mean: image_mean.unwrap_or(published.mean),
+                std: image_std.unwrap_or(published.std),
+            })
+        }
     })
 }
 
 /// Prepares pictures for one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageReader {
-    /// How pictures are cut and normalised.
-    pub hd: Hd,
+    /// How pictures are resized, cut and normalized.
+    pub preparation: Preparation,
     /// Whether a picture is turned as its EXIF data say.
     pub orientation: Orientation,
+    /// What stands for a picture in a text.
+    pub(crate) tag: ImageTag,
 }
 
 impl ImageReader {
+    /// What stands for a picture in a text of this model.
+    pub fn tag(&self) -> ImageTag {
+        self.tag
+    }
+
     /// Decodes a file.
     ///
     /// # Errors
@@ -62,12 +83,12 @@ impl ImageReader {
     ///
     /// # Errors
     ///
-    /// [`Error::Image`] where it has no place on a grid of crops.
+    /// [`Error::Image`] where it has no place on a grid of crops or patches.
     pub fn prepare(&self, name: impl Into<PathBuf>, picture: &Picture) -> Result<Image> {
         let path = name.into();
-        match self.hd.pixels(picture) {
+        match self.preparation.pixels(picture) {
             Ok(pixels) => {
-                let id = FeatureId::of(&Crops { values: &pixels.values, grid: pixels.grid });
+                let id = FeatureId::of(&TowerInput { values: &pixels.values, grid: pixels.grid });
                 Ok(Image { path, id, pixels: Arc::new(pixels) })
             }
             Err(source) => Err(Error::Image { path, source }),
@@ -94,91 +115,158 @@ impl Image {
         self.pixels.tokens
     }
 
-    /// Rows and columns of crops.
+    /// Rows and columns of crops or patches.
     pub fn grid(&self) -> (usize, usize) {
         self.pixels.grid
     }
 
-    /// Equal where all values of the crops are.
+    /// Equal where all values of the picture are.
     pub fn id(&self) -> FeatureId {
         self.id
     }
 
-    pub(crate) fn crops(&self) -> Crops<'_> {
-        Crops { values: &self.pixels.values, grid: self.pixels.grid }
+    pub(crate) fn input(&self) -> TowerInput<'_> {
+        TowerInput { values: &self.pixels.values, grid: self.pixels.grid }
     }
 }
 
-const TAG: (&str, &str) = ("<|image_", "|>");
+/// A numbered tag in front of its number and behind it.
+const NUMBERED: (&str, &str) = ("<|image_", "|>");
+
+/// The tag of the next picture.
+const NEXT: &str = "<image>";
+
+/// What stands for [`NEXT`] in an answer, which shows no picture: text that no tokenizer is given.
+const NO_TAG: &str = "<\u{fdd0}image>";
 
 /// The place of picture `number`, from 1 on, in a text.
-pub fn image_tag(number: usize) -> String {
-    format!("{}{number}{}", TAG.0, TAG.1)
+pub fn image_tag(tag: ImageTag, number: usize) -> String {
+    match tag {
+        ImageTag::Numbered => format!("{}{number}{}", NUMBERED.0, NUMBERED.1),
+        ImageTag::InOrder => NEXT.into(),
+    }
 }
 
-/// A text between tags, and the number of the tag behind it.
-fn split(text: &str) -> Vec<(&str, Option<usize>)> {
+/// A text between tags, and the number of the tag behind it. `before` pictures stand in front of the text.
+fn split(tag: ImageTag, text: &str, before: usize) -> Vec<(&str, Option<usize>)> {
     let mut pieces = Vec::new();
     let (mut rest, mut from) = (text, 0);
-    while let Some(at) = rest[from..].find(TAG.0).map(|at| from + at) {
-        let behind = &rest[at + TAG.0.len()..];
-        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 || !behind[digits..].starts_with(TAG.1) {
-            from = at + TAG.0.len();
-            continue;
-        }
-        // a number beyond all others is one of no picture
-        pieces.push((&rest[..at], Some(behind[..digits].parse().unwrap_or(usize::MAX))));
-        rest = &behind[digits + TAG.1.len()..];
+    let mark = match tag {
+        ImageTag::Numbered => NUMBERED.0,
+        ImageTag::InOrder => NEXT,
+    };
+    while let Some(at) = rest[from..].find(mark).map(|at| from + at) {
+        let behind = &rest[at + mark.len()..];
+        let (number, length) = match tag {
+            ImageTag::InOrder => (before + pieces.len() + 1, 0),
+            ImageTag::Numbered => {
+                let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+                if digits == 0 || !behind[digits..].starts_with(NUMBERED.1) {
+                    from = at + mark.len();
+                    continue;
+                }
+                // a number beyond all others is one of no picture
+                (behind[..digits].parse().unwrap_or(usize::MAX), digits + NUMBERED.1.len())
+            }
+        };
+        pieces.push((&rest[..at], Some(number)));
+        rest = &behind[length..];
         from = 0;
     }
     pieces.push((rest, None));
     pieces
 }
 
-/// Whether a text has a tag.
-pub(crate) fn has_tag(text: &str) -> bool {
-    split(text).len() > 1
+/// Tags in a text.
+pub(crate) fn count_tags(tag: ImageTag, text: &str) -> usize {
+    split(tag, text, 0).len() - 1
 }
 
 /// Tags of pictures `first ..= last`, a line each.
-pub fn image_tags(first: usize, last: usize) -> String {
-    (first..=last).map(|number| image_tag(number) + "\n").collect()
+pub fn image_tags(tag: ImageTag, first: usize, last: usize) -> String {
+    (first..=last).map(|number| image_tag(tag, number) + "\n").collect()
 }
 
-/// The messages with tags for `count` pictures: as they are where they have tags, else in front of the last question.
-pub(crate) fn tagged(messages: &[Message], count: usize) -> Vec<Message> {
+/// The tags of pictures `first ..= last` that a text does not have itself, a line each.
+pub fn missing_tags(tag: ImageTag, text: &str, first: usize, last: usize) -> String {
+    match tag {
+        ImageTag::Numbered => {
+            let tags = (first..=last).map(|number| image_tag(tag, number)).filter(|tag| !text.contains(tag));
+            tags.map(|tag| tag + "\n").collect()
+        }
+        ImageTag::InOrder => image_tags(tag, first + count_tags(tag, text), last),
+    }
+}
+
+/// How many of `count` pictures messages show, from the first on.
+pub fn shown_images(tag: ImageTag, messages: &[Message], count: usize) -> usize {
+    let texts = || messages.iter().filter(|message| message.role() != "assistant").filter_map(Message::text);
+    match tag {
+        ImageTag::Numbered => {
+            (1..=count).take_while(|&number| texts().any(|text| text.contains(&image_tag(tag, number)))).count()
+        }
+        ImageTag::InOrder => texts().map(|text| count_tags(tag, text)).sum::<usize>().min(count),
+    }
+}
+
+/// The messages with tags for `count` pictures: as they are where they have tags, else in front of the last question. A tag that says no
+/// number stands for a picture in questions only: in answers it is text.
+pub(crate) fn tagged(tag: ImageTag, messages: &[Message], count: usize) -> Vec<Message> {
     let mut messages = messages.to_vec();
-    let tags = messages.iter().filter_map(Message::text).any(has_tag);
-    if count == 0 || tags {
+    if count == 0 {
+        return messages;
+    }
+    if tag == ImageTag::InOrder {
+        for message in messages.iter_mut().filter(|message| message.role() == "assistant") {
+            if let Some(text) = message.text().filter(|text| text.contains(NEXT)).map(|text| text.replace(NEXT, NO_TAG))
+            {
+                *message = message.clone().with("content", text);
+            }
+        }
+    }
+    let tags = messages.iter().filter_map(Message::text).any(|text| count_tags(tag, text) > 0);
+    if tags {
         return messages;
     }
     if let Some(question) = messages.iter_mut().rev().find(|message| message.role() == "user")
         && let Some(text) = question.text()
     {
-        let text = image_tags(1, count) + text;
+        let text = image_tags(tag, 1, count) + text;
         *question = question.clone().with("content", text);
     }
     messages
 }
 
-/// An error unless the tags of a text are those of `count` pictures: from 1 without gaps, each at least once.
-pub(crate) fn check_tags(text: &str, count: usize) -> Result<()> {
-    let mut numbers: Vec<usize> = split(text).into_iter().filter_map(|(_, number)| number).collect();
+/// An error unless the tags of a text are those of `count` pictures: each at least once, and none beside.
+pub(crate) fn check_tags(tag: ImageTag, text: &str, count: usize) -> Result<()> {
+    let mut numbers: Vec<usize> = split(tag, text, 0).into_iter().filter_map(|(_, number)| number).collect();
     numbers.sort_unstable();
     numbers.dedup();
     if numbers.iter().copied().eq(1..=count) {
         return Ok(());
     }
-    let found = match numbers.is_empty() {
-        true => "none".into(),
-        false => numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+    let (expected, found, hint) = match tag {
+        ImageTag::InOrder => {
+            let hint = "write a tag for each picture, or no tags";
+            (format!("as many as pictures ({count})"), numbers.len().to_string(), hint)
+        }
+        ImageTag::Numbered => {
+            let expected = match count {
+                0 => "no number, for there is no picture".into(),
+                _ => format!("every number from 1 to {count}"),
+            };
+            let found = match numbers.is_empty() {
+                true => "none".into(),
+                false => numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+            };
+            (expected, found, "number pictures from 1 and use each, or write no tags")
+        }
     };
-    let expected = match count {
-        0 => "no number, for there is no picture".into(),
-        _ => format!("every number from 1 to {count}"),
+    let tag = match tag {
+        ImageTag::InOrder => NEXT,
+        ImageTag::Numbered => "<|image_N|>",
     };
-    Err(Error::ImageTags { expected, found })
+    Err(Error::ImageTags { tag, expected, found, hint })
 }
 
 /// What stands in a prompt.
@@ -190,8 +278,8 @@ pub enum PromptPiece {
     Image(usize),
 }
 
-/// Tokens of a text and pictures between them. As the published processor does it, what stands between tags is tokenized by
-/// itself, so that `<s>` stands in front of each piece.
+/// Tokens of a text and pictures between them. As the published processors do it, what stands between tags is tokenized by itself. Where
+/// tags have numbers, `<s>` stands in front of each piece; else in front of the first one only.
 ///
 /// # Errors
 ///
@@ -199,16 +287,19 @@ pub enum PromptPiece {
 ///
 /// # Source
 ///
-/// `processing_phi3_v.py` of Phi-3-vision, `_convert_images_texts_to_inputs`.
-pub fn prompt_pieces(tokenizer: &Tokenizer, text: &str) -> Result<Vec<PromptPiece>> {
-    pieces(tokenizer, text, false)
+/// `processing_phi3_v.py` of Phi-3-vision, `_convert_images_texts_to_inputs`; `processing_phi4_visionr.py` of Phi-4-reasoning-vision,
+/// `tokenizer_image_token`.
+pub fn prompt_pieces(tokenizer: &Tokenizer, tag: ImageTag, text: &str) -> Result<Vec<PromptPiece>> {
+    pieces(tokenizer, tag, text, "")
 }
 
-/// The same; of a text that goes on with another one, `<s>` does not stand in front of the first piece.
-pub(crate) fn pieces(tokenizer: &Tokenizer, text: &str, goes_on: bool) -> Result<Vec<PromptPiece>> {
+/// The same of a text that goes on with another one, `before`: unless that is empty, `<s>` does not stand in front of the first piece.
+pub(crate) fn pieces(tokenizer: &Tokenizer, tag: ImageTag, text: &str, before: &str) -> Result<Vec<PromptPiece>> {
     let mut pieces = Vec::new();
-    for (i, (text, number)) in split(text).into_iter().enumerate() {
-        pieces.push(PromptPiece::Tokens(tokenizer.encode(text, i > 0 || !goes_on)?));
+    for (i, (text, number)) in split(tag, text, count_tags(tag, before)).into_iter().enumerate() {
+        let first = i == 0 && before.is_empty();
+        let begins = first || i > 0 && tag == ImageTag::Numbered;
+        pieces.push(PromptPiece::Tokens(tokenizer.encode(&text.replace(NO_TAG, NEXT), begins)?));
         pieces.extend(number.map(|number| PromptPiece::Image(number.saturating_sub(1))));
     }
     Ok(pieces)
@@ -218,10 +309,13 @@ pub(crate) fn pieces(tokenizer: &Tokenizer, text: &str, goes_on: bool) -> Result
 mod tests {
     use super::*;
 
+    use ImageTag::{InOrder, Numbered};
+
     #[test]
     fn tags_take_a_text_apart() {
+        let split = |text| split(Numbered, text, 0);
         assert_eq!(split("a<|image_1|>b<|image_12|>"), [("a", Some(1)), ("b", Some(12)), ("", None)]);
-        for text in ["", "<|image_|>", "<|image_1", "<|image_x|> <|image_1 |>", "<|image_<|image_|>"] {
+        for text in ["", "<|image_|>", "<|image_1", "<|image_x|> <|image_1 |>", "<|image_<|image_|>", "<image>"] {
             assert_eq!(split(text), [(text, None)], "{text}");
         }
         assert_eq!(split("<|image_<|image_3|>"), [("<|image_", Some(3)), ("", None)]);
@@ -229,19 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn tags_without_numbers_are_of_the_next_picture() {
+        assert_eq!(split(InOrder, "a<image>b<image>", 0), [("a", Some(1)), ("b", Some(2)), ("", None)]);
+        assert_eq!(split(InOrder, "<image><image >c", 3), [("", Some(4)), ("<image >c", None)]);
+        assert_eq!(split(InOrder, "<|image_1|>", 0), [("<|image_1|>", None)]);
+        assert_eq!(missing_tags(InOrder, "who? <image>", 3, 5), "<image>\n<image>\n");
+        assert_eq!(missing_tags(InOrder, "<image><image>", 1, 1), "");
+        assert_eq!(missing_tags(Numbered, "<|image_3|> who?", 2, 4), "<|image_2|>\n<|image_4|>\n");
+    }
+
+    #[test]
     fn tags_are_of_pictures() {
         for (text, count) in [("", 0), ("<|image_1|>", 1), ("<|image_2|><|image_1|><|image_2|>", 2)] {
-            check_tags(text, count).unwrap();
+            check_tags(Numbered, text, count).unwrap();
         }
-        for (text, count, found) in [
-            ("", 1, "found none"),
-            ("<|image_1|>", 0, "found 1"),
-            ("<|image_2|>", 1, "found 2"),
-            ("<|image_1|><|image_3|>", 2, "found 1, 3"),
-            ("<|image_0|><|image_1|>", 1, "found 0, 1"),
-            ("<|image_1|>", 2, "from 1 to 2, found 1"),
+        check_tags(InOrder, "<image> <image>", 2).unwrap();
+        for (tag, text, count, found) in [
+            (Numbered, "", 1, "found none"),
+            (Numbered, "<|image_1|>", 0, "found 1"),
+            (Numbered, "<|image_2|>", 1, "found 2"),
+            (Numbered, "<|image_1|><|image_3|>", 2, "found 1, 3"),
+            (Numbered, "<|image_0|><|image_1|>", 1, "found 0, 1"),
+            (Numbered, "<|image_1|>", 2, "from 1 to 2, found 1"),
+            (InOrder, "<image>", 2, "<image> of the text: expected as many as pictures (2), found 1"),
+            (InOrder, "<image><image>", 1, "pictures (1), found 2"),
         ] {
-            let error = check_tags(text, count).unwrap_err().to_string();
+            let error = check_tags(tag, text, count).unwrap_err().to_string();
             assert!(error.contains(found) && error.contains("hint: "), "{error}");
         }
     }
@@ -249,11 +356,24 @@ mod tests {
     #[test]
     fn tags_stand_in_front_of_the_last_question() {
         let messages = [Message::system("s"), Message::user("a"), Message::assistant("b"), Message::user("c")];
-        let tagged_messages = tagged(&messages, 2);
+        let tagged_messages = tagged(Numbered, &messages, 2);
         assert_eq!(tagged_messages[3].text(), Some("<|image_1|>\n<|image_2|>\nc"));
         assert_eq!(tagged_messages[..3], messages[..3]);
+        assert_eq!(tagged(InOrder, &messages, 2)[3].text(), Some("<image>\n<image>\nc"));
         let own = [Message::user("<|image_1|> a"), Message::user("b")];
-        assert_eq!(tagged(&own, 1), own);
-        assert_eq!(tagged(&messages, 0), messages);
+        assert_eq!(tagged(Numbered, &own, 1), own);
+        assert_eq!(tagged(Numbered, &messages, 0), messages);
+    }
+
+    /// What an answer says is no place of a picture.
+    #[test]
+    fn a_tag_in_an_answer_is_text() {
+        let messages = [Message::user("<image> svg?"), Message::assistant("<image> it is"), Message::user("why?")];
+        let tagged_messages = tagged(InOrder, &messages, 1);
+        assert_eq!(tagged_messages[0], messages[0]);
+        assert_eq!(tagged_messages[1].text(), Some("<\u{fdd0}image> it is"));
+        assert_eq!(shown_images(InOrder, &messages, 3), 1);
+        assert_eq!(shown_images(Numbered, &messages, 3), 0);
+        assert_eq!(tagged(InOrder, &messages, 0), messages);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::Result;
 
 /// Names of the variants.
-pub(super) const VARIANTS: [&str; 17] = [
+pub(super) const VARIANTS: [&str; 18] = [
     "phi-1",
     "phi-1.5",
     "phi-2",
@@ -21,6 +21,7 @@ pub(super) const VARIANTS: [&str; 17] = [
     "phi-3.5-vision",
     "phi-4",
     "phi-4-mini",
+    "phi-4-reasoning-vision",
     "phi-mini-moe",
     "phi-tiny-moe",
 ];
@@ -80,6 +81,11 @@ pub(super) fn of(variant: &str) -> Result<(Value, Value)> {
             let generation = generation(&config, json!([200_020, 199_999]));
             return Ok((config, generation));
         }
+        "phi-4-reasoning-vision" => {
+            let config = phi3("Phi-4-reasoning-vision-15B", [sizes, phi_4(), phi_4_reasoning_vision()]);
+            let generation = generation(&config, json!(100_265));
+            return Ok((config, generation));
+        }
         other => return Err(format!("no variant {other}")),
     };
     let generation = stops(&config);
@@ -118,6 +124,12 @@ fn phi3<const N: usize>(name: &str, changes: [Value; N]) -> Value {
 fn phi_4() -> Value {
     json!({"bos_token_id": 100_257, "eos_token_id": 100_265, "pad_token_id": 100_349,
         "original_max_position_embeddings": 16_384, "rope_theta": 250_000, "transformers_version": "4.47.0"})
+}
+
+fn phi_4_reasoning_vision() -> Value {
+    json!({"architectures": ["Phi4ForCausalLMV"], "original_max_position_embeddings": 32_768, "rope_theta": 500_000.0,
+        "tokenizer_model_max_length": 16_384, "tokenizer_padding_side": "right", "use_mm_proj": true,
+        "transformers_version": "4.57.1"})
 }
 
 fn phi_4_mini() -> Result<Value> {
@@ -336,6 +348,7 @@ mod tests {
             ("phi-3.5-vision", 4.147e9),
             ("phi-4", 14.660e9),
             ("phi-4-mini", 3.836e9),
+            ("phi-4-reasoning-vision", 15.120e9),
             ("phi-mini-moe", 7.648e9),
             ("phi-tiny-moe", 3.755e9),
         ];

@@ -1,6 +1,6 @@
 //! The tensors of a checkpoint, by its configuration: the names and shapes of the published files.
 
-use phi3_model::{ModelSpec, Naming, Part, PublishedTensor, Slot, published_tensors};
+use phi3_model::{ModelSpec, Naming, Part, PublishedTensor, Slot, published_tensors, published_vision_tensors};
 use serde_json::Value;
 
 use crate::{Result, spec};
@@ -34,27 +34,29 @@ impl Tensor {
 pub(super) fn of(config: &Value) -> Result<Vec<Tensor>> {
     let spec = spec(config)?;
     let naming = match config["model_type"].as_str() {
-        Some("phi3" | "phi3_v") => Naming::Phi3,
+        Some("phi3" | "phi3_v" | "phi4-siglip") => Naming::Phi3,
         Some("phi3small") => Naming::Phi3Small,
         Some("phimoe") => Naming::PhiMoe,
         Some("phi") => Naming::Phi,
         other => return Err(format!("no model_type {other:?}")),
     };
     let published = published_tensors(&spec, naming);
-    let mut list = List(published.into_iter().map(|tensor| decoder(tensor, &spec)).collect());
+    let mut list: Vec<Tensor> = published.into_iter().map(|tensor| decoder(tensor, &spec)).collect();
     if naming == Naming::Phi3Small && spec.rope.scaling().is_none() {
         // a buffer of the published 8k files that no reader uses
         let shape = vec![spec.heads.head_dim as u64 / 2];
         for i in 0..spec.layers.len() {
             let fill = Fill::InverseFrequencies { base: f64::from(spec.rope.theta()) };
             let name = format!("model.layers.{i}.self_attn.rotary_emb.inv_freq");
-            list.0.push(Tensor { name, shape: shape.clone(), fill });
+            list.push(Tensor { name, shape: shape.clone(), fill });
         }
     }
-    if spec.vision.is_some() {
-        vision(&mut list, spec.hidden_size as u64);
+    if let Some(vision) = &spec.vision {
+        list.extend(
+            published_vision_tensors(vision, spec.hidden_size).into_iter().map(|(name, shape)| tower(name, &shape)),
+        );
     }
-    Ok(list.0)
+    Ok(list)
 }
 
 /// A tensor of the decoder.
@@ -78,69 +80,17 @@ pub(super) fn distribution(slot: Slot, shape: &[usize], is_bias: bool, spec: &Mo
     }
 }
 
-struct List(Vec<Tensor>);
-
-impl List {
-    fn linear(&mut self, name: String, rows: u64, columns: u64) {
-        self.scaled(name, rows, columns, 1.0);
-    }
-
-    fn scaled(&mut self, name: String, rows: u64, columns: u64, scale: f32) {
-        let sigma = scale / (columns as f32).sqrt();
-        self.0.push(Tensor::normal(name + ".weight", &[rows, columns], 0.0, sigma));
-    }
-
-    fn linear_with_bias(&mut self, name: String, rows: u64, columns: u64) {
-        self.linear(name.clone(), rows, columns);
-        self.bias(name, rows);
-    }
-
-    fn bias(&mut self, name: String, size: u64) {
-        self.0.push(Tensor::normal(name + ".bias", &[size], 0.0, 0.02));
-    }
-
-    fn embedding(&mut self, name: &str, rows: u64, columns: u64, sigma: f32) {
-        self.0.push(Tensor::normal(format!("{name}.weight"), &[rows, columns], 0.0, sigma));
-    }
-
-    fn norm(&mut self, name: String, size: u64) {
-        self.0.push(Tensor::normal(name + ".weight", &[size], 1.0, 0.05));
-    }
-
-    fn norm_with_bias(&mut self, name: String, size: u64) {
-        self.norm(name.clone(), size);
-        self.bias(name, size);
-    }
-}
-
-/// CLIP ViT-L/14 at 336 pixels, and the projection of its features.
-fn vision(list: &mut List, hidden: u64) {
-    const WIDTH: u64 = 1024;
-    const INTERMEDIATE: u64 = 4096;
-    const LAYERS: u64 = 24;
-    const PATCH: u64 = 14;
-    const POSITIONS: u64 = (336 / PATCH) * (336 / PATCH) + 1;
-    let v = "model.vision_embed_tokens";
-    list.0.push(Tensor::normal(format!("{v}.glb_GN"), &[1, 1, 4 * WIDTH], 0.0, 0.5));
-    list.linear_with_bias(format!("{v}.img_projection.0"), hidden, 4 * WIDTH);
-    list.linear_with_bias(format!("{v}.img_projection.2"), hidden, hidden);
-    let t = format!("{v}.img_processor.vision_model");
-    list.0.push(Tensor::normal(format!("{t}.embeddings.class_embedding"), &[WIDTH], 0.0, 0.5));
-    let patch = (1.0 / (3 * PATCH * PATCH) as f32).sqrt();
-    let shape = [WIDTH, 3, PATCH, PATCH];
-    list.0.push(Tensor::normal(format!("{t}.embeddings.patch_embedding.weight"), &shape, 0.0, patch));
-    list.embedding(&format!("{t}.embeddings.position_embedding"), POSITIONS, WIDTH, 0.3);
-    for i in 0..LAYERS {
-        let p = format!("{t}.encoder.layers.{i}");
-        list.norm_with_bias(format!("{p}.layer_norm1"), WIDTH);
-        list.norm_with_bias(format!("{p}.layer_norm2"), WIDTH);
-        list.linear_with_bias(format!("{p}.mlp.fc1"), INTERMEDIATE, WIDTH);
-        list.linear_with_bias(format!("{p}.mlp.fc2"), WIDTH, INTERMEDIATE);
-        for name in ["k_proj", "out_proj", "q_proj", "v_proj"] {
-            list.linear_with_bias(format!("{p}.self_attn.{name}"), WIDTH, WIDTH);
-        }
-    }
-    list.norm_with_bias(format!("{t}.post_layernorm"), WIDTH);
-    list.norm_with_bias(format!("{t}.pre_layrnorm"), WIDTH);
-    list.0.push(Tensor::normal(format!("{v}.sub_GN"), &[1, 1, 1, 4 * WIDTH], 0.0, 0.5));
+/// A tensor of a vision tower.
+fn tower(name: String, shape: &[usize]) -> Tensor {
+    let width: usize = shape.iter().skip(1).product();
+    let (mean, sigma) = match () {
+        () if name.ends_with("bias") => (0.0, 0.02),
+        () if name.contains("norm") => (1.0, 0.05),
+        () if name.ends_with("position_embedding.weight") => (0.0, 0.3),
+        () if name.ends_with(".weight") || name.ends_with("_weight") => (0.0, 1.0 / (width as f32).sqrt()),
+        // class token, separators, probe
+        () => (0.0, 0.5),
+    };
+    let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+    Tensor::normal(name, &shape, mean, sigma)
 }

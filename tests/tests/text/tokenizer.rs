@@ -1,7 +1,7 @@
 //! Ids, decoded text, and damaged files.
 
 use phi3_runner::text::{Error, Tokenizer};
-use phi3_runner::{PromptPiece, prompt_pieces};
+use phi3_runner::{ImageTag, PromptPiece, prompt_pieces};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn text_between_images() {
     }
     for prompt in vectors::<Prompt>("tokenizer/phi-3-vision/image-prompts.json") {
         let mut ids = Vec::new();
-        for piece in prompt_pieces(&PHI_3_VISION, &prompt.text).unwrap() {
+        for piece in prompt_pieces(&PHI_3_VISION, ImageTag::Numbered, &prompt.text).unwrap() {
             match piece {
                 PromptPiece::Tokens(tokens) => ids.extend(tokens.into_iter().map(i64::from)),
                 PromptPiece::Image(i) => ids.extend(std::iter::repeat_n(-(i as i64 + 1), prompt.num_img_tokens[i])),

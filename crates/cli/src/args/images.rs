@@ -3,23 +3,25 @@
 use super::values::positive;
 use crate::output;
 use clap::Args;
-use phi3_runner::{Error, Image, ImageReader, Orientation, Result, Source};
+use phi3_runner::{Error, Image, ImageReader, Orientation, Preparation, Result, Source};
 use std::path::{Path, PathBuf};
 
 /// Pictures, and how they are read.
 #[derive(Args)]
 pub(crate) struct ImageArgs {
-    /// Picture (JPEG, PNG, WebP or GIF) for a vision model; may be given several times. The tags <|image_1|>, <|image_2|> …
-    /// in the text mark their places; without tags the pictures come before the text
+    /// Picture (JPEG, PNG, WebP or GIF) for a vision model; may be given several times. Tags in the text mark their
+    /// places: <|image_1|>, <|image_2|> … for Phi-3-vision, <image> for Phi-4-reasoning-vision; without tags the pictures come
+    /// before the text
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<PathBuf>,
     /// Ignore the orientation in the EXIF data of pictures
     #[arg(long)]
     no_exif: bool,
-    /// Largest number of crops of a picture [default: the model's, mostly 16 or 4]
+    /// Largest number of crops of a picture, for a model that crops [default: the model's, mostly 16 or 4]
     #[arg(long, value_name = "N", value_parser = positive)]
     max_crops: Option<usize>,
-    /// Write the picture as the model sees it, with the grid of its crops; several pictures get -1, -2 … added to the name
+    /// Write the picture as the model sees it, with the grid of its crops or patches; several pictures get -1, -2 …
+    /// added to the name
     #[arg(long, value_name = "OUT.png")]
     explain_image: Option<PathBuf>,
 }
@@ -30,21 +32,27 @@ impl ImageArgs {
         if self.images.is_empty() {
             return Ok(Vec::new());
         }
-        let reader = self.reader(&source.image_reader(&source.checkpoint()?)?);
+        let reader = self.reader(&source.image_reader(&source.checkpoint()?)?)?;
         let images = self.images.iter().enumerate();
         images.map(|(i, path)| self.read_one(&reader, path, i + 1, quiet)).collect()
     }
 
     /// `reader` with the given options.
-    pub(crate) fn reader(&self, reader: &ImageReader) -> ImageReader {
+    pub(crate) fn reader(&self, reader: &ImageReader) -> Result<ImageReader> {
         let mut reader = reader.clone();
         if self.no_exif {
             reader.orientation = Orientation::Ignore;
         }
-        if let Some(max_crops) = self.max_crops {
-            reader.hd.max_crops = max_crops;
+        match (self.max_crops, &mut reader.preparation) {
+            (None, _) => {}
+            (Some(max_crops), Preparation::Hd(hd)) => hd.max_crops = max_crops,
+            (Some(max_crops), Preparation::Naflex(_)) => {
+                let expected = "a model that crops pictures".into();
+                let found = format!("{max_crops} for a model that takes them whole");
+                return Err(Error::Argument { argument: "--max-crops", expected, found });
+            }
         }
-        reader
+        Ok(reader)
     }
 
     /// Reads a picture, numbered from 1; prints its size and number of tokens.
@@ -53,14 +61,14 @@ impl ImageArgs {
         let image = reader.prepare(path, &picture)?;
         if !quiet {
             let ((rows, cols), (width, height)) = (image.grid(), (picture.width(), picture.height()));
-            let (path, tokens) = (path.display(), image.tokens());
+            let (path, tokens, unit) = (path.display(), image.tokens(), reader.preparation.unit());
             output::note(&format!(
-                "image    {path}: {width} x {height} pixels, {rows} x {cols} crops, {tokens} tokens"
+                "image    {path}: {width} x {height} pixels, {rows} x {cols} {unit}, {tokens} tokens"
             ));
         }
         if let Some(out) = &self.explain_image {
             let out = if self.images.len() > 1 || number > 1 { numbered(out, number) } else { out.clone() };
-            let png = reader.hd.explain(&picture);
+            let png = reader.preparation.explain(&picture);
             let png = png.map_err(|source| Error::Image { path: path.to_owned(), source })?;
             std::fs::write(&out, png).map_err(|error| Error::File {
                 action: "write",

@@ -13,8 +13,13 @@ fn picture(name: &str) -> String {
 
 /// A tiny Phi-3-vision with a tokenizer of single letters.
 fn model() -> TempDir {
+    model_of("phi-3-vision-6")
+}
+
+/// A tiny vision model with that tokenizer.
+fn model_of(name: &str) -> TempDir {
     let folder = files::folder();
-    let weights = data("oracle/family/checkpoints/phi-3-vision-6");
+    let weights = data("oracle/family/checkpoints").join(name);
     let copy = |from: PathBuf| fs::copy(&from, folder.path().join(from.file_name().unwrap())).expect("a copy");
     for file in ["config.json", "generation_config.json", "preprocessor_config.json", "model.safetensors"] {
         copy(weights.join(file));
@@ -87,4 +92,37 @@ fn pictures_that_cannot_be_read() {
     ask(model.path(), "<|image_1|> who?", &[]).error(&["no picture", "hint: "]);
     let blind = files::demo();
     ask(blind.path(), "who?", &["--image", &picture("rgb.png")]).error(&["reads no pictures", "hint: "]);
+}
+
+/// A model that takes pictures whole, and whose tags have no numbers.
+#[test]
+fn whole_pictures() {
+    let (model, out) = (model_of("phi-4-reasoning-vision"), files::folder());
+    let (first, second) = (picture("rgb.png"), picture("exif-6.jpg"));
+    let grid = out.path().join("grid.png").display().to_string();
+    let both =
+        ask(model.path(), "compare", &["-n", "4", "--image", &first, "--image", &second, "--explain-image", &grid]);
+    let both = both.ok();
+    assert_eq!(
+        images(&both),
+        [
+            format!("{first}: 44 x 27 pixels, 5 x 8 patches, 40 tokens"),
+            format!("{second}: 27 x 44 pixels, 8 x 5 patches, 40 tokens")
+        ]
+    );
+    // <s>, and line breaks around "compare"
+    assert_eq!(both.prompt_tokens(), 40 + 40 + 16);
+    assert!(fs::read(out.path().join("grid-2.png")).unwrap().starts_with(b"\x89PNG"));
+    ask(model.path(), "who?", &["--image", &first, "--max-crops", "4"]).error(&["--max-crops", "takes them whole"]);
+    ask(model.path(), "<image><image> who?", &["--image", &first]).error(&["pictures (1)", "found 2", "hint: "]);
+    ask(model.path(), "<image> who?", &["-n", "1"]).ok();
+
+    // pictures of a chat stand where they are shown; a second one does not compute the first again
+    let folder = model.path().display().to_string();
+    let typed = format!("/image {first}\nwho?\n/image {second}\n<image> and this?\nwhy?\n");
+    let ran = run_with(&["chat", "-m", &folder, "--device", "cpu", "--greedy", "-n", "3"], Some(typed.as_bytes())).ok();
+    assert_eq!(images(&ran).len(), 2);
+    let prompts: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("prompt ")).collect();
+    assert_eq!(prompts.len(), 3, "{}", ran.stderr);
+    assert!(prompts[1..].iter().all(|prompt| prompt.contains("from the cache")), "{prompts:?}");
 }

@@ -1,55 +1,62 @@
-//! Crops that go into a tower, features that come out of it, and rows of a pass that begin as one of them.
+//! Pictures that go into a tower, features that come out of it, and rows of a pass that begin as one of them.
 
-use super::VisionSpec;
+use super::{PictureSpec, VisionSpec};
 use crate::{Error, Result};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
 /// A picture as a tower takes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Crops<'a> {
-    /// Normalised values `[1 + rows * cols, 3, image_size, image_size]`: the global view, then the crops row by row.
+pub struct TowerInput<'a> {
+    /// Normalized values. Of crops `[1 + rows * cols, 3, size, size]`: the global view, then the crops row by row. Of a whole picture
+    /// `[rows * cols, patch_size * patch_size * 3]`: patches row by row, in each of them rows of pixels of three channels.
     pub values: &'a [f32],
-    /// Rows and columns of crops.
+    /// Rows and columns of crops, or of patches.
     pub grid: (usize, usize),
 }
 
-impl Crops<'_> {
-    /// How many there are, with the global view.
-    pub(super) fn count(&self) -> usize {
-        1 + self.grid.0 * self.grid.1
-    }
-
+impl TowerInput<'_> {
     pub(super) fn check(&self, spec: &VisionSpec) -> Result<()> {
         let (rows, cols) = self.grid;
-        let pixels = 3 * spec.image_size * spec.image_size;
-        let needed = rows.checked_mul(cols).and_then(|crops| (crops + 1).checked_mul(pixels));
+        let (needed, limit) = match spec.picture {
+            PictureSpec::Crops { size } => {
+                let pixels = 3 * size * size;
+                let needed = rows.checked_mul(cols).and_then(|crops| (crops + 1).checked_mul(pixels));
+                (needed, format!("the tower takes {pixels} values of each crop, and of the global view"))
+            }
+            PictureSpec::Whole { max_patches, .. } => {
+                let patches = rows.checked_mul(cols).filter(|patches| *patches <= max_patches);
+                let values = spec.patch_values();
+                let needed = patches.and_then(|patches| patches.checked_mul(values));
+                (needed, format!("the tower takes {values} values of each patch, and at most {max_patches} patches"))
+            }
+        };
         if rows > 0 && cols > 0 && needed == Some(self.values.len()) {
             return Ok(());
         }
         Err(Error::Request {
-            what: "crops of a picture",
-            found: format!("{} values for {rows} x {cols} crops", self.values.len()),
-            limit: format!("the tower takes {pixels} values of each, and of the global view"),
+            what: "values of a picture",
+            found: format!("{} for a grid of {rows} x {cols}", self.values.len()),
+            limit,
             hint: "prepare the picture for this model",
         })
     }
 }
 
-/// What features were computed from: equal where all values of the crops are.
+/// What features were computed from: equal where all values of the picture are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FeatureId([u64; 2]);
 
 impl FeatureId {
-    /// The same crops have the same id within a process; nobody outside can make two that collide.
-    pub fn of(crops: &Crops<'_>) -> Self {
+    /// The same values have the same id within a process; nobody outside can make two that collide.
+    pub fn of(input: &TowerInput<'_>) -> Self {
         static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
         let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
         Self([&keys[0], &keys[1]].map(|key| {
             let mut hasher = key.build_hasher();
-            hasher.write_usize(crops.grid.0);
-            hasher.write_usize(crops.grid.1);
-            crops.values.iter().for_each(|value| hasher.write_u32(value.to_bits()));
+            hasher.write_usize(input.grid.0);
+            hasher.write_usize(input.grid.1);
+            input.values.iter().for_each(|value| hasher.write_u32(value.to_bits()));
             hasher.finish()
         }))
     }

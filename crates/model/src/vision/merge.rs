@@ -13,8 +13,8 @@ pub(super) fn merge(
     sub_gn: &[f32],
     glb_gn: &[f32],
 ) -> Vec<f32> {
-    let mut out = Vec::with_capacity(spec.tokens(rows, cols) * spec.merged());
-    let (global, crops) = features.split_at(spec.patches() * spec.hidden_size);
+    let mut out = Vec::with_capacity(spec.tokens(rows, cols) * spec.token_width());
+    let (global, crops) = features.split_at(spec.side().pow(2) * spec.token_width());
     lines(spec, crops, (rows, cols), sub_gn, &mut out);
     out.extend_from_slice(glb_gn);
     lines(spec, global, (1, 1), sub_gn, &mut out);
@@ -30,7 +30,7 @@ fn lines(spec: &VisionSpec, crops: &[f32], (rows, cols): (usize, usize), sub_gn:
             let (top, left) = (line % side * 2, column % side * 2);
             for (down, right) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let patch = (top + down) * 2 * side + left + right;
-                out.extend_from_slice(&crops[(crop * spec.patches() + patch) * hidden..][..hidden]);
+                out.extend_from_slice(&crops[(crop * 4 * side * side + patch) * hidden..][..hidden]);
             }
         }
         out.extend_from_slice(sub_gn);

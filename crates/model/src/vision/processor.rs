@@ -1,5 +1,6 @@
-//! `preprocessor_config.json`: into how many crops pictures are cut, and how they are normalised.
+//! `preprocessor_config.json`: into how many crops pictures are cut, and how they are normalized.
 
+use super::{PictureSpec, VisionSpec};
 use crate::json::Object;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -17,16 +18,28 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads the file; where there is none, every field is absent.
+    /// Reads the file for a tower; where there is none, every field is absent.
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] and [`Error::Field`] where it is no such file, [`Error::Read`] where it cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// [`Error::Json`] and [`Error::Field`] where it is no such file, [`Error::Read`] where it cannot be read. [`Error::Field`] too where
+    /// the file asks for another preparation than the published one, or has other patches than the tower.
+    pub fn read(path: &Path, vision: &VisionSpec) -> Result<Self> {
         if path.symlink_metadata().is_err() {
             return Ok(Self::default());
         }
         let json = Object::read(path, "the file is optional")?;
+        check_steps(&json)?;
+        if let PictureSpec::Whole { min_patches, max_patches, .. } = vision.picture {
+            let same =
+                [("patch_size", vision.patch_size), ("min_num_patches", min_patches), ("max_num_patches", max_patches)];
+            for (field, value) in same {
+                if json.integer(field, 0..=usize::MAX)?.is_some_and(|found| found != value) {
+                    let hint = "config.json and preprocessor_config.json may be of different models";
+                    return Err(json.bad(field, format!("{value}, as config.json has it"), hint));
+                }
+            }
+        }
         let colors = |field| -> Result<Option<[f32; 3]>> {
             let Some(list) = json.get(field) else { return Ok(None) };
             let numbers = list.as_array().map(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
@@ -46,6 +59,25 @@ impl ImageProcessor {
 /// More crops than any picture is worth.
 const MOST_CROPS: usize = 1 << 16;
 
+const HINT: &str = "compare the file with the published one";
+
+/// An error where a step is left out, or done in another way than published models have it.
+fn check_steps(json: &Object) -> Result<()> {
+    for field in ["do_resize", "do_rescale", "do_normalize"] {
+        if json.boolean(field)? == Some(false) {
+            return Err(json.bad(field, "true", HINT));
+        }
+    }
+    if json.get("resample").is_some_and(|filter| filter.as_u64() != Some(2)) {
+        return Err(json.bad("resample", "2 (bilinear)", HINT));
+    }
+    let is_byte = |factor: f64| (factor * 255.0 - 1.0).abs() < 1e-6;
+    if json.number("rescale_factor")?.is_some_and(|factor| !is_byte(factor)) {
+        return Err(json.bad("rescale_factor", "1 / 255", HINT));
+    }
+    Ok(())
+}
+
 fn wrong(json: &Object, field: &str) -> Error {
-    json.bad(field, "three numbers", "compare the file with the published one")
+    json.bad(field, "three numbers", HINT)
 }

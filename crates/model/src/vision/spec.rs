@@ -1,11 +1,9 @@
-//! What a vision tower is, from `img_processor` and `embd_layer` of `config.json`.
+//! What a vision tower is, and how its features become tokens.
 
-use crate::json::Object;
-use crate::spec::limits;
-use crate::{Error, Result};
+use super::names::TowerNames;
 use phi3_tensor::{Activation, Heads};
 
-/// A CLIP tower with the HD transform and a projection of two layers, as in `Phi3VForCausalLM`.
+/// A tower of transformer layers with full attention, and a projection of two layers to the decoder's width.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionSpec {
     /// Width of a patch's features.
@@ -18,140 +16,129 @@ pub struct VisionSpec {
     pub activation: Activation,
     /// Layers that are computed: all but the last, whose output is not used.
     pub layers: usize,
-    /// Side of a crop in pixels.
-    pub image_size: usize,
-    /// Side of a patch in pixels; an even number of them make a crop's side.
-    pub patch_size: usize,
     /// Added to the variance in LayerNorm.
     pub eps: f32,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// The product that embeds a patch.
+    pub patch_embedding: PatchEmbedding,
+    /// Whether a norm stands between embedding and first layer.
+    pub pre_norm: bool,
+    /// Whether the weights hold a pooling head, which is not used.
+    pub pooling_head: bool,
+    /// How a picture becomes sequences, and these tokens.
+    pub picture: PictureSpec,
+    /// What stands for a picture in a text.
+    pub tag: ImageTag,
+    /// Names of the tensors.
+    pub(crate) names: &'static TowerNames,
+}
+
+/// The product that embeds a patch, as its weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchEmbedding {
+    /// A convolution `[hidden_size, 3, patch_size, patch_size]` without bias.
+    Convolution,
+    /// A matrix `[hidden_size, patch_size * patch_size * 3]` with bias.
+    Linear,
+}
+
+/// How a picture becomes sequences, and these tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureSpec {
+    /// A grid of square crops and a global view. Each is a sequence with a class token in front and a position for each patch. 2 · 2
+    /// patches side by side are a token; separators stand behind rows and in front of the global view.
+    Crops {
+        /// Side of a crop in pixels, an even number of patches.
+        size: usize,
+    },
+    /// The whole picture is a sequence, each patch a token. Positions are a square table, resized to the grid of patches.
+    Whole {
+        /// Patches to which a smaller picture is enlarged, about.
+        min_patches: usize,
+        /// Most patches of a picture.
+        max_patches: usize,
+        /// Positions along a side of the table.
+        table: usize,
+    },
+}
+
+/// What stands for a picture in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageTag {
+    /// `<|image_1|>`, `<|image_2|>` …: the picture of that number.
+    Numbered,
+    /// `<image>`: the next picture.
+    InOrder,
 }
 
 impl VisionSpec {
-    /// Patches of a crop.
-    pub fn patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
-    }
-
-    /// Positions of a crop: class token and patches.
+    /// Rows of the table of positions: those of a class token and of the patches.
     pub fn positions(&self) -> usize {
-        1 + self.patches()
+        match self.picture {
+            PictureSpec::Crops { size } => 1 + (size / self.patch_size).pow(2),
+            PictureSpec::Whole { table, .. } => table * table,
+        }
     }
 
-    /// Pixels of a patch, all three channels.
-    pub fn patch_pixels(&self) -> usize {
+    /// Whether a class token stands in front of the patches of a sequence.
+    pub(super) fn class_token(&self) -> bool {
+        matches!(self.picture, PictureSpec::Crops { .. })
+    }
+
+    /// Sequences of a picture of `rows` · `cols` crops or patches.
+    pub(super) fn sequences(&self, (rows, cols): (usize, usize)) -> usize {
+        match self.picture {
+            PictureSpec::Crops { .. } => 1 + rows * cols,
+            PictureSpec::Whole { .. } => 1,
+        }
+    }
+
+    /// Positions of each of its sequences.
+    pub(super) fn length(&self, (rows, cols): (usize, usize)) -> usize {
+        match self.picture {
+            PictureSpec::Crops { .. } => self.positions(),
+            PictureSpec::Whole { .. } => rows * cols,
+        }
+    }
+
+    /// Positions of the longest sequence.
+    pub(super) fn longest(&self) -> usize {
+        match self.picture {
+            PictureSpec::Crops { .. } => self.positions(),
+            PictureSpec::Whole { max_patches, .. } => max_patches,
+        }
+    }
+
+    /// Values of a patch, all three channels.
+    pub fn patch_values(&self) -> usize {
         3 * self.patch_size * self.patch_size
     }
 
-    /// Tokens along a side of a crop: 2 · 2 patches are one.
-    pub fn side(&self) -> usize {
-        self.image_size / self.patch_size / 2
+    /// Tokens along a side of a crop.
+    pub(super) fn side(&self) -> usize {
+        match self.picture {
+            PictureSpec::Crops { size } => size / self.patch_size / 2,
+            PictureSpec::Whole { .. } => 1,
+        }
     }
 
-    /// Width of 2 · 2 patches side by side.
-    pub fn merged(&self) -> usize {
-        4 * self.hidden_size
+    /// Width of a token's features in front of the projection.
+    pub fn token_width(&self) -> usize {
+        match self.picture {
+            PictureSpec::Crops { .. } => 4 * self.hidden_size,
+            PictureSpec::Whole { .. } => self.hidden_size,
+        }
     }
 
-    /// Tokens of a picture of `rows` · `cols` crops, its separators and its global view.
+    /// Tokens of a picture of `rows` · `cols` crops or patches, separators and global view included.
     pub fn tokens(&self, rows: usize, cols: usize) -> usize {
-        let side = self.side();
-        (rows * cols + 1) * side * side + 1 + (rows + 1) * side
-    }
-
-    /// Reads the fields of `config.json`.
-    pub(crate) fn read(json: &Object) -> Result<Self> {
-        let Some(processor) = json.object("img_processor")? else {
-            return Err(json.bad("img_processor", "an object", HINT));
-        };
-        expect(&processor, "name", "clip_vision_model")?;
-        expect(&processor, "type_feature", "patch")?;
-        if processor.get("layer_idx").is_some_and(|layer| layer.as_i64() != Some(-2)) {
-            return Err(processor.bad("layer_idx", "-2", HINT));
-        }
-        let spec = match processor.object("clip_config")? {
-            Some(clip) => Self::of_clip(&clip)?,
-            None => Self::vit_large(),
-        };
-        for (field, value) in [("image_dim_out", spec.hidden_size), ("num_img_tokens", spec.side().pow(2))] {
-            if processor.integer(field, 0..=limits::WIDTH)?.is_some_and(|found| found != value) {
-                return Err(processor.bad(field, format!("{value}, as the tower has it"), HINT));
+        match self.picture {
+            PictureSpec::Crops { .. } => {
+                let side = self.side();
+                (rows * cols + 1) * side * side + 1 + (rows + 1) * side
             }
+            PictureSpec::Whole { .. } => rows * cols,
         }
-        let Some(layer) = json.object("embd_layer")? else {
-            return Err(json.bad("embd_layer", "an object", HINT));
-        };
-        expect(&layer, "embedding_cls", "image")?;
-        expect(&layer, "projection_cls", "mlp")?;
-        expect(&layer, "hd_transform_order", "sub_glb")?;
-        for field in ["use_hd_transform", "with_learnable_separator"] {
-            if layer.boolean(field)? != Some(true) {
-                return Err(layer.bad(field, "true", HINT));
-            }
-        }
-        Ok(spec)
-    }
-
-    /// CLIP ViT-L/14 at 336 pixels: what published models have and do not write down.
-    fn vit_large() -> Self {
-        Self {
-            hidden_size: 1024,
-            heads: Heads { heads: 16, kv_heads: 16, head_dim: 64, rotary_dim: 0 },
-            inner: 4096,
-            activation: Activation::QuickGelu,
-            layers: 23,
-            image_size: 336,
-            patch_size: 14,
-            eps: 1e-5,
-        }
-    }
-
-    fn of_clip(json: &Object) -> Result<Self> {
-        let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
-        let heads = json.required("num_attention_heads", 1..=limits::HEADS)?;
-        if !hidden_size.is_multiple_of(2 * heads) {
-            let expected = format!("heads of an even width that divide hidden_size ({hidden_size})");
-            return Err(json.bad("num_attention_heads", expected, HINT));
-        }
-        let activation = match json.string("hidden_act")? {
-            None | Some("quick_gelu") => Activation::QuickGelu,
-            Some("gelu") => Activation::GeluErf,
-            Some(_) => return Err(json.bad("hidden_act", "\"quick_gelu\" or \"gelu\"", HINT)),
-        };
-        let image_size = json.required("image_size", 1..=MOST_PIXELS)?;
-        let patch_size = json.required("patch_size", 1..=MOST_PIXELS)?;
-        if !image_size.is_multiple_of(2 * patch_size) {
-            let expected = format!("an even number of patches along image_size ({image_size})");
-            return Err(json.bad("patch_size", expected, HINT));
-        }
-        if json.integer("num_channels", 0..=limits::WIDTH)?.is_some_and(|channels| channels != 3) {
-            return Err(json.bad("num_channels", "3", HINT));
-        }
-        let eps = json.positive("layer_norm_eps")?.map_or(1e-5, |eps| eps as f32);
-        if !eps.is_normal() {
-            return Err(json.bad("layer_norm_eps", "a number that f32 can hold", HINT));
-        }
-        Ok(Self {
-            hidden_size,
-            heads: Heads { heads, kv_heads: heads, head_dim: hidden_size / heads, rotary_dim: 0 },
-            inner: json.required("intermediate_size", 1..=limits::WIDTH)?,
-            activation,
-            layers: json.required("num_hidden_layers", 2..=limits::LAYERS)? - 1,
-            image_size,
-            patch_size,
-            eps,
-        })
-    }
-}
-
-const HINT: &str = "published Phi-3-vision and Phi-3.5-vision checkpoints have it so";
-
-/// Largest side of a crop in pixels, as the HD transform takes it.
-const MOST_PIXELS: usize = 4096;
-
-/// An error where a field is there and has another value.
-fn expect(json: &Object, field: &str, value: &str) -> std::result::Result<(), Error> {
-    match json.string(field)? {
-        Some(found) if found != value => Err(json.bad(field, format!("\"{value}\""), HINT)),
-        _ => Ok(()),
     }
 }

@@ -1,11 +1,14 @@
-//! The tower on a backend: crops to features.
+//! The tower on a backend: pictures to features.
 
-use super::{Crops, FeatureId, Features, VisionSpec, VisionTensor, merge, table};
+use super::{
+    FeatureId, Features, PictureSpec, TowerInput, VisionSpec, VisionTensor, VisionValues, merge, positions, table,
+};
 use crate::{Checkpoint, Probe, Result};
 use phi3_tensor::{Activation, Backend, Batch, Epilogue, KvType, Mask, Norm, PAGE};
+use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows of a pass, about: as many crops as they hold, at least one.
+/// Rows of a pass, about: as many sequences as they hold, at least one.
 const ROWS: usize = 2048;
 
 /// A LayerNorm's vectors.
@@ -33,9 +36,9 @@ struct Layer<B: Backend> {
 
 /// A pass's activations.
 struct Scratch<B: Backend> {
-    /// Pixels of patches, `[rows, patch_pixels]`.
-    pixels: B::Rows,
-    /// Embedded patches in front of the first norm, `[rows, hidden_size]`.
+    /// Values of patches, `[rows, patch_values]`.
+    patches: B::Rows,
+    /// Embedded patches in front of the norm that stands before the first layer, `[rows, hidden_size]`.
     embedded: B::Rows,
     /// The residual stream, `[rows, hidden_size]`.
     x: B::Rows,
@@ -45,8 +48,8 @@ struct Scratch<B: Backend> {
     attn_out: B::Rows,
     /// Between the projections of the feed-forward, `[rows, inner]`.
     mlp_hidden: B::Rows,
-    /// Merged patches, `[rows, 4 * hidden_size]`.
-    merged: B::Rows,
+    /// Features of tokens, `[rows, token_width]`.
+    tokens: B::Rows,
     /// Between the projections to the decoder, and behind them, `[rows, width]`.
     between: B::Rows,
     projected: B::Rows,
@@ -60,29 +63,35 @@ pub(crate) struct Tower<B: Backend> {
     /// The decoder's.
     width: usize,
     patch_embedding: B::Matrix,
-    /// What is added to the patches, `[positions, hidden_size]`: position embeddings, and in row 0 the class embedding too.
+    /// The table of positions `[positions, hidden_size]`; the embedding of a class token is added to row 0.
     positions: Vec<f32>,
-    pre_norm: LayerNorm<B>,
+    pre_norm: Option<LayerNorm<B>>,
     layers: Vec<Layer<B>>,
     projection: [B::Matrix; 2],
-    /// Separators behind rows, and between picture and global view, `[4 * hidden_size]`.
-    sub_gn: Vec<f32>,
-    glb_gn: Vec<f32>,
+    /// Separators behind rows, and between picture and global view, `[token_width]`; empty where there are none.
+    separators: [Vec<f32>; 2],
     /// Made for the first picture.
     scratch: Option<Scratch<B>>,
     batch: Batch,
 }
 
-/// Crops of a pass.
-fn crops_of_a_pass(spec: &VisionSpec) -> usize {
-    (ROWS / spec.positions()).max(1)
+/// Sequences of a pass where each has `length` positions.
+fn sequences_of_a_pass(length: usize) -> usize {
+    (ROWS / length).max(1)
+}
+
+/// Rows of the largest pass.
+fn most_rows(spec: &VisionSpec) -> usize {
+    match spec.picture {
+        PictureSpec::Crops { .. } => sequences_of_a_pass(spec.longest()) * spec.longest(),
+        PictureSpec::Whole { .. } => spec.longest(),
+    }
 }
 
 /// Bytes of activations, once there is a picture.
 pub(crate) fn scratch_bytes(spec: &VisionSpec, width: usize) -> u64 {
-    let rows = crops_of_a_pass(spec) * spec.positions();
-    let row = spec.patch_pixels() + 10 * spec.hidden_size + spec.inner + spec.merged() + 2 * width;
-    4 * (rows * row) as u64
+    let row = spec.patch_values() + 10 * spec.hidden_size + spec.inner + spec.token_width() + 2 * width;
+    4 * (most_rows(spec) * row) as u64
 }
 
 /// Brings weights over, and counts.
@@ -108,13 +117,12 @@ impl<B: Backend> Loader<'_, B> {
         Ok(matrix)
     }
 
-    fn norm(&mut self, name: &str, width: usize) -> Result<LayerNorm<B>> {
-        let mut vector = |kind: &str| {
-            let name = format!("{name}.{kind}");
-            let values = self.checkpoint.vision_values(&name, &[width])?;
-            Ok::<_, crate::Error>(self.backend.vector(&name, &values)?)
+    fn norm(&mut self, [weight, bias]: [VisionValues; 2]) -> Result<LayerNorm<B>> {
+        let mut vector = |(name, shape): &VisionValues| {
+            let values = self.checkpoint.vision_values(name, shape)?;
+            Ok::<_, crate::Error>(self.backend.vector(name, &values)?)
         };
-        Ok(LayerNorm { weight: vector("weight")?, bias: vector("bias")?, eps: self.eps })
+        Ok(LayerNorm { weight: vector(&weight)?, bias: vector(&bias)?, eps: self.eps })
     }
 }
 
@@ -129,31 +137,35 @@ impl<B: Backend> Tower<B> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let mut loader = Loader { backend, checkpoint, eps: spec.eps, done, progress };
-        let hidden = spec.hidden_size;
         let mut layers = Vec::new();
         for i in 0..spec.layers {
             let [qkv, out, fc1, fc2] = table::layer(spec, i);
+            let [norm1, norm2] = table::norms(spec, i);
             layers.push(Layer {
-                norm1: loader.norm(&table::of_layer(i, "layer_norm1"), hidden)?,
+                norm1: loader.norm(norm1)?,
                 qkv: loader.matrix(&qkv)?,
                 out: loader.matrix(&out)?,
-                norm2: loader.norm(&table::of_layer(i, "layer_norm2"), hidden)?,
+                norm2: loader.norm(norm2)?,
                 fc1: loader.matrix(&fc1)?,
                 fc2: loader.matrix(&fc2)?,
             });
         }
         let [first, second] = table::projection(spec, width);
-        let name = table::tower("embeddings.position_embedding.weight");
-        let mut positions = checkpoint.vision_values(&name, &[spec.positions(), hidden])?;
-        let class = checkpoint.vision_values(&table::tower("embeddings.class_embedding"), &[hidden])?;
-        positions.iter_mut().zip(class).for_each(|(position, class)| *position += class);
+        let values = |(name, shape): &VisionValues| checkpoint.vision_values(name, shape);
+        let mut positions = values(&table::positions(spec))?;
+        if let Some(class) = table::class(spec) {
+            positions.iter_mut().zip(values(&class)?).for_each(|(position, class)| *position += class);
+        }
+        let separators = match table::separators(spec) {
+            Some([sub, glb]) => [values(&sub)?, values(&glb)?],
+            None => [Vec::new(), Vec::new()],
+        };
+        let pre_norm = spec.pre_norm.then(|| table::norm(spec, table::PRE_NORM));
         Ok(Self {
             patch_embedding: loader.matrix(&table::patch_embedding(spec))?,
-            // the name is spelt so
-            pre_norm: loader.norm(&table::tower("pre_layrnorm"), hidden)?,
+            pre_norm: pre_norm.map(|tensors| loader.norm(tensors)).transpose()?,
             projection: [loader.matrix(&first)?, loader.matrix(&second)?],
-            sub_gn: checkpoint.vision_values(&format!("{}sub_GN", table::ROOT), &[1, 1, 1, spec.merged()])?,
-            glb_gn: checkpoint.vision_values(&format!("{}glb_GN", table::ROOT), &[1, 1, spec.merged()])?,
+            separators,
             positions,
             layers,
             width,
@@ -163,49 +175,69 @@ impl<B: Backend> Tower<B> {
         })
     }
 
-    /// Features of a picture. `probe` is shown `clip_features`, `[1 + crops, patches, hidden_size]`, and `projected`.
+    /// Features of a picture. `probe` is shown `positions` where their table is resized, `tower_features`,
+    /// `[patches of all sequences, hidden_size]`, and `projected`.
     pub(crate) fn encode(
         &mut self,
         backend: &mut B,
-        crops: &Crops<'_>,
-        probe: Option<&mut Probe<'_>>,
+        input: &TowerInput<'_>,
+        mut probe: Option<&mut Probe<'_>>,
     ) -> Result<Features> {
-        crops.check(&self.spec)?;
+        input.check(&self.spec)?;
         self.make_scratch(backend)?;
-        let mut patches = Vec::with_capacity(crops.count() * self.spec.patches() * self.spec.hidden_size);
-        let most = crops_of_a_pass(&self.spec);
-        for first in (0..crops.count()).step_by(most) {
-            self.tower(backend, crops, first..(first + most).min(crops.count()), &mut patches)?;
+        let grid = input.grid;
+        let (sequences, length) = (self.spec.sequences(grid), self.spec.length(grid));
+        let positions = match self.spec.picture {
+            PictureSpec::Crops { .. } => self.positions.clone(),
+            PictureSpec::Whole { table, .. } => {
+                let resized = positions::resized(&self.positions, table, self.spec.hidden_size, grid);
+                if let Some(probe) = &mut probe {
+                    probe("positions", &resized);
+                }
+                resized
+            }
+        };
+        let mut patches = Vec::with_capacity(sequences * length * self.spec.hidden_size);
+        let most = sequences_of_a_pass(length);
+        for first in (0..sequences).step_by(most) {
+            let which = first..(first + most).min(sequences);
+            self.tower(backend, input, which, &positions, &mut patches)?;
         }
-        let merged = merge::merge(&self.spec, &patches, crops.grid, &self.sub_gn, &self.glb_gn);
-        let mut projected = Vec::with_capacity(merged.len() / self.spec.merged() * self.width);
-        for part in merged.chunks(most * self.spec.positions() * self.spec.merged()) {
+        if let Some(probe) = &mut probe {
+            probe("tower_features", &patches);
+        }
+        let spec = &self.spec;
+        let tokens = match spec.picture {
+            PictureSpec::Crops { .. } => merge::merge(spec, &patches, grid, &self.separators[0], &self.separators[1]),
+            PictureSpec::Whole { .. } => patches,
+        };
+        let (width, rows) = (spec.token_width(), most_rows(spec));
+        let mut projected = Vec::with_capacity(tokens.len() / width * self.width);
+        for part in tokens.chunks(rows * width) {
             self.project(backend, part, &mut projected)?;
         }
         if let Some(probe) = probe {
-            probe("clip_features", &patches);
             probe("projected", &projected);
         }
-        Ok(Features::new(FeatureId::of(crops), self.width, projected))
+        Ok(Features::new(FeatureId::of(input), self.width, projected))
     }
 
     fn make_scratch(&mut self, backend: &mut B) -> Result<()> {
         if self.scratch.is_some() {
             return Ok(());
         }
-        let spec = &self.spec;
-        let rows = crops_of_a_pass(spec) * spec.positions();
+        let (spec, rows) = (&self.spec, most_rows(&self.spec));
         let mut cache = backend.cache(1, spec.heads, KvType::F32)?;
-        let pages = crops_of_a_pass(spec) * spec.positions().div_ceil(PAGE);
-        backend.reserve(&mut cache, pages)?;
+        let sequences = rows / spec.longest();
+        backend.reserve(&mut cache, sequences * spec.longest().div_ceil(PAGE))?;
         self.scratch = Some(Scratch {
-            pixels: backend.rows("patches", rows, spec.patch_pixels())?,
+            patches: backend.rows("patches", rows, spec.patch_values())?,
             embedded: backend.rows("embedded patches", rows, spec.hidden_size)?,
             x: backend.rows("vision x", rows, spec.hidden_size)?,
             q: backend.rows("vision q", rows, spec.hidden_size)?,
             attn_out: backend.rows("vision attn_out", rows, spec.hidden_size)?,
             mlp_hidden: backend.rows("vision mlp_hidden", rows, spec.inner)?,
-            merged: backend.rows("merged patches", rows, spec.merged())?,
+            tokens: backend.rows("features of tokens", rows, spec.token_width())?,
             between: backend.rows("vision projection", rows, self.width)?,
             projected: backend.rows("image features", rows, self.width)?,
             cache,
@@ -213,20 +245,33 @@ impl<B: Backend> Tower<B> {
         Ok(())
     }
 
-    /// The output of the last layer that is computed, for some crops: their patches, without the class token.
-    fn tower(&mut self, backend: &mut B, crops: &Crops<'_>, which: Range<usize>, patches: &mut Vec<f32>) -> Result<()> {
+    /// The output of the last layer that is computed, for some sequences: their patches, without a class token.
+    fn tower(
+        &mut self,
+        backend: &mut B,
+        input: &TowerInput<'_>,
+        which: Range<usize>,
+        positions: &[f32],
+        patches: &mut Vec<f32>,
+    ) -> Result<()> {
         let Self { spec, scratch, batch, layers, .. } = self;
         let Some(s) = scratch else { return Ok(()) };
-        let (count, positions, hidden) = (which.len(), spec.positions(), spec.hidden_size);
-        lay_out(batch, count, positions)?;
-        let pixels = pixels(spec, crops, which);
+        let (count, length, hidden) = (which.len(), spec.length(input.grid), spec.hidden_size);
+        lay_out(batch, count, length)?;
+        let values = match spec.picture {
+            PictureSpec::Crops { size } => Cow::Owned(patches_of_crops(spec, size, input.values, which)),
+            PictureSpec::Whole { .. } => Cow::Borrowed(input.values),
+        };
         let scale = 1.0 / (spec.heads.head_dim as f32).sqrt();
 
         backend.begin(batch)?;
-        backend.write(&mut s.pixels, 0, &pixels)?;
-        backend.write(&mut s.embedded, 0, &self.positions.repeat(count))?;
-        backend.project(&s.pixels, None, &self.patch_embedding, Epilogue::ACCUMULATE, &mut s.embedded)?;
-        backend.norm(&s.embedded, self.pre_norm.norm(), &mut s.x)?;
+        backend.write(&mut s.patches, 0, &values)?;
+        let embedded = if self.pre_norm.is_some() { &mut s.embedded } else { &mut s.x };
+        backend.write(embedded, 0, &positions.repeat(count))?;
+        backend.project(&s.patches, None, &self.patch_embedding, Epilogue::ACCUMULATE, embedded)?;
+        if let Some(norm) = &self.pre_norm {
+            backend.norm(&s.embedded, norm.norm(), &mut s.x)?;
+        }
         for layer in layers.iter() {
             backend.project_qkv(&s.x, Some(layer.norm1.norm()), &[&layer.qkv], &mut s.q, &mut s.cache, 0)?;
             backend.attention(&s.q, &s.cache, 0, Mask::Full, scale, &mut s.attn_out)?;
@@ -235,21 +280,22 @@ impl<B: Backend> Tower<B> {
             backend.project(&s.x, Some(layer.norm2.norm()), &layer.fc1, up, &mut s.mlp_hidden)?;
             backend.project(&s.mlp_hidden, None, &layer.fc2, Epilogue::ACCUMULATE, &mut s.x)?;
         }
-        let mut rows = vec![0.0; count * positions * hidden];
+        let mut rows = vec![0.0; count * length * hidden];
         backend.read(&s.x, &mut rows)?;
-        rows.chunks_exact(positions * hidden).for_each(|crop| patches.extend_from_slice(&crop[hidden..]));
+        let skipped = if spec.class_token() { hidden } else { 0 };
+        rows.chunks_exact(length * hidden).for_each(|sequence| patches.extend_from_slice(&sequence[skipped..]));
         Ok(())
     }
 
-    /// Merged patches to the decoder's width.
-    fn project(&mut self, backend: &mut B, merged: &[f32], projected: &mut Vec<f32>) -> Result<()> {
+    /// Features of tokens to the decoder's width.
+    fn project(&mut self, backend: &mut B, tokens: &[f32], projected: &mut Vec<f32>) -> Result<()> {
         let Self { spec, scratch, batch, projection: [first, second], width, .. } = self;
         let Some(s) = scratch else { return Ok(()) };
-        let rows = merged.len() / spec.merged();
+        let rows = tokens.len() / spec.token_width();
         lay_out(batch, 1, rows)?;
         backend.begin(batch)?;
-        backend.write(&mut s.merged, 0, merged)?;
-        backend.project(&s.merged, None, first, Epilogue::of(Activation::GeluErf), &mut s.between)?;
+        backend.write(&mut s.tokens, 0, tokens)?;
+        backend.project(&s.tokens, None, first, Epilogue::of(Activation::GeluErf), &mut s.between)?;
         backend.project(&s.between, None, second, Epilogue::OVERWRITE, &mut s.projected)?;
         let at = projected.len();
         projected.resize(at + rows * *width, 0.0);
@@ -268,13 +314,13 @@ fn lay_out(batch: &mut Batch, segments: usize, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// Pixels of the patches of some crops, `[crops, 1 + patches, patch_pixels]`; a class token has none, that is zeros.
-fn pixels(spec: &VisionSpec, crops: &Crops<'_>, which: Range<usize>) -> Vec<f32> {
-    let (size, patch) = (spec.image_size, spec.patch_size);
+/// Values of the patches of some crops, `[crops, 1 + patches, patch_values]`; a class token has none, that is zeros.
+fn patches_of_crops(spec: &VisionSpec, size: usize, values: &[f32], which: Range<usize>) -> Vec<f32> {
+    let patch = spec.patch_size;
     let grid = size / patch;
-    let mut out = Vec::with_capacity(which.len() * spec.positions() * spec.patch_pixels());
-    for crop in crops.values.chunks_exact(3 * size * size).skip(which.start).take(which.len()) {
-        out.resize(out.len() + spec.patch_pixels(), 0.0);
+    let mut out = Vec::with_capacity(which.len() * spec.positions() * spec.patch_values());
+    for crop in values.chunks_exact(3 * size * size).skip(which.start).take(which.len()) {
+        out.resize(out.len() + spec.patch_values(), 0.0);
         for place in 0..grid * grid {
             let (top, left) = (place / grid * patch, place % grid * patch);
             for line in (0..3).flat_map(|channel| (0..patch).map(move |line| channel * size + top + line)) {

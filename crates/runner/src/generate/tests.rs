@@ -93,10 +93,10 @@ impl Model for Failing {
     }
     fn encode_image(
         &mut self,
-        crops: &phi3_model::Crops<'_>,
+        input: &phi3_model::TowerInput<'_>,
         probe: Option<&mut Probe<'_>>,
     ) -> phi3_model::Result<std::sync::Arc<phi3_model::Features>> {
-        self.model.encode_image(crops, probe)
+        self.model.encode_image(input, probe)
     }
     fn pipeline_depth(&self) -> usize {
         0

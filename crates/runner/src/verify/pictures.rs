@@ -1,17 +1,23 @@
-//! Pictures of a golden: the HD transform, the tower and the projection.
+//! Pictures of a golden: their preparation, the tower and the projection.
 
 use super::{Check, Golden, Report, VerifyOptions, compare, compare_hidden, file_error};
 use crate::vision::image_settings;
 use crate::{Error, Result};
-use phi3_image::{Hd, Picture};
-use phi3_model::{Crops, Features, Input, Model};
+use phi3_image::{Picture, Preparation};
+use phi3_model::{Features, Input, Model, TowerInput};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Difference of normalised pixels that is allowed from equal padded pictures.
+/// Pictures as they are cut: padded to crops, or resized to patches.
+const SEEN: [&str; 2] = ["hd_rgb", "resized_rgb"];
+
+/// Features of a tower, by the name of the model's probe and that of goldens of CLIP.
+const FEATURES: (&str, &str) = ("tower_features", "clip_features");
+
+/// Difference of normalised pixels that is allowed from equal pictures.
 const PIXELS: f64 = 1e-5;
 
-/// The same where a level of the padded picture differs by one.
+/// The same where a level of the picture differs by one.
 const PIXELS_OFF: f64 = 2e-2;
 
 /// Features of every picture by its name.
@@ -67,30 +73,31 @@ pub(super) fn verify_pictures(
     let names = golden.picture_names();
     let Some(vision) = model.spec().vision.clone().filter(|_| !names.is_empty()) else { return Ok(all) };
     let folder = golden.path.parent().unwrap_or(&golden.path);
-    let hd = image_settings(&vision, &folder.join("preprocessor_config.json"))?;
+    let preparation = image_settings(&vision, &folder.join("preprocessor_config.json"))?;
     for name in names {
         let Some(picture) = golden.picture(&format!("image.{name}.rgb"))? else { continue };
         let wrong = |error: phi3_image::Error| file_error(&golden.path, format!("image.{name}.rgb: {error}"));
-        let levels = verify_padded(&hd, golden, name, &picture, report)?;
-        let pixels = hd.pixels(&picture).map_err(wrong)?;
+        let levels = verify_seen(&preparation, golden, name, &picture, report)?;
+        let pixels = preparation.pixels(&picture).map_err(wrong)?;
         if let Some(want) = golden.rows(&format!("image.{name}.pixel_values")) {
             // crops of zeros follow the real ones
             let (want, rest) = want.split_at(pixels.values.len().min(want.len()));
             let allowed = if levels == 0 { PIXELS } else { PIXELS_OFF };
-            let mut check = compare(&format!("{name} pixel_values"), want, &pixels.values, hd.crop * hd.crop, allowed);
+            let mut check =
+                compare(&format!("{name} pixel_values"), want, &pixels.values, vision.patch_values(), allowed);
             check.ok &= rest.iter().all(|value| *value == 0.0);
             report.checks.push(check);
         }
         let mut probed = Vec::new();
         let mut probe = |stage: &str, rows: &[f32]| probed.push((stage.to_owned(), rows.to_vec()));
-        let crops = Crops { values: &pixels.values, grid: pixels.grid };
-        let features = model.encode_image(&crops, Some(&mut probe))?;
+        let input = TowerInput { values: &pixels.values, grid: pixels.grid };
+        let features = model.encode_image(&input, Some(&mut probe))?;
         for (stage, got) in &probed {
-            if let Some(want) = golden.rows(&format!("image.{name}.{stage}")) {
-                let rows = match stage.as_str() {
-                    "projected" => pixels.tokens,
-                    _ => (1 + pixels.crops) * vision.patches(),
-                };
+            let golden_of = |stage: &str| golden.rows(&format!("image.{name}.{stage}"));
+            let want = golden_of(stage).or_else(|| golden_of(FEATURES.1).filter(|_| stage == FEATURES.0));
+            if let Some(want) = want {
+                let width = if stage == "projected" { features.width() } else { vision.hidden_size };
+                let rows = want.len() / width.max(1);
                 report.checks.push(compare_hidden(&format!("{name} {stage}"), want, got, rows, options.tolerance));
             }
         }
@@ -99,21 +106,32 @@ pub(super) fn verify_pictures(
     Ok(all)
 }
 
-/// Compares the padded picture; how many levels it differs by at most.
-fn verify_padded(hd: &Hd, golden: &Golden, name: &str, picture: &Picture, report: &mut Report) -> Result<u8> {
-    let key = format!("image.{name}.hd_rgb");
-    let Some(want) = golden.picture(&key)? else { return Ok(0) };
-    let got = hd.padded(picture).map_err(|error| -> Error { file_error(&golden.path, format!("{key}: {error}")) })?;
-    let same_size = (want.width(), want.height()) == (got.width(), got.height());
-    let levels = match same_size {
-        true => want.rgb().iter().zip(got.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0),
-        false => u8::MAX,
-    };
-    report.checks.push(Check {
-        name: format!("{name} hd_rgb"),
-        difference: Some(f64::from(levels)),
-        place: format!("{} x {} pixels", got.width(), got.height()),
-        ok: levels <= 1,
-    });
-    Ok(levels)
+/// Compares the picture as it is cut; how many levels it differs by at most.
+fn verify_seen(
+    preparation: &Preparation,
+    golden: &Golden,
+    name: &str,
+    picture: &Picture,
+    report: &mut Report,
+) -> Result<u8> {
+    let mut most = 0;
+    for stage in SEEN {
+        let key = format!("image.{name}.{stage}");
+        let Some(want) = golden.picture(&key)? else { continue };
+        let got = preparation.seen(picture);
+        let got = got.map_err(|error| -> Error { file_error(&golden.path, format!("{key}: {error}")) })?;
+        let same_size = (want.width(), want.height()) == (got.width(), got.height());
+        let levels = match same_size {
+            true => want.rgb().iter().zip(got.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0),
+            false => u8::MAX,
+        };
+        report.checks.push(Check {
+            name: format!("{name} {stage}"),
+            difference: Some(f64::from(levels)),
+            place: format!("{} x {} pixels", got.width(), got.height()),
+            ok: levels <= 1,
+        });
+        most = most.max(levels);
+    }
+    Ok(most)
 }
