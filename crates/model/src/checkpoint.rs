@@ -5,6 +5,7 @@ use crate::json::Object;
 use crate::location::{INDEX, Location, SINGLE, unnamed_weights, without_model};
 use crate::safetensors;
 use crate::shard::Lent;
+use crate::table::Naming;
 use crate::tensors::{Names, Tensors, dtype};
 use crate::vision::{VisionTensor, vision_unused};
 use crate::{Error, GenerationConfig, ModelSpec, Result, TensorSpec};
@@ -44,7 +45,7 @@ impl Checkpoint {
             None => weight_files(root, &mut notes)?,
         };
         let files = paths.iter().map(|path| safetensors::open(path)).collect::<Result<Vec<_>>>()?;
-        let tensors = Tensors::new(files, Names::Published, &mut notes)?;
+        let tensors = Tensors::new(files, Names::Published(Naming::of_json(&json)?), &mut notes)?;
         Self { spec, tensors, gguf: None, notes }.with_head()
     }
 
@@ -62,7 +63,7 @@ impl Checkpoint {
         let json = Object::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
         let spec = ModelSpec::of_json(&json, &mut notes)?;
         let file = safetensors::parse(&Path::new(name).join(SINGLE), Arc::new(Lent(weights)))?;
-        let tensors = Tensors::new(vec![file], Names::Published, &mut notes)?;
+        let tensors = Tensors::new(vec![file], Names::Published(Naming::of_json(&json)?), &mut notes)?;
         Self { spec, tensors, gguf: None, notes }.with_head()
     }
 

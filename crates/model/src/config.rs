@@ -12,6 +12,7 @@ use crate::Result;
 use crate::json::Object;
 use crate::rope::Rope;
 use crate::spec::{LayerSpec, ModelSpec, NormSpec, limits};
+use crate::table::Naming;
 use phi3_tensor::Heads;
 use std::path::Path;
 
@@ -39,21 +40,59 @@ impl ModelSpec {
 /// A class of models: how its `config.json` names it, and what reads it.
 struct Class {
     model_type: &'static str,
+    naming: Naming,
     architectures: &'static [&'static str],
     read: fn(&Object, &mut Vec<String>) -> Result<ModelSpec>,
 }
 
 const CLASSES: [Class; 9] = [
-    Class { model_type: "phi3", architectures: &["Phi3ForCausalLM"], read: phi3::read },
-    Class { model_type: "phi4mm", architectures: &["Phi4MMForCausalLM"], read: phi3::read_multimodal },
-    Class { model_type: "phi3small", architectures: &["Phi3SmallForCausalLM"], read: phi3small::read },
-    Class { model_type: "phi3_v", architectures: &["Phi3VForCausalLM"], read: phi3_v::read },
-    Class { model_type: "phi4-siglip", architectures: &["Phi4ForCausalLMV"], read: phi4_siglip::read },
-    Class { model_type: "phimoe", architectures: &["PhiMoEForCausalLM", "PhimoeForCausalLM"], read: phimoe::read },
-    Class { model_type: "llama", architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
-    Class { model_type: "mistral", architectures: &["MistralForCausalLM"], read: phi3::read_mistral },
-    Class { model_type: "phi", architectures: &["PhiForCausalLM"], read: phi::read },
+    Class { model_type: "phi3", naming: Naming::Phi3, architectures: &["Phi3ForCausalLM"], read: phi3::read },
+    Class {
+        model_type: "phi4mm",
+        naming: Naming::Phi3,
+        architectures: &["Phi4MMForCausalLM"],
+        read: phi3::read_multimodal,
+    },
+    Class {
+        model_type: "phi3small",
+        naming: Naming::Phi3Small,
+        architectures: &["Phi3SmallForCausalLM"],
+        read: phi3small::read,
+    },
+    Class { model_type: "phi3_v", naming: Naming::Phi3, architectures: &["Phi3VForCausalLM"], read: phi3_v::read },
+    Class {
+        model_type: "phi4-siglip",
+        naming: Naming::Phi3,
+        architectures: &["Phi4ForCausalLMV"],
+        read: phi4_siglip::read,
+    },
+    Class {
+        model_type: "phimoe",
+        naming: Naming::PhiMoe,
+        architectures: &["PhiMoEForCausalLM", "PhimoeForCausalLM"],
+        read: phimoe::read,
+    },
+    Class { model_type: "llama", naming: Naming::Llama, architectures: &["LlamaForCausalLM"], read: phi3::read_llama },
+    Class {
+        model_type: "mistral",
+        naming: Naming::Llama,
+        architectures: &["MistralForCausalLM"],
+        read: phi3::read_mistral,
+    },
+    Class { model_type: "phi", naming: Naming::Phi, architectures: &["PhiForCausalLM"], read: phi::read },
 ];
+
+impl Naming {
+    /// The naming of the class that a `config.json` gives by its `model_type`; `None` of a class that is not supported.
+    pub fn of_model_type(model_type: &str) -> Option<Self> {
+        CLASSES.iter().find(|class| class.model_type == model_type).map(|class| class.naming)
+    }
+
+    /// The naming of a configuration that was read.
+    pub(crate) fn of_json(json: &Object) -> Result<Self> {
+        Ok(class(json)?.naming)
+    }
+}
 
 const CLASS_HINT: &str = "this engine runs the classes of the Phi family, and Phi in Llama's and Mistral's names";
 

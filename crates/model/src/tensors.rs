@@ -1,7 +1,7 @@
 //! The tensors of all weight files, by their published names.
 
 use crate::shard::{Entry, Shard};
-use crate::table::{Form, Order, Slot, TensorSpec, gguf_name};
+use crate::table::{Form, Naming, Order, Slot, TensorSpec, gguf_name};
 use crate::vision::VisionTensor;
 use crate::{Error, Result};
 use phi3_tensor::{Bytes, DType, Heads, Role, Rounding, RowOrder, Weight};
@@ -11,8 +11,8 @@ use std::path::PathBuf;
 /// What the weight files call tensors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Names {
-    /// The published names.
-    Published,
+    /// The published names, those of a class first.
+    Published(Naming),
     /// Those of GGUF.
     Gguf,
 }
@@ -78,7 +78,7 @@ impl Tensors {
                 hint,
             };
             let is_in = |parts: &[&str]| parts.iter().any(|part| entry.name.contains(part));
-            if names == Names::Published && is_in(&ADAPTER) && !is_in(&MODALITIES) {
+            if matches!(names, Names::Published(_)) && is_in(&ADAPTER) && !is_in(&MODALITIES) {
                 let hint =
                     "merge the adapter into its base model (merge_and_unload in PEFT), save that, and give its folder";
                 return Err(wrong("belongs to a LoRA adapter that is not merged into the weights".into(), hint));
@@ -137,8 +137,8 @@ impl Tensors {
         }))
     }
 
-    /// The names, without kind, of the tensors that hold one of the model's, and how their rows stand: those of the first form
-    /// that is here whole; where none is, those of the first that is here in part, or of the form that is usual.
+    /// Names, without kind, of the tensors that hold one of the model's, and the order of their rows: those of the class's own form
+    /// where the file has any of them, else those of a form that it has whole, else in part.
     fn sources(&self, slot: Slot) -> (Vec<String>, Order) {
         let gguf = self.names == Names::Gguf;
         let prefix = slot.prefix(gguf);
@@ -148,7 +148,14 @@ impl Tensors {
         // of two that are here, the one of more tensors: its last is the only one of the other
         let whole = forms.iter().filter(|form| full(form).iter().all(here)).max_by_key(|form| form.sources.len());
         let some = || forms.iter().find(|form| full(form).iter().any(here));
-        let form = whole.or_else(some).unwrap_or(&forms[0]);
+        let own = match self.names {
+            Names::Published(naming) => slot.published(naming),
+            Names::Gguf => &forms[0],
+        };
+        let form = match full(own).iter().any(here) && self.names != Names::Gguf {
+            true => own,
+            false => whole.or_else(some).unwrap_or(own),
+        };
         (full(form), form.order)
     }
 
@@ -227,7 +234,7 @@ impl Tensors {
                         parts.push(weight.slice(expert * rows..(expert + 1) * rows)?);
                     }
                 }
-                Names::Published => {
+                Names::Published(_) => {
                     for name in &names {
                         let name = name.replace('#', &expert.to_string());
                         parts.push(self.matrix(&format!("{name}.weight"), rows, cols)?);
@@ -307,16 +314,17 @@ impl Tensors {
 
     /// An error about a tensor.
     pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
-        let file = self.places.get(name).map_or(0, |&(file, _)| file);
-        match self.files.get(file) {
-            Some(file) => self.wrong_in(file, name, message),
+        let place = self.places.get(name).copied();
+        match self.files.get(place.map_or(0, |(file, _)| file)) {
+            // the name that the file has for it
+            Some(file) => self.wrong_in(file, place.map_or(name, |(_, entry)| &file.entries[entry].name), message),
             None => Error::Tensor { path: PathBuf::new(), tensor: name.to_owned(), message, hint: "no weights" },
         }
     }
 
     fn wrong_in(&self, file: &Shard, name: &str, message: String) -> Error {
         let hint = match self.names {
-            Names::Published => "config.json and the weights may be of different models",
+            Names::Published(_) => "config.json and the weights may be of different models",
             Names::Gguf => "the metadata and the weights may be of different models, or the file is damaged",
         };
         Error::Tensor { path: file.path.clone(), tensor: name.to_owned(), message, hint }
@@ -327,7 +335,11 @@ impl Tensors {
         let file = &self.files[file];
         let entry = &file.entries[entry];
         if entry.shape != shape {
-            return Err(self.wrong_in(file, name, format!("shape: expected {shape:?}, found {:?}", entry.shape)));
+            return Err(self.wrong_in(
+                file,
+                &entry.name,
+                format!("shape: expected {shape:?}, found {:?}", entry.shape),
+            ));
         }
         match dtype(entry.dtype) {
             Some(dtype) => Ok((file, entry, dtype)),
@@ -340,7 +352,7 @@ impl Tensors {
         let more = if self.files.len() > 1 { format!(" in all {} shards", self.files.len()) } else { String::new() };
         let (instead, hint) = match (self.nearest(name), self.names) {
             (Some(found), _) => (format!("; {found} is there instead"), "the weights are of another form or model"),
-            (None, Names::Published) => {
+            (None, Names::Published(_)) => {
                 (String::new(), "the download may be incomplete, or config.json of another model")
             }
             (None, Names::Gguf) => {
@@ -365,7 +377,7 @@ impl Tensors {
 
     fn unsupported(&self, file: &Shard, entry: &Entry) -> Error {
         let known: &[DType] = match self.names {
-            Names::Published => &DType::PLAIN,
+            Names::Published(_) => &DType::PLAIN,
             Names::Gguf => &DType::ALL,
         };
         let kinds = known.iter().map(|dtype| dtype.name().to_uppercase()).collect::<Vec<_>>().join(", ");
@@ -379,7 +391,9 @@ impl Tensors {
             (_, Names::Gguf) => {
                 ("is not supported", "take a Q4_0, Q4_K or Q8_0 file, or quantize the published checkpoint")
             }
-            (_, Names::Published) => ("is not supported", "take the checkpoint's unquantized weights, or a GGUF file"),
+            (_, Names::Published(_)) => {
+                ("is not supported", "take the checkpoint's unquantized weights, or a GGUF file")
+            }
         };
         Error::Tensor {
             path: file.path.clone(),

@@ -33,13 +33,8 @@ impl Tensor {
 /// All tensors, in the order of the model.
 pub(super) fn of(config: &Value) -> Result<Vec<Tensor>> {
     let spec = spec(config)?;
-    let naming = match config["model_type"].as_str() {
-        Some("phi3" | "phi3_v" | "phi4-siglip") => Naming::Phi3,
-        Some("phi3small") => Naming::Phi3Small,
-        Some("phimoe") => Naming::PhiMoe,
-        Some("phi") => Naming::Phi,
-        other => return Err(format!("no model_type {other:?}")),
-    };
+    let model_type = config["model_type"].as_str().unwrap_or("");
+    let naming = Naming::of_model_type(model_type).ok_or_else(|| format!("no model_type {model_type:?}"))?;
     let published = published_tensors(&spec, naming);
     let mut list: Vec<Tensor> = published.into_iter().map(|tensor| decoder(tensor, &spec)).collect();
     if naming == Naming::Phi3Small && spec.rope.scaling().is_none() {
