@@ -170,14 +170,18 @@ impl Folder {
         if let Some(folder) = pointer.parent() {
             create_folder(folder)?;
         }
-        remove_if_there(&pointer)?;
         if self.symlinks {
             let target: PathBuf = std::iter::repeat_n("..", file.depth() + 2).chain(["blobs", etag]).collect();
-            match symlink(&target, &pointer) {
-                Ok(()) => return Ok(()),
-                // another process created the link meanwhile
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && pointer.exists() => return Ok(()),
-                Err(_) => {}
+            if fs::read_link(&pointer).is_ok_and(|there| there == target) {
+                return Ok(());
+            }
+            // a rename: another process may be reading the file of this name
+            let link = beside(&pointer);
+            if symlink(&target, &link).is_ok() {
+                return fs::rename(&link, &pointer).map_err(|error| {
+                    let _ = fs::remove_file(&link);
+                    Error::io("rename a link to", &pointer, &error)
+                });
             }
         }
         // a blob that is a link is not moved: its target is shared
@@ -413,6 +417,29 @@ mod tests {
         fs::write(folder.blob("e2"), "x").unwrap();
         folder.link(&commit(), &file, "e2", true).unwrap();
         assert_eq!(folder.found(&commit(), &file), Some(1));
+    }
+
+    #[test]
+    fn a_file_that_is_linked_again_is_there_all_the_time() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder(root.path(), true);
+        folder.create(&commit()).unwrap();
+        let file = FilePath::new("c").unwrap();
+        for etag in ["e1", "e2"] {
+            fs::write(folder.blob(etag), etag).unwrap();
+        }
+        folder.link(&commit(), &file, "e1", false).unwrap();
+        std::thread::scope(|scope| {
+            let linking = scope.spawn(|| {
+                for etag in ["e2", "e1"].into_iter().cycle().take(200) {
+                    folder.link(&commit(), &file, etag, false).unwrap();
+                }
+            });
+            while !linking.is_finished() {
+                let read = fs::read_to_string(folder.pointer(&commit(), &file)).unwrap();
+                assert!(["e1", "e2"].contains(&read.as_str()), "{read:?}");
+            }
+        });
     }
 
     #[test]
