@@ -2,6 +2,7 @@
 
 use crate::{Error, Result, system_memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, QuantScheme};
+use phi3_tensor::Device as _;
 use phi3_tensor::cpu::{self, Activations, Cpu, Isa, Repack};
 use phi3_tensor::{Backend, DeviceInfo, KvType};
 use std::fmt;
@@ -189,17 +190,28 @@ impl DeviceOptions {
 
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.no_tier()?;
-        let large = match self.place(Cpu::new(self.cpu())?, checkpoint, why, progress) {
-            Err(error @ Error::TooLarge { .. }) if self.pack == Repack::AtLoad => error,
-            other => return other,
-        };
-        // weights in the file's mapping need no memory of their own, and only experts that are used are read
         let mapped = Self { pack: Repack::Never, ..self.clone() };
-        let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would not fit into memory");
-        match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
-            Err(Error::TooLarge { .. }) => Err(large),
-            other => other,
+        if self.pack == Repack::AtLoad && !self.force && self.is_tight(&mapped, checkpoint)? {
+            // mapped weights need no memory of their own, and only the experts that are used are read
+            let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would fill the memory");
+            match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
+                // the error of the settings that were asked for says more
+                Err(Error::TooLarge { .. }) => {}
+                other => return other,
+            }
         }
+        self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
+    }
+
+    /// Whether interleaved weights leave too little of the memory, and `mapped` ones take less.
+    fn is_tight(&self, mapped: &Self, checkpoint: &Checkpoint) -> Result<bool> {
+        let mut backend = Cpu::new(self.cpu())?;
+        let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
+        if !system_memory::is_tight(&plan, backend.info()) {
+            return Ok(false);
+        }
+        let other = phi3_model::plan(&mut Cpu::new(mapped.cpu())?, checkpoint, mapped.decoder())?;
+        Ok(system_memory::needed(&other) < system_memory::needed(&plan))
     }
 
     /// Loads a checkpoint into a backend, if it fits into memory.

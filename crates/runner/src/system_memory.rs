@@ -37,8 +37,18 @@ fn group() -> Option<u64> {
 }
 
 /// Bytes that need memory of their own: all but mapped weights, which the system can reclaim.
-fn needed(plan: &Plan) -> u64 {
+pub(crate) fn needed(plan: &Plan) -> u64 {
     plan.weights - plan.mapped + plan.scratch + plan.cache_per_token
+}
+
+/// Whether a model would fill the available memory: nine tenths of it or more. The rest is for the system's cache of files, other
+/// programs and the growing KV cache.
+pub(crate) fn is_tight(plan: &Plan, device: &DeviceInfo) -> bool {
+    available(device).is_some_and(|available| fills(needed(plan), available))
+}
+
+fn fills(needed: u64, available: u64) -> bool {
+    needed >= available / 10 * 9
 }
 
 /// Checks that a model fits into memory; the error has the sizes.
@@ -177,6 +187,13 @@ pub fn instead(
 mod tests {
     use super::*;
     use crate::{Device, Source};
+
+    #[test]
+    fn a_model_that_takes_nearly_all_memory_fills_it() {
+        // Phi-3.5-MoE in Q4_0 on a machine of 24 GB, and Phi-3-mini on one of 8
+        assert!(fills(23_560_000_000, 24_300_000_000));
+        assert!(!fills(2_390_000_000, 6_000_000_000));
+    }
 
     #[test]
     fn what_cannot_fit_is_refused_with_its_numbers() {
