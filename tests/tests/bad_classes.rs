@@ -13,8 +13,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Fields with free text, or notes of a training run: any value is right.
 const FREE: [&str; 3] = ["_name_or_path", "transformers_version", "auto_map"];
 
-/// A checkpoint of each class: `config.json` and the weights of one file.
-fn classes() -> BTreeMap<String, (PathBuf, Map<String, Value>, Vec<u8>)> {
+/// Folder, `config.json` and the bytes of the only weight file of a checkpoint.
+type Files = (PathBuf, Map<String, Value>, Vec<u8>);
+
+/// A checkpoint of each class.
+fn classes() -> BTreeMap<String, Files> {
     let mut classes = BTreeMap::new();
     for folder in checkpoints() {
         let weights = folder.join("model.safetensors");
@@ -23,7 +26,7 @@ fn classes() -> BTreeMap<String, (PathBuf, Map<String, Value>, Vec<u8>)> {
         let config: Map<String, Value> = serde_json::from_str(&text).unwrap();
         let class = config["model_type"].as_str().unwrap().to_owned();
         // the smallest of a class: there are thousands of cases
-        let smaller = classes.get(&class).is_none_or(|(_, _, other): &(_, _, Vec<u8>)| bytes.len() < other.len());
+        let smaller = classes.get(&class).is_none_or(|(_, _, other): &Files| bytes.len() < other.len());
         if smaller {
             classes.insert(class, (folder, config, bytes));
         }

@@ -7,7 +7,7 @@ mod layout;
 use crate::gguf::{ALIGNMENT, GgufTensor, MetadataList, header};
 use crate::table::{Slot, TensorSpec};
 use crate::{Checkpoint, Error, ModelSpec, QuantScheme, Result};
-use layout::{Architecture, Source, plan};
+use layout::{Architecture, Source, StoredType, plan};
 use phi3_tensor::DType;
 use std::fs::{self, File, FileType};
 use std::io::{BufWriter, ErrorKind, Write};
@@ -33,11 +33,7 @@ impl<'a> GgufLayout<'a> {
         Self::of(spec, scheme, &|_, _| Ok(stored))
     }
 
-    fn of(
-        spec: &'a ModelSpec,
-        scheme: QuantScheme,
-        stored: &dyn Fn(&TensorSpec, &[Range<usize>]) -> Result<DType>,
-    ) -> Result<Self> {
+    fn of(spec: &'a ModelSpec, scheme: QuantScheme, stored: &StoredType<'_>) -> Result<Self> {
         let architecture = Architecture::of(spec)?;
         let (tensors, sources) = plan(spec, architecture, scheme, stored)?.into_iter().unzip();
         Ok(Self { spec, scheme, architecture, tensors, sources })

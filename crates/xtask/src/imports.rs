@@ -74,7 +74,7 @@ fn circle<'a>(start: &'a Module, imports: &BTreeMap<&'a Module, BTreeSet<&'a Mod
 fn imports<'a>(module: &Module, text: &str, modules: &'a BTreeMap<Module, (&str, &str)>) -> BTreeSet<&'a Module> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let mut found = BTreeSet::new();
-    for declaration in code.split(';').filter_map(|piece| used(piece)) {
+    for declaration in code.split(';').filter_map(used) {
         for path in expanded(&declaration) {
             let Some(path) = absolute(module, &path) else { continue };
             let named = (1..=path.len()).rev().find_map(|len| modules.get_key_value(&path[..len]));

@@ -15,6 +15,9 @@ pub(super) enum Architecture {
     PhiMoe,
 }
 
+/// The type of some rows of a matrix before a scheme is applied.
+pub(super) type StoredType<'a> = dyn Fn(&TensorSpec, &[Range<usize>]) -> Result<DType> + 'a;
+
 /// Source of a tensor's values.
 pub(super) enum Source {
     /// Rows of a matrix of the model.
@@ -162,7 +165,7 @@ pub(super) fn plan(
     spec: &ModelSpec,
     to: Architecture,
     scheme: QuantScheme,
-    stored: &dyn Fn(&TensorSpec, &[Range<usize>]) -> Result<DType>,
+    stored: &StoredType<'_>,
 ) -> Result<Vec<(GgufTensor, Source)>> {
     let mut plan = Vec::new();
     let floats = |name: String, len: usize, source| {
