@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub(crate) struct ImageArgs {
     /// Picture (JPEG, PNG, WebP or GIF) for a vision model; may be given several times. Tags in the text mark their
-    /// places: <|image_1|>, <|image_2|> … for Phi-3-vision, <image> for Phi-4-reasoning-vision; without tags the pictures come
+    /// places: `<|image_1|>`, `<|image_2|>` … for Phi-3-vision, `<image>` for Phi-4-reasoning-vision; without tags the pictures come
     /// before the text
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<PathBuf>,
