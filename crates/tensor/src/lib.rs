@@ -5,6 +5,7 @@
 //! [`cpu::Cpu`] and (with the feature `gpu`) [`gpu::Gpu`] implement them; the decoder in `phi3-model` is written against
 //! [`Backend`] once.
 
+mod activation;
 mod batch;
 mod checks;
 #[cfg(any(test, feature = "reference"))]
@@ -27,10 +28,11 @@ mod requantize;
 mod timed;
 mod weight;
 
+pub use activation::Activation;
 pub use batch::{Batch, PAGE, Segment};
 pub use device::{Device, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Role};
 pub use dtype::DType;
-pub use epilogue::{Activation, Epilogue, Store};
+pub use epilogue::{Epilogue, Store};
 pub use error::{Error, Expected, Result};
 pub use measure::{Clock, Limits};
 pub use ops::Backend;

@@ -10,7 +10,7 @@ use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Isa, Portable, Simd};
-use crate::{Activation, Epilogue, Store};
+use crate::{Epilogue, Store};
 use std::ops::Range;
 
 /// An unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
@@ -106,36 +106,6 @@ impl<'a> Output<'a> {
     }
 }
 
-#[inline(always)]
-pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
-    if S::FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// `e^x`, to 6e-7 of itself; 0 below -87, and at most `e^88`.
-///
-/// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
-#[inline(always)]
-pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    let bounded = if x > 88.0 { 88.0 } else { x };
-    let bounded = if bounded < -87.0 { -87.0 } else { bounded };
-    let shifted = fma::<S>(bounded, std::f32::consts::LOG2_E, ROUND);
-    let whole = shifted - ROUND;
-    let rest = fma::<S>(whole, -0.693_359_4, bounded);
-    let rest = fma::<S>(whole, 2.121_944_4e-4, rest);
-    let mut sum = 8.369_148e-3;
-    for factor in [4.194_512_6e-2, 0.166_662_77, 0.499_988_67, 1.0, 1.0] {
-        sum = fma::<S>(sum, rest, factor);
-    }
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
-    if x < -87.0 { 0.0 } else { sum * power }
-}
-
-#[inline(always)]
-pub(super) fn silu<S: Simd>(x: f32) -> f32 {
-    x / (1.0 + exp::<S>(-x))
-}
-
 /// Epilogue of a projection on the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
@@ -159,45 +129,12 @@ impl Finish<'_> {
                 up += bias[bias.len() / 2 + column];
             }
         }
-        let y = self.epilogue.scale * activated::<S>(self.epilogue.activation, y, up);
+        let y = self.epilogue.scale * self.epilogue.activation.simd::<S>(y, up);
         match self.epilogue.store {
             Store::Overwrite => *out = y,
             Store::Accumulate => *out += y,
         }
     }
-}
-
-#[inline(always)]
-fn activated<S: Simd>(activation: Activation, y: f32, up: f32) -> f32 {
-    match activation {
-        Activation::Identity => y,
-        // y / 2 * (1 + tanh z) is y * sigmoid(2z)
-        Activation::GeluTanh => y / (1.0 + exp::<S>(-1.595_769_2 * (y + 0.044_715 * y * y * y))),
-        Activation::GeluErf => gelu_erf::<S>(y),
-        Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
-        Activation::SwiGlu => silu::<S>(y) * up,
-        Activation::GeGlu { limit } => {
-            // comparisons: NaN and infinities must stay
-            let gate = if y > limit && y < f32::INFINITY { limit } else { y };
-            let up = if up > limit && up < f32::INFINITY { limit } else { up };
-            let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
-            gate / (1.0 + exp::<S>(-1.702 * gate)) * (up + 1.0)
-        }
-    }
-}
-
-/// GELU by erf, which is taken to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
-#[inline(always)]
-fn gelu_erf<S: Simd>(y: f32) -> f32 {
-    let x = y.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let mut sum = 1.061_405_4;
-    for factor in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
-        sum = fma::<S>(sum, t, factor);
-    }
-    let tail = sum * t * exp::<S>(-x * x);
-    // of a negative y the complement itself, which keeps its accuracy
-    0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
 }
 
 /// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores them; `ups` counts for a gate only.
@@ -258,9 +195,9 @@ unsafe fn finish_generic<S: Simd>(
                 ups[i] += up_biases[i];
             }
         }
-        if activation != Activation::Identity {
+        if !activation.is_identity() {
             for i in 0..PANEL {
-                results[i] = activated::<S>(activation, results[i], ups[i]);
+                results[i] = activation.simd::<S>(results[i], ups[i]);
             }
         }
         if scale != 1.0 {

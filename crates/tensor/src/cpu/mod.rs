@@ -14,6 +14,7 @@ mod int_simd;
 mod integer;
 pub(crate) mod kernels;
 mod limits;
+pub(crate) mod math;
 pub(crate) mod matrix;
 mod plain;
 mod pool;

@@ -1,7 +1,8 @@
 //! Attention: queries of one key/value head over the pages of a sequence.
 
 use crate::cpu::cache::Panels;
-use crate::cpu::kernels::{Output, dispatch, exp, fma};
+use crate::cpu::kernels::{Output, dispatch};
+use crate::cpu::math::{exp, fma};
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
