@@ -1,5 +1,7 @@
 use super::*;
 
+type Change = fn(&mut SamplerOptions);
+
 fn sampler(change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
     let mut options = SamplerOptions { temperature: 1.0, ..SamplerOptions::default() };
     change(&mut options);
@@ -143,9 +145,9 @@ fn the_order_matters() {
 
 #[test]
 fn independent_only_with_the_samplers_of_a_device() {
-    let independent = |change: fn(&mut SamplerOptions)| sampler(change).is_independent();
+    let independent = |change: Change| sampler(change).is_independent();
     assert!(independent(|o| (o.temperature, o.top_k, o.top_p, o.min_p) = (0.5, 3, 0.5, 0.5)));
-    let dependent: [fn(&mut SamplerOptions); 9] = [
+    let dependent: [Change; 9] = [
         |o| o.typical_p = 0.5,
         |o| o.top_n_sigma = 1.0,
         |o| o.xtc_probability = 0.1,
@@ -208,7 +210,7 @@ fn extreme_options_and_logits() {
         &[0.0; 7],
         &[50.0, 40.0, 1e30, 3.0, -1e30],
     ];
-    let changes: [fn(&mut SamplerOptions); 15] = [
+    let changes: [Change; 15] = [
         |o| o.temperature = f32::MIN_POSITIVE,
         |o| o.temperature = f32::MAX,
         |o| (o.dynatemp_range, o.dynatemp_exponent) = (f32::MAX, f32::MAX),
@@ -248,7 +250,7 @@ fn extreme_options_and_logits() {
 
 #[test]
 fn faults_are_named() {
-    let faults: [(fn(&mut SamplerOptions), &str); 20] = [
+    let faults: [(Change, &str); 20] = [
         (|o| o.temperature = -1.0, "temperature"),
         (|o| o.temperature = f32::NAN, "temperature"),
         (|o| o.top_p = 0.0, "top_p"),
