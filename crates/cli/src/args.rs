@@ -3,6 +3,7 @@
 mod bench;
 mod images;
 mod models;
+mod sampling;
 mod values;
 
 pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
@@ -10,20 +11,18 @@ pub(super) use images::ImageArgs;
 pub(super) use models::Models;
 #[cfg(feature = "hub")]
 pub(super) use models::ModelsCommand;
+pub(super) use sampling::SamplingArgs;
 
 use crate::fetch::{self, Need};
 use crate::thinking::Style;
 use clap::{Args, Parser, Subcommand};
 use phi3_model::QuantScheme;
-use phi3_runner::sampler::Sampler;
 use phi3_runner::text::ChatTemplate;
-use phi3_runner::{
-    Device, DeviceOptions, Engine, EngineBuilder, GenerateOptions, Result, RopePolicy, SamplerOptions, Source,
-};
+use phi3_runner::{Device, DeviceOptions, Engine, EngineBuilder, Result, RopePolicy, Source};
 use phi3_tensor::KvType;
 use phi3_tensor::cpu::{Activations, Isa, Repack};
 use std::path::PathBuf;
-use values::{OrNone, activations, bytes, kv_type, level, or_none, pack, positive, threads};
+use values::{activations, bytes, kv_type, level, pack, positive, threads};
 
 /// Run Microsoft's Phi models on the CPU or on any GPU.
 ///
@@ -129,41 +128,6 @@ pub(super) struct MachineArgs {
     /// Largest binding of the GPU backend in bytes, with K, M or G [default: what the adapter allows]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_binding: Option<u64>,
-}
-
-/// Sampling of tokens.
-#[derive(Args, Clone)]
-pub(super) struct SamplingArgs {
-    /// New tokens, at most; -1 is no limit [default: up to the model's context]
-    #[arg(long, short = 'n', value_name = "N", value_parser = or_none::<usize>)]
-    max_tokens: Option<OrNone<usize>>,
-    /// Always take the most likely token
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
-    greedy: bool,
-    /// Temperature, by which logits are divided; 0 is greedy [default: the model's, else 0.8]
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
-    /// Keep the K most likely tokens; 0 and -1 keep all [default: the model's, else 0]
-    #[arg(long, value_name = "K", value_parser = or_none::<usize>)]
-    top_k: Option<OrNone<usize>>,
-    /// Keep the most likely tokens up to this cumulative probability [default: the model's, else 0.95]
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Keep tokens with at least this share of the largest probability [default: the model's, else 0]
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Penalty on the logits of tokens that are in the text already [default: the model's, else 1]
-    #[arg(long, value_name = "R")]
-    repetition_penalty: Option<f32>,
-    /// Random seed: the same seed repeats a run, -1 takes a new one each time [default: -1; printed with the statistics]
-    #[arg(long, value_name = "SEED", value_parser = or_none::<u64>)]
-    seed: Option<OrNone<u64>>,
-    /// Text that ends the answer and is not part of it; may be given several times
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    stop: Vec<String>,
-    /// Continue after the model's stop tokens
-    #[arg(long)]
-    ignore_eos: bool,
 }
 
 /// A question.
@@ -475,38 +439,6 @@ impl ModelArgs {
     /// Builder of an engine with these arguments.
     pub(super) fn engine<'a>(&self, source: Source) -> EngineBuilder<'a> {
         Engine::builder().source(source).device_options(self.device_options()).rope_policy(self.longrope)
-    }
-}
-
-impl SamplingArgs {
-    /// Returns an error for values out of range, before anything is loaded.
-    pub(super) fn check(&self) -> Result<()> {
-        self.over(SamplerOptions::default()).map(|_| ())
-    }
-
-    /// The defaults `own`, with the given options replaced.
-    fn over(&self, own: SamplerOptions) -> Result<SamplerOptions> {
-        let options = SamplerOptions {
-            temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(own.temperature) },
-            top_k: self.top_k.map_or(own.top_k, |OrNone(k)| k.unwrap_or(0)),
-            top_p: self.top_p.unwrap_or(own.top_p),
-            min_p: self.min_p.unwrap_or(own.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
-            seed: self.seed.and_then(|OrNone(seed)| seed).unwrap_or(own.seed),
-        };
-        Ok(Sampler::new(options)?.options().clone())
-    }
-
-    /// The model's sampling options, with the given options replaced.
-    pub(super) fn options(&self, engine: &Engine, model: &ModelArgs) -> Result<GenerateOptions> {
-        Ok(GenerateOptions {
-            max_tokens: self.max_tokens.and_then(|OrNone(n)| n),
-            sampler: Some(self.over(engine.sampler_defaults())?),
-            ignore_eos: self.ignore_eos,
-            stop: self.stop.clone(),
-            chunk: Some(model.chunk()),
-            ..GenerateOptions::default()
-        })
     }
 }
 

@@ -120,6 +120,7 @@ impl<'a> EngineBuilder<'a> {
             last_chat: None,
             image_reader,
             features: Vec::new(),
+            breakers: None,
             model: loaded.model,
             reason: loaded.reason,
             source,

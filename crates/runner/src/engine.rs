@@ -1,6 +1,6 @@
 //! A loaded model with its tokenizer and chat template.
 
-use crate::sampler::SamplerOptions;
+use crate::sampler::{DryBreakers, SamplerOptions};
 use crate::source::Source;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::vision::ImageReader;
@@ -28,6 +28,8 @@ pub struct Engine {
     pub(crate) image_reader: Option<ImageReader>,
     /// Features of the last request's pictures.
     pub(crate) features: Vec<Arc<Features>>,
+    /// Sequence breakers of the last request with DRY, as texts and as tokens.
+    pub(crate) breakers: Option<(Vec<String>, Arc<DryBreakers>)>,
     pub(crate) reason: String,
     pub(crate) source: Source,
     pub(crate) policy: RopePolicy,
@@ -95,7 +97,22 @@ impl Engine {
             min_p: g.min_p.unwrap_or(0.0) as f32,
             repetition_penalty,
             seed: fresh_seed(),
+            ..SamplerOptions::default()
         }
+    }
+
+    /// Sequence breakers of DRY as tokens; none if DRY is not used.
+    pub(crate) fn breakers(&mut self, options: &SamplerOptions) -> Result<Arc<DryBreakers>> {
+        let texts = &options.dry.sequence_breakers;
+        if !options.dry.is_active() || texts.is_empty() {
+            return Ok(Arc::default());
+        }
+        if let Some((_, breakers)) = self.breakers.as_ref().filter(|(known, _)| known == texts) {
+            return Ok(breakers.clone());
+        }
+        let breakers = Arc::new(DryBreakers::new(self.tokenizer()?, texts)?);
+        self.breakers = Some((texts.clone(), breakers.clone()));
+        Ok(breakers)
     }
 
     /// The tokenizer.

@@ -176,7 +176,9 @@ impl<'a> Generation<'a> {
         }
         phi3_model::check_length(engine.spec(), inputs.len())?;
         phi3_model::check_inputs(engine.spec(), &inputs)?;
-        let sampler = Sampler::new(options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults()))?;
+        let sampler = options.sampler.clone().unwrap_or_else(|| engine.sampler_defaults());
+        let breakers = engine.breakers(&sampler)?;
+        let sampler = Sampler::with_breakers(sampler, breakers)?;
         let (stop_tokens, stop_texts) = stops(engine, chat.is_some(), options)?;
         // an earlier generation may have been dropped with passes in flight; their errors do not concern this one
         let _ = engine.discard();
@@ -298,7 +300,8 @@ impl<'a> Generation<'a> {
                 0 => self.inputs[sequence.len()].token(),
                 _ => None,
             };
-            let launched = model.submit(sequence, token, self.sampler.sampling());
+            let index = self.inputs.len() - self.prompt_tokens + model.in_flight();
+            let launched = model.submit(sequence, token, self.sampler.sampling(index));
             if let Err(error) = launched {
                 sequence.clear();
                 return Err(self.engine.explain(error));
@@ -345,7 +348,7 @@ impl<'a> Generation<'a> {
         }
         let id = match landed {
             Some(id) => id,
-            None => self.sampler.sample(&self.ids, &mut self.logits)?,
+            None => self.sampler.sample(&self.ids, self.inputs.len() - self.prompt_tokens, &self.logits)?,
         };
         self.ids.push(id);
         self.inputs.push(Input::Token(id));

@@ -21,7 +21,7 @@ fn options(params: &Value) -> SamplerOptions {
         top_p: number("top_p", 1.0),
         min_p: number("min_p", 0.0),
         repetition_penalty: number("repetition_penalty", 1.0),
-        seed: 0,
+        ..SamplerOptions::default()
     }
 }
 
@@ -43,8 +43,8 @@ fn all_cases() {
         for row in 0..rows {
             let past = &past[row * past_width..][..past_width];
             let mut found = logits[row * width..][..width].to_vec();
-            let probabilities = sampler.probabilities(past, &mut found.clone()).unwrap();
-            sampler.process(past, &mut found).unwrap();
+            let probabilities = sampler.probabilities(past, 0, &found).unwrap();
+            sampler.process(past, 0, &mut found).unwrap();
             for i in 0..width {
                 let at = row * width + i;
                 assert_eq!(found[i].is_finite(), kept[at] != 0, "{name}: row {row}, token {i}");

@@ -27,6 +27,41 @@ pub(super) fn or_none<T: FromStr>(text: &str) -> std::result::Result<OrNone<T>, 
     }
 }
 
+/// A number of at least 0, or -1.
+pub(super) fn or_off(text: &str) -> std::result::Result<OrNone<f32>, String> {
+    match text.parse::<f32>() {
+        Ok(-1.0) => Ok(OrNone(None)),
+        Ok(n) if n.is_finite() && n >= 0.0 => Ok(OrNone(Some(n))),
+        _ => Err("expected a number of at least 0, or -1".into()),
+    }
+}
+
+/// A token's id with a signed number, in llama.cpp's syntax: 15043+1, 15043-1.5, 15043-inf.
+pub(super) fn bias(text: &str) -> std::result::Result<(u32, f32), String> {
+    let parts = text.find(['+', '-']).map(|at| text.split_at(at));
+    let parsed = parts.and_then(|(token, bias)| Some((token.parse().ok()?, bias.parse::<f32>().ok()?)));
+    let valid = parsed.filter(|(_, bias)| *bias < f32::INFINITY);
+    valid.ok_or_else(|| "expected a token's id with a number, such as 15043+1, 15043-1 or 15043-inf".into())
+}
+
+/// A sequence breaker, or `none`. An escape `\n` is a line break, since a shell's quotes keep it.
+pub(super) fn breaker(text: &str) -> std::result::Result<OrNone<String>, String> {
+    match text {
+        "none" => Ok(OrNone(None)),
+        "" => Err("expected a text of at least one character, or none".into()),
+        _ => Ok(OrNone(Some(text.replace("\\n", "\n").replace("\\t", "\t")))),
+    }
+}
+
+/// A version of mirostat: whether it is used.
+pub(super) fn mirostat(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "0" => Ok(false),
+        "2" => Ok(true),
+        _ => Err("expected 0 or 2".into()),
+    }
+}
+
 /// Numbers and ranges in llama-bench's syntax, separated by commas: 512, 4-8, 4-16+4 or 4-64*2.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers(Vec<usize>);
@@ -140,6 +175,28 @@ mod tests {
         for bad in ["-2", "-1.0", "1.5", "", "x"] {
             assert!(or_none::<usize>(bad).unwrap_err().contains("-1"), "{bad}");
         }
+    }
+
+    #[test]
+    fn biases_are_those_of_llama_cpp() {
+        assert_eq!(bias("15043+1"), Ok((15043, 1.0)));
+        assert_eq!(bias("7-1.5"), Ok((7, -1.5)));
+        assert_eq!(bias("7-inf"), Ok((7, f32::NEG_INFINITY)));
+        for bad in ["", "7", "+1", "-1", "7+", "7+inf", "7+nan", "7.5+1", "x+1", "4294967296+1", "7=1"] {
+            assert!(bias(bad).unwrap_err().contains("15043+1"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_of_samplers() {
+        assert_eq!((or_off("-1"), or_off("1.5")), (Ok(OrNone(None)), Ok(OrNone(Some(1.5)))));
+        for bad in ["-2", "nan", "inf", "x", ""] {
+            assert!(or_off(bad).unwrap_err().contains("-1"), "{bad}");
+        }
+        assert_eq!((breaker("none"), breaker("\\n")), (Ok(OrNone(None)), Ok(OrNone(Some("\n".into())))));
+        assert!(breaker("").is_err());
+        assert_eq!((mirostat("0"), mirostat("2")), (Ok(false), Ok(true)));
+        assert!(mirostat("1").unwrap_err().contains("2"));
     }
 
     #[test]

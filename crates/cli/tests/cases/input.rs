@@ -77,6 +77,58 @@ fn minus_one_means_what_it_means_elsewhere() {
 }
 
 #[test]
+fn samplers_are_ordered_and_their_values_checked() {
+    let answer = |more: &[&str]| run(&[&["--device", "cpu", "-n", "8", "--seed", "5"], more, &["Hi"]].concat());
+    let plain = answer(&["--temperature", "1.5"]).ok().stdout;
+    let off = [
+        "--temperature",
+        "1.5",
+        "--typical-p",
+        "1",
+        "--top-n-sigma",
+        "-1",
+        "--xtc-probability",
+        "0",
+        "--mirostat",
+        "0",
+    ];
+    assert_eq!(answer(&off).ok().stdout, plain);
+    let default =
+        ["--temperature", "1.5", "--samplers", "penalties;dry;temperature;top_n_sigma;top_k;top_p;min_p;typ_p;xtc"];
+    assert_eq!(answer(&default).ok().stdout, plain);
+    let all = "--presence-penalty 0.5 --frequency-penalty -0.1 -l 5+1 --logit-bias 6-inf --typical-p 0.9 --top-n-sigma 2 \
+        --xtc-probability 0.5 --xtc-threshold 0.2 --dry-multiplier 0.8 --dry-base 1.5 --dry-allowed-length 1 --dry-penalty-last-n 64 \
+        --dry-sequence-breaker \\n --dynatemp-range 0.2 --dynatemp-exp 1.5 --samplers dry;xtc;penalties;temperature;typ_p";
+    let all: Vec<&str> = all.split_whitespace().collect();
+    assert_eq!(answer(&all).ok().stdout, answer(&all).ok().stdout);
+    let mirostat = ["--mirostat", "2", "--mirostat-ent", "3", "--mirostat-lr", "0.2"];
+    assert_eq!(answer(&mirostat).ok().stdout, answer(&mirostat).ok().stdout);
+    for (args, words) in [
+        (&["--presence-penalty", "inf"][..], &["presence_penalty", "finite", "hint"][..]),
+        (&["--frequency-penalty", "nan"], &["frequency_penalty", "finite", "hint"]),
+        (&["--logit-bias", "5"], &["--logit-bias", "15043+1"]),
+        (&["--logit-bias", "99999999+1"], &["logit_bias", "99999999", "hint"]),
+        (&["--typical-p", "0"], &["typical_p", "more than 0", "hint"]),
+        (&["--top-n-sigma", "-2"], &["--top-n-sigma", "-1"]),
+        (&["--xtc-probability", "2"], &["xtc_probability", "from 0 to 1"]),
+        (&["--xtc-threshold", "-1"], &["xtc_threshold", "from 0 to 1"]),
+        (&["--dry-multiplier", "-1"], &["dry_multiplier", "0 or more"]),
+        (&["--dry-base", "0.5"], &["dry_base", "1 or more"]),
+        (&["--dry-penalty-last-n", "-2"], &["--dry-penalty-last-n", "-1"]),
+        (&["--dry-sequence-breaker", ""], &["--dry-sequence-breaker", "none"]),
+        (&["--dynatemp-range", "-1"], &["dynatemp_range", "0 or more"]),
+        (&["--dynatemp-exp", "-1"], &["dynatemp_exponent", "0 or more"]),
+        (&["--mirostat", "1"], &["--mirostat", "0 or 2"]),
+        (&["--mirostat", "2", "--mirostat-ent", "-1"], &["mirostat_tau", "0 or more"]),
+        (&["--mirostat-lr", "0.1"], &["--mirostat"]),
+        (&["--samplers", "top_k;infill"], &["infill", "penalties", "hint"]),
+        (&["--samplers", "top_k;top_k"], &["once", "top_k", "hint"]),
+    ] {
+        answer(args).error(words);
+    }
+}
+
+#[test]
 fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     let of = |stops: &[&str]| {
         let stops: Vec<&str> = stops.iter().flat_map(|stop| ["--stop", stop]).collect();
