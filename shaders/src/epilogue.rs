@@ -23,42 +23,8 @@ impl Input {
     }
 }
 
-/// Defines `Activation` from variants and the names of their files in `activation/`.
-macro_rules! activations {
-    ($($(#[$doc:meta])* $name:ident: $file:literal,)*) => {
-        /// Activation function of a projection's outputs.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Activation {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Activation {
-            /// Every activation.
-            pub const ALL: &[Activation] = &[$(Activation::$name),*];
-
-            fn part(self) -> Part {
-                match self {
-                    $(Activation::$name => ($file, include_str!(concat!("../activation/", $file, ".wgsl"))),)*
-                }
-            }
-        }
-    };
-}
-
-activations! {
-    /// None.
-    Identity: "identity",
-    /// GELU, tanh approximation.
-    GeluTanh: "gelu_tanh",
-    /// GELU by erf.
-    GeluErf: "gelu_erf",
-    /// CLIP's approximation of GELU.
-    QuickGelu: "quick_gelu",
-    /// SwiGLU of interleaved gate and up outputs.
-    SwiGlu: "swiglu",
-    /// Quick GELU of the clamped gate, times the clamped up output plus one; gate and up outputs are interleaved.
-    GeGlu: "geglu",
-}
+// an arm for each file of `activation/`
+include!(concat!(env!("OUT_DIR"), "/activation.rs"));
 
 /// How results are written to the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +73,7 @@ impl Epilogue {
     /// with all of them; other formats are composed with the epilogues of published models.
     pub(crate) fn all(format: Format, input: Input) -> Vec<Epilogue> {
         let biases: &[bool] = if input == Input::Normed { &[false] } else { &[false, true] };
-        let (whole, gated) = (Activation::Identity, Activation::SwiGlu);
+        let (whole, gated) = (Activation::Identity, Activation::Swiglu);
         let mut sinks: Vec<Sink> = Kv::ALL.map(Sink::Qkv).to_vec();
         sinks.push(Sink::Rows(whole, Store::Accumulate));
         if format == Format::F32 {

@@ -122,7 +122,7 @@ impl Op {
         if !matches!(product, Product::Matvec | Product::Matmul) {
             return Vec::new();
         }
-        let up = (Activation::SwiGlu, RowMap::Routed { share: TOP_EXPERTS });
+        let up = (Activation::Swiglu, RowMap::Routed { share: TOP_EXPERTS });
         let down = (Activation::Identity, RowMap::Routed { share: 1 });
         let of = |(activation, rows)| {
             let epilogue = Epilogue { bias: false, sink: Sink::Rows(activation, Store::Overwrite) };

@@ -57,9 +57,9 @@ impl Activation {
             Activation::GeluTanh => (Shader::GeluTanh, 0.0),
             Activation::GeluErf => (Shader::GeluErf, 0.0),
             Activation::QuickGelu => (Shader::QuickGelu, 0.0),
-            Activation::SwiGlu => (Shader::SwiGlu, 0.0),
+            Activation::SwiGlu => (Shader::Swiglu, 0.0),
             // WGSL has no infinity
-            Activation::GeGlu { limit } => (Shader::GeGlu, limit.min(f32::MAX)),
+            Activation::GeGlu { limit } => (Shader::Geglu, limit.min(f32::MAX)),
         }
     }
 
