@@ -2,18 +2,18 @@
 
 use crate::{Error, Format, Result};
 
-/// What is known of a file before it is decoded.
+/// Size and memory cost of a file, from its header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Most bytes per pixel that live at one time, from the decoder's buffers to the RGB8 picture.
+    /// Peak memory in bytes per pixel: the decoder's buffers and the RGB8 picture.
     pub(crate) cost: u64,
-    /// Bytes of the file that belong to the picture.
+    /// Length in bytes of the part of the file that the decoder reads; not used for WebP.
     pub(crate) used: usize,
 }
 
-/// `N` bytes at `at`, or the error that the file ends there.
+/// Returns `N` bytes at `at`, or [`Error::Truncated`] where the file ends before.
 pub(crate) fn array<const N: usize>(
     bytes: &[u8],
     at: usize,

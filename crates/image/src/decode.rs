@@ -1,4 +1,4 @@
-//! From the bytes of a picture file to RGB8.
+//! Decoding of a picture file to RGB8.
 
 use std::error::Error as _;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::picture::{check_size, zeroed};
 use crate::webp::WebP;
 use crate::{Error, Picture, Result};
 
-/// A format that is read.
+/// A supported file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -39,7 +39,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// What to do with the orientation that a file's EXIF states.
+/// Treatment of the EXIF orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Orientation {
     /// Turn the picture as a viewer does (transformers' `load_image`).
@@ -51,8 +51,8 @@ pub enum Orientation {
 
 /// Decodes a JPEG, PNG, WebP or GIF file.
 ///
-/// Alpha and colour keys are dropped, not blended. Gray and palettes become RGB. Of 16 bits the high byte is taken, of gray
-/// too (Pillow 13 clips 16-bit gray at 255 instead). An animated file gives its first frame.
+/// Alpha and colour keys are dropped, not blended. Gray and palettes become RGB. 16-bit samples keep their high byte, gray
+/// ones too (Pillow 13 clips 16-bit gray at 255 instead). Of an animated file the first frame is decoded.
 ///
 /// PNG, GIF and WebP equal Pillow bit for bit. JPEG is within 5 levels of it, as the inverse transforms and the interpolation of
 /// chroma differ; pixels at the right edge of a picture with 4:2:0 or 4:2:2 chroma may be 46 levels off.
@@ -69,7 +69,7 @@ pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<Picture> {
     let reader = || Cursor::new(bytes.get(..header.used).unwrap_or(bytes));
     let limits = || {
         let mut limits = Limits::no_limits();
-        // ancillary chunks of PNG; the frame of GIF, which may be larger than the screen
+        // bounds ancillary chunks of PNG, and the frame of GIF, which may be larger than the screen
         limits.max_alloc = Some(if format == Format::Png { 1 << 26 } else { header::MAX_MEMORY / 2 });
         limits
     };
@@ -104,7 +104,7 @@ fn format(bytes: &[u8]) -> Result<Format> {
         Err(_) if bytes.starts_with(b"%PDF") => ("PDF".into(), convert),
         Err(_) => {
             let first = bytes.get(..bytes.len().min(12)).unwrap_or(bytes);
-            (format!("a file that begins with \"{}\"", first.escape_ascii()), "is it the right file?")
+            (format!("a file that begins with \"{}\"", first.escape_ascii()), "check that it is the right file")
         }
     };
     Err(Error::Format { found, hint })
@@ -128,7 +128,7 @@ impl Source {
             return Err(Error::Damaged { format: self.format, expected: "one size", found });
         }
         let turn = match self.orientation {
-            // damaged EXIF is no reason to refuse a picture
+            // damaged EXIF counts as none
             Orientation::Apply => decoder.orientation().map_or(1, image::metadata::Orientation::to_exif),
             Orientation::Ignore => 1,
         };
@@ -153,7 +153,7 @@ impl Source {
         }
     }
 
-    /// The decoder's error in this crate's words.
+    /// Converts a decoder's error.
     fn error(&self, error: &ImageError) -> Error {
         let (format, found) = (self.format, error.to_string());
         if ends(error) {
@@ -170,7 +170,7 @@ impl Source {
     }
 }
 
-/// `N` bytes a pixel to three.
+/// Converts pixels of `N` bytes to pixels of three.
 fn repack<const N: usize>(samples: &[u8], pixel: impl Fn(&[u8; N]) -> [u8; 3]) -> Result<Vec<u8>> {
     let (pixels, _) = samples.as_chunks::<N>();
     let mut rgb = zeroed(pixels.len() * 3)?;
@@ -180,12 +180,12 @@ fn repack<const N: usize>(samples: &[u8], pixel: impl Fn(&[u8; N]) -> [u8; 3]) -
     Ok(rgb)
 }
 
-/// High byte of a 16-bit sample in the order of this machine.
+/// High byte of a 16-bit sample in native byte order.
 fn high(first: u8, second: u8) -> u8 {
     (u16::from_ne_bytes([first, second]) >> 8) as u8
 }
 
-/// Whether an error, or one below it, is the end of the file.
+/// Whether an error, or one of its sources, is the unexpected end of the file.
 fn ends(error: &ImageError) -> bool {
     let mut source = match error {
         ImageError::IoError(error) => return error.kind() == ErrorKind::UnexpectedEof,

@@ -2,16 +2,16 @@
 
 use crate::Format;
 
-/// What can go wrong between the bytes of a file and pixels: what was expected, what was found and a hint.
+/// An error of decoding or preprocessing: what was expected, what was found and a hint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The bytes are no picture of a format that is read here.
+    /// The bytes are not a picture of a supported format.
     #[error("expected a picture (JPEG, PNG, WebP or GIF), found {found}; hint: {hint}")]
     Format {
-        /// What the first bytes look like.
+        /// The kind of file by its first bytes.
         found: String,
-        /// What to do about it.
+        /// What to do.
         hint: &'static str,
     },
 
@@ -22,7 +22,7 @@ pub enum Error {
     Truncated {
         /// The file's format.
         format: Format,
-        /// What should have followed.
+        /// The part that is missing.
         expected: &'static str,
         /// Length of the file in bytes.
         found: usize,
@@ -35,18 +35,18 @@ pub enum Error {
     Damaged {
         /// The file's format.
         format: Format,
-        /// What would be right.
+        /// The valid content.
         expected: &'static str,
-        /// What stands there.
+        /// The content of the file.
         found: String,
     },
 
-    /// The file uses a part of its format that is not read here.
+    /// The file uses a feature of its format that is not supported.
     #[error("{format}: expected a common kind of file, found {found}; hint: save it as an 8-bit PNG or JPEG")]
     Unsupported {
         /// The file's format.
         format: Format,
-        /// What it needs.
+        /// The unsupported feature.
         found: String,
     },
 
@@ -62,7 +62,7 @@ pub enum Error {
     /// The picture would take too much memory.
     #[error("expected {expected}, found {width} x {height} pixels; hint: scale the picture down first")]
     TooLarge {
-        /// The bound.
+        /// The limit.
         expected: String,
         /// Width in pixels.
         width: u32,
@@ -70,14 +70,14 @@ pub enum Error {
         height: u32,
     },
 
-    /// The memory for the picture is not there.
+    /// The memory for the picture cannot be allocated.
     #[error("expected {bytes} bytes of free memory, found less; hint: scale the picture down first")]
     Memory {
-        /// Bytes that were asked for.
+        /// Requested bytes.
         bytes: usize,
     },
 
-    /// The shorter side of the picture would be scaled to nothing.
+    /// The shorter side of the picture would be scaled to 0 pixels.
     #[error(
         "{width} x {height} pixels: expected sides in a ratio of at most {ratio} to 1 with {max_crops} crops, found more, so that the shorter side is scaled to 0 pixels; hint: cut the picture, or pad its shorter side"
     )]
@@ -97,24 +97,24 @@ pub enum Error {
         "{field}: expected {expected}, found {found}; hint: compare preprocessor_config.json with the published one"
     )]
     Setting {
-        /// The value.
+        /// Name of the value.
         field: &'static str,
-        /// What would be right.
+        /// The valid values.
         expected: &'static str,
-        /// What was given.
+        /// The configured value.
         found: String,
     },
 
-    /// Values and size do not belong together.
+    /// The number of values does not match the size.
     #[error(
         "{what}: expected {expected} values, found {found}; hint: the size and the values are of different pictures"
     )]
     Length {
-        /// Which values.
+        /// Name of the values.
         what: &'static str,
-        /// Values for the size.
+        /// Number of values of the size.
         expected: usize,
-        /// Values given.
+        /// Number of values given.
         found: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! What the model sees, as a picture.
+//! The preprocessed picture with its grid, as a PNG file.
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -37,7 +37,7 @@ impl Naflex {
     }
 }
 
-/// The PNG file of a picture whose rows and columns are red where `is_line` says so.
+/// PNG file of a picture; rows and columns for which `is_line` is true are red.
 fn ruled(picture: Picture, is_line: impl Fn(usize) -> bool) -> Result<Vec<u8>> {
     let (width, height) = (picture.width(), picture.height());
     let mut rgb = picture.into_rgb();

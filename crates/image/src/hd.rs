@@ -9,7 +9,7 @@ pub(crate) const MAX_GRID: usize = 1 << 24;
 /// Largest crop or patch in pixels.
 pub(crate) const MAX_CROP: usize = 4096;
 
-/// What the vision tower takes, as `preprocessor_config.json` and the tower's configuration say.
+/// Settings of the HD transform, from `preprocessor_config.json` and the vision tower's config.
 ///
 /// [`Hd::default`] is Phi-3-vision: 16 crops of 336 pixels, patches of 14, CLIP's mean and standard deviation. Phi-3.5-vision
 /// has 4 crops.
@@ -48,7 +48,7 @@ pub struct Size {
     pub height: u32,
 }
 
-/// Where a picture stands on its grid of crops.
+/// Sizes, grid of crops and number of tokens of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Size after resizing.
@@ -57,7 +57,7 @@ pub struct Layout {
     pub padded: Size,
     /// Rows and columns of crops.
     pub grid: (usize, usize),
-    /// Whether the picture is higher than wide: it is padded left and right, others above and below.
+    /// Whether the picture is higher than wide. Such a picture is padded left and right, any other above and below.
     pub portrait: bool,
     /// Tokens of the picture: (crops + 1) · side² + 1 + (rows + 1) · side, with side = crop / patch / 2.
     pub tokens: usize,
@@ -66,11 +66,11 @@ pub struct Layout {
 impl Hd {
     /// The grid for a picture of `width` · `height` pixels.
     ///
-    /// The longer side is scaled, mostly up, to the largest number of crops whose grid has at most `max_crops`.
+    /// The longer side is scaled, usually up, to the largest number of crops whose grid has at most `max_crops` crops.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for values that no tower has, [`Error::NoPixels`] and [`Error::TooLarge`] for sizes that
+    /// [`Error::Setting`] for invalid settings, [`Error::NoPixels`] and [`Error::TooLarge`] for sizes that
     /// [`Picture::new`] refuses, [`Error::TooThin`] where the shorter side is scaled to 0 pixels.
     ///
     /// # Source
@@ -82,7 +82,7 @@ impl Hd {
         let portrait = width < height;
         let (long, short) = if portrait { (height, width) } else { (width, height) };
         let ratio = f64::from(long) / f64::from(short);
-        // `check` bounds max_crops, so that the products are small; a float rounds up as Python's math.ceil
+        // `check` bounds max_crops, so the products are small; f64 rounds up as Python's math.ceil does
         let crops = |scale: usize| scale.saturating_mul((scale as f64 / ratio).ceil() as usize);
         let scale = (1..=self.max_crops).take_while(|&scale| crops(scale) <= self.max_crops).last().unwrap_or(1);
         let long = scale * self.crop;
@@ -109,7 +109,7 @@ impl Hd {
 
     /// The picture resized (bilinear, as Pillow) and padded with white to its grid.
     ///
-    /// The rest of an odd padding is below or at the right.
+    /// The extra pixel of an odd padding is below or at the right.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Hd {
         Picture::new(layout.padded.width, layout.padded.height, rgb)
     }
 
-    /// Refuses values that no tower has.
+    /// Checks the settings.
     fn check(&self) -> Result<()> {
         let bad = |field, expected, found: String| Err(Error::Setting { field, expected, found });
         let (crop, patch) = (self.crop, self.patch);
@@ -154,7 +154,7 @@ impl Hd {
     }
 }
 
-/// Refuses means and deviations that no tower has.
+/// Checks means and standard deviations.
 pub(crate) fn check_colors(mean: &[f32; 3], std: &[f32; 3]) -> Result<()> {
     let bad = |field, expected, found| Err(Error::Setting { field, expected, found });
     if mean.iter().any(|mean| !mean.is_finite()) {

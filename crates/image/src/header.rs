@@ -1,20 +1,20 @@
-//! Sizes and costs from the first bytes of a file, before a decoder sees it.
+//! Size and memory cost of a picture file from its header, before decoding.
 //!
-//! Decoders believe the numbers of a file. Here they are read first, compared with the bytes that are there, and refused where
-//! they would take more memory than [`MAX_MEMORY`].
+//! Decoders allocate memory by the sizes in a file. These sizes are read first, compared with the length of the file, and refused
+//! where decoding would take more memory than [`MAX_MEMORY`].
 
 use crate::bytes::{Header, array};
 use crate::picture::check_size;
 use crate::webp::WebP;
 use crate::{Error, Format, Result};
 
-/// Most memory that a file and its decoding may take, in bytes; a process that does nothing else stays below one gigabyte.
+/// Most memory of a file and its decoding in bytes; a process that does nothing else stays below one gigabyte.
 pub const MAX_MEMORY: u64 = 960_000_000;
 
-/// Most scans of a JPEG file. Encoders write up to 11; each scan visits every block of a component at no cost in bytes.
+/// Most scans of a JPEG file. Encoders write up to 11. Each scan visits every block of a component, even if it has no bytes.
 const MAX_SCANS: usize = 100;
 
-/// Reads the header of `bytes`; its size is within the bounds.
+/// Reads the header of `bytes`, and checks its size against the limits.
 pub(crate) fn read(bytes: &[u8], format: Format) -> Result<Header> {
     let header = match format {
         Format::Jpeg => jpeg(bytes)?,
@@ -43,7 +43,7 @@ fn png(bytes: &[u8]) -> Result<Header> {
     let width = u32::from_be_bytes(array(bytes, 16, Format::Png, expected)?);
     let height = u32::from_be_bytes(array(bytes, 20, Format::Png, expected)?);
     let [depth, colour] = array(bytes, 24, Format::Png, expected)?;
-    // transparency may be added to gray, RGB and palettes by a later chunk
+    // a later chunk may add transparency to gray, RGB and palettes
     let channels = if matches!(colour, 0 | 4) { 2 } else { 4 };
     let sample = if depth == 16 { 2 } else { 1 };
     Ok(Header { width, height, cost: (channels * sample + 3).max(6), used: bytes.len() })
@@ -72,12 +72,12 @@ fn gif(bytes: &[u8]) -> Result<Header> {
     Ok(Header { width, height, cost: 11, used })
 }
 
-/// Bytes of the palette that a GIF's flags announce.
+/// Bytes of a GIF's palette, by its flags.
 fn palette(flags: u8) -> usize {
     if flags & 0x80 == 0 { 0 } else { 6 << (flags & 7) }
 }
 
-/// The place behind GIF's blocks of data, the last of which is empty.
+/// Position after GIF's blocks of data, the last of which is empty.
 fn after_blocks(bytes: &[u8], mut at: usize) -> Result<usize> {
     loop {
         let [length] = array(bytes, at, Format::Gif, "a block of data")?;
@@ -130,12 +130,12 @@ fn jpeg(bytes: &[u8]) -> Result<Header> {
     let Some((marker, width, height, components)) = frame.filter(|_| scans > 0) else {
         return Err(damaged("a frame and a scan before the end of image", "none".into()));
     };
-    // one scan is decoded row by row; more than one keeps the coefficients of all components, 16 bits each
+    // one scan is decoded row by row; for a progressive file or several scans the decoder keeps all coefficients, 16 bits each
     let cost = if scans == 1 && marker != 0xc2 { 6 } else { 2 * u64::from(components.max(1)) + 3 };
     Ok(Header { width: width.into(), height: height.into(), cost: cost.max(6), used })
 }
 
-/// The next marker at or after `at` and the place behind it. Entropy-coded data and stray bytes are passed over.
+/// The next marker at or after `at`, and the position after it. Entropy-coded data and stray bytes are skipped.
 fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;

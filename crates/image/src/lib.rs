@@ -1,9 +1,9 @@
-//! Pictures for the vision models of the family: from the bytes of a file to what a vision tower takes.
+//! Image preprocessing for the vision models of the family: from the bytes of a file to the input of a vision tower.
 //!
-//! [`decode`] reads JPEG, PNG, WebP and GIF. [`Preparation`] does what the published processors do. Of Phi-3-vision that is [`Hd`]: the
-//! HD transform resizes a picture (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalizes it and adds a
-//! global view. Of Phi-4-reasoning-vision it is [`Naflex`]: the picture is resized to whole patches near its own size, normalized
-//! and cut into these.
+//! [`decode`] reads JPEG, PNG, WebP and GIF. [`Preparation`] is the preprocessing of the published processors. Phi-3-vision has
+//! [`Hd`]: the HD transform resizes a picture (Pillow's bilinear, bit for bit), pads it with white to a grid of crops, normalizes
+//! it and adds a global view. Phi-4-reasoning-vision has [`Naflex`]: the picture is resized to whole patches near its own size,
+//! normalized and cut into patches.
 //!
 //! ```
 //! use phi3_image::{Hd, Orientation, Picture, decode};
@@ -20,7 +20,7 @@
 //! # Ok::<(), phi3_image::Error>(())
 //! ```
 //!
-//! A file may be hostile: sizes are read and bounded before memory is taken, and every fault is an [`Error`] that says what was
+//! A file may be hostile: sizes are read and bounded before memory is allocated, and every fault is an [`Error`] with what was
 //! expected and what was found.
 
 #![forbid(unsafe_code)]

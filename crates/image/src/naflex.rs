@@ -1,22 +1,22 @@
-//! SigLIP2's naflex preparation: a picture at its own aspect ratio, as whole patches.
+//! SigLIP2's naflex preprocessing: a picture at about its own aspect ratio, as whole patches.
 
 use crate::hd::{MAX_CROP, MAX_GRID, Size, check_colors};
 use crate::{Error, Filter, Picture, Pixels, Result, resize};
 
-/// Where the bisection of the scale ends, and ten times where it begins.
+/// Width of the interval at which the bisection of the scale ends; the smallest scale is a tenth of it.
 const STEP: f64 = 1e-5;
 
 /// The largest scale.
 const LARGEST: f64 = 100.0;
 
-/// What a naflex tower takes, as `preprocessor_config.json` and the tower's configuration say.
+/// Settings of the naflex preprocessing, from `preprocessor_config.json` and the vision tower's config.
 ///
 /// [`Naflex::default`] is Phi-4-reasoning-vision: 256 to 3600 patches of 16 pixels, values from -1 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Naflex {
     /// Side of a patch in pixels (`patch_size`); each patch is a token.
     pub patch: usize,
-    /// Patches to which a smaller picture is enlarged, about (`min_num_patches`).
+    /// Approximate number of patches to which a smaller picture is enlarged (`min_num_patches`).
     pub min_patches: usize,
     /// Most patches of a picture (`max_num_patches`).
     pub max_patches: usize,
@@ -46,13 +46,13 @@ pub struct NaflexLayout {
 impl Naflex {
     /// The grid for a picture of `width` · `height` pixels.
     ///
-    /// The whole patches of the picture itself, but no fewer than `min_patches` and no more than `max_patches`, bound the grid. A
-    /// bisection finds the largest scale at which the sides, rounded up to patches, stay within that bound. The scale is at most
-    /// 100, so that very small pictures have fewer than `min_patches`; so have some others, because sides are whole patches.
+    /// The grid has at most as many patches as fit in the picture itself, clamped to `min_patches ..= max_patches`. A bisection
+    /// finds the largest scale at which the sides, rounded up to patches, stay within that bound. The scale is at most 100, so
+    /// very small pictures have fewer than `min_patches`; so have some others, because sides are whole patches.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] for values that no tower has, [`Error::NoPixels`] and [`Error::TooLarge`] for sizes that
+    /// [`Error::Setting`] for invalid settings, [`Error::NoPixels`] and [`Error::TooLarge`] for sizes that
     /// [`Picture::new`] refuses.
     ///
     /// # Source
@@ -64,7 +64,7 @@ impl Naflex {
         crate::picture::check_size(width, height)?;
         let own = (width as usize / self.patch) * (height as usize / self.patch);
         let most = own.clamp(self.min_patches, self.max_patches);
-        // sides are bounded, so that the products are small
+        // sides are bounded, so the products are small
         let patches = |scale: f64, side: u32| ((f64::from(side) * scale / self.patch as f64).ceil() as usize).max(1);
         let (mut low, mut high) = (STEP / 10.0, LARGEST);
         while high - low >= STEP {
@@ -115,13 +115,13 @@ impl Naflex {
         Ok(Pixels { grid, values, size: [resized.height() as usize, resized.width() as usize], tokens })
     }
 
-    /// Normalized values of all levels of a channel. The published processor divides by 255 in f64, and goes on in f32.
+    /// Normalized values of all levels of a channel. As in the published processor, the division by 255 is in f64, the rest in f32.
     fn values_of_levels(&self, channel: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[channel], self.std[channel]);
         std::array::from_fn(|level| ((level as f64 * (1.0 / 255.0)) as f32 - mean) / std)
     }
 
-    /// Refuses values that no tower has.
+    /// Checks the settings.
     fn check(&self) -> Result<()> {
         let bad = |field, expected, found: String| Err(Error::Setting { field, expected, found });
         if !(1..=MAX_CROP).contains(&self.patch) {
@@ -168,7 +168,7 @@ mod tests {
         assert!(matches!(strips.layout(1_000_000, 1), Err(Error::TooLarge { .. })));
     }
 
-    /// Patches come row by row, and in a patch the channels of a pixel stand side by side.
+    /// Order of the values: patches row by row; in a patch, the channels of a pixel side by side.
     #[test]
     fn order_of_values() {
         let naflex = Naflex { patch: 2, min_patches: 1, max_patches: 6, mean: [0.0; 3], std: [1.0 / 255.0; 3] };

@@ -1,4 +1,4 @@
-//! Pictures in memory, their bounds and their turning.
+//! Pictures in memory, their size limits and their EXIF orientation.
 
 use crate::{Error, Result};
 
@@ -8,7 +8,7 @@ pub const MAX_PIXELS: u64 = 1 << 27;
 /// Longest side of a picture in pixels.
 pub const MAX_SIDE: u32 = 1 << 20;
 
-/// Pixels along a side of the tiles in which a picture is turned: their rows and columns fit into a cache.
+/// Side in pixels of the tiles in which a picture is turned; a tile fits into a cache.
 const TILE: usize = 64;
 
 /// A picture of 8-bit RGB, rows from the top, pixels from the left.
@@ -25,7 +25,7 @@ impl Picture {
     /// # Errors
     ///
     /// [`Error::NoPixels`] for a side of 0, [`Error::TooLarge`] beyond [`MAX_PIXELS`] or [`MAX_SIDE`], [`Error::Length`] where
-    /// `rgb` has not 3 · width · height bytes.
+    /// `rgb` does not have 3 · width · height bytes.
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
         let expected = check_size(width, height)? * 3;
         if rgb.len() != expected {
@@ -59,7 +59,7 @@ impl Picture {
         self.rgb.chunks_exact(self.width as usize * 3)
     }
 
-    /// The picture as a viewer shows it that follows EXIF's `orientation`, 1 to 8 (EXIF 2.32, tag 0x0112); others are 1.
+    /// The picture with EXIF's `orientation` applied, 1 to 8 (EXIF 2.32, tag 0x0112); other values count as 1.
     pub(crate) fn turned(self, orientation: u8) -> Result<Self> {
         // (rows become columns, the source is read from the right, the source is read from below)
         let (transpose, flip_x, flip_y) = match orientation {
@@ -95,7 +95,7 @@ impl Picture {
     }
 }
 
-/// Number of pixels of a size within the bounds of this crate; three times it is within `usize`.
+/// Number of pixels of a size, checked against the limits of this crate; three times the number fits in `usize`.
 pub(crate) fn check_size(width: u32, height: u32) -> Result<usize> {
     if width == 0 || height == 0 {
         return Err(Error::NoPixels { width, height });
@@ -108,7 +108,7 @@ pub(crate) fn check_size(width: u32, height: u32) -> Result<usize> {
     Ok(pixels as usize)
 }
 
-/// Zeros, or an error where there is no memory for them.
+/// Returns `bytes` zeros, or [`Error::Memory`] where they cannot be allocated.
 pub(crate) fn zeroed(bytes: usize) -> Result<Vec<u8>> {
     let mut zeros = Vec::new();
     zeros.try_reserve_exact(bytes).map_err(|_| Error::Memory { bytes })?;

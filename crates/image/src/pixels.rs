@@ -5,14 +5,14 @@ use crate::{Error, Hd, Picture, Result};
 /// Parameter of torch's bicubic interpolation.
 const A: f32 = -0.75;
 
-/// What a vision tower takes for one picture.
+/// Input of a vision tower for one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pixels {
     /// Rows and columns of crops ([`Hd`]) or of patches ([`Naflex`](crate::Naflex)).
     pub grid: (usize, usize),
-    /// Normalized values. Of crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
-    /// zeros with which the published processor fills up to `num_crops`. Of patches, [patches, patch · patch · 3]: row by row, and
-    /// in each patch rows of pixels of three channels.
+    /// Normalized values. For crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
+    /// zeros that the published processor appends up to `num_crops`. For patches, [patches, patch · patch · 3]: row by row, and in
+    /// each patch rows of pixels of three channels.
     pub values: Vec<f32>,
     /// Height and width of the resized and padded picture in pixels.
     pub size: [usize; 2],
@@ -64,7 +64,7 @@ impl Hd {
 ///
 /// # Errors
 ///
-/// [`Error::Length`] where `values` has not 3 · height · width values, or a side or `crop` is 0.
+/// [`Error::Length`] where `values` does not have 3 · height · width values, or a side or `crop` is 0.
 pub fn global_view(values: &[f32], size: [usize; 2], crop: usize) -> Result<Vec<f32>> {
     let [height, width] = size;
     let expected = height.saturating_mul(width).saturating_mul(3);
@@ -94,7 +94,7 @@ fn weighted(values: [f32; 4], weights: [f32; 4]) -> f32 {
     values.into_iter().zip(weights).fold(0.0, |sum, (value, weight)| sum + value * weight)
 }
 
-/// Four places, within the edges, and their weights, for each of `to` outputs over `from` inputs.
+/// Four input positions, clamped to the edges, and their weights, for each of `to` outputs over `from` inputs.
 fn taps(from: usize, to: usize) -> Vec<([usize; 4], [f32; 4])> {
     let scale = from as f32 / to as f32;
     let tap = |index: usize| {

@@ -1,8 +1,8 @@
-//! The ways in which pictures are prepared, behind one set of calls.
+//! Image preprocessing of either kind: the HD transform or naflex.
 
 use crate::{Hd, Naflex, Picture, Pixels, Result};
 
-/// How pictures are prepared for a tower.
+/// Image preprocessing of a vision tower.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Preparation {
     /// A grid of crops and a global view.
@@ -24,7 +24,7 @@ impl Preparation {
         }
     }
 
-    /// The picture as it is cut: resized, and padded where that is done.
+    /// The picture that is cut: resized and, by [`Hd`], padded.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl Preparation {
         }
     }
 
-    /// The bytes of a PNG file: the picture as it is cut, with the grid in red.
+    /// The bytes of a PNG file: the picture that is cut, with the grid in red.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Preparation {
         }
     }
 
-    /// What the grid is of: "crops" or "patches".
+    /// Name of the grid's cells: "crops" or "patches".
     pub fn unit(&self) -> &'static str {
         match self {
             Self::Hd(_) => "crops",

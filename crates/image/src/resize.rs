@@ -1,7 +1,7 @@
 //! Resizing of 8-bit RGB, equal to Pillow's bit for bit.
 //!
-//! Two passes, each from u8 to u8. A weight is a fixed-point number with 22 bits behind the point; a sum begins at one half and
-//! is shifted and clamped. Reductions widen the filter (antialiasing).
+//! Two passes, each from u8 to u8. A weight is a fixed-point number with 22 fractional bits; a sum begins at one half and is
+//! shifted and clamped. Reductions widen the filter (antialiasing).
 
 use std::borrow::Cow;
 use std::f64::consts::PI;
@@ -9,7 +9,7 @@ use std::f64::consts::PI;
 use crate::picture::{check_size, zeroed};
 use crate::{Picture, Result};
 
-/// Bits behind the point of a weight: 32 without 8 of a sample and 2 for sums beyond 0 to 255.
+/// Fractional bits of a weight: 32, less 8 of a sample and 2 for sums outside 0 to 255.
 const BITS: u32 = 22;
 
 /// A filter of Pillow's `Image.Resampling`.
@@ -49,7 +49,7 @@ fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
 }
 
-/// Which side is resized first; the rounding between the passes makes a difference.
+/// Order of the passes, which changes the result: each pass rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     WidthFirst,
@@ -68,14 +68,14 @@ impl Order {
 
 /// Resizes `picture` to `width` · `height` pixels: `Image.resize` of Pillow 13, bit for bit.
 ///
-/// Earlier versions of Pillow differ where the height loses more than twice the pixels that the width loses: they resize the
-/// width first all the same. The HD transform never does that.
+/// Earlier versions of Pillow always resize the width first. They differ where the height loses more than twice the pixels that
+/// the width loses, which does not occur in the HD transform.
 ///
 /// # Errors
 ///
 /// [`Error::NoPixels`](crate::Error::NoPixels) for a side of 0, [`Error::TooLarge`](crate::Error::TooLarge) beyond
 /// [`MAX_PIXELS`](crate::MAX_PIXELS) or [`MAX_SIDE`](crate::MAX_SIDE). The picture between the passes is never larger than both
-/// the first and the last one.
+/// the source and the result.
 ///
 /// # Source
 ///
@@ -84,7 +84,7 @@ pub fn resize(picture: &Picture, width: u32, height: u32, filter: Filter) -> Res
     resize_in_order(picture, width, height, filter, Order::of(picture, width, height))
 }
 
-/// [`resize`], with the pass of choice first.
+/// [`resize`] with a given order of the passes.
 pub(crate) fn resize_in_order(
     picture: &Picture,
     width: u32,
@@ -105,7 +105,7 @@ pub(crate) fn resize_in_order(
     }
 }
 
-/// The weights of one output: `count` inputs from `first`.
+/// The inputs of one output: `count` of them from `first`.
 struct Tap {
     first: usize,
     count: usize,
@@ -119,7 +119,7 @@ struct Taps {
 }
 
 impl Taps {
-    /// Both sides are within the bounds, so that the weights are few.
+    /// Computes the weights; both sides are within the limits, which bounds their number.
     fn new(from: u32, to: u32, filter: Filter) -> Self {
         let scale = f64::from(from) / f64::from(to);
         let widening = scale.max(1.0);
@@ -127,7 +127,7 @@ impl Taps {
         let (mut taps, mut weights, mut exact) = (Vec::with_capacity(to as usize), Vec::new(), Vec::new());
         for output in 0..to {
             let center = (f64::from(output) + 0.5) * scale;
-            // casts cut the fraction off, and take what is below 0 as 0
+            // casts truncate, and make numbers below 0 to 0
             let first = (center - support + 0.5) as u32;
             let end = ((center + support + 0.5) as u32).min(from);
             let weight = |input: u32| filter.weight((f64::from(input) - center + 0.5) * narrowing);
@@ -158,7 +158,7 @@ fn fixed_point(weight: f64) -> i32 {
     (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
 }
 
-/// A sum of weighted samples as a sample. Sums of 255 · 2^22 · Σ|weight| stay within i32: Σ|weight| is below 1.6.
+/// Converts a sum of weighted samples to a sample. Sums of 255 · 2^22 · Σ|weight| stay within i32: Σ|weight| is below 1.6.
 fn sample(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }

@@ -1,7 +1,7 @@
 //! Lossless WebP (VP8L, RFC 9649, section 3).
 //!
-//! A decoder of this crate's own: image-webp 0.2.4 panics on prefix codes with too many symbols, takes 1.3 GB for the codes of a
-//! file of 4.7 MB, and reads some damaged files otherwise than libwebp. Here codes are checked exactly and bounded.
+//! This decoder checks prefix codes exactly and bounds their memory. image-webp 0.2.4 panics on prefix codes with too many
+//! symbols, takes 1.3 GB for the codes of a file of 4.7 MB, and differs from libwebp on some damaged files.
 
 mod bits;
 mod prefix;
@@ -13,7 +13,7 @@ use transform::Transform;
 
 use crate::{Error, Format, Result};
 
-/// Places of the pixels that near distances mean: (left, up).
+/// Offsets (left, up) of distance codes 1 to 120.
 #[rustfmt::skip]
 const NEAR: [(i8, i8); 120] = [
     (0, 1), (1, 0), (1, 1), (-1, 1), (0, 2), (2, 0), (1, 2), (-1, 2),
@@ -44,7 +44,7 @@ impl Plane {
         self.pixels.len().checked_div(self.width).unwrap_or(0)
     }
 
-    /// The pixel for the block of 2^`bits` · 2^`bits` pixels in which x, y is.
+    /// The pixel for the block of 2^`bits` · 2^`bits` pixels that contains x, y.
     fn block(&self, x: usize, y: usize, bits: u32) -> u32 {
         self.pixels[(y >> bits) * self.width + (x >> bits)]
     }
@@ -58,7 +58,7 @@ fn damaged(expected: &'static str, found: String) -> Error {
 pub(crate) fn decode(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
     let mut bits = Bits::new(data);
     let signature = bits.read(8)?;
-    // the sizes, which have been read, and whether alpha is of use
+    // width and height, which the container has read, and the flag of alpha
     bits.read(14)?;
     bits.read(15)?;
     let version = bits.read(3)?;
@@ -76,7 +76,7 @@ pub(crate) fn decode(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>
     Ok(rgb)
 }
 
-/// The transforms in the order of the file, and the width of the picture behind them.
+/// Reads the transforms in the order of the file. Returns them and the width of the coded picture.
 fn read_transforms(bits: &mut Bits<'_>, width: usize, height: usize) -> Result<(Vec<Transform>, usize)> {
     let (mut transforms, mut seen, mut packed_width) = (Vec::new(), [false; 4], width);
     while bits.flag()? {
@@ -116,7 +116,7 @@ fn read_transforms(bits: &mut Bits<'_>, width: usize, height: usize) -> Result<(
     Ok((transforms, packed_width))
 }
 
-/// Groups of prefix codes, and which of them is for which block.
+/// Groups of prefix codes, and the group of each block.
 struct Groups {
     groups: Vec<Group>,
     /// Side of a block, as a power of 2, and the group of each; none where there is one group.
@@ -144,13 +144,13 @@ impl Groups {
         &self.groups[index as usize]
     }
 
-    /// Pixels along a row after which the group may change, less one, as a mask.
+    /// Mask of a column's position in its block. The group may change where the masked column is 0.
     fn mask(&self) -> usize {
         self.blocks.as_ref().map_or(usize::MAX, |(bits, _)| (1 << bits) - 1)
     }
 }
 
-/// The last pixels of every hash (RFC 9649, 3.6.3).
+/// Colour cache: the last pixel of every hash (RFC 9649, 3.6.3).
 struct Cache {
     bits: u32,
     pixels: Vec<u32>,
@@ -224,7 +224,7 @@ fn read_plane(bits: &mut Bits<'_>, width: usize, height: usize, is_main: bool) -
     Ok(Plane { width, pixels })
 }
 
-/// A length or distance from its prefix and the bits behind it (RFC 9649, 3.6.2.2).
+/// A length or distance from its prefix and the bits after it (RFC 9649, 3.6.2.2).
 fn prefixed(bits: &mut Bits<'_>, prefix: usize) -> Result<usize> {
     if prefix < 4 {
         return Ok(prefix + 1);
@@ -234,7 +234,7 @@ fn prefixed(bits: &mut Bits<'_>, prefix: usize) -> Result<usize> {
     Ok(offset + bits.read(extra as u32)? as usize + 1)
 }
 
-/// How many pixels back a distance code means.
+/// Distance in pixels of a distance code.
 fn distance_of(code: usize, width: usize) -> usize {
     match NEAR.get(code - 1) {
         Some(&(left, up)) => (isize::from(up) * width as isize + isize::from(left)).max(1) as usize,
@@ -242,7 +242,7 @@ fn distance_of(code: usize, width: usize) -> usize {
     }
 }
 
-/// Repeats `count` pixels from `back` pixels before the end, which may overlap what is written.
+/// Appends `count` pixels from `back` pixels before the end; source and destination may overlap.
 fn copy(pixels: &mut Vec<u32>, back: usize, count: usize, length: usize) -> Result<()> {
     let first = pixels.len().checked_sub(back);
     let Some(first) = first.filter(|_| count <= length - pixels.len()) else {

@@ -24,12 +24,12 @@ pub(crate) struct WebP<'a> {
 }
 
 impl<'a> WebP<'a> {
-    /// Finds the first frame. Planes of alpha are passed over, as alpha is dropped.
+    /// Finds the first frame. Planes of alpha are skipped.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self> {
         let format = Format::WebP;
         let riff = u32::from_le_bytes(array(bytes, 4, format, "the RIFF header")?) as usize;
         let Some(file) = bytes.get(..riff.saturating_add(8)) else {
-            let expected = "as many bytes as the RIFF header says";
+            let expected = "the number of bytes in the RIFF header";
             return Err(Error::Truncated { format, expected, found: bytes.len() });
         };
         let chunks = chunks(file, 12)?;
@@ -65,20 +65,20 @@ impl<'a> WebP<'a> {
         Ok(Self { canvas, place: (x, y), size: found, frame: inner, exif })
     }
 
-    /// The canvas. Two pictures live at one time: the decoder's (4 bytes a pixel and 1 for transforms, or 4:2:0 planes) and
-    /// the RGB of the frame; then those of frame and canvas.
+    /// Size and memory cost of the canvas. Two pictures are in memory at a time: the decoder's (4 bytes a pixel and 1 for
+    /// transforms, or 4:2:0 planes) and the RGB of the frame; then those of frame and canvas.
     pub(crate) fn header(&self) -> Header {
         Header { width: self.canvas.0, height: self.canvas.1, cost: 8, used: 0 }
     }
 
     /// EXIF's orientation, 1 where there is none.
     pub(crate) fn orientation(&self) -> u8 {
-        // some files have the prefix that is JPEG's
+        // some files have the prefix of JPEG's EXIF segment
         let exif = self.exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
         exif.and_then(Orientation::from_exif_chunk).map_or(1, Orientation::to_exif)
     }
 
-    /// The canvas with its first frame as RGB; what the frame leaves is black.
+    /// The canvas with its first frame as RGB; pixels outside the frame are black.
     pub(crate) fn rgb(&self, decoder_error: impl Fn(&image::ImageError) -> Error) -> Result<Vec<u8>> {
         let (width, height) = self.size;
         let pixels = check_size(width, height)?;
@@ -145,7 +145,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// A file of this chunk only.
+    /// A WebP file of this chunk only.
     fn alone(&self) -> Vec<u8> {
         let padded = self.data.len().next_multiple_of(2);
         let mut file = Vec::with_capacity(20 + padded);
@@ -160,7 +160,7 @@ impl Chunk<'_> {
     }
 }
 
-/// The chunks of `data` from `at`; all of them lie within it.
+/// The chunks of `data` from `at`; all are within `data`.
 fn chunks(data: &[u8], mut at: usize) -> Result<Vec<Chunk<'_>>> {
     let mut chunks = Vec::new();
     while at.saturating_add(8) <= data.len() {
@@ -168,7 +168,7 @@ fn chunks(data: &[u8], mut at: usize) -> Result<Vec<Chunk<'_>>> {
         let size = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
         let end = at.saturating_add(8).saturating_add(size);
         let Some(inside) = data.get(at + 8..end) else {
-            let found = format!("{size} where {} are left", data.len() - at - 8);
+            let found = format!("{size} bytes where {} are left", data.len() - at - 8);
             return Err(Error::Damaged { format: Format::WebP, expected: "a chunk's bytes within the file", found });
         };
         chunks.push(Chunk { kind: [k0, k1, k2, k3], data: inside });

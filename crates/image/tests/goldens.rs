@@ -1,4 +1,4 @@
-//! Decoding, resizing, grids and crops compared with the reference's goldens (tests/data/oracle/family/images and ops).
+//! Decoding, resizing, grids and crops compared with the goldens of the reference (tests/data/oracle/family/images and ops).
 
 use std::fs;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ fn every_file() {
         };
         assert_eq!(number(&case["width"]), found.width() as usize, "{name}");
         assert_eq!(number(&case["height"]), found.height() as usize, "{name}");
-        // 16-bit gray is scaled here; Pillow clips it
+        // `decode` scales 16-bit gray, Pillow clips it
         let golden = if name == "gray16.png" { format!("{name}.scaled") } else { format!("{name}.rgb") };
         faults.extend(fault(&found, &picture(&tensors, &golden), case).map(|fault| format!("{name}: {fault}")));
         for (crops, tokens) in case["num_img_tokens"].as_object().unwrap() {

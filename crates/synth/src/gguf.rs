@@ -20,7 +20,7 @@ const TABLE: usize = 1 << 18;
 /// Approximate number of bytes that one thread fills at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Writes a model of `config` by `scheme`.
+/// Writes a model of `config` with the weight types of `scheme`.
 pub(super) fn write(
     variant: &str,
     config: &Value,
@@ -51,7 +51,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The keys of tokenizer and sampling, from small files that are written beside the output and removed again.
+/// The keys of tokenizer and sampling, from small files that are written beside the output and then removed.
 fn keys(config: &Value, generation: &Value, spec: &ModelSpec, file: &Path) -> Result<phi3_model::gguf::MetadataList> {
     let mut folder = file.as_os_str().to_owned();
     folder.push(".files");

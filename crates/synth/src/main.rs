@@ -1,4 +1,4 @@
-//! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, or a GGUF file, and random weights.
+//! `cargo xtask synth`: a checkpoint with the names, shapes and files of a published one, or a GGUF file, with random weights.
 //!
 //! For measurements of speed and memory, and for tests of the loader, without a download.
 
@@ -70,22 +70,22 @@ fn run(arguments: &Arguments) -> Result {
     write::checkpoint(path, &tensors, dtype, *seed)
 }
 
-/// Everything but the weights.
+/// Writes all files but the weights.
 fn write_small_files(folder: &Path, config: &Value, generation: &Value) -> Result {
     write_json(&folder.join("config.json"), config)?;
     write_json(&folder.join("generation_config.json"), generation)?;
     copy_tokenizer(config, folder)
 }
 
-/// The description that the engine reads from a configuration.
+/// The model spec of a config.
 fn spec(config: &Value) -> Result<ModelSpec> {
     ModelSpec::parse("config.json".as_ref(), config.to_string().as_bytes()).map_err(|error| error.to_string())
 }
 
-/// The tokenizer of the tests, for the models that have that vocabulary.
+/// Copies the tokenizer of the tests, for the models that have its vocabulary.
 fn copy_tokenizer(config: &Value, folder: &Path) -> Result {
     if config["vocab_size"] != 32_064 {
-        println!("no tokenizer is written: this model's is not in the repository");
+        println!("no tokenizer is written: the repository has none of this model");
         return Ok(());
     }
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/tokenizer");
@@ -118,7 +118,7 @@ fn write_json(path: &Path, value: &Value) -> Result {
 
 fn check_space(folder: &Path, bytes: u64) -> Result {
     let Some(free) = free_bytes(folder) else {
-        println!("cannot tell how much of the disk is free; {:.2} GB are needed", bytes as f64 / 1e9);
+        println!("the free space of the disk is unknown; {:.2} GB are needed", bytes as f64 / 1e9);
         return Ok(());
     };
     // 1 GiB stays free

@@ -49,7 +49,7 @@ pub(super) enum Values {
 }
 
 impl Values {
-    /// Values that depend on the seed, the tensor's name, its shape and its fill only.
+    /// Values that depend on the seed, the type, and the tensor's name, shape and fill only.
     pub(super) fn of(tensor: &Tensor, dtype: Dtype, seed: u64) -> Self {
         let size = dtype.size();
         match tensor.fill {
@@ -107,9 +107,9 @@ fn choose<const N: usize>(out: &mut [u8], table: &[u8], stream: u64, first: u64)
     }
 }
 
-/// The stream of a tensor: its name and the seed.
+/// The random stream of a tensor, from its name and the seed.
 pub(super) fn stream(seed: u64, name: &str) -> u64 {
-    // FNV-1a, mixed.
+    // FNV-1a, mixed
     let hash = name
         .bytes()
         .fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 64 << 20;
 /// Part of the buffer filled by one thread at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Writes all tensors into one or more safetensors files, and the index if there are more.
+/// Writes all tensors into one or more safetensors files, and the index of several.
 pub(super) fn checkpoint(folder: &Path, tensors: &[Tensor], dtype: Dtype, seed: u64) -> Result {
     remove_older_files(folder)?;
     let shards = shards(tensors, dtype);

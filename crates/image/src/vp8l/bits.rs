@@ -34,7 +34,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next 15 bits, zeros behind the end; they are not read yet.
+    /// The next 15 bits, zeros after the end; the position stays.
     pub(super) fn peek(&mut self) -> usize {
         if self.count < 15 {
             self.fill();
@@ -42,7 +42,7 @@ impl<'a> Bits<'a> {
         (self.ahead & 0x7fff) as usize
     }
 
-    /// Reads `count` bits, at most 15, that were peeked at.
+    /// Skips `count` peeked bits, at most 15.
     pub(super) fn skip(&mut self, count: u32) -> Result<()> {
         let ended = || damaged("the rest of the picture", format!("the end of its chunk after {} bytes", self.length));
         self.count = self.count.checked_sub(count).ok_or_else(ended)?;
@@ -50,7 +50,7 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// A number of at most 24 bits.
+    /// Reads a number of at most 24 bits.
     pub(super) fn read(&mut self, count: u32) -> Result<u32> {
         if self.count < count {
             self.fill();
@@ -60,7 +60,7 @@ impl<'a> Bits<'a> {
         Ok(number)
     }
 
-    /// One bit.
+    /// Reads one bit.
     pub(super) fn flag(&mut self) -> Result<bool> {
         Ok(self.read(1)? == 1)
     }

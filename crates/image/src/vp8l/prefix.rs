@@ -7,7 +7,7 @@ use crate::{Error, Format, Result};
 /// Longest code in bits.
 const LONGEST: usize = 15;
 
-/// Codes of at most this many bits are found with one look.
+/// Length in bits of the longest code that one table lookup decodes.
 const LOOK: u32 = 8;
 
 /// Most bytes of all codes of a stream. Encoders write some thousand codes, a hostile file may write 327680.
@@ -18,9 +18,9 @@ const LENGTH_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10,
 
 /// A canonical prefix code.
 pub(super) struct Code {
-    /// By the next bits: symbol · 16 + length; length 0 is a longer code.
+    /// Table by the next bits: symbol · 16 + length; length 0 is a longer code.
     look: Vec<u16>,
-    /// Codes of every length.
+    /// Number of codes of every length.
     counts: [u16; LONGEST + 1],
     /// Symbols by length, then by value.
     symbols: Vec<u16>,
@@ -141,7 +141,7 @@ impl Code {
     }
 }
 
-/// The table of [`Code::look`]; a code's bits stand in it with the first one lowest.
+/// The table of [`Code::look`]; in its index the first bit of a code is the lowest.
 fn look_up(counts: &[u16; LONGEST + 1], symbols: &[u16]) -> Vec<u16> {
     let longest = counts.iter().rposition(|&count| count > 0).unwrap_or(0) as u32;
     let width = longest.min(LOOK);

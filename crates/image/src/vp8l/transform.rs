@@ -7,13 +7,13 @@ const BLACK: u32 = 0xff00_0000;
 
 /// A transform with its data.
 pub(super) enum Transform {
-    /// Pixels are differences to what their neighbours predict; the mode of a block is its green.
+    /// Pixels are differences from a prediction by their neighbours; the green of `modes` is the mode of a block.
     Predictor { bits: u32, modes: Plane },
-    /// Red and blue are differences to multiples of green and red.
+    /// Red and blue are differences from multiples of green and red.
     Color { bits: u32, multipliers: Plane },
-    /// Red and blue are differences to green.
+    /// Red and blue are differences from green.
     SubtractGreen,
-    /// Pixels are places in a palette, 2^`bits` of them in one green.
+    /// Pixels are indices of a palette, 2^`bits` of them in one green.
     Palette { bits: u32, colors: Vec<u32>, width: usize },
 }
 
@@ -60,7 +60,7 @@ fn predict(plane: &mut Plane, bits: u32, modes: &Plane) {
                 (0, _) => pixels[at - width],
                 _ => {
                     let mode = modes.block(x, y, bits) >> 8 & 15;
-                    // at the right edge, the pixel right above is the first one of this row
+                    // at the right edge, the top right pixel is the first one of this row
                     let (left, top, top_right) = (pixels[at - 1], pixels[at - width], pixels[at - width + 1]);
                     from_neighbours(mode, left, top, top_right, pixels[at - width - 1])
                 }
@@ -126,7 +126,7 @@ fn recolor(pixel: u32, multipliers: u32) -> u32 {
     pixel & 0xff00_ff00 | red << 16 | blue
 }
 
-/// Colours of a palette; what is beyond it is transparent black.
+/// Replaces indices by the colours of a palette; an index beyond the palette is transparent black.
 fn unpack(plane: &Plane, bits: u32, colors: &[u32], width: usize) -> Plane {
     let depth = 8 >> bits;
     let mut pixels = Vec::with_capacity(width * plane.height());
