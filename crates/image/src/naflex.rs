@@ -115,7 +115,8 @@ impl Naflex {
         Ok(Pixels { grid, values, size: [resized.height() as usize, resized.width() as usize], tokens })
     }
 
-    /// Normalized values of all levels of a channel. As in the published processor, the division by 255 is in f64, the rest in f32.
+    /// Normalized values of all levels of a channel. As in the published processor, the division by 255 is in f64, the rest in
+    /// f32.
     fn values_of_levels(&self, channel: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[channel], self.std[channel]);
         std::array::from_fn(|level| ((level as f64 * (1.0 / 255.0)) as f32 - mean) / std)

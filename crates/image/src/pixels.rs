@@ -11,8 +11,8 @@ pub struct Pixels {
     /// Rows and columns of crops ([`Hd`]) or of patches ([`Naflex`](crate::Naflex)).
     pub grid: (usize, usize),
     /// Normalized values. For crops, [1 + crops, 3, crop, crop]: the global view, then the crops row by row, without the crops of
-    /// zeros that the published processor appends up to `num_crops`. For patches, [patches, patch · patch · 3]: row by row, and in
-    /// each patch rows of pixels of three channels.
+    /// zeros that the published processor appends up to `num_crops`. For patches, [patches, patch · patch · 3]: row by row, and
+    /// in each patch rows of pixels of three channels.
     pub values: Vec<f32>,
     /// Height and width of the resized and padded picture in pixels.
     pub size: [usize; 2],

@@ -1,4 +1,4 @@
-//! Activation functions: formula, the reference in double precision, the CPU's in single precision, and the shader's name.
+//! Activation functions: formula, reference in double precision, CPU function in single precision, and name of the shader.
 
 use crate::cpu::math::{exp, gelu_erf, silu};
 use crate::cpu::simd::Simd;
@@ -19,7 +19,7 @@ pub enum Activation {
     /// `silu(gate) * up` (Shazeer 2020, arXiv 2002.05202).
     SwiGlu,
     /// `quick_gelu(gate) * (up + 1)`, with the gate at most `limit` and up in `-limit ..= limit`; infinities stay as they are:
-    /// `gegelu` of Phi-3-small. Without a limit it is infinite.
+    /// `gegelu` of Phi-3-small. An infinite `limit` is no limit.
     GeGlu {
         /// The bound.
         limit: f32,
@@ -37,18 +37,18 @@ impl Activation {
         Activation::GeGlu { limit: 1.5 },
     ];
 
-    /// Whether it takes gates and ups, and so gives half as many outputs.
+    /// Whether the inputs are gates and ups, so that there are half as many outputs.
     pub fn is_gated(self) -> bool {
         matches!(self, Activation::SwiGlu | Activation::GeGlu { .. })
     }
 
-    /// Whether the outputs stay as they are: kernels may leave the function out.
+    /// Whether this is the identity, which kernels may omit.
     #[inline(always)]
     pub(crate) fn is_identity(self) -> bool {
         matches!(self, Activation::Identity)
     }
 
-    /// The activation of the shaders, and its parameter.
+    /// The shader's activation, and its parameter.
     #[cfg(feature = "gpu")]
     pub(crate) fn shader(self) -> (phi3_shaders::Activation, f32) {
         use phi3_shaders::Activation as Shader;
@@ -63,7 +63,7 @@ impl Activation {
         }
     }
 
-    /// The function in single precision, on the CPU; `up` counts for a gated one only.
+    /// The function in single precision, on the CPU; only a gated one uses `up`.
     #[inline(always)]
     pub(crate) fn simd<S: Simd>(self, y: f32, up: f32) -> f32 {
         match self {
@@ -74,7 +74,7 @@ impl Activation {
             Activation::QuickGelu => y / (1.0 + exp::<S>(-1.702 * y)),
             Activation::SwiGlu => silu::<S>(y) * up,
             Activation::GeGlu { limit } => {
-                // comparisons: NaN and infinities must stay
+                // comparisons keep NaN and infinities
                 let gate = if y > limit && y < f32::INFINITY { limit } else { y };
                 let up = if up > limit && up < f32::INFINITY { limit } else { up };
                 let up = if up < -limit && up > f32::NEG_INFINITY { -limit } else { up };
@@ -83,7 +83,7 @@ impl Activation {
         }
     }
 
-    /// The function in double precision; `up` counts for a gated one only.
+    /// The function in double precision; only a gated one uses `up`.
     #[cfg(any(test, feature = "reference"))]
     pub fn reference(self, y: f64, up: f64) -> f64 {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());

@@ -1,4 +1,4 @@
-//! Checks of arguments that several operations have, the same on every backend. Those of one operation are in its module.
+//! Checks of arguments that several operations share, the same on every backend. Checks of one operation are in its module.
 
 use crate::error::{Expected, Result};
 use crate::{Batch, Error, Heads, PAGE, Role, Weight};
@@ -6,7 +6,7 @@ use crate::{Batch, Error, Heads, PAGE, Role, Weight};
 /// Shape of a matrix or of activations.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    /// Rows of a matrix; rows that activations have room for.
+    /// Rows of a matrix; capacity of activations in rows.
     pub(crate) rows: usize,
     pub(crate) cols: usize,
 }
@@ -14,10 +14,10 @@ pub(crate) struct Shape {
 /// Sizes of routes.
 #[derive(Clone, Copy)]
 pub(crate) struct RoutesShape {
-    /// Rows that there is room for.
+    /// Capacity in rows.
     pub(crate) capacity: usize,
     pub(crate) experts: usize,
-    /// Rows that were routed last.
+    /// Rows of the last routing.
     pub(crate) routed: usize,
 }
 
@@ -30,11 +30,11 @@ pub(crate) struct CacheShape {
     pub(crate) pages: usize,
 }
 
-/// The pass that a backend computes: its batch, and the number of rows that the operations work on.
+/// The current pass of a backend: its batch, and the number of rows that the operations compute.
 #[derive(Default)]
 pub(crate) struct ActivePass {
     pub(crate) batch: Batch,
-    /// Rows of the batch, or those that were selected.
+    /// Rows of the batch, or selected rows.
     pub(crate) rows: usize,
 }
 
@@ -44,7 +44,7 @@ impl ActivePass {
         self.rows = batch.rows();
     }
 
-    /// Input of a product: widths of x, norm and weight, and the rows of x.
+    /// Checks the input of a product: widths of x, norm and weight, and the rows of x.
     pub(crate) fn input(
         &self,
         op: &'static str,
@@ -57,25 +57,25 @@ impl ActivePass {
         self.capacity(op, x)
     }
 
-    /// A layer of a cache with the pages of the batch.
+    /// Checks the layer and the pages of a cache against the batch.
     pub(crate) fn cache(&self, op: &'static str, cache: CacheShape, layer: usize) -> Result<()> {
         self.all_rows(op)?;
         Expected::Below(cache.layers).check(op, "layer", layer)?;
         at_most(op, "pages", cache.pages, self.batch.page_bound())
     }
 
-    /// Operations that look at tokens or positions take the rows of the batch, not those that were selected.
+    /// Checks that the pass has all rows of the batch, which operations on tokens or positions need: after a selection it has not.
     pub(crate) fn all_rows(&self, op: &'static str) -> Result<()> {
         same(op, "rows", self.batch.rows(), self.rows)
     }
 
-    /// Activations with the rows of the pass.
+    /// Checks that activations have capacity for the rows of the pass.
     pub(crate) fn capacity(&self, op: &'static str, activations: Shape) -> Result<()> {
         at_most(op, "rows", activations.rows, self.rows)
     }
 }
 
-/// The rows that a read of `len` elements takes.
+/// Checks a read of `len` elements. Returns its number of rows.
 pub(crate) fn read(x: Shape, len: usize) -> Result<usize> {
     Expected::MultipleOf(x.cols).check("read", "elements", len)?;
     let rows = len / x.cols;
@@ -83,7 +83,7 @@ pub(crate) fn read(x: Shape, len: usize) -> Result<usize> {
     Ok(rows)
 }
 
-/// Activations of `rows` rows.
+/// Checks the width of activations.
 pub(crate) fn rows(dim: usize) -> Result<()> {
     Expected::AtLeast(1).check("rows", "width", dim)
 }
@@ -112,7 +112,7 @@ pub(crate) fn matrix(weight: &Weight, role: Role) -> Result<()> {
     if expected == found { Ok(()) } else { Err(Error::Shape { name: weight.name.clone(), expected, found }) }
 }
 
-/// Heads that every backend could take; the kernels of one may want them smaller.
+/// Checks heads against the limits that all backends share; the kernels of a backend may have lower ones.
 pub(crate) fn heads(op: &'static str, heads: Heads) -> Result<()> {
     let Heads { heads, kv_heads, head_dim, rotary_dim } = heads;
     Expected::AtLeast(1).check(op, "kv_heads", kv_heads)?;

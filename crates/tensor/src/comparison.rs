@@ -1,4 +1,4 @@
-//! Comparison of results: a case on a machine and on the [reference](crate::reference), repeatable numbers, tolerances.
+//! Comparison of results: a case on a backend and on the [reference](crate::reference), repeatable numbers, tolerances.
 
 use crate::reference::Reference;
 use crate::{Backend, Batch, Bytes, DType, KvType, PAGE, Result, Weight, quant};
@@ -25,11 +25,11 @@ impl Outcome {
 
 /// A case: operations whose result is compared.
 pub(crate) trait Case {
-    /// The result on one machine.
+    /// The result on one backend.
     fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>>;
 }
 
-/// A machine, the types of weights that it is compared with, and the outcomes so far.
+/// A backend, the weight types of its comparison, and the outcomes so far.
 pub(crate) struct Comparison<'a, B> {
     machine: &'a mut B,
     pub(crate) dtypes: Vec<DType>,
@@ -46,14 +46,14 @@ impl<'a, B: Backend> Comparison<'a, B> {
         self.outcomes
     }
 
-    /// Runs a case on the machine and on the reference; `allowed` gives the allowed difference of results of some magnitude.
+    /// Runs a case on the backend and on the reference; `allowed` gives the allowed difference for a magnitude of the results.
     pub(crate) fn case(&mut self, name: String, case: &impl Case, allowed: impl Fn(f64) -> f64) -> Result<()> {
         let (want, got) = self.both(case)?;
         self.outcome(name, largest(&want, &got), allowed(magnitude(&want)));
         Ok(())
     }
 
-    /// Results of the reference and of the machine.
+    /// Results of the reference and of the backend.
     pub(crate) fn both(&mut self, case: &impl Case) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((case.run(&mut Reference::default())?, case.run(self.machine)?))
     }
@@ -62,7 +62,7 @@ impl<'a, B: Backend> Comparison<'a, B> {
         self.outcomes.push(Outcome { case, difference, allowed });
     }
 
-    /// The machine, for an operation that the reference does not have.
+    /// The backend, for an operation that the reference does not have.
     pub(crate) fn machine(&mut self) -> &mut B {
         self.machine
     }
@@ -72,14 +72,14 @@ impl<'a, B: Backend> Comparison<'a, B> {
 #[derive(Clone)]
 pub struct Random(pub u64);
 
-/// Elements of the largest matrix that is kept.
+/// Elements of the largest matrix in [`MADE`].
 const MANY: usize = 1 << 20;
 
 /// A generator's state, a type, elements and their scale.
 type Key = (u64, DType, usize, u32);
 
 thread_local! {
-    /// Quantized weights by key: quantizing takes longer than the cases, which use the same weights again.
+    /// Quantized weights by key: quantizing takes longer than the cases, which reuse the weights.
     static MADE: RefCell<HashMap<Key, Vec<u8>>> = RefCell::new(HashMap::new());
 }
 

@@ -1,12 +1,12 @@
-//! A machine that computes passes: its memory, its passes and its clock. Its operations are in [`ops`](crate::ops).
+//! The trait of devices: their memory, their passes and their clock. Their operations are in [`ops`](crate::ops).
 
 use crate::{Batch, Clock, DType, Error, Limits, Result, Weight};
 use std::fmt;
 
-/// Kind of a machine.
+/// Kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// The processor, by this crate's kernels.
+    /// The processor, with this crate's kernels.
     Cpu,
     /// A graphics processor.
     Gpu,
@@ -14,12 +14,12 @@ pub enum DeviceKind {
     SoftwareGpu,
 }
 
-/// Description of a machine, for its user.
+/// Description of a device, for the user.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
-    /// Kind of machine.
+    /// Kind of device.
     pub kind: DeviceKind,
-    /// Name as the machine reports it.
+    /// Name, as the driver reports it for a GPU.
     pub name: String,
     /// Kernels in use: an instruction set, or a GPU tier and its driver.
     pub detail: String,
@@ -57,7 +57,7 @@ impl Heads {
         self.kv_heads * self.head_dim
     }
 
-    /// Block of a quantized cache that dimension i of a key belongs to.
+    /// Block of a quantized cache that contains dimension i of a key.
     pub(crate) fn key_block(&self, i: usize) -> usize {
         let half = self.rotary_dim / 2;
         let index = match i {
@@ -80,7 +80,7 @@ pub enum KvType {
     /// Single precision.
     #[default]
     F32,
-    /// Half precision; numbers beyond the largest half become that.
+    /// Half precision; numbers beyond the largest half become the largest half.
     F16,
     /// Whole numbers from -127 to 127, and a scale in single precision for every [`KvType::BLOCK`] of a head. In a key, the
     /// two dimensions of a rotated pair count as neighbours.
@@ -103,7 +103,7 @@ impl KvType {
         }
     }
 
-    /// The type of a name of [`name`](Self::name).
+    /// The type with this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kv| kv.name() == name)
     }
@@ -115,31 +115,31 @@ impl fmt::Display for KvType {
     }
 }
 
-/// Purpose of a matrix, by which a backend orders its rows at load.
+/// Use of a matrix, by which a backend orders its rows at load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Any projection, or at once a projection and an embedding (tied).
+    /// Any projection, or a projection that is also the embedding (tied).
     Plain,
-    /// An embedding, which nothing is multiplied with.
+    /// An embedding that is no projection.
     Embedding,
     /// Gate rows, then as many up rows: for a [gated](crate::Activation::is_gated) activation.
     GateUp,
-    /// Matrices of so many experts, one below the other, for [`Experts`](crate::ops::Experts); of
-    /// each the rows of [`Role::GateUp`] where it is gated.
+    /// Matrices of several experts, one below the other, for [`Experts`](crate::ops::Experts); each with the rows of
+    /// [`Role::GateUp`] where it is gated.
     Experts {
-        /// How many.
+        /// Number of experts.
         count: usize,
         /// Whether each has gate rows, then as many up rows.
         gated: bool,
     },
     /// Query, key and value rows: for [`ProjectQkv`](crate::ops::ProjectQkv).
     Qkv(Heads),
-    /// Some of these, from a row on that begins a head: where not all are of one type.
+    /// A part of these rows, from the given row on, which begins a head: for parts of different types.
     QkvPart(Heads, usize),
 }
 
 impl Role {
-    /// Heads of queries, keys and values, and the first row that a matrix has of them.
+    /// Heads of queries, keys and values, and the matrix's first row of them.
     pub(crate) fn qkv(self) -> Option<(Heads, usize)> {
         match self {
             Role::Qkv(heads) => Some((heads, 0)),
@@ -164,19 +164,21 @@ impl Role {
 /// Memory of a matrix on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes, those that only fill up included.
+    /// Bytes, padding included.
     pub bytes: u64,
-    /// Whether these are the checkpoint's own bytes, used where they lie.
+    /// Whether these are the checkpoint's own bytes, used in place.
     pub in_place: bool,
 }
 
-/// A machine: it owns memory and computes passes of decoder-sized operations, each of which is a trait of its own in
-/// [`ops`](crate::ops). All operations together are a [`Backend`](crate::Backend).
+/// A device: it owns memory and computes passes of decoder-sized operations, each of which is a trait of its own in
+/// [`ops`](crate::ops). A device with all operations is a [`Backend`](crate::Backend).
 ///
-/// A pass begins with [`begin`](Device::begin). Its operations may be recorded and run later; only [`read`](Device::read),
-/// [`elapsed`](Device::elapsed) and [`sampled`](crate::ops::Sample::sampled) wait for results. Activations are f32
-/// `[rows, dim]` buffers that live as long as the model. An operation works on the first [`Batch::rows`] rows of them, and
-/// after [`select`](crate::ops::SelectRows::select) on as many as were selected. Arguments that do not fit each other are an
+/// A pass begins with [`begin`](Device::begin). Its operations may be recorded and run later. [`read`](Device::read),
+/// [`elapsed`](Device::elapsed) and [`sampled`](crate::ops::Sample::sampled) wait for their results. Other methods may wait for
+/// earlier work of the device: [`submit`](Device::submit) after many rows, [`reserve`](Device::reserve) for a copy of the cache,
+/// [`matrix`](Device::matrix) for staging memory, [`timestamp`](Device::timestamp) with [`Clock::WallAndWait`]. Activations are
+/// f32 `[rows, dim]` buffers, kept as long as the model. An operation computes their first [`Batch::rows`] rows, after
+/// [`select`](crate::ops::SelectRows::select) as many as were selected. Arguments that do not fit each other are an
 /// [`Error::Mismatch`](crate::Error::Mismatch), never a panic.
 pub trait Device: Sized + Send + 'static {
     /// A weight matrix.
@@ -190,7 +192,7 @@ pub trait Device: Sized + Send + 'static {
     /// Keys and values of every layer, in pages of [`PAGE`](crate::PAGE) positions.
     type Cache: Send;
 
-    /// Kind, name and kernels of the machine.
+    /// Kind, name and kernels of the device.
     fn info(&self) -> &DeviceInfo;
 
     /// Uploads a matrix `[rows, cols]` and its bias, in the matrix's own type.
@@ -225,7 +227,7 @@ pub trait Device: Sized + Send + 'static {
     /// Allocates pages `0 .. pages` of a cache; contents are kept. Never shrinks.
     fn reserve(&mut self, cache: &mut Self::Cache, pages: usize) -> Result<()>;
 
-    /// Number of pages that a request may come to need. A machine whose cache is expensive to enlarge does so once.
+    /// Announces the number of pages that a request may need. A device whose cache is expensive to enlarge enlarges it once.
     fn reserve_hint(&mut self, _cache: &mut Self::Cache, _pages: usize) -> Result<()> {
         Ok(())
     }
@@ -239,23 +241,24 @@ pub trait Device: Sized + Send + 'static {
     /// Runs the recorded operations and copies rows `0 .. out.len() / dim` of x to the host.
     fn read(&mut self, x: &Self::Rows, out: &mut [f32]) -> Result<()>;
 
-    /// Runs the recorded operations. Waits for nothing but room in the device's queue: for the chunks of a prompt but the last.
+    /// Submits the recorded operations and does not wait for their results. After a segment of many rows, such as a chunk of a
+    /// prompt, it waits for the chunk before, so that at most two are in flight.
     fn submit(&mut self) -> Result<()>;
 
-    /// Takes the time between the operations recorded so far and those to come.
+    /// Takes a timestamp after the operations recorded so far.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`] on a machine without a clock.
+    /// [`Error::Absent`] on a device without a clock.
     fn timestamp(&mut self) -> Result<()> {
         Err(not_measured(self.info()))
     }
 
-    /// Runs the recorded operations, waits, and gives the seconds between each two timestamps, which are forgotten.
+    /// Runs the recorded operations, waits, returns the seconds between neighbouring timestamps, and removes the timestamps.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`] on a machine without a clock.
+    /// [`Error::Absent`] on a device without a clock.
     fn elapsed(&mut self) -> Result<Vec<f64>> {
         Err(not_measured(self.info()))
     }
@@ -265,11 +268,11 @@ pub trait Device: Sized + Send + 'static {
         Clock::Wall
     }
 
-    /// Measures bandwidth and arithmetic rate of the machine; takes about a second.
+    /// Measures bandwidth and arithmetic rate of the device; takes about a second.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`] on a machine without a clock.
+    /// [`Error::Absent`] on a device without a clock.
     fn limits(&mut self) -> Result<Limits> {
         Err(not_measured(self.info()))
     }

@@ -3,12 +3,12 @@
 use crate::quant::{self, Block, quant_types, with_quant_type};
 use std::fmt;
 
-/// The enum and its list, from the types that stand alone and the list of quantized ones.
+/// The enum and its list, from the plain types and the list of quantized ones.
 macro_rules! dtypes {
     ([] $($type:ident: $module:ident, $doc:literal;)+) => {
         /// The type of a weight as a file stores it.
         ///
-        /// The block-quantized types are ggml's (`ggml-common.h`): a row is a whole number of blocks, each with scales of its own.
+        /// The block-quantized types are ggml's (`ggml-common.h`): a row is a whole number of blocks, each with its own scales.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum DType {
@@ -49,7 +49,7 @@ impl Constants {
 }
 
 impl DType {
-    /// The types whose elements stand alone.
+    /// The plain types: elements without blocks and scales.
     pub const PLAIN: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
     const fn constants(self) -> Constants {
@@ -70,7 +70,7 @@ impl DType {
         self.block().0 > 1
     }
 
-    /// Bytes of a row of `len` elements, `None` where that is no whole number of blocks or overflows.
+    /// Bytes of a row of `len` elements; `None` where the row is no whole number of blocks or the number overflows.
     pub fn bytes(self, len: usize) -> Option<usize> {
         let (elements, bytes) = self.block();
         len.is_multiple_of(elements).then_some(len / elements)?.checked_mul(bytes)
@@ -91,7 +91,7 @@ impl DType {
         self.constants().file_type
     }
 
-    /// The type of a number of [`ggml_id`](Self::ggml_id).
+    /// The type with this [`ggml_id`](Self::ggml_id).
     pub fn from_ggml_id(id: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.ggml_id() == id)
     }

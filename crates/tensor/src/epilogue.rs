@@ -2,7 +2,7 @@
 
 use crate::Activation;
 
-/// How results meet what is there.
+/// How results are written to the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Store {
     /// `out = result`.
@@ -12,14 +12,14 @@ pub enum Store {
     Accumulate,
 }
 
-/// What becomes of a projection's outputs y, to which the weight's bias has been added: `scale * activation(y)` is stored.
+/// Epilogue of a projection: `scale * activation(y)` of its outputs y, which include the weight's bias, is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Epilogue {
     /// Function of the outputs.
     pub activation: Activation,
-    /// Factor of what the activation gives.
+    /// Factor of the activation's results.
     pub scale: f32,
-    /// Where it goes.
+    /// Whether the results replace the output or are added to it.
     pub store: Store,
 }
 
@@ -41,7 +41,7 @@ impl Epilogue {
         Self { activation, ..Self::OVERWRITE }
     }
 
-    /// The width of what is stored, for so many outputs.
+    /// Width of the stored results, for a number of outputs.
     pub(crate) fn width(self, outputs: usize) -> usize {
         if self.activation.is_gated() { outputs / 2 } else { outputs }
     }

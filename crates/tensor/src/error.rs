@@ -1,19 +1,19 @@
-//! What can go wrong on a device.
+//! Errors of the backends.
 
 use std::fmt;
 
-/// An error of a backend: always which thing, what was expected and what was found.
+/// An error of a backend, with its subject, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A weight does not have the shape that an operation wants.
+    /// A weight does not have the shape that its role requires.
     #[error("tensor {name}: shape {found:?}, expected {expected:?}; hint: the checkpoint may be damaged")]
     Shape {
         /// Name of the tensor as published.
         name: String,
-        /// The shape that was wanted.
+        /// The required shape.
         expected: Vec<usize>,
-        /// The shape that the file has.
+        /// The shape in the file.
         found: Vec<usize>,
     },
 
@@ -28,15 +28,15 @@ pub enum Error {
         shape: Vec<usize>,
         /// Its type.
         dtype: crate::DType,
-        /// Bytes that shape and type ask for.
+        /// Bytes by shape and type.
         expected: usize,
-        /// Bytes that there are.
+        /// Bytes of the weight.
         found: usize,
     },
 
     /// A row of a weight is no whole number of its type's blocks.
     #[error(
-        "tensor {name}: rows of {cols} elements, but {dtype} wants a multiple of {block} (its block size); hint: take another type"
+        "tensor {name}: rows of {cols} elements, expected a multiple of {block} (block size of {dtype}); hint: take another type"
     )]
     Blocks {
         /// Name of the tensor as published.
@@ -49,18 +49,18 @@ pub enum Error {
         block: usize,
     },
 
-    /// Matrices that do not fit below each other.
+    /// Matrices that cannot be stacked: their types or widths differ.
     #[error("tensor {name}: a part is {found}, expected {expected}; hint: take a file whose parts are of one type")]
     Stacked {
         /// Name of the whole.
         name: String,
         /// Type and width of the first part.
         expected: String,
-        /// Those of another part.
+        /// Type and width of another part.
         found: String,
     },
 
-    /// An operation was called with arguments that do not fit each other.
+    /// Arguments of an operation do not fit each other.
     #[error(
         "{op}: {what} is {found}, expected {expected}; hint: batches, buffers and caches of one model do not fit another"
     )]
@@ -69,72 +69,72 @@ pub enum Error {
         op: &'static str,
         /// The argument.
         what: &'static str,
-        /// The values that would be right.
+        /// The valid values.
         expected: Expected,
-        /// The value that was given.
+        /// The given value.
         found: usize,
     },
 
-    /// An operation was given a matrix whose rows are laid out for another one.
+    /// The rows of a matrix are ordered for another operation.
     #[error(
         "{op}: the matrix is laid out as {found}, expected {expected}; hint: a matrix has the role of its only use"
     )]
     Role {
         /// The operation.
         op: &'static str,
-        /// The layouts that it takes.
+        /// The layouts that the operation takes.
         expected: &'static str,
         /// The layout of the matrix.
         found: &'static str,
     },
 
-    /// A model wants something that this device's kernels do not do.
+    /// A model needs more than this device's kernels support.
     #[error("{device}: {what} is {found}; the kernels take at most {limit}; hint: another device may take more")]
     Unsupported {
         /// The device.
         device: String,
         /// The property.
         what: &'static str,
-        /// What the model has.
+        /// The value of the model.
         found: usize,
-        /// What the device can.
+        /// The limit of the device.
         limit: usize,
     },
 
-    /// A backend was asked for something that it does not do.
+    /// A backend does not have the requested feature.
     #[error("{device} has no {what}; hint: take another backend")]
     Absent {
         /// The device.
         device: String,
-        /// What it has not.
+        /// The missing feature.
         what: &'static str,
     },
 
-    /// Memory could not be had.
+    /// Memory could not be allocated.
     #[error(
         "out of memory on {device}: {what} needs {bytes} bytes{detail}; hint: a shorter context, a smaller type of cache or of weights, or another device"
     )]
     OutOfMemory {
         /// The device.
         device: String,
-        /// What the memory was for.
+        /// Use of the memory.
         what: String,
-        /// How much was asked for.
+        /// Requested bytes.
         bytes: u64,
-        /// What the device said, or its limit; may be empty.
+        /// Message or limit of the device; may be empty.
         detail: String,
     },
 
-    /// No device answers to what was asked for.
+    /// No adapter matches the selection.
     #[error("no GPU adapter {wanted}; hint: {hint}")]
     NoAdapter {
-        /// What was asked for.
+        /// The selection.
         wanted: String,
-        /// What to do about it.
+        /// What to do.
         hint: String,
     },
 
-    /// A tier of kernels was asked for that the device cannot run.
+    /// The device cannot run the requested tier of kernels.
     #[error("{device} cannot run the {tier} kernels: it lacks {missing}; hint: the best that it runs are {has}")]
     Tier {
         /// The device.
@@ -147,12 +147,12 @@ pub enum Error {
         has: &'static str,
     },
 
-    /// The device or its driver failed, and can be used further.
+    /// The device or its driver failed. The device can still be used.
     #[error("{device} failed: {message}; hint: update its driver, or take another device")]
     Device {
         /// The device.
         device: String,
-        /// What the driver said.
+        /// Message of the driver.
         message: String,
     },
 
@@ -163,32 +163,32 @@ pub enum Error {
     Lost {
         /// The device.
         device: String,
-        /// What the driver said.
+        /// Message of the driver.
         message: String,
     },
 
-    /// A submission did not end, and the device was given up: nothing more can be computed on it.
+    /// A submission did not complete in time, and the device was given up: nothing more can be computed on it.
     #[error(
         "{device} did not finish its work within {seconds} s and is given up; hint: open the device again; where it happens often, allow more time, update its driver or take another device"
     )]
     Timeout {
         /// The device.
         device: String,
-        /// How long was waited.
+        /// Time limit in seconds.
         seconds: u64,
     },
 
     /// The threads of the CPU backend could not be started.
-    #[error("cannot start {threads} threads: {source}; hint: ask for fewer")]
+    #[error("cannot start {threads} threads: {source}; hint: take fewer threads")]
     Threads {
-        /// How many were asked for.
+        /// Requested threads.
         threads: usize,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
 }
 
-/// What an argument should be.
+/// The valid values of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {
@@ -205,7 +205,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// An [`Error::Mismatch`] where `found` is something else.
+    /// Returns [`Error::Mismatch`] where `found` is not a valid value.
     pub(crate) fn check(self, op: &'static str, what: &'static str, found: usize) -> Result<()> {
         let holds = match self {
             Self::Exactly(value) => found == value,

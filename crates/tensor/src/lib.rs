@@ -1,7 +1,7 @@
 //! Weights, activations and the operations of a Phi decoder, on the CPU and on any GPU.
 //!
 //! The [`Backend`] trait has few, decoder-sized operations: pre-norm, activation and residual are options of a
-//! projection, so that one call is one fused kernel where the machine can. Each operation is a trait in [`ops`].
+//! projection, so that one call is one fused kernel where the backend supports it. Each operation is a trait in [`ops`].
 //! [`cpu::Cpu`] and (with the feature `gpu`) [`gpu::Gpu`] implement them; the decoder in `phi3-model` is written against
 //! [`Backend`] once.
 

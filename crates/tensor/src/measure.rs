@@ -1,4 +1,4 @@
-//! Measurements of a machine.
+//! Measurements of a device.
 
 use std::fmt;
 use std::time::Instant;
@@ -8,9 +8,9 @@ use std::time::Instant;
 pub enum Clock {
     /// The device writes timestamps while it works.
     Device,
-    /// The host's clock, of a machine whose operations have run when they return.
+    /// The host's clock, for a device whose operations have run when they return.
     Wall,
-    /// The host's clock; a device without timestamps is waited for at every timestamp, which takes time of its own.
+    /// The host's clock, with a wait for the device at every timestamp, which itself takes time: for a device without timestamps.
     WallAndWait,
 }
 
@@ -24,12 +24,12 @@ impl fmt::Display for Clock {
     }
 }
 
-/// Peak rates of a machine.
+/// Peak rates of a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Bytes of memory per second.
     pub bandwidth: f64,
-    /// Kind of access that was measured.
+    /// Kind of the measured access.
     pub access: &'static str,
     /// Multiplications and additions per second.
     pub rate: f64,
@@ -37,7 +37,7 @@ pub struct Limits {
     pub numbers: &'static str,
 }
 
-/// Seconds between neighbouring timestamps, which are taken away.
+/// Seconds between neighbouring timestamps; removes the timestamps.
 pub(crate) fn intervals(timestamps: &mut Vec<Instant>) -> Vec<f64> {
     let intervals = timestamps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     timestamps.clear();

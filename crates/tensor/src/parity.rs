@@ -8,8 +8,8 @@ use crate::{Backend, DType, Result, ops};
 
 pub use crate::comparison::{Outcome, Random, kv_step};
 
-/// Runs every case on a machine and on the reference, but those of the types in `without`: the ones that the machine has
-/// no kernels for.
+/// Runs every case on a backend and on the reference, except those of the types in `without`, for which the backend has no
+/// kernels.
 ///
 /// # Errors
 ///

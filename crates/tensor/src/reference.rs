@@ -1,4 +1,4 @@
-//! A machine of plain loops with sums in f64, on one thread: the specification of the operations. For tests and diagnosis only.
+//! A backend of plain loops with sums in f64, on one thread: the specification of the operations. For tests and diagnosis only.
 //!
 //! Its operations are in the `reference.rs` of each module of [`ops`](crate::ops).
 
@@ -6,7 +6,7 @@ use crate::checks::{self, ActivePass, CacheShape, Shape};
 use crate::ops::experts::Routes;
 use crate::{Batch, Device, DeviceInfo, DeviceKind, Heads, KvType, Norm, PAGE, Result, Role, Weight};
 
-/// The reference machine.
+/// The reference backend.
 pub struct Reference {
     info: DeviceInfo,
     pub(crate) pass: ActivePass,
@@ -62,7 +62,7 @@ impl Default for Reference {
     }
 }
 
-/// A row behind a norm, for the norm by itself and in front of projections.
+/// A normed row, for the norm by itself and in front of projections.
 pub(crate) fn normed(x: &[f32], norm: Norm<'_, Reference>) -> Vec<f64> {
     let mean_of = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / x.len() as f64;
     let x = || x.iter().map(|&v| f64::from(v));
@@ -141,7 +141,7 @@ impl Device for Reference {
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
         let len = pages * PAGE * cache.heads.kv_dim();
         for side in cache.keys.iter_mut().chain(&mut cache.values) {
-            // NaN: a position that is read before it was written shows
+            // NaN shows a read of a position that was not written
             side.resize(len.max(side.len()), f32::NAN);
         }
         cache.made = cache.made.max(pages);

@@ -15,7 +15,7 @@ pub enum Rounding {
 }
 
 impl Weight {
-    /// The matrix in `dtype`, converted row by row on `threads` threads; on all threads of the process where absent.
+    /// The matrix in `dtype`, converted row by row on `threads` threads; `None` is all threads of the process.
     ///
     /// # Errors
     ///
@@ -43,14 +43,14 @@ impl Weight {
                         Rounding::Fitted => quantize(dtype, values),
                         Rounding::Int4Rtn => quantize_int4_rtn(values),
                     };
-                    // the length of a row was checked, so the blocks fit
+                    // the length of a row is checked above, so the blocks fit
                     if let Some(blocks) = blocks.filter(|blocks| blocks.len() == out.len()) {
                         out.copy_from_slice(&blocks);
                     }
                 },
             )
         };
-        // where no pool can be made, the process's own is used
+        // without a pool of its own, the conversion uses that of the process
         match threads.and_then(|n| rayon::ThreadPoolBuilder::new().num_threads(n.max(1)).build().ok()) {
             Some(pool) => pool.install(work),
             None => work(),

@@ -1,4 +1,4 @@
-//! A machine that times every operation of another one.
+//! A backend that times every operation of another one.
 
 use crate::{
     Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Result, Role,
@@ -11,13 +11,13 @@ use std::time::Instant;
 /// An operation of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Label {
-    /// Name of the operation, or of the weight that it multiplies with.
+    /// Name of the operation, or of its weight.
     pub op: String,
-    /// The layer, where it belongs to one.
+    /// The layer, for an operation of a layer.
     pub layer: Option<usize>,
-    /// Bytes of weights that it reads.
+    /// Bytes of weights that the operation reads.
     pub bytes: u64,
-    /// Values of these weights.
+    /// Number of these weights.
     pub values: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct Pass {
     pub rows: usize,
     /// Labels by number, and seconds, in the order in which they ran.
     pub spans: Vec<(usize, f64)>,
-    /// Seconds from its beginning to the result's being there, on the host's clock.
+    /// Seconds from the beginning of the pass until its result is on the host, by the host's clock.
     pub seconds: f64,
 }
 
@@ -41,9 +41,9 @@ pub struct Trace {
     pub passes: Vec<Pass>,
 }
 
-/// A machine that records how long every operation of another one takes.
+/// A backend that records the time of every operation of another one.
 ///
-/// It samples no tokens, so that every pass ends with logits on the host.
+/// It samples no tokens, so every pass ends with logits on the host.
 pub struct Timed<B: Device> {
     pub(crate) inner: B,
     trace: Arc<Mutex<Trace>>,
@@ -59,7 +59,7 @@ pub struct Labelled<M> {
 }
 
 impl<B: Device> Timed<B> {
-    /// A machine that is timed, and its times.
+    /// The timed backend, and its trace.
     pub fn new(inner: B) -> (Self, Arc<Mutex<Trace>>) {
         let trace = Arc::new(Mutex::new(Trace::default()));
         let timed = Self { inner, trace: trace.clone(), numbers: HashMap::new(), pass: Pass::default(), began: None };
@@ -130,7 +130,7 @@ impl<B: Device> Device for Timed<B> {
 
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Self::Matrix> {
         let (op, layer) = named(&weight.name);
-        // of experts, those that one row goes to
+        // of the experts, those that one row uses
         let (part, whole) = match role {
             Role::Experts { count, .. } => (TOP_EXPERTS.min(count) as u64, count.max(1) as u64),
             _ => (1, 1),
@@ -183,7 +183,7 @@ impl<B: Device> Device for Timed<B> {
     fn read(&mut self, x: &B::Rows, out: &mut [f32]) -> Result<()> {
         self.inner.read(x, out)?;
         self.end()?;
-        // more may follow in this pass
+        // further operations of this pass may follow
         self.began = Some(Instant::now());
         self.inner.timestamp()
     }

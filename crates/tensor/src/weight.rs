@@ -1,4 +1,4 @@
-//! Weights as a checkpoint holds them.
+//! Weights in the layout of a checkpoint.
 
 use crate::{DType, Error, Heads, Result, checks};
 use std::fmt;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 /// Read-only memory that weights are parts of, such as a memory-mapped file.
 pub trait Memory: Send + Sync {
-    /// All of it; the same bytes at the same place every time.
+    /// All bytes; every call returns the same slice.
     fn bytes(&self) -> &[u8];
 
-    /// Is told that nobody needs `range` for now, so that a mapped file's pages may leave the process. The bytes stay
+    /// Releases `range`, which is not needed for now: a mapped file's pages may leave the process. The bytes stay
     /// readable.
     fn release(&self, _range: Range<usize>) {}
 }
@@ -29,20 +29,20 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// The bytes `range` of `owner`; `None` where the range lies outside.
+    /// The bytes `range` of `owner`; `None` where the range is not within its bytes.
     pub fn new(owner: Arc<dyn Memory>, range: Range<usize>) -> Option<Self> {
         owner.bytes().get(range.clone())?;
         Some(Self { owner, range })
     }
 
-    /// A part of these bytes; `range` lies within them.
+    /// A part of these bytes; `range` is within them.
     fn part(&self, range: Range<usize>) -> Self {
         let range = self.range.start + range.start..self.range.start + range.end;
         debug_assert!(range.end <= self.range.end);
         Self { owner: self.owner.clone(), range }
     }
 
-    /// Tells the owner that nobody needs these bytes for now.
+    /// Releases these bytes, which are not needed for now; see [`Memory::release`].
     pub fn release(&self) {
         self.owner.release(self.range.clone());
     }
@@ -63,10 +63,9 @@ impl Deref for Bytes {
     }
 }
 
-/// How the rows of a matrix stand in its file.
+/// Order of the rows of a matrix in its file.
 ///
-/// The order that operations speak of: gates before ups; queries, keys, values; the two halves of a rotated head one after the
-/// other.
+/// The order of operations is: gates before ups; queries, keys, values; the two halves of a rotated head one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RowOrder {
     /// In the order of operations.
@@ -81,13 +80,13 @@ pub enum RowOrder {
     RotatedPairs {
         /// Width of a head.
         head_dim: usize,
-        /// Leading rows that are ordered so; the others are as operations want them.
+        /// Number of leading rows in this order; the others are in the order of operations.
         rows: usize,
     },
 }
 
 impl RowOrder {
-    /// The file's row that is row `row` of `rows` for operations.
+    /// The row in the file of row `row` of `rows` in the order of operations.
     pub fn stored(self, row: usize, rows: usize) -> usize {
         match self {
             RowOrder::AsStored => row,
@@ -119,10 +118,10 @@ impl RowOrder {
     }
 }
 
-/// Rows of a matrix that lie one after another.
+/// Consecutive rows of a matrix.
 #[derive(Clone)]
 struct Piece {
-    /// In the file's order.
+    /// Rows in the file's order.
     rows: Range<usize>,
     bytes: Bytes,
 }
@@ -167,11 +166,11 @@ impl Weight {
         Ok(Self { name, dtype, rows, cols, row_bytes, pieces, order: RowOrder::AsStored, bias: None })
     }
 
-    /// The rows of several matrices, one below the other. Their biases are left behind.
+    /// The rows of several matrices, one below the other, without their biases.
     ///
     /// # Errors
     ///
-    /// [`Error::Stacked`] where there is none, or two differ in their type or width.
+    /// [`Error::Stacked`] where `parts` is empty, or two parts differ in their type or width.
     pub fn stacked(name: impl Into<String>, parts: &[Weight]) -> Result<Self> {
         let name = name.into();
         let Some(first) = parts.first() else {
@@ -197,7 +196,7 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where there are no such rows, or they do not stand in the order of operations.
+    /// [`Error::Shape`] where the matrix does not have these rows, or not in the order of operations.
     pub fn slice(&self, rows: Range<usize>) -> Result<Self> {
         if rows.start > rows.end || rows.end > self.rows || self.order != RowOrder::AsStored {
             let (expected, found) = (vec![rows.end, self.cols], vec![self.rows, self.cols]);
@@ -218,11 +217,12 @@ impl Weight {
         Ok(Self { rows: rows.len(), pieces, bias, ..self.clone() })
     }
 
-    /// The rows of `ranges`, one after another and in the order of operations, without a bias; copied, but where they are all.
+    /// The rows of `ranges`, one after another and in the order of operations, without a bias. They are copied unless they are
+    /// all rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where there are no such rows.
+    /// [`Error::Shape`] where the matrix does not have these rows.
     pub fn only(&self, ranges: &[Range<usize>]) -> Result<Self> {
         if let [all] = ranges
             && *all == (0..self.rows)
@@ -239,11 +239,11 @@ impl Weight {
         Self::new(self.name.clone(), self.dtype, rows().count(), self.cols, Bytes::from(bytes))
     }
 
-    /// The same matrix, whose rows stand in the file in another order.
+    /// The same matrix with another order of its rows in the file.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where it has not as many rows as that order is of.
+    /// [`Error::Shape`] where the number of rows does not fit the order.
     pub fn ordered(mut self, order: RowOrder) -> Result<Self> {
         let rows = match order {
             RowOrder::AsStored => self.rows,
@@ -270,7 +270,7 @@ impl Weight {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] where there are not as many numbers as rows.
+    /// [`Error::Shape`] where `bias` does not have a number for each row.
     pub fn with_bias(mut self, bias: Vec<f32>) -> Result<Self> {
         if bias.len() != self.rows {
             let (expected, found) = (vec![self.rows], vec![bias.len()]);
@@ -280,7 +280,7 @@ impl Weight {
         Ok(self)
     }
 
-    /// What is added to the outputs, `[rows]`.
+    /// The bias, `[rows]`, which is added to the outputs.
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
     }
@@ -290,7 +290,7 @@ impl Weight {
         self.pieces.iter().map(|piece| piece.bytes.len()).sum()
     }
 
-    /// The bytes of all rows, in the order of operations; nothing is promised about their alignment.
+    /// The bytes of all rows, in the order of operations, of any alignment.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self.pieces.as_slice() {
             [piece] if self.order == RowOrder::AsStored => piece.bytes.to_vec(),
@@ -298,7 +298,7 @@ impl Weight {
         }
     }
 
-    /// Tells the owners of the bytes that nobody needs them for now.
+    /// Releases the bytes of all rows, which are not needed for now; see [`Memory::release`].
     pub fn release(&self) {
         self.pieces.iter().for_each(|piece| piece.bytes.release());
     }
@@ -312,7 +312,7 @@ impl Weight {
     ///
     /// # Panics
     ///
-    /// Where there is no such row.
+    /// Where the matrix does not have this row.
     pub fn row(&self, row: usize) -> &[u8] {
         let stored = self.order.stored(row, self.rows);
         for piece in &self.pieces {

@@ -213,7 +213,7 @@ unsafe fn half_block<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usi
     acc: &mut [L::F; M],
 ) {
     let half = FIRST / 4;
-    // SAFETY: `m < M`; the caller has the instruction set.
+    // SAFETY: `m < M`; the caller guarantees the instruction set.
     unsafe {
         // two chains for a single row, whose additions would otherwise wait for each other
         let mut sums = [[L::splat(0); M]; 2];

@@ -102,7 +102,7 @@ impl Cpu {
         let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
         self.parallel(x.rows * x.dim * 8, x.rows.div_ceil(TILE), |tile| {
             let rows = tile * TILE..((tile + 1) * TILE).min(x.rows);
-            // SAFETY: a task takes its own tile.
+            // SAFETY: each task takes its own tile, so no other reference to it exists.
             let units = unsafe { tiles.take(tile) };
             for (i, row) in rows.clone().enumerate() {
                 let x = &x.values[row * x.dim..][..x.dim];

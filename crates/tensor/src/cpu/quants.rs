@@ -39,7 +39,7 @@ pub(crate) unsafe trait QuantBlock: Block {
     /// Scale and minimum of a whole block. The default reads them from the first fields.
     #[inline(always)]
     unsafe fn head<L: IntSimd>(block: *const u8, part: usize) -> [L::F; 2] {
-        // SAFETY: the contract of this function.
+        // SAFETY: the caller guarantees the contract of this function.
         unsafe { halves::<L>(block, part, Self::MINIMA) }
     }
 
@@ -99,7 +99,7 @@ pub(crate) unsafe fn byte<L: IntSimd>(bytes: *const u8, j: usize) -> L::I {
 /// Four words of a field at `words`, as for [`word`].
 #[inline(always)]
 pub(crate) unsafe fn nibbles<L: IntSimd>(words: *const u8) -> [L::I; 8] {
-    // SAFETY: words 0 to 3 of the field; the caller has the instruction set.
+    // SAFETY: words 0 to 3 of the field; the caller guarantees the instruction set.
     unsafe {
         let w = [word::<L>(words, 0), word::<L>(words, 1), word::<L>(words, 2), word::<L>(words, 3)];
         let (low, high) = (|v| L::and(v, 15), |v| L::and(L::shr(v, 4), 15));
@@ -114,7 +114,7 @@ pub(crate) unsafe fn nibbles<L: IntSimd>(words: *const u8) -> [L::I; 8] {
 /// Eight words of a field at `words`, as for [`word`].
 #[inline(always)]
 pub(crate) unsafe fn bits<L: IntSimd>(words: *const u8, shift: usize, mask: u8) -> [L::I; 8] {
-    // SAFETY: words 0 to 7 of the field; the caller has the instruction set.
+    // SAFETY: words 0 to 7 of the field; the caller guarantees the instruction set.
     unsafe {
         let mut out = [L::splat(0); 8];
         for (j, out) in out.iter_mut().enumerate() {
@@ -131,7 +131,7 @@ pub(crate) unsafe fn bits<L: IntSimd>(words: *const u8, shift: usize, mask: u8) 
 /// The instruction set of `L` is available.
 #[inline(always)]
 pub(crate) unsafe fn above<L: IntSimd>(low: [L::I; 8], high: [L::I; 8], shift: usize) -> [L::I; 8] {
-    // SAFETY: registers only; the caller has the instruction set.
+    // SAFETY: registers only; the caller guarantees the instruction set.
     unsafe {
         let mut out = low;
         for (out, high) in out.iter_mut().zip(high) {
@@ -148,7 +148,7 @@ pub(crate) unsafe fn above<L: IntSimd>(low: [L::I; 8], high: [L::I; 8], shift: u
 /// One word of a field at `field`, as for [`word`].
 #[inline(always)]
 pub(crate) unsafe fn fifths<L: IntSimd>(low: [L::I; 8], field: *const u8) -> [L::I; 8] {
-    // SAFETY: `4 * L::ROWS` bytes of the field; the caller has the instruction set.
+    // SAFETY: `4 * L::ROWS` bytes of the field; the caller guarantees the instruction set.
     unsafe {
         let high = L::load(field);
         let mut bits = [high; 8];
@@ -180,7 +180,7 @@ pub(crate) unsafe fn halves<L: IntSimd>(block: *const u8, part: usize, min: bool
 /// As for [`halves`], with a minimum.
 #[inline(always)]
 pub(crate) unsafe fn halves_negative<L: IntSimd>(block: *const u8, part: usize) -> [L::F; 2] {
-    // SAFETY: the contract of this function.
+    // SAFETY: the caller guarantees the contract of this function.
     unsafe {
         let [d, min] = halves::<L>(block, part, true);
         [d, L::mul(min, L::splat_f32(-1.0))]
@@ -194,7 +194,7 @@ pub(crate) unsafe fn halves_negative<L: IntSimd>(block: *const u8, part: usize) 
 /// Twelve bytes of a field at `packed`, as for [`byte`]; `j < 8`.
 #[inline(always)]
 pub(crate) unsafe fn scale_min<L: IntSimd>(head: [L::F; 2], packed: *const u8, j: usize) -> [L::F; 2] {
-    // SAFETY: bytes 0 to 11 of the field; the caller has the instruction set.
+    // SAFETY: bytes 0 to 11 of the field; the caller guarantees the instruction set.
     unsafe {
         let (scale, min) = if j < 4 {
             (L::and(byte::<L>(packed, j), 63), L::and(byte::<L>(packed, j + 4), 63))

@@ -173,13 +173,13 @@ unsafe impl Format for F32 {
     const BYTES: usize = 4;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: LANES readable f32 and the instruction set, by the trait; `Simd::load` takes any alignment.
+        // SAFETY: the caller guarantees LANES readable f32 and the instruction set, by the trait; `Simd::load` takes any alignment.
         unsafe { S::load(p.cast()) }
     }
 
     #[inline(always)]
     unsafe fn one(p: *const u8) -> f32 {
-        // SAFETY: an element's bytes, by the trait.
+        // SAFETY: the caller guarantees an element's bytes, by the trait.
         unsafe { p.cast::<f32>().read_unaligned() }
     }
 }
@@ -189,13 +189,13 @@ unsafe impl Format for F16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: LANES readable elements and the instruction set, by the trait.
+        // SAFETY: the caller guarantees LANES readable elements and the instruction set, by the trait.
         unsafe { S::load_f16(p) }
     }
 
     #[inline(always)]
     unsafe fn one(p: *const u8) -> f32 {
-        // SAFETY: an element's bytes, by the trait.
+        // SAFETY: the caller guarantees an element's bytes, by the trait.
         unsafe { half::f16::from_bits(u16::from_le(p.cast::<u16>().read_unaligned())).to_f32() }
     }
 }
@@ -205,13 +205,13 @@ unsafe impl Format for Bf16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: LANES readable elements and the instruction set, by the trait.
+        // SAFETY: the caller guarantees LANES readable elements and the instruction set, by the trait.
         unsafe { S::load_bf16(p) }
     }
 
     #[inline(always)]
     unsafe fn one(p: *const u8) -> f32 {
-        // SAFETY: an element's bytes, by the trait.
+        // SAFETY: the caller guarantees an element's bytes, by the trait.
         unsafe { f32::from_bits(u32::from(u16::from_le(p.cast::<u16>().read_unaligned())) << 16) }
     }
 }
@@ -234,7 +234,7 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: [f32; 8]) {
-        // SAFETY: eight writable f32, by the trait.
+        // SAFETY: the caller guarantees eight writable f32, by the trait.
         unsafe { p.cast::<[f32; 8]>().write_unaligned(v) }
     }
 
@@ -250,20 +250,20 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> [f32; 8] {
-        // SAFETY: eight readable f32, by the trait.
+        // SAFETY: the caller guarantees eight readable f32, by the trait.
         unsafe { p.cast::<[f32; 8]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> [f32; 8] {
-        // SAFETY: sixteen readable bytes, by the trait.
+        // SAFETY: the caller guarantees sixteen readable bytes, by the trait.
         let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
         halves.map(|h| half::f16::from_bits(u16::from_le(h)).to_f32())
     }
 
     #[inline(always)]
     unsafe fn load_bf16(p: *const u8) -> [f32; 8] {
-        // SAFETY: sixteen readable bytes, by the trait.
+        // SAFETY: the caller guarantees sixteen readable bytes, by the trait.
         let halves = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
         halves.map(|h| f32::from_bits(u32::from(u16::from_le(h)) << 16))
     }
@@ -293,7 +293,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2;
 
-    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller has, by the trait.
+    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller guarantees, by the trait.
     unsafe impl Simd for Avx2 {
         type V = __m256;
         const LEVEL: Isa = Isa::Avx2;
@@ -303,49 +303,49 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> __m256 {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm256_set1_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m256) {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm256_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm256_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn zero() -> __m256 {
-            // SAFETY: registers only; the caller has AVX2, by the trait.
+            // SAFETY: registers only; the caller guarantees AVX2, by the trait.
             unsafe { _mm256_setzero_ps() }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m256 {
-            // SAFETY: eight readable f32 and the instruction set, by the trait.
+            // SAFETY: the caller guarantees eight readable f32 and the instruction set, by the trait.
             unsafe { _mm256_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m256 {
-            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> __m256 {
-            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
             unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: registers only; the caller has FMA, by the trait.
+            // SAFETY: registers only; the caller guarantees FMA, by the trait.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
 
@@ -357,7 +357,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
-            // SAFETY: registers only; the caller has AVX2, by the trait.
+            // SAFETY: registers only; the caller guarantees AVX2, by the trait.
             unsafe {
                 let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
                 let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
@@ -369,7 +369,7 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512;
 
-    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller has, by the trait.
+    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller guarantees, by the trait.
     unsafe impl Simd for Avx512 {
         type V = __m512;
         const LEVEL: Isa = Isa::Avx512;
@@ -379,49 +379,49 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> __m512 {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm512_set1_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm512_storeu_ps(p, v) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { _mm512_add_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
-            // SAFETY: registers only; the caller has AVX-512, by the trait.
+            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
             unsafe { _mm512_setzero_ps() }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> __m512 {
-            // SAFETY: sixteen readable f32 and the instruction set, by the trait.
+            // SAFETY: the caller guarantees sixteen readable f32 and the instruction set, by the trait.
             unsafe { _mm512_loadu_ps(p) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> __m512 {
-            // SAFETY: 32 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> __m512 {
-            // SAFETY: 32 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
         }
 
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: registers only; the caller has AVX-512, by the trait.
+            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
 
@@ -433,7 +433,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {
-            // SAFETY: registers only; the caller has AVX-512, by the trait.
+            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
             unsafe { _mm512_reduce_add_ps(v) }
         }
     }
@@ -460,13 +460,13 @@ mod arm {
 
         #[inline(always)]
         unsafe fn splat(v: f32) -> Self::V {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { [vdupq_n_f32(v); 2] }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: Self::V) {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe {
                 vst1q_f32(p, v[0]);
                 vst1q_f32(p.add(4), v[1]);
@@ -475,25 +475,25 @@ mod arm {
 
         #[inline(always)]
         unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            // SAFETY: the caller has the instruction set, and a store writes LANES f32, by the trait.
+            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
             unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
         }
 
         #[inline(always)]
         unsafe fn zero() -> Self::V {
-            // SAFETY: registers only; the caller has NEON, by the trait.
+            // SAFETY: registers only; the caller guarantees NEON, by the trait.
             unsafe { [vdupq_n_f32(0.0); 2] }
         }
 
         #[inline(always)]
         unsafe fn load(p: *const f32) -> Self::V {
-            // SAFETY: eight readable f32 and the instruction set, by the trait.
+            // SAFETY: the caller guarantees eight readable f32 and the instruction set, by the trait.
             unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
         }
 
         #[inline(always)]
         unsafe fn load_f16(p: *const u8) -> Self::V {
-            // SAFETY: sixteen readable bytes; plain AArch64 converts halves.
+            // SAFETY: the caller guarantees sixteen readable bytes, by the trait; plain AArch64 converts halves.
             unsafe {
                 let halves = vld1q_u16(p.cast());
                 let (low, high): (float32x4_t, float32x4_t);
@@ -508,7 +508,7 @@ mod arm {
 
         #[inline(always)]
         unsafe fn load_bf16(p: *const u8) -> Self::V {
-            // SAFETY: sixteen readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
             unsafe {
                 let halves = vld1q_u16(p.cast());
                 let low = vshll_n_u16::<16>(vget_low_u16(halves));
@@ -518,13 +518,13 @@ mod arm {
 
         #[inline(always)]
         unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            // SAFETY: registers only; the caller has NEON, by the trait.
+            // SAFETY: registers only; the caller guarantees NEON, by the trait.
             unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
         }
 
         #[inline(always)]
         unsafe fn sum(v: Self::V) -> f32 {
-            // SAFETY: registers only; the caller has NEON, by the trait.
+            // SAFETY: registers only; the caller guarantees NEON, by the trait.
             unsafe { vaddvq_f32(vaddq_f32(v[0], v[1])) }
         }
     }

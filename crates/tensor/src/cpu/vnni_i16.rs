@@ -144,7 +144,7 @@ pub(super) fn project(
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
     for (u, block) in blocks.iter_mut().enumerate() {
-        // SAFETY: the contract of this function; stores are of sixteen i32 or f32 into arrays of that length.
+        // SAFETY: the caller guarantees the contract of this function; stores are of sixteen i32 or f32 into arrays of that length.
         unsafe {
             let part = |i: usize| rows_of_half(w, rows.clone(), u * Q14_LEN + i * activations::Q8_LEN);
             let pairs = [part(0), part(1)];

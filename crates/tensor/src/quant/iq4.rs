@@ -22,7 +22,7 @@ pub(super) fn decode(d: f32, quants: &[u8; 16], out: &mut [f32; 32]) {
 /// The instruction set of `L` is available; every byte is below 16.
 #[inline(always)]
 pub(super) unsafe fn lookup<L: IntSimd>(mut indices: [L::I; 8]) -> [L::I; 8] {
-    // SAFETY: registers only; the caller has the instruction set, and bytes are below 16.
+    // SAFETY: registers only; the caller guarantees the instruction set, and bytes are below 16.
     unsafe {
         for word in &mut indices {
             *word = L::biased(L::lookup(*word, &IQ4_VALUES));

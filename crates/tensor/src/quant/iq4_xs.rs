@@ -59,7 +59,7 @@ unsafe impl QuantBlock for Iq4Xs {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait; a sub-block's words lie inside their fields.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's words are inside their fields.
         unsafe {
             let words = field::<L>(block, Self::FIELDS, 2, part, 4).add(4 * PANEL * 4 * sub);
             iq4::lookup::<L>(quants::nibbles::<L>(words))
@@ -68,7 +68,7 @@ unsafe impl QuantBlock for Iq4Xs {
 
     #[inline(always)]
     unsafe fn scale<L: IntSimd>(head: [L::F; 2], block: *const u8, part: usize, sub: usize, _half: usize) -> [L::F; 2] {
-        // SAFETY: the contract of the trait; a sub-block's bytes lie inside their field.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's bytes are inside their field.
         unsafe {
             let packed = field::<L>(block, Self::FIELDS, 1, part, 1);
             let high = L::and(L::shr(byte::<L>(packed, sub / 4), 2 * (sub % 4)), 3);

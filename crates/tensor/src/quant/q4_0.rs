@@ -44,7 +44,7 @@ unsafe impl QuantBlock for Q4_0 {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, _sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait.
+        // SAFETY: the caller guarantees the contract of the trait.
         unsafe { quants::nibbles::<L>(field::<L>(block, Self::FIELDS, 1, part, 4)) }
     }
 }

@@ -58,7 +58,7 @@ unsafe impl QuantBlock for Q4K {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait; a sub-block's words lie inside their fields.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's words are inside their fields.
         unsafe {
             let words = field::<L>(block, Self::FIELDS, 3, part, 4).add(4 * PANEL * 8 * (sub / 2));
             quants::bits::<L>(words, 4 * (sub % 2), 15)
@@ -67,7 +67,7 @@ unsafe impl QuantBlock for Q4K {
 
     #[inline(always)]
     unsafe fn scale<L: IntSimd>(head: [L::F; 2], block: *const u8, part: usize, sub: usize, _half: usize) -> [L::F; 2] {
-        // SAFETY: the contract of the trait; a sub-block's bytes lie inside their field.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's bytes are inside their field.
         unsafe { quants::scale_min::<L>(head, field::<L>(block, Self::FIELDS, 2, part, 1), sub) }
     }
 }

@@ -50,7 +50,7 @@ unsafe impl QuantBlock for Q5_1 {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, _sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait.
+        // SAFETY: the caller guarantees the contract of the trait.
         unsafe {
             let low = quants::nibbles::<L>(field::<L>(block, Self::FIELDS, 3, part, 4));
             quants::fifths::<L>(low, field::<L>(block, Self::FIELDS, 2, part, 4))

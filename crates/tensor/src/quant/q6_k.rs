@@ -64,7 +64,7 @@ unsafe impl QuantBlock for Q6K {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait; a sub-block's words lie inside their fields.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's words are inside their fields.
         unsafe {
             let (upper, pair) = (sub / 4, sub % 4);
             let low = field::<L>(block, Self::FIELDS, 2, part, 4).add(4 * PANEL * (16 * upper + 8 * (pair % 2)));
@@ -76,7 +76,7 @@ unsafe impl QuantBlock for Q6K {
 
     #[inline(always)]
     unsafe fn scale<L: IntSimd>(head: [L::F; 2], block: *const u8, part: usize, sub: usize, half: usize) -> [L::F; 2] {
-        // SAFETY: the contract of the trait; a sub-block's bytes lie inside their field.
+        // SAFETY: the caller guarantees the contract of the trait; a sub-block's bytes are inside their field.
         unsafe {
             let scales = field::<L>(block, Self::FIELDS, 1, part, 1);
             [L::mul(head[0], L::to_f32(L::signed_bytes(scales.add(PANEL * (2 * sub + half))))), head[1]]

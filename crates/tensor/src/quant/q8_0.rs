@@ -46,7 +46,7 @@ unsafe impl QuantBlock for Q8_0 {
 
     #[inline(always)]
     unsafe fn quants<L: IntSimd>(block: *const u8, part: usize, _sub: usize) -> [L::I; 8] {
-        // SAFETY: the contract of the trait.
+        // SAFETY: the caller guarantees the contract of the trait.
         unsafe {
             let words = field::<L>(block, Self::FIELDS, 1, part, 4);
             let mut out = [L::splat(0); 8];

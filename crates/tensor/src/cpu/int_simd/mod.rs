@@ -51,7 +51,7 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     /// Product with the scale of a block, a power of two. Zero may become a number below 1e-26, an infinity or NaN any number.
     #[inline(always)]
     unsafe fn scaled(a: Self::F, block: &BlockQ8) -> Self::F {
-        // SAFETY: registers only; the caller has the instruction set.
+        // SAFETY: registers only; the caller guarantees the instruction set.
         unsafe { Self::mul(a, Self::splat_f32(block.scale)) }
     }
     /// `a * b + c`
@@ -79,25 +79,25 @@ unsafe impl IntSimd for Portable {
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> [i32; 16] {
-        // SAFETY: 64 readable bytes, by the trait.
+        // SAFETY: the caller guarantees 64 readable bytes, by the trait.
         unsafe { p.cast::<[[u8; 4]; 16]>().read() }.map(i32::from_le_bytes)
     }
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> [i32; 16] {
-        // SAFETY: 16 readable bytes, by the trait.
+        // SAFETY: the caller guarantees 16 readable bytes, by the trait.
         unsafe { p.cast::<[u8; 16]>().read() }.map(i32::from)
     }
 
     #[inline(always)]
     unsafe fn signed_bytes(p: *const u8) -> [i32; 16] {
-        // SAFETY: 16 readable bytes, by the trait.
+        // SAFETY: the caller guarantees 16 readable bytes, by the trait.
         unsafe { p.cast::<[i8; 16]>().read() }.map(i32::from)
     }
 
     #[inline(always)]
     unsafe fn halves(p: *const u8) -> [f32; 16] {
-        // SAFETY: 32 readable bytes, by the trait.
+        // SAFETY: the caller guarantees 32 readable bytes, by the trait.
         unsafe { p.cast::<[[u8; 2]; 16]>().read() }.map(|h| half::f16::from_le_bytes(h).to_f32())
     }
 
@@ -181,7 +181,7 @@ unsafe impl IntSimd for Portable {
 
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: [f32; 16]) {
-        // SAFETY: 16 writable f32, by the trait.
+        // SAFETY: the caller guarantees 16 writable f32, by the trait.
         unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
     }
 

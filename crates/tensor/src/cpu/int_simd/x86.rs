@@ -8,91 +8,91 @@ macro_rules! avx512 {
     () => {
         #[inline(always)]
         unsafe fn load(p: *const u8) -> __m512i {
-            // SAFETY: 64 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 64 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_loadu_si512(p.cast()) }
         }
 
         #[inline(always)]
         unsafe fn bytes(p: *const u8) -> __m512i {
-            // SAFETY: 16 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 16 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn signed_bytes(p: *const u8) -> __m512i {
-            // SAFETY: 16 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 16 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn halves(p: *const u8) -> __m512 {
-            // SAFETY: 32 readable bytes and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
 
         #[inline(always)]
         unsafe fn splat(v: i32) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_set1_epi32(v) }
         }
 
         #[inline(always)]
         unsafe fn splat_f32(v: f32) -> __m512 {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_set1_ps(v) }
         }
 
         #[inline(always)]
         unsafe fn and(a: __m512i, mask: u8) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) }
         }
 
         #[inline(always)]
         unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_or_si512(a, b) }
         }
 
         #[inline(always)]
         unsafe fn shr(a: __m512i, n: usize) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_srl_epi16(a, _mm_cvtsi32_si128(n as i32)) }
         }
 
         #[inline(always)]
         unsafe fn shl(a: __m512i, n: usize) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_sll_epi16(a, _mm_cvtsi32_si128(n as i32)) }
         }
 
         #[inline(always)]
         unsafe fn lookup(a: __m512i, table: &[i8; 16]) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), a) }
         }
 
         #[inline(always)]
         unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_add_epi32(a, b) }
         }
 
         #[inline(always)]
         unsafe fn to_f32(a: __m512i) -> __m512 {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_cvtepi32_ps(a) }
         }
 
         #[inline(always)]
         unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_mul_ps(a, b) }
         }
 
         #[inline(always)]
         unsafe fn scaled(a: __m512, block: &BlockQ8) -> __m512 {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe {
                 // beside the products, which have pipes of their own on some processors
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(block.power)))
@@ -101,13 +101,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: registers only; the caller has the instruction set, by the trait.
+            // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
 
         #[inline(always)]
         unsafe fn store(p: *mut f32, v: __m512) {
-            // SAFETY: 16 writable f32 and the instruction set, by the trait.
+            // SAFETY: the caller guarantees 16 writable f32 and the instruction set, by the trait.
             unsafe { _mm512_storeu_ps(p, v) }
         }
 
@@ -123,7 +123,7 @@ macro_rules! avx512 {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
-// SAFETY: every function is an AVX-512 F, BW or VL instruction (or a few), which the caller has, by the trait.
+// SAFETY: every function is an AVX-512 F, BW or VL instruction (or a few), which the caller guarantees, by the trait.
 unsafe impl IntSimd for Avx512 {
     type I = __m512i;
     type F = __m512;
@@ -139,7 +139,7 @@ unsafe impl IntSimd for Avx512 {
 
     #[inline(always)]
     unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // two products below 64 * 127 fit in 16 bits
             let pairs = _mm512_maddubs_epi16(words, _mm512_set1_epi32(x));
@@ -149,7 +149,7 @@ unsafe impl IntSimd for Avx512 {
 
     #[inline(always)]
     unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
             let x = _mm512_set1_epi32(x);
@@ -164,7 +164,7 @@ unsafe impl IntSimd for Avx512 {
 #[derive(Clone, Copy)]
 pub(crate) struct Vnni;
 
-// SAFETY: every function is an AVX-512 F, BW, VL or VNNI instruction (or a few), which the caller has, by the trait.
+// SAFETY: every function is an AVX-512 F, BW, VL or VNNI instruction (or a few), which the caller guarantees, by the trait.
 unsafe impl IntSimd for Vnni {
     type I = __m512i;
     type F = __m512;
@@ -175,19 +175,19 @@ unsafe impl IntSimd for Vnni {
 
     #[inline(always)]
     unsafe fn biased(a: __m512i) -> __m512i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm512_xor_si512(a, _mm512_set1_epi8(-128)) }
     }
 
     #[inline(always)]
     unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
     }
 
     #[inline(always)]
     unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
     }
 }
@@ -196,7 +196,7 @@ unsafe impl IntSimd for Vnni {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
-// SAFETY: every function is an AVX2, FMA or F16C instruction (or a few), which the caller has, by the trait.
+// SAFETY: every function is an AVX2, FMA or F16C instruction (or a few), which the caller guarantees, by the trait.
 unsafe impl IntSimd for Avx2 {
     type I = __m256i;
     type F = __m256;
@@ -205,67 +205,67 @@ unsafe impl IntSimd for Avx2 {
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {
-        // SAFETY: 32 readable bytes and the instruction set, by the trait.
+        // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> __m256i {
-        // SAFETY: 8 readable bytes and the instruction set, by the trait.
+        // SAFETY: the caller guarantees 8 readable bytes and the instruction set, by the trait.
         unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
     }
 
     #[inline(always)]
     unsafe fn signed_bytes(p: *const u8) -> __m256i {
-        // SAFETY: 8 readable bytes and the instruction set, by the trait.
+        // SAFETY: the caller guarantees 8 readable bytes and the instruction set, by the trait.
         unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())) }
     }
 
     #[inline(always)]
     unsafe fn halves(p: *const u8) -> __m256 {
-        // SAFETY: 16 readable bytes and the instruction set, by the trait.
+        // SAFETY: the caller guarantees 16 readable bytes and the instruction set, by the trait.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }
 
     #[inline(always)]
     unsafe fn splat(v: i32) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_set1_epi32(v) }
     }
 
     #[inline(always)]
     unsafe fn splat_f32(v: f32) -> __m256 {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_set1_ps(v) }
     }
 
     #[inline(always)]
     unsafe fn and(a: __m256i, mask: u8) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) }
     }
 
     #[inline(always)]
     unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_or_si256(a, b) }
     }
 
     #[inline(always)]
     unsafe fn shr(a: __m256i, n: usize) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_srl_epi16(a, _mm_cvtsi32_si128(n as i32)) }
     }
 
     #[inline(always)]
     unsafe fn shl(a: __m256i, n: usize) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_sll_epi16(a, _mm_cvtsi32_si128(n as i32)) }
     }
 
     #[inline(always)]
     unsafe fn lookup(a: __m256i, table: &[i8; 16]) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), a) }
     }
 
@@ -276,7 +276,7 @@ unsafe impl IntSimd for Avx2 {
 
     #[inline(always)]
     unsafe fn dot(sum: __m256i, words: __m256i, x: i32) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // two products below 64 * 127 fit in 16 bits
             let pairs = _mm256_maddubs_epi16(words, _mm256_set1_epi32(x));
@@ -286,7 +286,7 @@ unsafe impl IntSimd for Avx2 {
 
     #[inline(always)]
     unsafe fn dot_biased(sum: __m256i, words: __m256i, x: i32) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
             let x = _mm256_sign_epi8(_mm256_set1_epi32(x), words);
@@ -297,31 +297,31 @@ unsafe impl IntSimd for Avx2 {
 
     #[inline(always)]
     unsafe fn add(a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_add_epi32(a, b) }
     }
 
     #[inline(always)]
     unsafe fn to_f32(a: __m256i) -> __m256 {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_cvtepi32_ps(a) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: registers only; the caller has the instruction set, by the trait.
+        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m256) {
-        // SAFETY: 8 writable f32 and the instruction set, by the trait.
+        // SAFETY: the caller guarantees 8 writable f32 and the instruction set, by the trait.
         unsafe { _mm256_storeu_ps(p, v) }
     }
 

@@ -18,7 +18,7 @@ impl Cpu {
     pub(crate) fn norm_rows(&self, x: Input<'_>, norm: Norm<'_, Self>, out: &mut [f32]) {
         let out = Output::new(out, x.dim);
         self.parallel(x.rows * x.dim * 8, x.rows, |row| {
-            // SAFETY: a task takes its own row.
+            // SAFETY: each task takes its own row, so no other reference to it exists.
             let out = unsafe { out.slice(row, 0..x.dim) };
             let x = &x.values[row * x.dim..][..x.dim];
             match norm {

@@ -45,7 +45,7 @@ impl Cpu {
         let mut projected = std::mem::take(&mut self.projected);
         let (rows, queries) = (Shares::new(&mut projected, width), Shares::new(&mut q.values, q_dim));
         self.parallel(self.pass.rows * width * 8, self.pass.rows, |row| {
-            // SAFETY: a task takes its own row.
+            // SAFETY: each task takes its own row, so no other reference to it exists.
             let (y, q) = unsafe { (rows.take(row), queries.take(row)) };
             let turned = &mut y[..q_dim + heads.kv_dim()];
             kernels::rotate(self.isa, turned, heads.head_dim, &self.pass.batch.rope()[row * turn..][..turn]);

@@ -139,7 +139,7 @@ unsafe fn attend_generic<S: Simd>(task: &Task<'_>, scratch: &mut Scratch, out: O
     for (row, (sums, running)) in
         task.rows.clone().zip(state.sums.chunks_exact(columns.len()).zip(state.running.chunks_exact(task.heads.len())))
     {
-        // SAFETY: rows and heads of this task only.
+        // SAFETY: this task alone writes these rows and heads.
         let out = unsafe { out.slice(row, columns.clone()) };
         for ((out, sums), running) in out.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(running) {
             let inverse = 1.0 / running.sum;
@@ -249,7 +249,7 @@ unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, sc
                 (keys.as_ptr().cast(), values.as_ptr().cast())
             }
             Panels::F16 { keys, values } => {
-                // SAFETY: panels have the sizes of the cache, by the caller's promise.
+                // SAFETY: the caller guarantees that panels have the sizes of the cache.
                 unsafe {
                     widen_halves::<S>(keys, to_keys);
                     widen_halves::<S>(values, to_values);
@@ -304,7 +304,7 @@ fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
 unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
-        // SAFETY: panels have the sizes of the cache, by the caller's promise.
+        // SAFETY: the caller guarantees that panels have the sizes of the cache.
         i += unsafe {
             match state.running.len() - i {
                 4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, group, i, state),
@@ -503,7 +503,7 @@ unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
     at: usize,
     sums: &mut [f32],
 ) -> usize {
-    // SAFETY: panels have the sizes of the cache, by the caller's promise.
+    // SAFETY: the caller guarantees that panels have the sizes of the cache.
     unsafe {
         let offset = |m: usize, n: usize| m * d + at + n * S::LANES;
         let mut acc = [[S::zero(); N]; M];
