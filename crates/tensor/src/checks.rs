@@ -64,7 +64,7 @@ impl ActivePass {
         at_most(op, "pages", cache.pages, self.batch.page_bound())
     }
 
-    /// Checks that the pass has all rows of the batch, which operations on tokens or positions need: after a selection it has not.
+    /// Checks that the pass has all rows of the batch, as operations on tokens or positions require: no rows were selected.
     pub(crate) fn all_rows(&self, op: &'static str) -> Result<()> {
         same(op, "rows", self.batch.rows(), self.rows)
     }

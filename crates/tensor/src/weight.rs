@@ -217,8 +217,8 @@ impl Weight {
         Ok(Self { rows: rows.len(), pieces, bias, ..self.clone() })
     }
 
-    /// The rows of `ranges`, one after another and in the order of operations, without a bias. They are copied unless they are
-    /// all rows.
+    /// The rows of `ranges`, one after another and in the order of operations, without a bias. They are copied unless one
+    /// range is all rows.
     ///
     /// # Errors
     ///

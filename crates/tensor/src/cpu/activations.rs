@@ -20,10 +20,10 @@ pub(crate) struct BlockQ8 {
     pub(super) scale: f32,
     /// Increment of an f32's bits that multiplies it by the scale, where scales are powers of two.
     pub(super) power: i32,
-    /// Start of the integer sums: minus the weights' zero point times the sum of the quants. Of each 16 elements, or of all 32 in
-    /// the first place.
+    /// Start of the integer sums: minus the weights' zero point times the sum of the quants. Of each 16 elements, or of all 32 at
+    /// index 0.
     pub(super) start: [i32; 2],
-    /// Sum of the elements, divided by the base. Of each 16 elements, or of all 32 in the first place.
+    /// Sum of the elements, divided by the base. Of each 16 elements, or of all 32 at index 0.
     pub(super) sum: [f32; 2],
     rest: u32,
 }
@@ -48,7 +48,7 @@ pub(super) struct Q8Options {
     pub(super) powers: bool,
 }
 
-/// Quantizes a row into blocks `step` apart. The last block is filled up with zeros.
+/// Quantizes a row into blocks `step` apart. The last block is padded with zeros.
 #[inline(always)]
 pub(super) fn quantize(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
     let (whole, rest) = x.as_chunks::<Q8_LEN>();
@@ -72,7 +72,7 @@ pub(super) fn quantize(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], st
 /// The largest magnitude; a NaN is larger than all.
 #[inline(always)]
 fn largest(x: &[f32; Q8_LEN]) -> f32 {
-    // magnitudes order as their bits do
+    // magnitudes have the order of their bits
     f32::from_bits(x.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)))
 }
 
@@ -94,7 +94,7 @@ fn round_scales(blocks: &mut [BlockQ8], step: usize) {
 /// The nearest integer, ties to even, of numbers below 2^22; any integer for others.
 #[inline(always)]
 pub(super) fn rounded(x: f32) -> i32 {
-    // adding this rounds, and leaves the number in the lowest bits
+    // adding this number rounds, and leaves the integer in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
 }
@@ -102,7 +102,7 @@ pub(super) fn rounded(x: f32) -> i32 {
 #[inline(always)]
 fn one(x: &[f32; Q8_LEN], options: Q8Options, block: &mut BlockQ8) {
     let scale = block.base * block.scale;
-    // the inverse of less might be infinite
+    // the inverse of a smaller scale may be infinite
     let inverse = if scale > 1e-38 { 1.0 / scale } else { 0.0 };
     let mut quants = [0i32; Q8_LEN];
     for (quant, x) in quants.iter_mut().zip(x) {

@@ -1,7 +1,7 @@
 //! AMX: registers of tiles, each sixteen rows of 64 bytes, and products of tiles.
 //!
-//! The compiler knows the registers but not the instructions, which are written in `asm!`. Only the configuration of the tiles
-//! outlives such a block.
+//! The compiler supports the registers but not the instructions, which are written in `asm!`. Of an `asm!` block only the
+//! configuration of the tiles remains.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 /// Bytes of a tile.
 pub(super) const TILE: usize = 1024;
 
-/// Whether this processor multiplies tiles of bf16, and the system permits this process to use them.
+/// Whether this processor multiplies tiles of bf16, and the system permits their use by this process.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| has_tiles() && permitted())
@@ -25,7 +25,7 @@ pub(super) fn emulated() -> bool {
     false
 }
 
-/// Tiles and their products of bf16, and a system that saves their registers; Intel's manual, volume 1, 13.3.
+/// Whether there are tiles and products of bf16, and the system saves the registers; Intel's manual, volume 1, 13.3.
 fn has_tiles() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     const TILE_BF16: u32 = 1 << 22 | 1 << 24;
@@ -77,7 +77,7 @@ impl Tiles {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         config.row_bytes[..8].fill(64);
         config.rows[..8].fill(16);
-        // SAFETY: tiles are available, by the contract; the operand is a valid configuration of 64 bytes.
+        // SAFETY: the caller guarantees that tiles are available; the operand is a valid configuration of 64 bytes.
         unsafe { asm!("ldtilecfg [{0}]", in(reg) &config, options(nostack, readonly)) };
         Self(())
     }
@@ -85,16 +85,16 @@ impl Tiles {
     /// Adds to four tiles of sums at `c` the products of two columns of tiles at `a` and two at `b`, `steps` of them:
     /// `c[0] += a[0] b[0]`, `c[1] += a[1] b[0]`, `c[2] += a[0] b[1]`, `c[3] += a[1] b[1]`. Sums begin at zero where `first`.
     ///
-    /// At `a` lie two tiles of each step, sixteen rows of 32 bf16. At `b` lie two tiles of each step, of which row p holds
-    /// elements 2p and 2p + 1 of sixteen columns. Sums are sixteen rows of sixteen f32.
+    /// `a` has two tiles of each step, sixteen rows of 32 bf16. `b` has two tiles of each step, of which row p holds elements 2p
+    /// and 2p + 1 of sixteen columns. Sums are sixteen rows of sixteen f32.
     ///
     /// # Safety
     ///
     /// `2 * steps` readable tiles at `a` and `b`, four writable ones at `c`; `steps` is not 0.
     #[inline]
     pub(super) unsafe fn multiply(&self, a: *const u8, b: *const u8, c: *mut f32, steps: usize, first: bool) {
-        // SAFETY: `self` proves that tiles are configured; the loop reads `2 * steps` tiles at `a` and `b`, and reads and writes four
-        // at `c`, which exist by the contract.
+        // SAFETY: `self` proves that tiles are configured; the loop reads `2 * steps` tiles at `a` and `b`, and reads and writes
+        // four at `c`. The caller guarantees these tiles.
         unsafe {
             asm!(
                 "test {first:e}, {first:e}",

@@ -1,7 +1,7 @@
 //! Products of many rows by AMX: weights of every type and activations become tiles of bf16, sums are in single precision.
 //!
-//! A task takes a few pairs of panels. It turns [`DEPTH`] elements of their rows into tiles, which stay in the second-level cache,
-//! and multiplies them with all activations before it takes the next elements.
+//! A task has a few pairs of panels. It converts [`DEPTH`] elements of their rows to tiles, which stay in the second-level
+//! cache, and multiplies them with all activations before it converts the next elements.
 
 use super::activations::Q8_LEN;
 use super::amx::{self, Tiles};
@@ -23,7 +23,7 @@ use std::ops::Range;
 /// Rows of activations in two tiles.
 pub(super) const ROWS: usize = 32;
 
-/// Elements of a row that are tiles at a time; a multiple of the block of every type.
+/// Elements of a row that are converted at a time; a multiple of the block of every type.
 const DEPTH: usize = 1024;
 
 /// Bytes of a task's tiles of weights.
@@ -40,7 +40,7 @@ const LINES: usize = amx::TILE / size_of::<Line>();
 /// Least number of rows for which this is faster than the other kernels.
 const GEMM_MIN_ROWS: usize = 24;
 
-/// Whether an ISA takes this path for so many rows of a type.
+/// Whether an ISA takes this path for this number of rows and type of weight.
 pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
     rows >= GEMM_MIN_ROWS && isa == Isa::Amx && dtype != DType::F32
 }
@@ -84,7 +84,7 @@ thread_local! {
 pub(super) struct Plan {
     /// Pairs of panels: a gate and its up, or two neighbours.
     pairs: usize,
-    /// Elements that are tiles at a time.
+    /// Elements of a row that are converted at a time.
     depth: usize,
     /// Pairs of a task.
     share: usize,
@@ -135,7 +135,7 @@ pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
     let zero: Line = bytemuck::Zeroable::zeroed();
     b.resize(b.len().max(pairs.len() * deep * 2 * LINES), zero);
     c.resize(c.len().max(blocks * pairs.len() * 4 * LINES), zero);
-    // SAFETY: tiles are available, by the contract of this function.
+    // SAFETY: the caller guarantees that tiles are available.
     let registers = unsafe { Tiles::new() };
     for first in (0..subs).step_by(deep.max(1)) {
         let taken = first..(first + deep).min(subs);
@@ -184,8 +184,8 @@ fn give(task: Task<'_>, block: usize, pair: usize, sums: &[Line], out: Output<'_
     }
 }
 
-/// Fills side `side` (0 or 1) of the tiles of panel i: for each 32 elements a tile of side 0, then one of side 1. A panel past the
-/// last is zeros.
+/// Fills side `side` (0 or 1) of the tiles of panel i: for each 32 elements a tile of side 0, then one of side 1. A panel past
+/// the last is zeros.
 ///
 /// # Safety
 ///

@@ -17,11 +17,11 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 /// Keys and values: a page of a layer holds, per key/value head, keys `[head_dim][PAGE]`, then values
-/// `[PAGE][head_dim]`. Keys lie across the positions so that the scores of a page come out side by side.
+/// `[PAGE][head_dim]`. Keys are transposed so that the scores of a page are adjacent.
 pub struct Cache {
     heads: Heads,
     kv: KvType,
-    /// Of a key and of a value.
+    /// Runs of a key and of a value.
     runs: [Vec<Run>; 2],
     /// `[layer][page]`
     pages: Vec<Vec<Page>>,
@@ -57,14 +57,14 @@ pub(crate) enum Panels<'a> {
 enum Page {
     F32(Box<[f32]>),
     F16(Box<[u16]>),
-    /// Scales lie as the numbers that they belong to: of keys `[blocks][PAGE]`, of values `[PAGE][blocks]`.
+    /// Scales are ordered like their numbers: of keys `[blocks][PAGE]`, of values `[PAGE][blocks]`.
     Q8_0 {
         levels: Box<[i8]>,
         scales: Box<[f32]>,
     },
 }
 
-/// Where the keys and values of a row of the pass go.
+/// Destination in the cache of the keys and values of a row of the pass.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     page: u32,
@@ -178,7 +178,7 @@ impl Cache {
             })
             .collect();
         pool.run(shares.len(), &|i| {
-            // a lock of its own for every task: it only hands over the page
+            // each task has its own lock, which only hands over the page
             if let Ok(mut share) = shares[i].lock() {
                 let (page, targets) = &mut *share;
                 write(page, targets);
@@ -256,7 +256,7 @@ unsafe fn write_generic<S: Simd>(
     }
 }
 
-/// Puts a key, or some dimensions of one, at position `slot` of keys `[dims][PAGE]`.
+/// Writes a key, or some of its dimensions, at position `slot` of keys `[dims][PAGE]`.
 #[inline(always)]
 fn spread<T: Copy>(keys: &mut [T], slot: usize, key: &[T]) {
     for (to, key) in keys[slot..].iter_mut().step_by(PAGE).zip(key) {
@@ -289,7 +289,7 @@ fn quantize(
         scales[index(run.block)] = 0.0;
     }
     for run in runs {
-        // magnitudes order as their bits do, and a NaN is the largest
+        // magnitudes have the order of their bits, and a NaN is the largest
         let scale = &mut scales[index(run.block)];
         let mut largest = scale.to_bits();
         for v in &x[run.dims.clone()] {
@@ -299,7 +299,7 @@ fn quantize(
     }
     for run in runs {
         let scale = scales[index(run.block)];
-        // the inverse of less might be infinite
+        // the inverse of a smaller scale may be infinite
         let inverse = if scale > 1e-32 { 1.0 / scale } else { 0.0 };
         let mut levels = [0i8; KvType::BLOCK];
         for (level, v) in levels.iter_mut().zip(&x[run.dims.clone()]) {
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn runs_that_share_a_block_share_a_scale_and_a_nan_is_not_lost() {
-        // dimensions i and 20 + i turn together; block 1 begins with pair 16
+        // dimensions i and 20 + i are a rotated pair; block 1 begins with pair 16
         let heads = Heads { heads: 1, kv_heads: 1, head_dim: 40, rotary_dim: 40 };
         let runs = runs(40, |i| heads.key_block(i));
         let found: Vec<_> = runs.iter().map(|run| (run.dims.clone(), run.block)).collect();

@@ -15,7 +15,7 @@ thread_local! {
     static STATE: UnsafeCell<State> = const { UnsafeCell::new(State { tiles: [[0; 1024]; 8], configured: false }) };
 }
 
-/// Installs the emulation, once for the process. Returns whether it is installed. It needs Linux.
+/// Installs the emulation, once for the process. Returns whether it is installed. The emulation needs Linux.
 pub(super) fn install() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     *INSTALLED.get_or_init(|| {

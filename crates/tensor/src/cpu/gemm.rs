@@ -5,7 +5,7 @@ use super::kernels::{Finish, Input, Output};
 use super::matrix::Matrix;
 use crate::Result;
 
-/// Activations in the formats of these kernels. The buffers are kept for the next product.
+/// Activations in the formats of these kernels, in buffers that are kept for the next product.
 #[cfg(target_arch = "x86_64")]
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -31,7 +31,7 @@ mod x86 {
     use super::{Cpu, Finish, Input, Matrix, Output, Result};
 
     impl Cpu {
-        /// Computes the product where a kernel for many rows suits the type and the number of rows. Returns whether it did.
+        /// Computes the product where a kernel for many rows suits the type and the number of rows. Returns whether one does.
         pub(in super::super) fn gemm(
             &mut self,
             x: Input<'_>,

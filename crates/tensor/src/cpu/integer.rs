@@ -96,8 +96,8 @@ fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
     }
 }
 
-/// The products of all rows, sixteen at a time. The panel is unpacked once for a rest of fewer rows: they are two groups, which
-/// overlap where their number asks for it, and the rows of both get the same sums twice.
+/// The products of all rows, sixteen at a time. For a rest of fewer rows the panel is unpacked once: the rest is two groups,
+/// which may overlap, and the sums of rows in both groups are written twice.
 ///
 /// # Safety
 ///
@@ -129,12 +129,12 @@ unsafe fn rows<L: IntSimd, C: QuantBlock>(task: Task<'_>) {
     }
 }
 
-/// A panel times B groups of M of `rows` activation rows, `step` rows apart, at most M: a sub-block is unpacked once, the sums of M
-/// rows fill the registers. Returns the number of rows.
+/// A panel times B groups of M of `rows` activation rows. Groups are `step` rows apart, at most M. A sub-block is unpacked once;
+/// the sums of M rows fill the registers. Returns the number of rows.
 ///
 /// # Safety
 ///
-/// As for [`rows`]; `blocks` points at the first of `step * (B - 1) + M` rows, and their blocks lie `rows` apart.
+/// As for [`rows`]; `blocks` points at the first of `step * (B - 1) + M` rows, whose blocks are `rows` apart.
 #[inline(always)]
 unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
     panel: &[u8],
@@ -145,12 +145,12 @@ unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
 ) -> usize {
     let parts = PANEL / L::ROWS;
     let grows = grows::<C, M>();
-    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the blocks of the B groups from it lie in group
+    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the blocks of the B groups from it are in group
     // `b * SUB_BLOCKS + u < count` of the activations; `sums` has L::ROWS places for each part of PANEL.
     unsafe {
         // a panel is at most four registers
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
-        // zero, or NaN where a scale is not finite, which an addition to the exponent would hide
+        // zero, or NaN where a scale is not finite: an addition to the exponent hides that
         let mut faults = [L::splat_f32(0.0); 4];
         for b in 0..count / C::SUB_BLOCKS {
             let block = panel.as_ptr().add(b * C::PANEL_BYTES);
@@ -215,7 +215,7 @@ unsafe fn half_block<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usi
     let half = FIRST / 4;
     // SAFETY: `m < M`; the caller guarantees the instruction set.
     unsafe {
-        // two chains for a single row, whose additions would otherwise wait for each other
+        // two chains for a single row hide the latency of the additions
         let mut sums = [[L::splat(0); M]; 2];
         if C::SIGNED || C::ZERO_POINT != 0 {
             for m in 0..M {
@@ -259,7 +259,7 @@ fn options<C: QuantBlock>(isa: Isa) -> Q8Options {
     Q8Options { zero_point, sixteens: C::SIXTEENS, powers: powers::<C>() }
 }
 
-/// Whether scales of activations are powers of two. K types have a scale per sub-block, whose products with those of the
+/// Whether scales of activations are powers of two. K types have a scale per sub-block: its products with the scales of the
 /// activations would take an eighth of the time.
 const fn powers<C: QuantBlock>() -> bool {
     C::SUB_BLOCKS > 1
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
     use crate::cpu::repack;
 
-    /// Some kernels add scales of activations to exponents, which turns infinities and NaN into other numbers.
+    /// Some kernels add scales of activations to exponents, which changes infinities and NaN to other numbers.
     #[test]
     fn a_scale_that_is_no_number_spoils_its_row_alone() {
         for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {

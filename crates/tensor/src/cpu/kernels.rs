@@ -13,9 +13,9 @@ use super::simd::{Isa, Portable, Simd};
 use crate::{Epilogue, Store};
 use std::ops::Range;
 
-/// An unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
+/// Defines an unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
 ///
-/// Its contract: `isa` is available, and the contract of the generic function.
+/// Contract of the function: `isa` is available, and the contract of the generic function.
 macro_rules! dispatch {
     ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
         $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
@@ -52,7 +52,7 @@ macro_rules! dispatch {
 
 pub(crate) use dispatch;
 
-/// Activations as a kernel reads them: `rows` rows of `dim` f32.
+/// Activations that a kernel reads: `rows` rows of `dim` f32.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) values: &'a [f32],
@@ -83,7 +83,7 @@ impl<'a> Output<'a> {
     ///
     /// # Safety
     ///
-    /// No other task uses this element, and no other reference to it lives.
+    /// No other task uses this element, and no other reference to it exists.
     #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(crate) unsafe fn cell(&self, row: usize, col: usize) -> &'a mut f32 {
         let at = row * self.dim + col;
@@ -96,7 +96,7 @@ impl<'a> Output<'a> {
     ///
     /// # Safety
     ///
-    /// No other task uses these elements, and no other reference to them lives.
+    /// No other task uses these elements, and no other reference to them exists.
     #[allow(clippy::mut_from_ref, reason = "tasks write disjoint elements, by the contract")]
     pub(crate) unsafe fn slice(&self, row: usize, cols: Range<usize>) -> &'a mut [f32] {
         let at = row * self.dim + cols.start;
@@ -109,7 +109,7 @@ impl<'a> Output<'a> {
 /// Epilogue of a projection on the processor.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
-    /// Added first: one for each row of the weight.
+    /// Bias of each row of the weight, added first.
     pub(super) bias: Option<&'a [f32]>,
     pub(super) epilogue: Epilogue,
 }
@@ -119,7 +119,7 @@ impl Finish<'_> {
         self.epilogue.activation.is_gated()
     }
 
-    /// Applies the epilogue to the sum of output `column` and stores it; `up` counts for a gate only.
+    /// Applies the epilogue to the sum of output `column` and stores the result; only a gated activation uses `up`.
     #[inline(always)]
     pub(super) fn put<S: Simd>(&self, out: &mut f32, column: usize, sum: f32, up: f32) {
         let (mut y, mut up) = (sum, up);
@@ -137,7 +137,8 @@ impl Finish<'_> {
     }
 }
 
-/// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores them; `ups` counts for a gate only.
+/// Applies the epilogue to the sums of rows `first ..` and columns `cells` and stores the results; only a gated activation uses
+/// `ups`.
 pub(super) fn finish(
     isa: Isa,
     finish: Finish<'_>,
@@ -147,7 +148,7 @@ pub(super) fn finish(
     cells: Range<usize>,
     out: Output<'_>,
 ) {
-    // SAFETY: an ISA in use is available; the caller gives cells of its own task.
+    // SAFETY: an ISA in use is available; the cells are those of the calling task, which no other task writes.
     unsafe { finish_rows(isa, finish, sums, ups, first, cells, out) }
 }
 
@@ -186,7 +187,7 @@ unsafe fn finish_generic<S: Simd>(
     for (i, (sums, ups)) in sums.iter().zip(ups).enumerate() {
         // SAFETY: the cells are those of the task, by the contract of this function.
         let out = unsafe { out.slice(first + i, cells.clone()) };
-        // loops: a closure may be compiled without the instructions of the ISA
+        // loops, because a closure may be compiled without the instructions of the ISA
         let mut results = *sums;
         let mut ups = *ups;
         if bias.is_some() {
@@ -221,7 +222,7 @@ pub(crate) fn layer_norm(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], eps:
 
 dispatch!(layer_norm_row = layer_norm_generic(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]));
 
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn layer_norm_generic<S: Simd>(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -259,7 +260,7 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut 
 
 dispatch!(pub(super) quantize_q8 = quantize_generic(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize));
 
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut [BlockQ8], step: usize) {
     activations::quantize(x, options, blocks, step);
@@ -267,7 +268,7 @@ unsafe fn quantize_generic<S: Simd>(x: &[f32], options: Q8Options, blocks: &mut 
 
 dispatch!(norm_row = norm_generic(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]));
 
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn norm_generic<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let mut lanes = [0f32; 16];
@@ -296,7 +297,7 @@ pub(crate) fn rotate(isa: Isa, row: &mut [f32], head_dim: usize, turn: &[f32]) {
 
 dispatch!(rotate_row = rotate_generic(row: &mut [f32], head_dim: usize, turn: &[f32]));
 
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn rotate_generic<S: Simd>(row: &mut [f32], head_dim: usize, turn: &[f32]) {
     for head in row.chunks_exact_mut(head_dim) {

@@ -1,4 +1,4 @@
-//! What the processor can do at best: bytes read and f32 fused multiply-adds per second, on all threads.
+//! Peak rates of the processor: bytes read and f32 multiplications and additions per second, on all threads.
 
 use super::kernels::dispatch;
 use super::pool::Pool;
@@ -13,7 +13,7 @@ use crate::measure::Limits;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Bytes that are read: more than caches hold.
+/// Bytes that are read: more than the caches hold.
 const BYTES: usize = 512 << 20;
 
 /// Bytes of a task.
@@ -22,10 +22,10 @@ const SHARE: usize = 4 << 20;
 /// Multiply-add instructions of a task, for each of [`CHAINS`] independent sums.
 const STEPS: usize = 1 << 18;
 
-/// Sums that depend on nothing but themselves: enough to hide the latency of two units.
+/// Independent sums: enough to hide the latency of two execution units.
 const CHAINS: usize = 10;
 
-/// How long each is tried; the best counts.
+/// Time of each measurement; the fastest run counts.
 const TIME: Duration = Duration::from_millis(400);
 
 pub(super) fn limits(isa: Isa, pool: &Pool) -> Result<Limits> {

@@ -1,4 +1,4 @@
-//! Functions of single precision, written once over [`Simd`]: an instruction set has its own rounding of a multiply-add.
+//! Functions of single precision, written once over [`Simd`]: the rounding of a multiply-add depends on the instruction set.
 
 use super::simd::Simd;
 
@@ -9,7 +9,7 @@ pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
 
 /// `e^x`, to 6e-7 of itself; 0 below -87, and at most `e^88`.
 ///
-/// The exponent's whole part in base 2 goes into the bits, the rest through a polynomial of degree 5.
+/// The whole part of the exponent in base 2 is added to the bits; a polynomial of degree 5 gives the rest.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
@@ -32,7 +32,7 @@ pub(crate) fn silu<S: Simd>(x: f32) -> f32 {
     x / (1.0 + exp::<S>(-x))
 }
 
-/// GELU by erf, which is taken to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+/// GELU by an erf that is accurate to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
 #[inline(always)]
 pub(crate) fn gelu_erf<S: Simd>(y: f32) -> f32 {
     let x = y.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -42,6 +42,6 @@ pub(crate) fn gelu_erf<S: Simd>(y: f32) -> f32 {
         sum = fma::<S>(sum, t, factor);
     }
     let tail = sum * t * exp::<S>(-x * x);
-    // of a negative y the complement itself, which keeps its accuracy
+    // a negative y takes the complement itself, without cancellation
     0.5 * y * if y < 0.0 { tail } else { 2.0 - tail }
 }

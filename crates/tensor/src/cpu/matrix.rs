@@ -52,7 +52,7 @@ impl Matrix {
         Shape { rows: self.rows, cols: self.cols }
     }
 
-    /// The matrices of the experts, where it has any.
+    /// The matrices of the experts; `None` for a matrix without experts.
     pub(crate) fn experts(&self) -> Option<&[Matrix]> {
         match &self.store {
             Store::Experts(experts) => Some(experts),
@@ -84,7 +84,7 @@ impl Matrix {
         let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
         let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
         pool.run(targets.len(), &|i| {
-            // every task has a lock of its own, which hands over the target
+            // each task has its own lock, which only hands over the target
             if let Ok(mut target) = targets[i].lock() {
                 let (range, panel) = &mut *target;
                 repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
@@ -104,7 +104,7 @@ impl Matrix {
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
             Store::Panels(panels) => panels.panel(i),
-            // each of them has panels of its own
+            // the matrix of each expert has its own panels
             Store::Experts(_) => &[],
             Store::Rows(weight) => {
                 let (row, range) = (self.row_bytes(), self.order.of(i));
@@ -119,7 +119,7 @@ impl Matrix {
     pub(crate) fn widen(&self, row: usize, scratch: &mut Vec<u8>, out: &mut [f32]) -> Result<()> {
         match &self.store {
             Store::Rows(weight) => self.dtype.widen(weight.row(row), out),
-            // no embedding has experts
+            // an embedding has no experts
             Store::Experts(_) => {}
             Store::Panels(panels) => {
                 if scratch.len() < self.row_bytes() {

@@ -1,4 +1,4 @@
-//! The processor: weights straight from the memory map, all threads, SIMD chosen at run time.
+//! The CPU backend: weights in the memory map or repacked, all threads, SIMD chosen at run time.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -41,28 +41,28 @@ use crate::ops::experts::Routes;
 use crate::{Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Result, Role, Weight};
 use std::time::Instant;
 
-/// How the CPU backend runs.
+/// Options of the CPU backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Threads; as many as the process may use where absent.
+    /// Number of threads; `None` is as many as the process may use.
     pub threads: Option<usize>,
-    /// Instruction set; the widest that the processor has where absent.
+    /// Instruction set; `None`, or one that is not available, is the widest of the processor.
     pub isa: Option<Isa>,
-    /// Type of the activations that quantized weights are multiplied with.
+    /// Type of the activations in products with quantized weights.
     pub activations: Activations,
     /// Time at which quantized weights are interleaved.
     pub repack: Repack,
 }
 
-/// Type of the activations that weights are multiplied with.
+/// Type of the activations in products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Whole numbers of eight bits, with a scale for every 32, for quantized weights. For many rows of weights in half precision
-    /// whole numbers of fourteen bits, where the processor has AVX-512 VNNI. For many rows of either kind bf16, where it has AMX.
-    /// Single precision otherwise.
+    /// Integers of eight bits, with a scale for every 32, for quantized weights. For many rows and weights in half precision
+    /// integers of fourteen bits, where the processor has AVX-512 VNNI. For many rows and either kind of weight bf16, where the
+    /// processor has AMX. Single precision otherwise.
     #[default]
     Int8,
-    /// Single precision: as exact as the weights, and slow.
+    /// Single precision, which does not round the activations, and is slow.
     F32,
 }
 
@@ -82,10 +82,10 @@ impl Activations {
 /// Time at which quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repack {
-    /// Once, at load, into memory of their own.
+    /// Once, at load, into separate memory.
     #[default]
     AtLoad,
-    /// Whenever they are used: the file stays mapped, loading is instant, each token slower.
+    /// At every use: the file stays mapped, loading is instant, each token slower.
     Never,
 }
 
@@ -114,7 +114,7 @@ pub struct Cpu {
     pub(crate) targets: Vec<Target>,
     normed: Vec<f32>,
     pub(crate) projected: Vec<f32>,
-    /// Rows of an expert, and its outputs for them.
+    /// Rows of an expert, and the outputs for them.
     pub(crate) gathered: [Vec<f32>; 2],
     q8: Vec<BlockQ8>,
     #[cfg(target_arch = "x86_64")]
@@ -131,7 +131,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The first rows.
+    /// The first `rows` rows.
     pub(crate) fn input(&self, rows: usize) -> Input<'_> {
         Input { values: &self.values, rows, dim: self.dim }
     }
@@ -141,10 +141,10 @@ impl Rows {
     }
 }
 
-/// Work, in multiply-adds, below which a region is not worth a second thread.
+/// Work, in multiply-adds, below which a loop runs on the calling thread only.
 const SERIAL: usize = 200_000;
 
-/// `len` zeros, or an error where the memory cannot be allocated.
+/// Returns `len` zeros, or [`Error::OutOfMemory`].
 pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(device: &str, what: &str, len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {
@@ -158,7 +158,7 @@ pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(device: &str, what: &str, len
 }
 
 impl Cpu {
-    /// Starts the threads.
+    /// Opens the backend: starts the threads.
     pub fn new(options: Options) -> Result<Self> {
         let threads = match options.threads {
             Some(threads) => threads.max(1),
@@ -198,7 +198,7 @@ impl Cpu {
             && self.repack == Repack::AtLoad
     }
 
-    /// Runs `0 .. tasks` on the pool, or here where `work` is small.
+    /// Runs tasks `0 .. tasks` on the pool, or on the calling thread where `work` is small.
     pub(crate) fn parallel(&self, work: usize, tasks: usize, task: impl Fn(usize) + Sync) {
         if work < SERIAL { (0..tasks).for_each(task) } else { self.pool.run(tasks, &task) }
     }

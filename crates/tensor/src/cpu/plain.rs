@@ -28,7 +28,7 @@ impl<'a> Weights<'a> {
 
 /// Columns `task` of `out`: the epilogue of `x wᵀ`.
 ///
-/// The caller has checked the shapes, and gives each task other columns.
+/// The caller checks the shapes, and gives each task its own columns.
 pub(super) fn project(isa: Isa, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, task: Range<usize>, out: Output<'_>) {
     assert!(x.dim == w.0.cols && x.values.len() >= x.rows * x.dim);
     // SAFETY: the ISA is available (checked when the backend was made). The kernel reads whole rows inside the slices just
@@ -59,7 +59,7 @@ fn decoder(dtype: DType) -> Decode {
 
 dispatch!(decode_blocks<Q: Block> = decode[Q](bytes: &[u8], out: &mut [f32]));
 
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
     quant::row::<Q>(bytes, out);
@@ -68,8 +68,8 @@ unsafe fn decode<S: Simd, Q: Block>(bytes: &[u8], out: &mut [f32]) {
 /// Weight rows of a tile of the inner kernel.
 const GROUP: usize = 4;
 
-/// Elements of a chunk of a row, for many rows: a tile of activations stays in the first-level cache while the weights of a task
-/// pass by.
+/// Elements of a chunk of a row, for many rows: a tile of activations stays in the first-level cache while the task reads its
+/// weights.
 const CHUNK: usize = 1024;
 
 /// Rows of activations whose sums a task keeps between chunks.
@@ -122,7 +122,7 @@ unsafe fn columns<S: Simd, F: Format>(
     for first in (0..x.rows).step_by(ROUND) {
         let rows = first..(first + ROUND).min(x.rows);
         let mut from = 0;
-        // a row without elements has outputs too
+        // a row without elements also has outputs
         while from == 0 || from < w.0.cols {
             let part = from..(from + chunk.max(1)).min(w.0.cols);
             let mut m = rows.start;
@@ -230,8 +230,8 @@ unsafe fn block<S: Simd, F: Format, const M: usize>(
 ) -> usize {
     let (k, rows) = (task.x.dim, group.rows);
     let x = task.x.values[m * k..].as_ptr();
-    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy. `sums` is used where `part` is not the
-    // whole row. Cells are those of the task.
+    // SAFETY: every load is of elements `i .. i + LANES <= k` of a row, or of a local copy. `sums` is used where `part` is not
+    // the whole row. Cells are those of the task.
     unsafe {
         let mut acc = [[S::zero(); M]; GROUP];
         if part.start > 0 {

@@ -84,7 +84,7 @@ impl Shared {
             while self.idle() {
                 turns = turns.wrapping_add(1);
                 std::hint::spin_loop();
-                // reading the clock costs more than a turn
+                // reading the clock takes longer than a turn of the loop
                 if turns.is_multiple_of(16) && since.elapsed() > SPIN {
                     let sleeping = &self.sleeping[i].0;
                     sleeping.store(true, SeqCst);
@@ -171,7 +171,7 @@ impl Drop for Pool {
         self.shared.stop.store(true, SeqCst);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // the panic of a task was resumed in `run`
+            // a panic of a task was resumed in `run`
             let _ = thread.join();
         }
     }

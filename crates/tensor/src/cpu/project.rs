@@ -9,17 +9,17 @@ use super::{Activations, Cpu, integer, zeros};
 use crate::{Epilogue, Error, Norm, Result};
 use std::cell::Cell;
 
-/// Rows of activations that the kernel takes at once.
+/// Rows of activations of a call of the kernel.
 const TILE: usize = 16;
 
 /// Rows of activations whose sums a task holds.
 const ROWS: usize = 8 * TILE;
 
-/// Bytes of activations that stay in the second-level cache while a task's weights pass by.
+/// Bytes of activations that stay in the second-level cache while a task reads its weights.
 const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
-    /// The epilogue of `norm(x) wᵀ + bias`.
+    /// Computes `norm(x) wᵀ + bias` and applies the epilogue.
     pub(crate) fn product(
         &mut self,
         x: Input<'_>,
@@ -53,7 +53,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// Activations as they are.
+    /// The product with activations in single precision.
     fn plain(&self, x: Input<'_>, w: Weights<'_>, finish: Finish<'_>, width: usize, out: Output<'_>) {
         let (task, tasks) = self.split(width, w.0.cols, x.rows);
         self.parallel(x.rows * w.0.rows * w.0.cols, tasks, |i| {
@@ -62,8 +62,8 @@ impl Cpu {
         });
     }
 
-    /// Outputs of a task, and the number of tasks: about eight a thread, in groups of four, of at most 256 KiB of
-    /// weights when many rows pass over them.
+    /// Outputs of a task, and the number of tasks: about eight for each thread. Outputs are a multiple of four; for several rows
+    /// a task has about 256 KiB of weights at most.
     fn split(&self, width: usize, cols: usize, rows: usize) -> (usize, usize) {
         let even = width.div_ceil(self.pool.threads() * 8).next_multiple_of(4);
         let fits = if rows > 1 { ((256 << 10) / (2 * cols.max(1))).next_multiple_of(4) } else { usize::MAX };
@@ -71,7 +71,7 @@ impl Cpu {
         (task, width.div_ceil(task))
     }
 
-    /// Activations in eight bits, weights in panels.
+    /// The product with activations in eight bits and weights in panels.
     fn integers(&mut self, x: Input<'_>, w: &Matrix, finish: Finish<'_>, width: usize, out: Output<'_>) -> Result<()> {
         let count = integer::q8_blocks(x.dim);
         if self.q8.len() < x.rows * count {
@@ -96,7 +96,7 @@ impl Cpu {
         Ok(())
     }
 
-    /// Every [`TILE`] rows lie unit by unit.
+    /// Quantizes the rows in tiles of [`TILE`]: a tile holds block 0 of its rows, then block 1, and so on.
     fn quantize(&self, x: Input<'_>, w: &Matrix, units: &mut [BlockQ8]) {
         let count = integer::q8_blocks(x.dim);
         let tiles = Shares::new(&mut units[..x.rows * count], TILE * count);
@@ -112,7 +112,7 @@ impl Cpu {
     }
 }
 
-/// A slice in equal shares, one for each task; the last may be smaller.
+/// A slice in equal shares, one for each task; the last share may be smaller.
 pub(crate) struct Shares<'a, T> {
     first: *mut T,
     len: usize,
@@ -132,21 +132,21 @@ impl<'a, T> Shares<'a, T> {
     ///
     /// # Safety
     ///
-    /// No other reference to the share lives.
+    /// No other reference to the share exists.
     pub(crate) unsafe fn take(&self, i: usize) -> &'a mut [T] {
         let at = i * self.share;
         assert!(at < self.len);
-        // SAFETY: inside the slice; alone by the caller's promise.
+        // SAFETY: inside the slice (asserted above); the caller guarantees that no other reference to the share exists.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(at), self.share.min(self.len - at)) }
     }
 }
 
 thread_local! {
-    /// A panel that is interleaved when it is needed.
+    /// A panel that is interleaved on use.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Output panels `columns` of all rows.
+/// Computes output panels `columns` of all rows.
 #[allow(clippy::too_many_arguments, reason = "one call; a struct would only be taken apart again")]
 fn panels(
     isa: super::Isa,

@@ -1,6 +1,6 @@
-//! Quantized types as the integer kernels read them: quants as bytes, scales as f32, of the rows of a panel.
+//! Quantized types for the integer kernels: quants as bytes and scales as f32, of the rows of a panel.
 //!
-//! A type implements [`QuantBlock`] in its own file, with the helpers of this one.
+//! A type implements [`QuantBlock`] in its own file, with the helpers of this file.
 
 pub(crate) use super::field::{Field, PANEL};
 pub(crate) use super::int_simd::IntSimd;
@@ -16,9 +16,9 @@ use crate::quant::Block;
 /// # Safety
 ///
 /// [`FIELDS`](Self::FIELDS) covers every byte of a block once, so that a panel's block has [`PANEL_BYTES`](Self::PANEL_BYTES)
-/// bytes, and the functions read no others.
+/// bytes, and the functions read no other bytes.
 ///
-/// Every function needs the instruction set of `L` at run time, `block` at a panel's block of the type,
+/// The caller of a function guarantees the instruction set of `L` at run time, `block` at a panel's block of the type,
 /// `part < PANEL / L::ROWS`, `sub < SUB_BLOCKS` and `half < 2`.
 pub(crate) unsafe trait QuantBlock: Block {
     /// Parts of a block, in the order of a panel.
@@ -141,7 +141,7 @@ pub(crate) unsafe fn above<L: IntSimd>(low: [L::I; 8], high: [L::I; 8], shift: u
     }
 }
 
-/// `low` with fifth bits from a [`Field::Bits`]: bit q of each byte belongs to word q.
+/// `low` with fifth bits from a [`Field::Bits`]: bit q of byte i is the fifth bit of byte i of word q.
 ///
 /// # Safety
 ///

@@ -1,8 +1,8 @@
 //! Repacked weights: panels of sixteen interleaved rows (llama.cpp's `repack`), so that an instruction works on several rows and
 //! no sum runs across a register.
 //!
-//! A panel holds the blocks of its rows one after another. Of a block it holds each field for all sixteen rows: halves, bytes, and
-//! words of four consecutive bytes. It has as many bytes as the rows.
+//! A panel holds the blocks of its rows one after another. Of a block it holds each field for all sixteen rows: halves, bytes,
+//! and words of four consecutive bytes. It has as many bytes as the rows.
 
 use super::field::{Field, PANEL};
 use super::quants::QuantBlock;
@@ -165,11 +165,11 @@ impl AlignedBuf {
         #[cfg(target_os = "linux")]
         let bytes = {
             let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
-            // a hint: without huge pages it is only slower
+            // a hint: without huge pages clearing is only slower
             let _ = bytes.advise(memmap2::Advice::HugePage);
             bytes
         };
-        // zeroed pages come from the system and are not written here
+        // the system provides zeroed pages, which are not written here
         #[cfg(not(target_os = "linux"))]
         let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
         let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
@@ -213,7 +213,7 @@ impl Panels {
         &self.buf.bytes()[i * bytes..][..bytes]
     }
 
-    /// Row `row` in the layout of the file; `out` has the bytes of a row.
+    /// Writes row `row` to `out`, in the layout of the file; `out` has the bytes of a row.
     pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let (panel, place) = self.order.find(row);
         unpack(self.dtype, self.panel(panel), place, out);

@@ -40,7 +40,7 @@ impl Isa {
         }
     }
 
-    /// The instruction set of a name of [`name`](Self::name).
+    /// The instruction set with this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|isa| isa.name() == name)
     }
@@ -50,7 +50,7 @@ impl Isa {
         Self::ALL.into_iter().rev().find(|isa| isa.native()).unwrap_or(Isa::Portable)
     }
 
-    /// Whether it can be used: this processor has it, or a test emulates the missing instructions.
+    /// Whether the instruction set can be used: this processor has it, or a test emulates the missing instructions.
     pub fn available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         if self == Isa::Amx {
@@ -69,7 +69,7 @@ impl Isa {
 }
 
 /// The one list of the features of each ISA. Kernels are compiled for exactly these (a test compares the attributes), and the
-/// processor is asked for them. `amx.rs` asks for AMX, which the compiler does not know.
+/// processor is checked for them. `amx.rs` checks for AMX, which the compiler does not support.
 macro_rules! features {
     ($($arch:literal $detected:ident { $($isa:ident: $($feature:tt),+;)+ })+) => {
         impl Isa {
@@ -151,7 +151,7 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn prefetch(_: *const u8) {}
 }
 
-/// A weight type as the projection kernel reads it.
+/// A plain weight type of the projection kernel.
 ///
 /// # Safety
 ///
@@ -173,7 +173,7 @@ unsafe impl Format for F32 {
     const BYTES: usize = 4;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
-        // SAFETY: the caller guarantees LANES readable f32 and the instruction set, by the trait; `Simd::load` takes any alignment.
+        // SAFETY: the caller guarantees LANES readable f32 and the instruction set; `Simd::load` takes any alignment.
         unsafe { S::load(p.cast()) }
     }
 
@@ -557,7 +557,7 @@ mod tests {
                 found[list.unwrap_or_else(|| panic!("{place}: {wanted:?} is no isa's list: {lists:#?}"))] += 1;
             }
         }
-        // NEON is always there on AArch64, so that nothing needs the attribute
+        // NEON is part of AArch64, so nothing needs the attribute
         for ((isa, _), found) in FEATURES.iter().zip(found) {
             assert!((found > 0) == (*isa != Isa::Neon), "{isa}: {found} attributes");
         }

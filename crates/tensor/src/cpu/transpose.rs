@@ -31,7 +31,7 @@ pub(super) unsafe fn rows_of_half(w: Weights<'_>, rows: Range<usize>, k: usize) 
     transposed(lines)
 }
 
-/// Lane i of register j goes to lane j of register i.
+/// Transposes registers: lane i of register j moves to lane j of register i.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
 fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
@@ -40,7 +40,7 @@ fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
         a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
         a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
     }
-    // of four rows, the columns 4c + j of group c lie in register j
+    // of four rows, the columns 4c + j of group c are in register j
     let mut b = a;
     for i in 0..4 {
         for j in 0..2 {

@@ -1,8 +1,8 @@
-//! Products of many rows with weights of half precision, in integers of 14 bits: AVX-512 VNNI multiplies twice as many i16 at once
-//! as f32.
+//! Products of many rows with weights of half precision, in integers of 14 bits: AVX-512 VNNI multiplies twice as many i16 as f32
+//! at once.
 //!
-//! Activations and weights become quants up to [`LARGEST`] with a scale for each [`Q14_LEN`] elements. Their products are summed
-//! exactly, then scaled and added in f32. The rounding error is at most 1/11584 of the largest element of a block: about that of
+//! Activations and weights are quantized to integers up to [`LARGEST`] with a scale for each [`Q14_LEN`] elements. Their products
+//! are summed exactly, then scaled and added in f32. The rounding error is at most 1/11584 of the largest element of a block: about that of
 //! half precision, and a 45th of that of eight bits.
 
 use super::activations;
@@ -42,26 +42,26 @@ pub(super) struct BlockQ14 {
 /// Least number of rows for which this is faster than single precision.
 const GEMM_MIN_ROWS: usize = 16;
 
-/// Whether an ISA takes this path for so many rows of a type.
+/// Whether an ISA takes this path for this number of rows and type of weight.
 pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
     rows >= GEMM_MIN_ROWS && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 dispatch!(quantize_row = quantize_generic(x: &[f32], out: &mut [BlockQ14]));
 
-/// Quantizes a row into blocks [`TILE`] apart. The last block is filled up with zeros.
+/// Quantizes a row into blocks [`TILE`] apart. The last block is padded with zeros.
 ///
-/// Safe in itself: an unsafe function for `dispatch!`.
+/// Has no contract; unsafe only because `dispatch!` requires it.
 #[inline(always)]
 unsafe fn quantize_generic<S: Simd>(x: &[f32], out: &mut [BlockQ14]) {
-    // adding this rounds to an integer, ties to even, in the lowest bits
+    // adding this number rounds to an integer, ties to even, in the lowest bits
     const ROUND: f32 = 12_582_912.0;
     for (from, to) in x.chunks(Q14_LEN).zip(out.iter_mut().step_by(TILE)) {
         let mut values = [0.0; Q14_LEN];
         values[..from.len()].copy_from_slice(from);
-        // magnitudes order as their bits do, and a NaN is the largest
+        // magnitudes have the order of their bits, and a NaN is the largest
         let most = f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff)));
-        // the inverse of less might be infinite
+        // the inverse of a smaller number may be infinite
         let inverse = if most > 1e-32 { LARGEST / most } else { 0.0 };
         let quants: &mut [i16; Q14_LEN] = bytemuck::cast_mut(&mut to.pairs);
         for (to, v) in quants.iter_mut().zip(values) {
@@ -144,13 +144,13 @@ pub(super) fn project(
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
     for (u, block) in blocks.iter_mut().enumerate() {
-        // SAFETY: the caller guarantees the contract of this function; stores are of sixteen i32 or f32 into arrays of that length.
+        // SAFETY: the caller guarantees the contract of this function; stores are of sixteen i32 or f32 into arrays of sixteen.
         unsafe {
             let part = |i: usize| rows_of_half(w, rows.clone(), u * Q14_LEN + i * activations::Q8_LEN);
             let pairs = [part(0), part(1)];
             let mut most = _mm512_setzero_si512();
             for pair in pairs.as_flattened().iter().copied() {
-                // magnitudes order as their bits do, and a NaN is the largest
+                // magnitudes have the order of their bits, and a NaN is the largest
                 most = _mm512_max_epu16(most, _mm512_and_si512(pair, _mm512_set1_epi32(0x7fff_7fff)));
             }
             let most = _mm512_max_epu32(_mm512_and_si512(most, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(most, 16));
@@ -159,7 +159,7 @@ unsafe fn pack(w: Weights<'_>, rows: Range<usize>, blocks: &mut [PanelQ14]) {
                 _ => _mm512_cvtph_ps(_mm512_cvtepi32_epi16(low)),
             };
             let most = widen(most);
-            // the inverse of less might be infinite; that of a NaN is one
+            // the inverse of a smaller number may be infinite; the inverse of a NaN is a NaN
             let some = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(most, _mm512_set1_ps(1e-32));
             let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(LARGEST), most);
             for (to, pair) in block.pairs.iter_mut().zip(pairs.as_flattened().iter().copied()) {

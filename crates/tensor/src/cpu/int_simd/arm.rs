@@ -32,7 +32,7 @@ macro_rules! neon {
 
         #[inline(always)]
         unsafe fn halves(p: *const u8) -> float32x4_t {
-            // SAFETY: the caller guarantees 8 readable bytes and the instruction set, by the trait; plain AArch64 converts halves.
+            // SAFETY: the caller guarantees 8 readable bytes and the instruction set; plain AArch64 converts halves.
             unsafe {
                 let halves = vld1_u16(p.cast());
                 let wide: float32x4_t;

@@ -2,7 +2,7 @@
 
 use super::activations::BlockQ8;
 
-/// An instruction set as the integer kernels use it. A *word* is four consecutive quants of a row: one lane.
+/// Registers and operations of an instruction set for the integer kernels. A *word* is four consecutive quants of a row: a lane.
 ///
 /// Sums of products are exact, so every implementation gives the same integers.
 ///
@@ -33,13 +33,13 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     /// Bitwise and of every byte with `mask`.
     unsafe fn and(a: Self::I, mask: u8) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts right within each pair of bytes. Bits of the neighbouring byte come in; mask the result.
+    /// Shifts right within each pair of bytes. The result has bits of the neighbouring byte, so it must be masked.
     unsafe fn shr(a: Self::I, n: usize) -> Self::I;
     /// Shifts left within each pair of bytes, like [`shr`](Self::shr).
     unsafe fn shl(a: Self::I, n: usize) -> Self::I;
     /// Table entries of every byte; bytes are below 16.
     unsafe fn lookup(a: Self::I, table: &[i8; 16]) -> Self::I;
-    /// Signed quants in the form that [`dot_biased`](Self::dot_biased) takes.
+    /// Signed quants as operands of [`dot_biased`](Self::dot_biased).
     unsafe fn biased(a: Self::I) -> Self::I;
     /// `sum` plus the dot product of each word, of unsigned quants below 64, with the four signed bytes x.
     unsafe fn dot(sum: Self::I, words: Self::I, x: i32) -> Self::I;
@@ -48,7 +48,7 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    /// Product with the scale of a block, a power of two. Zero may become a number below 1e-26, an infinity or NaN any number.
+    /// Product with the scale of a block, a power of two. A zero may give a number below 1e-26, an infinity or NaN any number.
     #[inline(always)]
     unsafe fn scaled(a: Self::F, block: &BlockQ8) -> Self::F {
         // SAFETY: registers only; the caller guarantees the instruction set.

@@ -94,7 +94,7 @@ macro_rules! avx512 {
         unsafe fn scaled(a: __m512, block: &BlockQ8) -> __m512 {
             // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
             unsafe {
-                // beside the products, which have pipes of their own on some processors
+                // an integer addition, which some processors execute beside the products
                 _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(block.power)))
             }
         }
@@ -151,7 +151,7 @@ unsafe impl IntSimd for Avx512 {
     unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
-            // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
+            // the sign of the words is applied to x, so that two products of at most 128 * 127 fit in 16 bits
             let x = _mm512_set1_epi32(x);
             let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(words), _mm512_setzero_si512(), x);
             let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(words), x);
@@ -288,7 +288,7 @@ unsafe impl IntSimd for Avx2 {
     unsafe fn dot_biased(sum: __m256i, words: __m256i, x: i32) -> __m256i {
         // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
-            // the sign moves to x, so that two products of at most 128 * 127 fit in 16 bits
+            // the sign of the words is applied to x, so that two products of at most 128 * 127 fit in 16 bits
             let x = _mm256_sign_epi8(_mm256_set1_epi32(x), words);
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(words), x);
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
