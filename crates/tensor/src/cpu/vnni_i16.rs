@@ -2,8 +2,8 @@
 //! at once.
 //!
 //! Activations and weights are quantized to integers up to [`LARGEST`] with a scale for each [`Q14_LEN`] elements. Their products
-//! are summed exactly, then scaled and added in f32. The rounding error is at most 1/11584 of the largest element of a block: about that of
-//! half precision, and a 45th of that of eight bits.
+//! are summed exactly, then scaled and added in f32. The rounding error is at most 1/11584 of the largest element of a block:
+//! about that of half precision, and a 45th of that of eight bits.
 
 use super::activations;
 use super::field::PANEL;

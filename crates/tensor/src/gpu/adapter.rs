@@ -1,4 +1,4 @@
-//! Which GPUs there are, and which one to take.
+//! Adapters: their list, and the choice of one.
 
 use crate::{Error, Result};
 use phi3_shaders::{CoopMatrix, Tier};
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) const TIMESTAMP_FEATURES: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
 
-/// Which adapter to open.
+/// Selection of an adapter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Select {
     /// The best: discrete before integrated before virtual before software.
@@ -18,7 +18,7 @@ pub enum Select {
     Any,
     /// The one with this [`AdapterInfo::index`].
     Index(usize),
-    /// The best of those whose name contains this, in any case of letters.
+    /// The best of those whose name contains this text, in upper or lower case.
     Name(String),
 }
 
@@ -32,10 +32,10 @@ impl fmt::Display for Select {
     }
 }
 
-/// How to open an adapter.
+/// Options for opening an adapter.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Whether a driver that computes on the processor may be taken, where no GPU answers.
+    /// Whether a driver that computes on the processor may be taken where there is no GPU.
     pub software: bool,
     /// Cap of one storage binding in bytes, below the device's own: for tests of smaller devices.
     pub max_binding: Option<u64>,
@@ -43,20 +43,19 @@ pub struct Options {
     pub max_piece: Option<u64>,
     /// Whether the driver's validation layers run, where they are installed.
     pub validation: bool,
-    /// Whether kernels check every index on the device as well.
+    /// Whether kernels also check every index on the device.
     pub checked: bool,
-    /// Which kernels; the best that the adapter can run where absent.
+    /// Tier of the kernels; `None` is the best that the adapter can run.
     pub tier: Option<Tier>,
-    /// Whether products are as exact as single precision where the kernels could make them faster in half precision.
+    /// Whether products are as exact as single precision where half precision would be faster.
     pub exact: bool,
-    /// Whether kernels are checked on a small case before they are used; instead of a tier that computes wrongly the next lower one
-    /// is taken.
+    /// Whether kernels are checked on small cases before they are used. A tier that fails is replaced by the next lower one.
     pub check: bool,
-    /// Folder for the findings of checks; they are not kept where absent.
+    /// Folder for the findings of checks; `None` keeps no findings.
     pub memory: Option<PathBuf>,
-    /// How long a submission may run before the device is given up ([`Error::Timeout`]): a pass of much work is several
-    /// submissions, so that this bounds a hung driver and not a long prompt. A minute where absent, ten on a driver that computes on
-    /// the processor; `Duration::MAX` waits for ever.
+    /// Time limit of a submission, after which the device is given up ([`Error::Timeout`]). A pass of much work is several
+    /// submissions, so this bounds a hung driver and not a long prompt. `None` is a minute, or ten on a driver that computes on
+    /// the processor; `Duration::MAX` is no limit.
     pub timeout: Option<Duration>,
 }
 
@@ -67,9 +66,9 @@ pub enum AdapterKind {
     Discrete,
     /// A GPU that shares the processor's memory.
     Integrated,
-    /// A GPU that a host lends.
+    /// A GPU of a virtual machine.
     Virtual,
-    /// The driver does not say.
+    /// Not stated by the driver.
     Other,
     /// A driver that computes on the processor.
     Software,
@@ -97,7 +96,7 @@ impl fmt::Display for AdapterKind {
 /// Properties of an adapter before it is opened.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
-    /// Its place in [`adapters`]'s list.
+    /// Index in the list of [`adapters`].
     pub index: usize,
     /// Name as the driver reports it.
     pub name: String,
@@ -113,21 +112,21 @@ pub struct AdapterInfo {
     pub subgroup: Option<(u32, u32)>,
     /// Whether shaders can use matrix units.
     pub matrix_units: bool,
-    /// The cooperative matrices that there are kernels for.
+    /// The best cooperative matrices with kernels, if any.
     pub coop_matrix: Option<CoopMatrix>,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
     /// Largest storage binding in bytes.
     pub max_binding: u64,
-    /// The best kernels that it can run; `None` where it lacks features that all of them need.
+    /// The best tier of kernels that the adapter can run; `None` where it lacks features that all tiers need.
     pub tier: Option<&'static str>,
 }
 
-/// Every adapter, of Vulkan, Metal and Direct3D 12; a device that answers to two of them is listed once.
+/// Every adapter of Vulkan, Metal and Direct3D 12. A device with several of these interfaces is listed once.
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapter`] where there is none, with a hint which driver to install.
+/// [`Error::NoAdapter`] where there is none, with the driver to install as a hint.
 pub fn adapters() -> Result<Vec<AdapterInfo>> {
     let all: Vec<AdapterInfo> = found(false).into_iter().map(|found| found.info).collect();
     if all.is_empty() { Err(none(&Select::Any)) } else { Ok(all) }
@@ -199,10 +198,10 @@ pub(crate) fn can_run(tier: Tier, features: wgpu::Features, matrix: Option<CoopM
     features.contains(needs(tier).0) && (tier != Tier::Coop || matrix.is_some())
 }
 
-/// The best cooperative matrices that there are kernels for, by the properties that an adapter reports.
+/// The best cooperative matrices with kernels, by the properties that an adapter reports.
 fn coop_matrix(info: &wgpu::AdapterInfo, products: &[wgpu::CooperativeMatrixProperties]) -> Option<CoopMatrix> {
     let subgroup = match info.backend {
-        // wgpu says 4 to 64 of every device
+        // wgpu reports 4 to 64 for every device
         wgpu::Backend::Metal if info.name.starts_with("Apple") => (32, 32),
         _ => (info.subgroup_min_size, info.subgroup_max_size),
     };
@@ -272,7 +271,7 @@ fn none(select: &Select) -> Error {
     }
     let hint = if cfg!(target_os = "linux") {
         "install the Vulkan driver of the GPU (Debian: mesa-vulkan-drivers, which also has a software adapter; NVIDIA: \
-         the driver's libraries and its ICD file), and see that /dev/dri is accessible"
+         the driver's libraries and its ICD file), and check that /dev/dri is accessible"
     } else {
         "install the current driver of the GPU"
     };

@@ -9,7 +9,7 @@ const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 /// Words of a row's record: token, position, slot to write, start of the sequence's pages.
 const RECORD: usize = 4;
 
-/// Rows of a segment from which on attention takes its rows by tiles.
+/// Least number of rows of a segment for which attention takes tiles of rows.
 const MANY_ROWS: usize = 8;
 
 /// Heights of tiles.
@@ -22,16 +22,16 @@ pub(crate) struct BatchMetadata {
     pub(crate) buffer: Option<Buffer>,
     pub(crate) rope_at: usize,
     pub(crate) outputs_at: usize,
-    /// Of each row, the position behind the last one of its segment.
+    /// Start of the list of the rows' ends: the position after the last one of a row's segment.
     pub(crate) ends_at: usize,
-    /// Whether a segment has rows enough for tiles of attention.
+    /// Whether a segment has at least [`MANY_ROWS`] rows.
     pub(crate) many_rows: bool,
-    /// Those tiles, for each height that kernels take: none where no segment has many rows.
+    /// Tiles of attention for each of [`TILE_ROWS`]; empty where no segment has many rows.
     tiles: Vec<Tiles>,
     words: Vec<u32>,
 }
 
-/// Tiles of so many rows at most.
+/// Tiles of at most `rows` rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiles {
     rows: u32,
@@ -53,11 +53,11 @@ impl BatchMetadata {
         })
     }
 
-    /// Brings a batch to the device.
+    /// Uploads the metadata of a batch.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) where it has more rows than a grid.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where the batch has more rows than a grid.
     pub(crate) fn write(&mut self, device: &mut Device, batch: &Batch) -> Result<()> {
         let rows = batch.rows();
         let limit = wgpu::Limits::default().max_compute_workgroups_per_dimension as usize;
@@ -86,7 +86,7 @@ impl BatchMetadata {
         Ok(())
     }
 
-    /// Takes the rows of each segment apart into tiles.
+    /// Lists the tiles of the rows of each segment.
     fn tile(&mut self, batch: &Batch) {
         self.tiles.clear();
         self.many_rows = batch.segments().iter().any(|segment| segment.rows.len() >= MANY_ROWS);
@@ -105,7 +105,7 @@ impl BatchMetadata {
         }
     }
 
-    /// The tiles that attention takes, where it takes any.
+    /// The tiles of a kernel of attention, if it takes any.
     pub(crate) fn tiles(&self, how: Attention) -> Option<Tiles> {
         self.tiles.iter().copied().find(|tiles| tiles.rows == how.rows())
     }
@@ -115,7 +115,7 @@ impl BatchMetadata {
             let pages = &batch.pages()[segment.pages.clone()];
             let start = pages_at + segment.pages.start;
             for (position, row) in (segment.position..).zip(segment.rows.clone()) {
-                // of a page that no cache has nothing is written: operations check it
+                // a page beyond the cache is not written: operations check the pages
                 let slot = pages[position / PAGE].wrapping_mul(PAGE as u32).wrapping_add((position % PAGE) as u32);
                 self.words.extend([batch.tokens()[row], position as u32, slot, start as u32]);
             }

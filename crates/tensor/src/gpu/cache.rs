@@ -8,7 +8,7 @@ use phi3_shaders::{KV_BLOCK, Kv, MAX_HEAD_DIM};
 
 const _: () = assert!(KvType::BLOCK == KV_BLOCK);
 
-/// Initial pages of a cache: a short chat never makes it grow.
+/// Initial pages of a cache: enough for a short chat.
 const FEWEST: usize = 16;
 
 /// Keys and values of every layer: `[pages * PAGE][kv_heads][head]` each.
@@ -22,7 +22,7 @@ pub struct Cache {
     pub(crate) staged: Option<Buffer>,
 }
 
-/// How many elements of a kernel's array a head takes, and a position.
+/// Elements of a kernel's array per head and per position.
 #[derive(Clone, Copy)]
 pub(crate) struct Strides {
     pub(crate) head: u32,
@@ -81,7 +81,7 @@ impl Cache {
         Strides { head: head as u32, slot: (self.heads.kv_heads * head) as u32 }
     }
 
-    /// Strides in elements of the texts that load: four numbers, or a word of a quantized cache.
+    /// Strides in elements of the shader sources that load: four numbers, or a word of a quantized cache.
     pub(crate) fn loaded(&self) -> Strides {
         match self.kv {
             Kv::F32 | Kv::F16 => self.strides(self.head4()),
@@ -89,7 +89,7 @@ impl Cache {
         }
     }
 
-    /// Strides in elements of the texts that store: pairs of numbers, in a quantized cache those before they are quantized.
+    /// Strides in elements of the shader sources that store: pairs of numbers, for a quantized cache before quantization.
     pub(crate) fn stored(&self) -> Strides {
         self.strides(2 * self.head4())
     }
@@ -110,7 +110,7 @@ impl Cache {
         2 * self.layers.len() as u64 * self.side_bytes()
     }
 
-    /// Allocates `pages` pages, by doubling where a buffer may be that large.
+    /// Allocates at least `pages` pages. Doubles the number where a buffer may be that large.
     pub(crate) fn reserve(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
         if pages <= self.pages {
             return Ok(());
@@ -124,7 +124,7 @@ impl Cache {
         })
     }
 
-    /// Layer by layer, so that only one layer's old buffers live beside the new ones.
+    /// Enlarges the buffers one by one and waits for each copy, so that only one old buffer exists beside the new ones.
     fn grow(&mut self, device: &mut Device, recorder: &mut Recorder, pages: usize) -> Result<()> {
         let bytes = (pages as u64).saturating_mul(self.side_bytes());
         for layer in &mut self.layers {

@@ -1,22 +1,22 @@
-//! The driver's compiled pipelines, kept between starts where the driver can hand them over.
+//! The driver's compiled pipelines, kept between starts where the driver supports it.
 
 use super::memory::{hash, replace};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes in front of the driver's: their hash.
+/// Bytes of the hash in front of the driver's bytes.
 const FRONT: usize = size_of::<u64>();
 
 /// A cache of pipelines, and its file.
 pub(crate) struct Cached {
     pub(crate) raw: wgpu::PipelineCache,
     file: PathBuf,
-    /// Hash of the file's contents.
+    /// Hash of the driver's bytes in the file; 0 without a file.
     kept: u64,
 }
 
 impl Cached {
-    /// The cache of an adapter and driver in a folder; none where the driver has no such thing. A damaged file is
+    /// The pipeline cache of an adapter and driver in a folder; `None` where the driver has no pipeline cache. A damaged file is
     /// ignored.
     pub(crate) fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
@@ -27,13 +27,13 @@ impl Cached {
         let kept = data.as_deref().map_or(0, hash);
         let descriptor =
             wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data: data.as_deref(), fallback: true };
-        // SAFETY: the data is what `get_data` gave, as its hash shows; wgpu and the driver look at its header, which says
-        // for which driver it is
+        // SAFETY: the hash proves that the data is a result of `get_data`; wgpu and the driver check its header, which names the
+        // driver
         let raw = unsafe { device.create_pipeline_cache(&descriptor) };
         Some(Self { raw, file, kept })
     }
 
-    /// Writes the driver's pipelines where they changed. Where the file cannot be written, the next start compiles again.
+    /// Writes the driver's pipelines if they changed. If the file cannot be written, the next start compiles again.
     pub(crate) fn keep(&self) {
         let Some(data) = self.raw.get_data() else { return };
         let now = hash(&data);
@@ -43,7 +43,7 @@ impl Cached {
     }
 }
 
-/// The driver's bytes, where they are those of their hash.
+/// The driver's bytes, if their hash is right.
 fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let (front, data) = bytes.split_first_chunk::<FRONT>()?;
     (hash(data) == u64::from_le_bytes(*front)).then_some(data)

@@ -23,7 +23,7 @@ pub(crate) struct Device {
     pub(crate) max_piece: u64,
     /// Whether kernels may compute in half precision.
     pub(crate) f16: bool,
-    /// Whether a workgroup may have the memory of attention by matrix units.
+    /// Whether a workgroup may have as much memory as attention on matrix units needs.
     pub(crate) coop_memory: bool,
     /// Compiled pipelines of earlier starts.
     pub(crate) cached: Option<Cached>,
@@ -31,22 +31,22 @@ pub(crate) struct Device {
     pub(crate) buffers: u64,
     /// Longest time of a submission.
     pub(crate) timeout: Duration,
-    /// Submissions that were not waited for, oldest first.
+    /// Submissions without a wait so far, oldest first.
     pub(crate) outstanding: VecDeque<Submission>,
     name: String,
     max_buffer: u64,
     failure: Arc<Mutex<Option<Failure>>>,
-    /// Numbers of the buffers that were dropped.
+    /// Numbers of dropped buffers.
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
     #[cfg(test)]
     pub(crate) waits: u64,
-    /// Failure that the driver reports while the next submission is waited for.
+    /// Failure that the driver reports during the next wait for a submission.
     #[cfg(test)]
     pub(crate) wrong_wait: Option<&'static str>,
 }
 
-/// Work that was handed to the device.
+/// Submitted work.
 #[derive(Clone, Debug)]
 pub(crate) struct Submission {
     raw: wgpu::SubmissionIndex,
@@ -62,23 +62,23 @@ struct Failure {
 /// State of a device after a failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Everything but the work during which it happened.
+    /// The device is usable; only the work during the failure is lost.
     Usable,
     Lost,
-    /// A submission did not end in so many seconds.
+    /// A submission did not complete within this number of seconds.
     Hung(u64),
 }
 
-/// Longest time of a submission. A GPU needs seconds at most, because systems reset a device that takes longer.
+/// Time limit of a submission. A GPU needs seconds at most, because systems reset a device that takes longer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The same for a driver that computes on the processor, which may be busy.
+/// Time limit of a submission for a driver that computes on the processor, which may be busy.
 const TIMEOUT_SOFTWARE: Duration = Duration::from_secs(600);
 
 /// Longer waits are endless.
 const ENDLESS: Duration = Duration::from_secs(1 << 32);
 
-/// Submissions that are known by number, at most.
+/// Largest number of submissions in `outstanding`.
 const MOST_OUTSTANDING: usize = 256;
 
 /// A buffer with a number that no other buffer of the device ever had.
@@ -107,8 +107,8 @@ impl Drop for Device {
 }
 
 impl Device {
-    /// Opens an adapter with the features of a tier and the default limits, but the largest buffers that it has; for matrix
-    /// units with more memory of a workgroup, where it has that.
+    /// Opens an adapter with the features of a tier and the default limits, except for the largest buffers of the adapter and,
+    /// for matrix units, more memory of a workgroup where the adapter has it.
     pub(crate) fn open(adapter: &wgpu::Adapter, info: &AdapterInfo, tier: Tier, options: &Options) -> Result<Self> {
         let has = adapter.limits();
         let max_buffer = has.max_buffer_size & !15;
@@ -246,11 +246,11 @@ impl Device {
         submission
     }
 
-    /// Waits until a submission has run, and those before it. Each of them may take as long as is allowed.
+    /// Waits until a submission and those before it are complete. The time limit applies to each of them.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] where one takes longer, and the errors of [`check`](Self::check).
+    /// [`Error::Timeout`] beyond the time limit, and the errors of [`check`](Self::check).
     pub(crate) fn wait(&mut self, submission: Submission) -> Result<()> {
         #[cfg(test)]
         {
@@ -273,18 +273,18 @@ impl Device {
     fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         let timeout = Some(self.timeout).filter(|timeout| *timeout < ENDLESS);
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout };
-        // wgpu panics where the device is lost while it waits
+        // wgpu panics if the device is lost during the wait
         match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(wgpu::PollError::Timeout)) => self.give_up(),
             Ok(Err(error)) => return Err(self.failed(error.to_string())),
-            Err(_) => record(&self.failure, "device lost while it was waited for".into(), State::Lost),
+            Err(_) => record(&self.failure, "device lost during a wait".into(), State::Lost),
         }
         self.check()
     }
 
-    /// Shows the first `size` bytes of a buffer once a submission has written them. Where that fails, the buffer is dropped: it may
-    /// be mapped for good.
+    /// Calls `show` with the first `size` bytes of a buffer after a submission has written them. On a failure the buffer is
+    /// dropped, because it may stay mapped.
     pub(crate) fn read(
         &mut self,
         buffer: &mut Option<Buffer>,
@@ -306,14 +306,14 @@ impl Device {
         shown.and_then(|()| self.check())
     }
 
-    /// Leaks the handles of a device whose work never ends, because wgpu would wait for it where the last handle is dropped.
+    /// Leaks the handles of a device whose work never ends, because wgpu would wait for that work at the drop of the last handle.
     fn give_up(&self) {
         let seconds = self.timeout.as_secs();
         record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung(seconds));
         std::mem::forget((self.raw.clone(), self.queue.clone()));
     }
 
-    /// How the device was lost, where it was: nothing more can be done with it.
+    /// The message of the failure by which the device was lost or given up, if it was.
     pub(crate) fn lost(&self) -> Option<String> {
         // wgpu reports a loss when it is polled
         let _ = catch_unwind(AssertUnwindSafe(|| self.raw.poll(wgpu::PollType::Poll)));
@@ -325,12 +325,12 @@ impl Device {
         locked(&self.failure).as_ref().is_some_and(|failure| failure.state != State::Usable)
     }
 
-    /// The first failure that the driver reported since the last call: it belongs to the work that was asked for in between.
-    /// Later failures are reported anew, unless the device is lost.
+    /// Returns the first failure that the driver reported since the last call, as an error of the work in between. A failure is
+    /// returned once, unless the device is lost.
     ///
     /// # Errors
     ///
-    /// [`Error::Device`]; [`Error::Lost`] and [`Error::Timeout`] from then on.
+    /// [`Error::Device`]; [`Error::Lost`] and [`Error::Timeout`] on every call from then on.
     pub(crate) fn check(&self) -> Result<()> {
         if locked(&self.failure).is_none() {
             return Ok(());
@@ -364,7 +364,7 @@ impl Device {
     }
 }
 
-/// Takes note of a failure: the first one, but of a loss in any case.
+/// Records a failure if it is the first one, or the first that makes the device unusable.
 fn record(failure: &Mutex<Option<Failure>>, message: String, state: State) {
     let mut failure = locked(failure);
     if failure.as_ref().is_none_or(|first| first.state == State::Usable && state != State::Usable) {

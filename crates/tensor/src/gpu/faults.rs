@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const WIDTH: usize = 24;
 
-/// A device with a table that is its own head.
+/// A device with a table that is embedding and head.
 struct Fixture {
     gpu: Gpu,
     table: Matrix,
@@ -65,7 +65,7 @@ impl Fixture {
         (0..WIDTH).max_by(|a, b| self.want[*a].total_cmp(&self.want[*b])).unwrap() as u32
     }
 
-    /// Something that no driver takes.
+    /// Creates an invalid buffer.
     fn invalid(&mut self) {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
         let descriptor = wgpu::BufferDescriptor { label: Some("invalid"), size: 16, usage, mapped_at_creation: false };
@@ -90,11 +90,11 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
         let mut out = vec![0.0; WIDTH];
         failed(fixture.gpu.read(&fixture.logits, &mut out), "invalid");
         assert_eq!(fixture.read().unwrap(), want);
-        // while it is waited for: its memory is mapped then
+        // during a wait, when memory is mapped
         fixture.gpu.device.wrong_wait = Some("a fault of a driver");
         failed(fixture.read(), "a fault of a driver");
         assert_eq!(fixture.read().unwrap(), want);
-        // of several, the first is told
+        // of several failures the first is reported
         fixture.record(5).unwrap();
         fixture.invalid();
         fixture.gpu.device.wrong_wait = Some("a fault of a driver");
@@ -153,7 +153,7 @@ fn times_are_measured_after_an_error_as_before() {
     assert_eq!(fixture.read().unwrap(), want);
 }
 
-/// Every call ends, and says the same.
+/// Every call ends with the same error.
 fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
     let start = Instant::now();
     let heads = Heads { heads: 1, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
@@ -180,7 +180,7 @@ fn a_lost_device_says_so_from_then_on() {
     (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
     fixture.gpu.device.raw.destroy();
     let lost = |error: &Error| matches!(error, Error::Lost { message, .. } if message.contains("device lost"));
-    // the driver tells it once nothing is in flight
+    // the driver reports the loss when nothing is in flight
     for left in (0..PIPELINE_DEPTH).rev() {
         let error = fixture.sampled().unwrap_err();
         assert!(lost(&error) || left > 0 && matches!(error, Error::Device { .. }), "{error}");
@@ -193,7 +193,7 @@ fn a_lost_device_says_so_from_then_on() {
 fn a_device_that_hangs_is_given_up_once() {
     let Some(mut fixture) = Fixture::new() else { return };
     (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
-    // work that takes a while, so that it has not ended when it is asked for
+    // work that takes longer than the wait
     let big = fixture.gpu.matrix(&Random(3).weight("big", DType::F32, 2048, 2048, 1.0), Role::Plain).unwrap();
     let (mut x, mut y) = (fixture.gpu.rows("x", 64, 2048).unwrap(), fixture.gpu.rows("y", 64, 2048).unwrap());
     fixture.gpu.begin(&Batch::of(&[1; 64], 0, &[0, 1, 2, 3]).unwrap()).unwrap();
@@ -204,7 +204,7 @@ fn a_device_that_hangs_is_given_up_once() {
     let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });
     let error = fixture.gpu.read(&y, &mut [0.0; 2048]).unwrap_err();
     assert!(hung(&error) && error.to_string().contains("within 0 s"), "{error}");
-    // it is not waited for again
+    // there is no second wait
     fixture.gpu.device.timeout = Duration::from_secs(3600);
     all_fail(&mut fixture, hung);
 }
@@ -222,7 +222,7 @@ fn a_deadline_is_a_submissions_own() {
     assert_eq!(outstanding(&fixture), 5);
     fixture.gpu.device.wait(submissions[2].clone()).unwrap();
     assert_eq!(outstanding(&fixture), 2);
-    // again, and one that was waited for with a later one
+    // a second wait, and a wait for a submission before one that is complete
     fixture.gpu.device.wait(submissions[2].clone()).unwrap();
     fixture.gpu.device.wait(submissions[0].clone()).unwrap();
     assert_eq!(outstanding(&fixture), 2);

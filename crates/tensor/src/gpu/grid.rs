@@ -3,10 +3,10 @@
 use super::recorder::folded;
 use phi3_shaders::Product;
 
-/// Rows up to which a weight is better read once per four rows than tiled.
+/// Largest number of rows for which reading a weight once per four rows is faster than tiles.
 pub(super) const FEW_ROWS: usize = 8;
 
-/// Whether a weight is better read for each few of so many rows than tiled.
+/// Whether a product of `rows` rows takes the kernels for few rows.
 pub(super) fn is_few(rows: usize) -> bool {
     rows <= FEW_ROWS
 }

@@ -6,7 +6,7 @@ use super::pipelines::Bindings;
 use crate::{Device, DeviceKind, Limits, Result};
 use phi3_shaders::{CHAINS, Op, Tier, binding};
 
-/// Bytes that are copied: more than caches hold.
+/// Bytes that are copied: more than the caches hold.
 const BYTES: u64 = 256 << 20;
 
 /// Threads of a workgroup of copy.wgsl and multiply.wgsl.
@@ -15,7 +15,7 @@ const THREADS: u64 = 256;
 /// Workgroups that keep any device busy.
 const GROUPS: u64 = 4096;
 
-/// Seconds of a run that is long enough.
+/// Least seconds of a run that is long enough.
 const LONG: f64 = 0.02;
 
 /// Runs; the fastest counts.
@@ -23,7 +23,7 @@ const RUNS: usize = 5;
 
 impl Gpu {
     pub(super) fn measure_limits(&mut self) -> Result<Limits> {
-        // a software device is no faster with more to do
+        // a larger copy would not be faster on a software device
         let software = self.info.kind == DeviceKind::SoftwareGpu;
         let (bytes, groups) = if software { (BYTES / 8, GROUPS / 128) } else { (BYTES, GROUPS) };
         let bytes = bytes.min(self.device.max_binding);

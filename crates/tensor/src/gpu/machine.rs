@@ -1,4 +1,4 @@
-//! The GPU as a machine: its state, and its implementation of [`Device`](crate::Device).
+//! The GPU backend: its state, and its implementation of [`Device`](crate::Device).
 
 use super::adapter::{AdapterInfo, AdapterKind, Options};
 use super::batch_metadata::BatchMetadata;
@@ -15,7 +15,7 @@ use crate::{
 };
 use phi3_shaders::Tier;
 
-/// Workgroups that a large device wants.
+/// Workgroups that keep a large device busy.
 const ENOUGH: u32 = 128;
 
 /// A GPU.
@@ -33,11 +33,11 @@ pub struct Gpu {
     pub(crate) halves: Halves,
     /// Normed activations, for projections whose kernels do not compute the norm.
     pub(crate) normed: Option<Buffer>,
-    /// Outputs of experts, one row a route.
+    /// Outputs of experts, a row for each route.
     pub(crate) expert_outputs: Option<Buffer>,
     /// Whether products are as exact as single precision.
     pub(crate) exact: bool,
-    /// Workgroups of large tiles of cooperative matrices that keep the device busy; fewer are replaced by smaller tiles.
+    /// Workgroups of large tiles of cooperative matrices that keep the device busy; with fewer, smaller tiles are used.
     pub(crate) enough: u32,
     pub(crate) read_bytes: u64,
     pub(crate) timestamps: Timestamps,
@@ -79,12 +79,12 @@ pub struct Counters {
     pub pipelines: u64,
     /// Buffers created.
     pub buffers: u64,
-    /// Bytes that came back from the device.
+    /// Bytes read from the device.
     pub read_bytes: u64,
 }
 
 impl Gpu {
-    /// A machine on an adapter's device, before its kernels are checked.
+    /// The backend on an open adapter, before the check of its kernels.
     pub(super) fn with((adapter, found, tier): (wgpu::Adapter, AdapterInfo, Tier), options: &Options) -> Result<Self> {
         let kind = match found.kind {
             AdapterKind::Software => DeviceKind::SoftwareGpu,
@@ -232,7 +232,7 @@ impl Device for Gpu {
         if !self.metadata.many_rows || submission.is_none() {
             return Ok(());
         }
-        // two passes keep the device busy; more would only delay a request to stop
+        // two passes in flight keep the device busy; more would only delay a stop
         match std::mem::replace(&mut self.in_queue, submission) {
             Some(before) => self.device.wait(before),
             None => Ok(()),

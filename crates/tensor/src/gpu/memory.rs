@@ -5,7 +5,7 @@ use phi3_shaders::Tier;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Translator of the kernels' texts for the driver; a test compares it with Cargo.lock.
+/// Translator of the shader sources for the driver; a test compares the versions with Cargo.lock.
 const TRANSLATOR: &str = "naga 30.0.1, wgpu 30.0.1, wgpu-core 30.0.1, wgpu-hal 30.0.1";
 
 /// A folder in which findings are kept.
@@ -33,12 +33,12 @@ impl Memory {
         Self { file, about, findings }
     }
 
-    /// The finding about a tier: nothing, or a fault.
+    /// The finding about a tier: no fault, or a fault. `None` without a finding.
     pub(crate) fn find(&self, tier: Tier) -> Option<Option<&str>> {
         self.findings.iter().find(|(of, _)| *of == tier).map(|(_, fault)| fault.as_deref())
     }
 
-    /// Keeps a finding. Where the folder cannot be written to, the next start checks again.
+    /// Keeps a finding. If the file cannot be written, the next start checks again.
     pub(crate) fn keep(&mut self, tier: Tier, fault: Option<String>) {
         self.findings.retain(|(of, _)| *of != tier);
         self.findings.push((tier, fault.map(|fault| one_line(&fault))));
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// Writes a file as a whole, its folder too; says whether that could be done.
+/// Replaces a file as a whole and creates its folder. Returns whether that succeeded.
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> bool {
     let new = file.with_extension(format!("{}.new", std::process::id()));
     let written = file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&new, bytes));

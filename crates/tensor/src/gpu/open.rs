@@ -11,13 +11,14 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`Error::NoAdapter`](crate::Error::NoAdapter) where none answers, [`Error::Device`](crate::Error::Device) where it cannot be opened.
+    /// [`Error::NoAdapter`](crate::Error::NoAdapter) where no adapter matches, [`Error::Tier`](crate::Error::Tier) where it
+    /// cannot run the tier, [`Error::Device`](crate::Error::Device) where it cannot be opened or fails the self-check.
     pub fn open(select: &Select, options: &Options) -> Result<Self> {
         Self::open_and(select, options, |_| {})
     }
 
-    /// Opens an adapter; a test changes the device by `then` before it is checked. Where the check loses the device, the
-    /// adapter is opened again for the next lower tier.
+    /// Opens an adapter; a test changes the backend by `then` before the check. If the check loses the device, the adapter is
+    /// opened again for the next lower tier.
     pub(super) fn open_and(select: &Select, options: &Options, then: impl Fn(&mut Self)) -> Result<Self> {
         let forced = options.tier.is_some();
         let mut options = options.clone();
@@ -45,12 +46,12 @@ impl Gpu {
         }
     }
 
-    /// Opens wgpu's device that computes nothing; zeros are read from it. Pipelines are compiled and dispatches recorded as for any
-    /// other, so that their cost for the host can be measured.
+    /// Opens wgpu's device that computes nothing; zeros are read from it. Pipelines are compiled and dispatches recorded as for
+    /// any other device, so that their cost for the host can be measured.
     ///
     /// # Errors
     ///
-    /// [`Error::Device`](crate::Error::Device) where it cannot be opened.
+    /// [`Error::Device`](crate::Error::Device) where the device cannot be opened.
     #[cfg(feature = "noop")]
     pub fn noop() -> Result<Self> {
         Self::with(adapter::noop()?, &Options::default())

@@ -1,4 +1,4 @@
-//! Pipelines and bind groups, each made once.
+//! Pipelines and bind groups, each created once.
 
 use super::device::{Buffer, Device};
 use crate::Result;
@@ -6,10 +6,10 @@ use phi3_shaders::{Access, Binding, Op, PARAMS_SIZE, Tier, binding};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
-/// The buffers of a dispatch, by binding number. A kernel takes those that its text binds.
+/// The buffers of a dispatch, by binding number. A kernel uses those that its source binds.
 pub(crate) type Bindings<'a> = [Option<&'a Buffer>; binding::COUNT];
 
-/// The pipeline's index, then the buffers' numbers, 0 where the kernel binds none.
+/// The pipeline's index, then the numbers of the buffers, 0 where the kernel has no binding.
 type Key = [u32; binding::COUNT];
 
 pub(crate) struct Pipelines {
@@ -19,7 +19,7 @@ pub(crate) struct Pipelines {
     pipelines: Vec<Pipeline>,
     groups: HashMap<Key, wgpu::BindGroup>,
     pub(crate) groups_made: u64,
-    /// Words of a text, and their replacement by a faulty driver.
+    /// Words of a shader source, and their replacement by a faulty driver.
     #[cfg(test)]
     pub(crate) wrong: Option<(&'static str, &'static str)>,
     #[cfg(test)]
@@ -53,7 +53,7 @@ impl Pipelines {
         self.tier
     }
 
-    /// Takes other kernels from now on.
+    /// Sets the tier of the kernels.
     pub(crate) fn set_tier(&mut self, tier: Tier) {
         self.tier = tier;
         self.indices.clear();
@@ -61,12 +61,12 @@ impl Pipelines {
         self.groups.clear();
     }
 
-    /// Pipelines made so far.
+    /// Number of pipelines created so far.
     pub(crate) fn made(&self) -> u64 {
         self.pipelines.len() as u64
     }
 
-    /// Bind groups that are kept.
+    /// Number of bind groups that are kept.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.groups.len()

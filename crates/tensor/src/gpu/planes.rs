@@ -7,12 +7,12 @@ use crate::quant::Block;
 use crate::quant::with_quant_type;
 use phi3_shaders::Format;
 
-/// Period of the planes in blocks: planes hold a multiple of so many.
+/// Period of the planes in blocks: planes hold a multiple of this number of blocks.
 pub(super) const BLOCKS: usize = 4;
 
 /// A quantized type on the GPU.
 pub(crate) trait Planar: Block {
-    /// The shader's format, whose text in shaders/formats reads the planes.
+    /// The shader's format, whose source in shaders/formats reads the planes.
     const FORMAT: Format;
     /// Bytes of a block in the plane of scales; the others are in the plane of quants.
     const SCALES: usize;
@@ -30,7 +30,7 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// `None` for types that have no blocks.
+    /// The planes of a type; `None` for plain types.
     pub(super) fn of(dtype: DType) -> Option<Self> {
         Some(with_quant_type!(dtype, Q => Self::of_type::<Q>(), else { _ => return None }))
     }
@@ -76,7 +76,8 @@ pub(crate) fn put_half(plane: &mut [u8], half: usize, value: u32) {
     put(plane, 2 * half, &(value as u16).to_le_bytes());
 }
 
-/// Four words of the quants of a block of 32, of 4 bits from byte `from` on. In ggml's block quant i + 16 shares a byte with quant i.
+/// Four words of the quants of a block of 32, of 4 bits from byte `from` on. In ggml's block quant i + 16 shares a byte with
+/// quant i.
 pub(crate) fn nibbles(block: &[u8], from: usize, quants: &mut [u8], word: usize) {
     for group in 0..4 {
         put_word(quants, word + group, gather::<4>(block, from + group % 2 * 8, group / 2 * 4));
@@ -90,19 +91,19 @@ pub(crate) fn five_bits(block: &[u8], fifth: usize, at: usize, quants: &mut [u8]
     put(quants, 4 * (start + 16 + at % 4), &block[fifth..][..4]);
 }
 
-/// Two bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the lowest two bits belong to 32 quants, the
-/// next two bits to the next 32.
+/// Two bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the lowest two bits are of 32 quants, the
+/// next two bits of the next 32.
 pub(crate) fn two_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<2>(block, from + group / 16 * 32 + group % 4 * 8, group % 16 / 4 * 2)
 }
 
-/// One bit of each of eight quants of a block of 256. Of 32 bytes from `from` on, bit i belongs to quants `32 i .. 32 (i + 1)`.
+/// One bit of each of eight quants of a block of 256. Of 32 bytes from `from` on, bit i is of quants `32 i .. 32 (i + 1)`.
 pub(crate) fn one_bit(block: &[u8], from: usize, group: usize) -> u8 {
     gather::<1>(block, from + group % 4 * 8, group / 4) as u8
 }
 
-/// Four bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the low halves belong to 32 quants, the
-/// high halves to the next 32.
+/// Four bits of each of eight quants of a block of 256. Of each 32 bytes from `from` on, the low halves are of 32 quants, the
+/// high halves of the next 32.
 pub(crate) fn four_bits(block: &[u8], from: usize, group: usize) -> u32 {
     gather::<4>(block, from + group / 8 * 32 + group % 4 * 8, group % 8 / 4 * 4)
 }

@@ -10,7 +10,7 @@ use crate::{Norm, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
 
-/// Halves of a row are a multiple of it: DEPTH in matmul_coop.wgsl.
+/// The halves of a row are a multiple of this number: DEPTH in matmul_coop.wgsl.
 const HALVES: usize = 32;
 
 /// `Params` of matvec.wgsl, matmul.wgsl, matmul_halves.wgsl and matmul_coop.wgsl.
@@ -28,7 +28,7 @@ pub(crate) struct Params {
     pub(crate) epilogue: EpilogueParams,
 }
 
-/// `Epilogue` of the texts in epilogue/.
+/// `Epilogue` of the shader sources in epilogue/.
 pub(crate) type EpilogueParams = [u32; 8];
 
 /// Epilogue of a product, and the buffers of its result.
@@ -40,7 +40,7 @@ pub(crate) struct Target<'a> {
     pub(crate) values: Option<&'a Buffer>,
 }
 
-/// Texts of an epilogue, and its parameters; `stride` counts floats of a row of the output.
+/// Sink of an epilogue, and its parameters; `stride` is the floats of a row of the output.
 pub(crate) fn epilogue_of(epilogue: crate::Epilogue, stride: usize) -> (Sink, EpilogueParams) {
     let (activation, limit) = epilogue.activation.shader();
     let store = match epilogue.store {
@@ -64,7 +64,7 @@ struct Activations<'a> {
 struct Layout {
     /// Halves of a row.
     stride: usize,
-    /// Offset of the low halves: the differences that the high halves lack.
+    /// Offset of the low halves: the rounding errors of the high halves.
     low: usize,
     bytes: u64,
 }
@@ -89,7 +89,7 @@ impl Gpu {
     ) -> Result<()> {
         let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
         let product = self.product_for(weight, epilogue);
-        // a kernel binds the weight of RMSNorm in the slot of a bias
+        // the weight of RMSNorm and a bias have the same binding
         let gain = match norm {
             Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
             _ => None,
@@ -110,7 +110,7 @@ impl Gpu {
         }
     }
 
-    /// Rows behind a norm, in a buffer of their own: `normed`, where it is large enough.
+    /// Records a norm of x into a separate buffer, `normed` where it is large enough. Returns the buffer.
     fn normed_first(&mut self, x: &Rows, norm: Norm<'_, Self>, normed: Option<Buffer>) -> Result<Buffer> {
         let bytes = (self.pass.rows * x.stride * size_of::<f32>()) as u64;
         let buffer = match normed.filter(|buffer| buffer.size >= bytes) {
@@ -148,7 +148,7 @@ impl Gpu {
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
                 outputs: piece.padded() as u32,
                 first: (weight.first + piece.rows.start) as u32,
-                // matmul_coop.wgsl has `low` there
+                // `low` of matmul_coop.wgsl has this offset
                 eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
                 routes_at: 0,
                 epilogue: target.params,

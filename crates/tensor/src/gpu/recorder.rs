@@ -7,7 +7,7 @@ use bytemuck::{Pod, bytes_of, cast_slice};
 use phi3_shaders::{FOLD, Op, PARAMS_SIZE, Tier};
 use std::collections::HashMap;
 
-/// Parameters of a dispatch, as the uniform holds them.
+/// Parameters of a dispatch in the uniform buffer.
 type Block = [u32; PARAMS_SIZE as usize / 4];
 
 /// Bytes from one block to the next: the alignment of a dynamic offset by the default limits.
@@ -28,10 +28,10 @@ pub(crate) struct Recorder {
     blocks: Vec<u8>,
     /// Offset of each block.
     offsets: HashMap<Block, u32>,
-    /// Bytes of `blocks` that the device has.
+    /// Bytes of `blocks` that are uploaded.
     written: usize,
     recording: Option<Recording>,
-    /// Multiply-adds that were recorded since the last submission, and how many one may have.
+    /// Multiply-adds recorded since the last submission. `budget` is the limit of a submission.
     work: u64,
     pub(super) budget: u64,
 }
@@ -79,7 +79,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Reserves the work of a kernel, in multiply-adds; submits the recording where both are too much for one submission.
+    /// Adds the work of a kernel, in multiply-adds; first submits the recording if both are too much for one submission.
     pub(crate) fn reserve_work(&mut self, device: &mut Device, work: u64) -> Result<()> {
         if self.work > 0 && self.work.saturating_add(work) > self.budget {
             self.flush(device)?;

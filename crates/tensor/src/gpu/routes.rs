@@ -8,12 +8,12 @@ use phi3_shaders::Product;
 
 const _: () = assert!(TOP_EXPERTS == phi3_shaders::TOP_EXPERTS as usize);
 
-/// Routes of a pass, as route.wgsl lists them.
+/// Routes of a pass, in the layout of route.wgsl.
 pub struct Routes {
-    /// Rows that there is room for.
+    /// Capacity in rows.
     pub(crate) capacity: usize,
     pub(crate) experts: usize,
-    /// Rows that were routed last.
+    /// Rows of the last routing.
     pub(crate) routed: usize,
     pub(crate) buffer: Buffer,
 }
@@ -36,9 +36,9 @@ pub(crate) struct Tiles {
     pub(crate) product: Product,
     /// Routes of a tile.
     pub(crate) size: usize,
-    /// As many as there may be.
+    /// Largest possible number of tiles.
     pub(crate) count: usize,
-    /// Where they begin in the list.
+    /// Start of the tiles in the list.
     pub(crate) at: usize,
 }
 

@@ -1,6 +1,7 @@
-//! Self-check of a device's kernels: every text that kernels are composed of, on small cases that the CPU computes too.
+//! Self-check of a device's kernels: every shader source, on small cases that the CPU also computes.
 //!
-//! Its purpose is to find drivers that compile a kernel wrongly. The allowed difference is wide, because a wrong kernel is far off.
+//! The self-check finds drivers that compile a kernel wrongly. The allowed difference is wide, because the results of a wrong
+//! kernel are far off.
 
 pub(crate) mod inputs;
 
@@ -15,14 +16,14 @@ use std::time::Duration;
 /// Longest time of a submission of the check; a GPU needs milliseconds.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Difference of a result, in parts of the largest, that no rounding explains.
+/// Largest allowed difference of a result, relative to one plus the largest result. Rounding is below it.
 const WRONG: f32 = 1e-2;
 
 impl Gpu {
-    /// Selects the best tier, from the present one down, whose kernels pass the self-check. A forced tier is taken or refused.
-    /// Findings of earlier starts, about the same kernels on the same driver, are reused. `faults` has those of better tiers, and
-    /// gets those of the tiers that fail. A tier on which the device is lost fails too, and no lower tier can be tried on this
-    /// device.
+    /// Selects the best tier, from the current one down, whose kernels pass the self-check. A forced tier is not replaced.
+    /// Findings of earlier starts, about the same kernels on the same driver, are reused. `faults` has the faults of better
+    /// tiers; those of the tiers that fail are added. A tier on which the device is lost fails too; then no lower tier can be
+    /// tried on this device.
     pub(crate) fn select_tier(
         &mut self,
         mut memory: Option<Memory>,
@@ -41,7 +42,7 @@ impl Gpu {
                     let fault = match self.device.lost() {
                         Some(lost) => Some(lost),
                         None => {
-                            // an error that is not about the kernels is no finding
+                            // an error that is not a fault of the kernels is no finding
                             let found = found?;
                             self.device.check()?;
                             found
@@ -67,14 +68,14 @@ impl Gpu {
         Err(Error::Device { device: self.info.name.clone(), message: faults.join("; ") })
     }
 
-    /// The best tier below the present one.
+    /// The best tier below the current one.
     pub(crate) fn next_lower(&self) -> Option<Tier> {
         let (features, matrix, tier) = (self.device.raw.features(), self.adapter.coop_matrix, self.tier());
         Tier::ALL.into_iter().rev().find(|lower| *lower < tier && adapter::can_run(*lower, features, matrix))
     }
 }
 
-/// Fault of the kernels that the device runs now, if there is any.
+/// Fault of the kernels of the current tier, if there is any.
 pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let options = cpu::Options {
         threads: Some(1),
@@ -86,7 +87,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
     let asked = (gpu.exact, gpu.enough);
     for (turn, dtype) in DType::ALL.into_iter().enumerate() {
         let want = ops::self_check(&mut cpu, dtype)?;
-        // every way to multiply many rows that the tier has, but for most types the first only
+        // every kernel of the tier for many rows, but only the first for most types
         let ways = match gpu.tier() {
             _ if turn >= KvType::ALL.len() => 1,
             Tier::Base => 1,
@@ -99,7 +100,7 @@ pub(crate) fn self_check(gpu: &mut Gpu) -> Result<Option<String>> {
             (gpu.exact, gpu.enough) = asked;
             let got = match got {
                 Ok(got) => got,
-                // a kernel that a driver does not take is as bad as a wrong one
+                // a kernel that a driver cannot compile is a fault too
                 Err(Error::Device { message, .. }) => return Ok(Some(message)),
                 Err(error) => return Err(error),
             };
@@ -122,7 +123,7 @@ mod tests {
     use crate::gpu::{Options, Select};
     use std::path::Path;
 
-    /// A GPU whose driver takes a word for another, and the folder of its findings.
+    /// A GPU whose driver replaces a word of the shader sources by another.
     fn wrong(wrong: (&'static str, &'static str), every_tier: bool) -> Option<Gpu> {
         let options = Options { software: true, ..Options::default() };
         let mut gpu = match Gpu::open(&Select::Any, &options) {
@@ -151,7 +152,8 @@ mod tests {
         folder
     }
 
-    /// Where the check of the best tier loses the device, or never ends, the next lower one is taken; now, and by the kept finding.
+    /// If the check of the best tier loses the device, or never ends, the next lower tier is taken; at once, and at the next
+    /// start by the kept finding.
     #[test]
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
@@ -207,7 +209,7 @@ mod tests {
         let again = Gpu::open(&Select::Any, &options()).unwrap();
         assert_eq!((again.counters().dispatches, again.tier()), (0, first.tier()));
         assert_eq!(again.info().to_string(), first.info().to_string());
-        // a file that says something else is none
+        // a file with other contents is ignored
         let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
         for text in ["", "another adapter\nsubgroup right\nbase right\n", "\u{1F980}"] {
             std::fs::write(&file, text).unwrap();
@@ -239,7 +241,7 @@ mod tests {
         assert!(error.contains(&format!("{} kernels compute wrongly: ", gpu.tier().name())), "{error}");
     }
 
-    /// Faults of attention with cooperative matrices only are found too.
+    /// Faults that only attention with cooperative matrices has are found.
     #[test]
     fn wrong_attention_by_matrix_units_makes_way() {
         for words in [

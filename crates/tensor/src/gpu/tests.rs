@@ -8,7 +8,8 @@ use crate::{Batch, DType, Device, Epilogue, Heads, KvType, Mask, Norm, Role};
 const ROWS: usize = 40;
 const HEADS: Heads = Heads { heads: 2, kv_heads: 1, head_dim: 16, rotary_dim: 16 };
 
-/// A pass of four projections and attention, in submissions of so many multiply-adds: its result, and the number of submissions.
+/// A pass of four projections and attention, with a limit of multiply-adds per submission: its result, and the number of
+/// submissions.
 fn pass(budget: u64) -> Option<(Vec<f32>, u64)> {
     let mut gpu = match Gpu::open(&Select::Any, &Options { software: true, ..Options::default() }) {
         Ok(gpu) => gpu,
@@ -61,7 +62,7 @@ fn a_pass_of_much_work_is_several_submissions() {
     }
 }
 
-/// Where nothing is read, a pass of many rows is waited for when the next one is submitted; one of few rows is not.
+/// Without a read, the submission of a pass of many rows waits for the pass before; one of few rows does not.
 #[test]
 fn passes_of_many_rows_do_not_queue_up() {
     let options = Options { software: true, ..Options::default() };

@@ -1,4 +1,4 @@
-//! Timestamps in the device's work, and the time between them.
+//! Timestamps of the device, and the time between them.
 
 use super::adapter::TIMESTAMP_FEATURES;
 use super::device::{Buffer, Device};
@@ -10,11 +10,11 @@ use std::time::Instant;
 /// Timestamps of a query set.
 const MOST: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 
-/// Timestamps that were not read yet.
+/// Timestamps that are not read yet.
 #[derive(Default)]
 pub(crate) struct Timestamps {
     queries: Option<QuerySet>,
-    /// Timestamps of the host, for a device without any.
+    /// Timestamps of the host, for a device without timestamps.
     instants: Vec<Instant>,
 }
 
@@ -77,7 +77,7 @@ impl QuerySet {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         device.grow(
             &mut self.readback,
-            "timestamps on their way",
+            "readback of timestamps",
             u64::from(MOST) * u64::from(wgpu::QUERY_SIZE),
             usage,
         )?;
@@ -91,7 +91,7 @@ impl QuerySet {
             ticks.extend(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned::<u64>));
         })?;
         let second = f64::from(device.queue.get_timestamp_period()) * 1e-9;
-        // a driver may give two timestamps in the wrong order where nothing lay between them
+        // a driver may give two timestamps in the wrong order if there is no work between them
         Ok(ticks.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * second).collect())
     }
 }

@@ -8,16 +8,16 @@ use phi3_shaders::Format;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-/// Weights of a group, which a kernel unpacks at a time: rows are padded to a multiple of it.
+/// Weights of a group, which a kernel unpacks at a time: rows are padded to a multiple of this number.
 pub(crate) const GROUP: usize = 8;
 
-/// Outputs of a thread: pieces are padded to a multiple of it.
+/// Outputs of a thread: pieces are padded to a multiple of this number.
 const OUTPUTS: usize = 4;
 
-// the blocks of so many rows are a whole number of periods of the planes
+// the blocks of OUTPUTS rows are a whole number of periods of the planes
 const _: () = assert!(OUTPUTS.is_multiple_of(BLOCKS));
 
-/// Outputs of the largest tile: pieces but the last are a multiple of it where their size permits.
+/// Outputs of the largest tile: all pieces but the last are a multiple of this number where their size permits.
 const TILE: usize = 64;
 
 /// Bytes of one staging buffer.
@@ -52,7 +52,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Rows of the buffer, padding included, which is zero.
+    /// Rows of the buffer with its padding, which is zero.
     pub(crate) fn padded(&self) -> usize {
         self.rows.len().next_multiple_of(OUTPUTS)
     }
@@ -153,7 +153,7 @@ impl Layout {
     }
 }
 
-/// Rows of pieces: multiples of `unit`, or parts of one where a unit is too large.
+/// Rows of the pieces: multiples of `unit`, or parts of a unit that is too large for a piece.
 fn pieces_of(rows: usize, per_piece: usize, unit: usize) -> Vec<Range<usize>> {
     let (span, step) = if per_piece < unit { (unit, per_piece) } else { (rows.max(1), per_piece / unit * unit) };
     let spans = (0..rows).step_by(span).map(|start| start..(start + span).min(rows));
@@ -173,7 +173,7 @@ fn rows_per_piece(device: &Device, name: &str, row_bytes: usize) -> Result<usize
     }
 }
 
-/// Writes a piece in chunks, of which [`IN_FLIGHT`] are in flight at most.
+/// Writes a piece in chunks, of which at most [`IN_FLIGHT`] are in flight.
 fn fill(
     device: &mut Device,
     weight: &Weight,
@@ -217,7 +217,7 @@ fn fill(
     device.check()
 }
 
-/// Staging memory for rows of a buffer, which the next submission copies; none for rows without bytes.
+/// Staging memory for rows of a buffer, which the next submission copies; `None` for rows without bytes.
 fn staging(
     device: &Device,
     buffer: &Buffer,

@@ -4,7 +4,7 @@
 //! (`reference.rs`), the implementations (`cpu.rs`, `gpu.rs`), cases that compare them (`cases.rs`), and cases of a GPU's
 //! self-check at its first start (`self_check.rs`).
 //!
-//! `use phi3_tensor::ops::*` brings every method of a machine into scope.
+//! `use phi3_tensor::ops::*` brings every method of a backend into scope.
 
 pub(crate) mod attention;
 pub(crate) mod embed;
@@ -24,17 +24,17 @@ use crate::Result;
 #[cfg(any(test, feature = "reference"))]
 use crate::comparison::Comparison;
 
-/// Makes [`Backend`] of the operations' traits, and a walk through their cases.
+/// Defines [`Backend`] by the operations' traits, and the comparison of their cases.
 macro_rules! operations {
     ($($module:ident::$operation:ident),* $(,)?) => {
         $(pub use $module::$operation;)*
 
-        /// A machine with every operation of a decoder. Whatever has the operations is one.
+        /// A device with every operation of a decoder. Every type with all these traits implements it.
         pub trait Backend: Device $(+ $operation)* {}
 
         impl<D: Device $(+ $operation)*> Backend for D {}
 
-        /// Compares every operation with the reference, with weights of the types that the comparison has.
+        /// Compares every operation with the reference, with weights of the types of the comparison.
         #[cfg(any(test, feature = "reference"))]
         pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
             $($module::cases::compare(comparison)?;)*

@@ -1,4 +1,4 @@
-//! Inputs of the self-check's cases, the same on every machine.
+//! Inputs of the self-check's cases, the same on every backend.
 
 use crate::{Batch, Bytes, DType, Heads, KvType, PAGE, Result, Weight, quant};
 
@@ -9,21 +9,21 @@ pub(crate) const INNER: usize = 40;
 /// Rows of a table.
 pub(crate) const VOCAB: usize = 24;
 
-/// Heads of each type of cache, so that every width that attention by matrix units has kernels for is among them: the first two
-/// fill theirs, as those of real models do.
+/// Heads for each type of cache. Every kernel of attention on matrix units is used; the first two head dimensions are the largest
+/// of their kernel, as in real models.
 pub(crate) const HEADS: [Heads; KvType::ALL.len()] = [heads(96, 96), heads(128, 64), heads(60, 16)];
 
 const fn heads(head_dim: usize, rotary_dim: usize) -> Heads {
     Heads { heads: 4, kv_heads: 2, head_dim, rotary_dim }
 }
 
-/// Pages of the cache: more positions than attention by matrix units takes at once.
+/// Pages of the cache: more positions than attention on matrix units processes at a time.
 pub(crate) const PAGES: usize = 5;
 
 /// A position from which on attention is split.
 pub(crate) const FAR: usize = 700;
 
-/// Tokens that differ.
+/// Different tokens.
 pub(crate) fn few(tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|i| (i * 5 + 2) % VOCAB as u32).collect()
 }

@@ -3,7 +3,7 @@
 use crate::comparison::{Case, Comparison, Random, allowed, kv_step, largest, magnitude, mean};
 use crate::{Backend, Batch, BlockSparse, DType, Heads, KvType, Mask, Norm, PAGE, Result, Role};
 
-/// Narrow and wide heads, some no multiple of a vector or of a block of a quantized cache.
+/// Narrow and wide heads, some not a multiple of a vector or of a block of a quantized cache.
 pub(crate) const HEADS: [Heads; 6] = [
     Heads { heads: 3, kv_heads: 3, head_dim: 8, rotary_dim: 8 },
     Heads { heads: 6, kv_heads: 2, head_dim: 10, rotary_dim: 6 },
@@ -21,8 +21,8 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
 
 /// Attention over the types of cache that round.
 ///
-/// A machine's keys and values differ from the reference's by rounding in f32, so that of a number about half way between
-/// two that the type has, either may be taken: a difference may be as large as a step of the type, but only few are.
+/// Keys and values differ from those of the reference by rounding in f32. A number about half way between two values of the type
+/// may therefore become either: a difference may be as large as a step of the type, but only few are.
 fn caches<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     let narrow = Heads { heads: 4, kv_heads: 2, head_dim: 34, rotary_dim: 34 };
     for kv in [KvType::F16, KvType::Q8_0] {
@@ -112,7 +112,7 @@ impl Case for Plan {
                 }
                 let mut pages = pages[s].clone();
                 if let Some(window) = mask.window() {
-                    // a page before the window of the segment's first row is never looked at
+                    // a page before the window of the segment's first row is never read
                     pages[..(position + 1).saturating_sub(window) / PAGE].fill(Batch::NO_PAGE);
                 }
                 batch.push(&tokens, position, &pages)?;

@@ -7,7 +7,7 @@ use crate::gpu::pipelines::Bindings;
 use crate::gpu::{Cache, Gpu, Rows};
 use phi3_shaders::{Attention, Op, Tier, binding};
 
-/// Workgroups that a large device wants at once.
+/// Workgroups that keep a large device busy.
 const ENOUGH: usize = 512;
 
 /// Least number of positions of a split, and its divisor: the tile of attention.wgsl.

@@ -1,16 +1,16 @@
-//! Which positions attention sees.
+//! Masks of attention.
 
-/// Which positions of its sequence a row sees.
+/// Positions of its sequence that a row sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mask {
-    /// All up to its own.
+    /// All positions up to the row's own.
     #[default]
     Causal,
-    /// So many, its own included: at position i, positions j with `i - window < j <= i`.
+    /// A number of positions, the row's own included: at position i, positions j with `i - window < j <= i`.
     Window(usize),
-    /// Some blocks of them, by head.
+    /// Some blocks of the positions up to the row's own, by head.
     Blocks(BlockSparse),
-    /// All up to the last one of its segment, later ones than its own too.
+    /// All positions up to the last one of the row's segment, also those after the row's own.
     Full,
 }
 
@@ -20,11 +20,11 @@ pub enum Mask {
 pub struct BlockSparse {
     /// Positions of a block.
     pub block: usize,
-    /// Blocks that every head sees, its own included.
+    /// Number of the last blocks, which every head sees, the row's own included.
     pub local: usize,
-    /// Distance of the others.
+    /// Distance of the other blocks that a head sees.
     pub stride: usize,
-    /// How far the pattern of a head is from that of the one before.
+    /// Offset of a head's pattern from that of the head before.
     pub head_step: usize,
 }
 
@@ -36,7 +36,7 @@ impl BlockSparse {
 }
 
 impl Mask {
-    /// A window where there is one.
+    /// [`Mask::Window`] for a window, [`Mask::Causal`] for `None`.
     pub fn windowed(window: Option<usize>) -> Self {
         window.map_or(Mask::Causal, Mask::Window)
     }

@@ -15,7 +15,7 @@ use crate::checks::{ActivePass, CacheShape, Shape, at_most, same};
 use crate::{Device, Expected, PAGE, Result, Timed};
 pub use mask::{BlockSparse, Mask};
 
-/// Bound of the numbers of a block-sparse mask, so that nothing made of them overflows.
+/// Largest number in a block-sparse mask; sums and products of the numbers do not overflow.
 const MAX_BLOCKS: usize = 1 << 20;
 
 /// The operation `attention`.
@@ -28,8 +28,8 @@ pub trait Attend: Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`](crate::Error::Mismatch) where widths, rows, layers or pages do not fit, a page is missing that the mask
-    /// sees, or a number of the mask is out of range.
+    /// [`Error::Mismatch`](crate::Error::Mismatch) where widths, rows, layers or pages do not fit, a page that the mask sees is
+    /// missing, or a number of the mask is out of range.
     fn attention(
         &mut self,
         q: &Self::Rows,
@@ -42,7 +42,7 @@ pub trait Attend: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`Attend::attention`].
+    /// Checks the arguments of [`Attend::attention`].
     pub(crate) fn attention(
         &self,
         q: Shape,

@@ -1,4 +1,4 @@
-//! Softmax in f64 over the positions that the mask shows.
+//! Attention: softmax in f64 over the positions that the mask allows.
 
 use crate::ops::Attend;
 use crate::reference::{Cache, Reference, Rows};

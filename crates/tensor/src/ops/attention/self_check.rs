@@ -3,7 +3,8 @@
 use crate::gpu::selfcheck::inputs::{FAR, HEADS, HIDDEN, PAGES, VOCAB, batch, few, numbers, weight};
 use crate::{Backend, BlockSparse, DType, KvType, Mask, Norm, PAGE, Result, Role};
 
-/// Attention with weights of a type, each type with a type of cache: one row, a few and a tile, at the beginning and far into a text.
+/// Attention with weights of a type, each type with a type of cache: one row, a few and a tile, at the beginning of a sequence
+/// and at a late position.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
     let Some((kv, heads)) = KvType::ALL.into_iter().zip(HEADS).nth(turn) else { return Ok(Vec::new()) };

@@ -6,7 +6,7 @@ use crate::{Activation, Backend, DType, Epilogue, Result, Role, Router, TOP_EXPE
 /// Rows through their experts, one row to many, of sizes that no tile divides.
 pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     for dtype in comparison.dtypes.clone() {
-        // quantized weights take long to make, and are kept while count and sizes are the same
+        // quantizing weights takes long; they are reused for equal counts and sizes
         let cases: &[(usize, usize)] =
             if dtype.is_quantized() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
         for &(rows, count) in cases {

@@ -11,7 +11,7 @@ use crate::gpu::{Gpu, Matrix, Routes, Rows};
 use crate::{Activation, Epilogue, Result};
 use phi3_shaders::{Input, Op, RowMap, binding};
 
-/// Where an epilogue's parameters have the first output of a piece.
+/// Index of the first output of a piece in the parameters of an epilogue.
 const EPILOGUE_FIRST: usize = 3;
 
 impl Experts for Gpu {
@@ -92,7 +92,7 @@ impl Gpu {
         result
     }
 
-    /// Records a product of each expert's rows with its matrix; buffers come with the floats of a row.
+    /// Records a product of each expert's rows with its matrix. `stride` and `out_stride` are the floats of a row.
     fn by_expert(
         &mut self,
         (x, stride): (&Buffer, usize),

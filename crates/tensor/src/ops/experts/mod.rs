@@ -22,12 +22,12 @@ pub trait Experts: Device {
     ///
     /// # Errors
     ///
-    /// [`Error::Mismatch`] where the scores are not as many as the experts, or the rows do not fit.
+    /// [`Error::Mismatch`] where the number of scores is not that of the experts, or the rows do not fit.
     fn route(&mut self, scores: &Self::Rows, router: Router, routes: &mut Self::Routes) -> Result<()>;
 
     /// `activation(x wᵀ)` of each row by each of its experts, by a matrix of role [`Role::Experts`]. `out` has a row for each
-    /// route, [`TOP_EXPERTS`] times as many as x, whose order only [`combine_experts`](Self::combine_experts) of the same backend
-    /// knows.
+    /// route, [`TOP_EXPERTS`] times as many as x. The order of these rows depends on the backend; they are input of
+    /// [`combine_experts`](Self::combine_experts) only.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ pub trait Experts: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`Experts::route`].
+    /// Checks the arguments of [`Experts::route`].
     pub(crate) fn route(&self, scores: Shape, routes: RoutesShape) -> Result<()> {
         const OP: &str = "route";
         same(OP, "scores of a row", routes.experts, scores.cols)?;
@@ -66,7 +66,7 @@ impl ActivePass {
         at_most(OP, "rows", routes.capacity, self.rows)
     }
 
-    /// Arguments of [`Experts::project_experts`]. Returns the width of the output.
+    /// Checks the arguments of [`Experts::project_experts`]. Returns the width of the output.
     pub(crate) fn project_experts(
         &self,
         x: Shape,
@@ -85,7 +85,7 @@ impl ActivePass {
         Ok(width)
     }
 
-    /// Arguments of [`Experts::combine_experts`]. Returns the width of the output.
+    /// Checks the arguments of [`Experts::combine_experts`]. Returns the width of the output.
     pub(crate) fn combine_experts(
         &self,
         x: Shape,
@@ -102,7 +102,7 @@ impl ActivePass {
         Ok(width)
     }
 
-    /// Rows of the matrix of one expert.
+    /// Checks the matrix of the experts. Returns the rows of one expert.
     fn rows_of_expert(
         &self,
         op: &'static str,

@@ -1,4 +1,4 @@
-//! Experts route by route.
+//! Experts, route by route in f64.
 
 use super::{Experts, Route, Router, Routes};
 use crate::reference::{Matrix, Reference, Rows};

@@ -9,12 +9,12 @@ pub enum Router {
     /// near the best, `(best - s) / max(|s|, best) <= 2 * jitter`, the best one's share of a softmax is its weight; then the same
     /// without it. The weights do not sum to one.
     SparseMixer {
-        /// Half the distance of scores that count.
+        /// Half the largest relative distance of a score from the best.
         jitter: f32,
     },
 }
 
-/// Experts that a row goes to.
+/// Number of experts of a row.
 pub const TOP_EXPERTS: usize = 2;
 
 /// An expert of a row.
@@ -35,25 +35,25 @@ impl Router {
     }
 }
 
-/// The best expert but `without`, and its share of those near it.
+/// The best expert but `without`, and its share of a softmax over the scores near its own.
 fn mix(scores: &[f32], jitter: f32, without: Option<usize>) -> Route {
     let left = || scores.iter().copied().enumerate().filter(|(expert, _)| Some(*expert) != without);
     let best = left().reduce(|best, other| if other.1 > best.1 { other } else { best });
     let Some((expert, best)) = best else { return Route { expert: 0, weight: 0.0 } };
     let near = left().filter(|(_, score)| (best - score) / score.abs().max(best) <= 2.0 * jitter || *score == best);
     let sum: f32 = near.map(|(_, score)| (score - best).exp()).sum();
-    // the best one's own term is one
+    // the term of the best expert is one
     Route { expert, weight: 1.0 / sum }
 }
 
 /// The routes of a pass on the host, by expert.
 #[derive(Debug, Default)]
 pub struct Routes {
-    /// Experts that there are.
+    /// Number of experts.
     pub(crate) experts: usize,
-    /// Rows that there is room for.
+    /// Capacity in rows.
     pub(crate) capacity: usize,
-    /// Row and route, those of an expert one after another.
+    /// Row and route, grouped by expert.
     pub(crate) pairs: Vec<(usize, Route)>,
     /// Ends of the experts' pairs.
     ends: Vec<usize>,
@@ -75,14 +75,14 @@ impl Routes {
         for (row, scores) in scores.chunks_exact(self.experts.max(1)).enumerate() {
             self.pairs.extend(router.select(scores).map(|route| (row, route)));
         }
-        // stable, so that the order of rows stays
+        // a stable sort keeps the order of rows
         self.pairs.sort_by_key(|(_, route)| route.expert);
         for (expert, end) in self.ends.iter_mut().enumerate() {
             *end = self.pairs.partition_point(|(_, route)| route.expert <= expert);
         }
     }
 
-    /// Experts that have rows, and the places of their pairs.
+    /// Experts that have rows, and the ranges of their pairs.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let ranges = starts.zip(self.ends.iter().copied()).map(|(start, end)| start..end);

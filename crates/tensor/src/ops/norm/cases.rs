@@ -3,7 +3,7 @@
 use crate::comparison::{Case, Comparison, Random, allowed, flat};
 use crate::{Backend, Norm, Result};
 
-/// Both norms, one row to many; rows have an offset, because a mean of zero hides faults of LayerNorm.
+/// Both norms, one row to many. Rows have an offset, because a mean of zero hides faults of LayerNorm.
 pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     for (rows, dim) in [(1, 48), (1, 1027), (3, 96), (5, 131), (33, 65), (130, 40)] {
         for layer in [false, true] {

@@ -63,7 +63,7 @@ pub trait Normalize: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`Normalize::norm`]; `norm` has the widths of the norm's vectors.
+    /// Checks the arguments of [`Normalize::norm`]; `norm` has the widths of the norm's vectors.
     pub(crate) fn norm(&self, x: Shape, norm: impl IntoIterator<Item = usize>, out: Shape) -> Result<()> {
         const OP: &str = "norm";
         norm.into_iter().try_for_each(|width| same(OP, "norm width", x.cols, width))?;
@@ -80,7 +80,7 @@ impl<D: Normalize> Normalize for Timed<D> {
     }
 }
 
-/// The norm of the machine that is timed.
+/// The norm for the timed backend.
 pub(crate) fn untimed<D: Device>(norm: Norm<'_, Timed<D>>) -> Norm<'_, D> {
     match norm {
         Norm::Rms { weight, eps } => Norm::Rms { weight, eps },

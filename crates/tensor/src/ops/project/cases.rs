@@ -18,7 +18,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
         let shapes =
             [(1, 48usize, 20), (1, 1027, 37), (3, 96, 10), (5, 131, 70), (33, 65, 129), (70, 200, 36), (130, 40, 2)];
         for (rows, inputs, outputs) in shapes {
-            // a quantized row is whole blocks
+            // a quantized row is a whole number of blocks
             let inputs = inputs.next_multiple_of(dtype.block().0);
             let mut plans = Vec::new();
             for epilogue in [Epilogue::OVERWRITE, Epilogue::ACCUMULATE, Epilogue::of(Activation::SwiGlu)] {

@@ -16,7 +16,7 @@ use crate::{Device, Epilogue, Error, Norm, Result, Role, Timed};
 
 /// The operation `project`.
 pub trait Project: Device {
-    /// `y = norm(x) wᵀ + bias`, then the epilogue; without a norm x is taken as it is. x is `[rows, cols]`, the weight
+    /// `y = norm(x) wᵀ + bias`, then the epilogue; without a norm x is used directly. x is `[rows, cols]`, the weight
     /// `[outputs, cols]` of role [`Role::Plain`], or [`Role::GateUp`] for a gated activation, which halves the width of out.
     ///
     /// # Errors
@@ -33,7 +33,8 @@ pub trait Project: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`Project::project`]; `norm` has the widths of the norm's vectors. Returns the width of the output.
+    /// Checks the arguments of [`Project::project`]; `norm` has the widths of the norm's vectors. Returns the width of the
+    /// output.
     pub(crate) fn project(
         &self,
         x: Shape,

@@ -3,7 +3,7 @@
 use crate::gpu::selfcheck::inputs::{HIDDEN, INNER, VOCAB, batch, few, numbers, weight};
 use crate::{Activation, Backend, DType, Epilogue, KvType, Norm, Result, Role};
 
-/// Products with weights of a type; of the types that [`attention`](crate::ops::attention::self_check) is checked with, those of a
+/// Products with weights of a type. For the types of [`attention`](crate::ops::attention::self_check), the products of a
 /// feed-forward.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
@@ -47,7 +47,7 @@ fn feed_forward<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<
     Ok(results)
 }
 
-/// LayerNorm, biases and every activation of one row; of a tile, whose kernels take long to compile, one activation.
+/// LayerNorm, biases and every activation of one row; of a tile, whose kernels take long to compile, only one activation.
 fn biases<B: Backend>(b: &mut B) -> Result<Vec<(String, Vec<f32>)>> {
     let table = b.matrix(&weight(DType::F32, 1, VOCAB)?, Role::Embedding)?;
     let (gain, shift) = (b.vector("gain", &numbers(5, HIDDEN))?, b.vector("bias", &numbers(6, HIDDEN))?);

@@ -1,10 +1,11 @@
-//! Cases of the projection to queries, keys and values. The queries' order is the backend's own, so attention follows.
+//! Cases of the projection to queries, keys and values. Attention follows, because the order of the queries depends on the
+//! backend.
 
 use crate::comparison::{Comparison, allowed};
 use crate::ops::attention::cases::{HEADS, Plan};
 use crate::{Backend, DType, KvType, Mask, Result};
 
-/// Ragged batches, chunks, decoded tokens, grouped heads, partial rotation and windows, by type of weight. The types take turns
+/// Ragged batches, chunks, decoded tokens, grouped heads, partial rotation and windows, by type of weight. The types alternate
 /// with the heads.
 pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     for dtype in comparison.dtypes.clone() {
@@ -17,7 +18,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
                     }
                     let plan = Plan { dtype, heads, kv: KvType::F32, mask, chunk };
                     let case = format!("attention {dtype} {heads:?} {mask:?} chunk {chunk}");
-                    // softmax moves by the scores' rounding, which grows with the head's width
+                    // the error of softmax is that of the scores, which grows with the head dimension
                     comparison.case(case, &plan, |size| 4.0 * allowed(heads.head_dim + 77, size))?;
                 }
             }

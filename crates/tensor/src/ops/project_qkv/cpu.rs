@@ -39,7 +39,7 @@ impl ProjectQkv for Cpu {
 }
 
 impl Cpu {
-    /// Rotates the queries and keys in `projected`, leaves the queries in `q`.
+    /// Rotates the queries and keys in `projected`, and copies the queries to `q`.
     fn rotate(&mut self, heads: Heads, q: &mut Rows) {
         let (width, q_dim, turn) = (heads.qkv_dim(), heads.q_dim(), heads.rotary_dim / 2 * 2);
         let mut projected = std::mem::take(&mut self.projected);

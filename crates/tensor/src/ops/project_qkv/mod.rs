@@ -16,8 +16,8 @@ use crate::{Device, Error, Norm, Result, Role, Timed};
 pub trait ProjectQkv: Device {
     /// Projects `norm(x)` to queries, keys and values, rotates queries and keys by [`Batch::rope`](crate::Batch::rope) (rotary
     /// position embedding, Su et al. 2021, arXiv 2104.09864), appends keys and values to `layer` of the cache at the rows'
-    /// positions, and stores the queries in `q`, whose order only [`attention`](crate::ops::Attend::attention) of the same
-    /// backend knows.
+    /// positions, and stores the queries in `q`. The order of the queries depends on the backend; they are input of
+    /// [`attention`](crate::ops::Attend::attention) only.
     ///
     /// x is `[rows, cols]`, q `[rows, heads * head_dim]`. `weights` is one matrix of role [`Role::Qkv`], or several of role
     /// [`Role::QkvPart`] that follow each other.
@@ -38,7 +38,7 @@ pub trait ProjectQkv: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`ProjectQkv::project_qkv`]; `norm` has the widths of the norm's vectors.
+    /// Checks the arguments of [`ProjectQkv::project_qkv`]; `norm` has the widths of the norm's vectors.
     pub(crate) fn project_qkv(
         &self,
         x: Shape,

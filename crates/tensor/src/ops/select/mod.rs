@@ -1,4 +1,4 @@
-//! Select: the rows of a pass whose outputs are wanted.
+//! Select: the rows of a pass that are outputs.
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
@@ -23,7 +23,7 @@ pub trait SelectRows: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`SelectRows::select`]. The rows of the pass are `count` from then on.
+    /// Checks the arguments of [`SelectRows::select`], and sets the rows of the pass to `count`.
     pub(crate) fn select(&mut self, x: Shape, first: usize, count: usize, out: Shape) -> Result<()> {
         const OP: &str = "select";
         same(OP, "output width", x.cols, out.cols)?;

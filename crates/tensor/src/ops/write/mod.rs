@@ -13,7 +13,7 @@ use crate::{Device, Expected, Result, Timed};
 
 /// The operation `write`.
 pub trait WriteRows: Device {
-    /// Rows of x from row `first` on become `values`, `[rows, dim]` on the host. They are rows of the pass.
+    /// Writes `values`, `[rows, dim]` on the host, to the rows of x from row `first` on, which are rows of the pass.
     ///
     /// # Errors
     ///
@@ -22,7 +22,7 @@ pub trait WriteRows: Device {
 }
 
 impl ActivePass {
-    /// Arguments of [`WriteRows::write`]: `len` numbers from row `first` on.
+    /// Checks the arguments of [`WriteRows::write`]: `len` numbers from row `first` on.
     pub(crate) fn write(&self, x: Shape, first: usize, len: usize) -> Result<()> {
         const OP: &str = "write";
         Expected::MultipleOf(x.cols).check(OP, "elements", len)?;

@@ -29,9 +29,9 @@ pub(crate) struct Task<'a> {
     pub(crate) head_dim: usize,
     /// Key and value panels of page i of the sequence, for this key/value head.
     pub(crate) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
-    /// Which positions are seen.
+    /// Positions that a row attends to.
     pub(crate) mask: Mask,
-    /// The position behind the last one of the segment.
+    /// The position after the last one of the segment.
     pub(crate) end: usize,
     /// Factor of the scores.
     pub(crate) scale: f32,
@@ -82,8 +82,8 @@ const GROUP: usize = 4;
 #[derive(Default)]
 struct Scratch {
     running: Vec<Running>,
-    /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass lie so far apart that they would share
-    /// a few lines of the first-level cache.
+    /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass are so far apart in memory that they
+    /// would share a few lines of the first-level cache.
     queries: Vec<f32>,
     sums: Vec<f32>,
     /// Keys and values of a group of pages.
@@ -98,7 +98,7 @@ thread_local! {
 /// Attention of one task; see [`Task`]. Writes rows and heads of its own.
 pub(crate) fn attend(isa: Isa, task: &Task<'_>, out: Output<'_>) {
     let mut scratch = SCRATCH.take();
-    // SAFETY: the ISA is available; panels have the sizes of the cache that they are from.
+    // SAFETY: an ISA in use is available; panels have the sizes of their cache.
     unsafe { attend_rows(isa, task, &mut scratch, out) }
     SCRATCH.set(scratch);
 }
@@ -156,19 +156,19 @@ struct State<'a> {
 }
 
 impl Task<'_> {
-    /// The first position that one at `position` sees.
+    /// The first position that a row at `position` sees.
     #[inline(always)]
     fn first_seen(&self, position: usize) -> usize {
         self.mask.window().map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// The position behind the last one that one at `position` sees.
+    /// The position after the last one that a row at `position` sees.
     #[inline(always)]
     fn seen_end(&self, position: usize) -> usize {
         if self.mask == Mask::Full { self.end } else { position + 1 }
     }
 
-    /// The last page that a row sees.
+    /// The last page that any row sees.
     #[inline(always)]
     fn last_page(&self) -> usize {
         (self.seen_end(self.position + self.rows.len() - 1) - 1) / PAGE
@@ -220,16 +220,16 @@ impl Task<'_> {
     }
 }
 
-/// Where keys and values of neighbouring pages are.
+/// Keys and values of neighbouring pages.
 struct Group {
-    /// Position of the first.
+    /// First position of the first page.
     position: usize,
     pages: usize,
     keys: [*const u8; GROUP],
     values: [*const u8; GROUP],
 }
 
-/// Panels of the pages, widened into `scratch` where their type needs it. Returns whether they are halves.
+/// Returns the panels of the pages, widened into `scratch` where their type needs it, and whether they are halves.
 #[inline(always)]
 unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, scratch: &mut [f32]) -> (Group, bool) {
     let panel = PAGE * task.head_dim;
@@ -270,7 +270,7 @@ unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, sc
 unsafe fn widen_halves<S: Simd>(halves: &[u16], out: &mut [f32]) {
     let whole = halves.len() / S::LANES * S::LANES;
     for at in (0..whole).step_by(S::LANES) {
-        // SAFETY: LANES of each are left.
+        // SAFETY: the caller guarantees the instruction set and that `out` is as long as `halves`; LANES elements are left.
         unsafe { S::store(out.as_mut_ptr().add(at), S::load_f16(halves.as_ptr().add(at).cast())) };
     }
     for (out, half) in out[whole..].iter_mut().zip(&halves[whole..]) {
@@ -299,7 +299,7 @@ fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
     }
 }
 
-/// A group for all queries of the task.
+/// Attention of all queries of the task over a group.
 #[inline(always)]
 unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state: &mut State<'_>) {
     let mut i = 0;
@@ -315,7 +315,7 @@ unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state
     }
 }
 
-/// A group for queries `first .. first + M`. Returns M.
+/// Attention of queries `first .. first + M` over a group. Returns M.
 #[inline(always)]
 unsafe fn queries<S: Simd, F: Format, const M: usize>(
     task: &Task<'_>,
@@ -331,7 +331,7 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
     let q: [&[f32]; M] = std::array::from_fn(|m| &state.queries[(first + m) * d..][..d]);
     let sums = &mut state.sums[first * d..][..M * d];
     let running = &mut state.running[first..][..M];
-    // SAFETY: keys `[d][PAGE]`, values `[PAGE][d]`.
+    // SAFETY: the caller guarantees the instruction set, keys `[d][PAGE]` and values `[PAGE][d]`.
     unsafe {
         let mut weights = [[[0.0; PAGE]; GROUP]; M];
         for page in 0..group.pages {
@@ -492,7 +492,7 @@ unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
     }
 }
 
-/// N registers of dimensions from `at` on. Returns how many dimensions.
+/// Adds N registers of dimensions from `at` on. Returns the number of dimensions.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
 unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(

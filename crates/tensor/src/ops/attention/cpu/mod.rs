@@ -21,7 +21,7 @@ impl Attend for Cpu {
         self.pass.attention(q.shape(), (cache.shape(), layer), mask, out.shape())?;
         let heads = cache.heads();
         let group = heads.heads / heads.kv_heads;
-        // rows of a task, which a page of keys serves all
+        // rows of a task, which share each page of keys
         let rows = (32 / group).max(8);
         let output = Output::new(&mut out.values, out.dim);
         let batch = &self.pass.batch;
