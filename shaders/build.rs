@@ -32,12 +32,12 @@ struct Source {
 }
 
 impl Source {
-    /// Whether other sources of the folder use it: its comment says so.
+    /// Whether other sources of the folder use this one, by its first comment.
     fn is_shared(&self) -> bool {
         self.text.starts_with("// Shared by ")
     }
 
-    /// The comment at its beginning, as documentation.
+    /// The first comment, as documentation.
     fn doc(&self) -> String {
         let lines = self.text.lines().map_while(|line| line.strip_prefix("// "));
         lines.collect::<Vec<_>>().join(" ").replace('[', "\\[").replace('<', "\\<")
@@ -62,7 +62,7 @@ impl Source {
         code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).collect()
     }
 
-    /// The functions and variables that it declares.
+    /// The functions and variables that the source declares.
     fn declared(&self) -> BTreeSet<&str> {
         let names = self.text.lines().filter_map(|line| {
             let rest = line
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// Writes an enum with an arm for each source of a folder. A shared source stands before those that use what it declares.
+/// Writes an enum with an arm for each source of a folder. A shared source is put before the sources that use its declarations.
 fn list(root: &Path, folder: &str, name: &str, doc: &str) -> io::Result<()> {
     let mut sources = Vec::new();
     for path in sorted(&root.join(folder))?.iter().filter(|path| path.extension().is_some_and(|kind| kind == "wgsl")) {
@@ -98,9 +98,9 @@ fn list(root: &Path, folder: &str, name: &str, doc: &str) -> io::Result<()> {
     let all: Vec<String> = own.iter().map(|source| format!("{name}::{}", source.arm())).collect();
     let text = format!(
         "/// {doc}\n#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\npub enum {name} {{\n{arms}}}\n\nimpl {name} {{
-    /// Every one, for tests that walk them.\n    pub const ALL: [{name}; {}] = [{}];\n
+    /// Every arm, for tests that walk them.\n    pub const ALL: [{name}; {}] = [{}];\n
     pub(crate) fn part(self) -> Part {{\n        match self {{\n{parts}        }}\n    }}\n
-    /// The shared sources that it uses.\n    #[allow(dead_code, reason = \"not every list asks\")]\n    fn uses(self) -> &'static [&'static str] {{\n        match self {{\n{uses}        }}\n    }}\n}}\n",
+    /// Names of the shared sources that the arm uses.\n    #[allow(dead_code, reason = \"not every list asks\")]\n    fn uses(self) -> &'static [&'static str] {{\n        match self {{\n{uses}        }}\n    }}\n}}\n",
         all.len(),
         all.join(", "),
     );
@@ -119,6 +119,6 @@ fn main() -> io::Result<()> {
         }
     }
     println!("cargo::rustc-env=PHI3_SHADERS_REVISION={:016x}", hasher.finish());
-    list(root, "formats", "Format", "How a weight is stored.")?;
+    list(root, "formats", "Format", "Storage format of a weight.")?;
     list(root, "activation", "Activation", "Activation function of a projection's outputs.")
 }

@@ -13,7 +13,7 @@ struct Epilogue {
     q_stride: u32,    // of a row of queries, in vec2
     slot_stride: u32, // of a position of the cache, in pairs
     head_stride: u32, // of a head of the cache, in pairs
-    rope_at: u32,     // start of the rotations in the batch table: [rows][rotary_dim / 2][cosine, sine]
+    rope_at: u32,     // start of the rotations in the batch metadata: [rows][rotary_dim / 2][cosine, sine]
 }
 
 @group(0) @binding(5) var<storage, read_write> queries: array<vec2<f32>>;

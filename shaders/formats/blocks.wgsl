@@ -1,5 +1,5 @@
-// Shared by the texts of block-quantized formats, whose blocks the host took apart: the plane `weight` holds quants, eight
-// weights after eight, the plane `scales` what the blocks share. What a block means is ggml's.
+// Shared by the sources of block-quantized formats. The host splits ggml's blocks into two planes: `weight` holds quants in
+// groups of eight weights, `scales` holds the scales and minima of the blocks.
 
 // Fields of four consecutive weights, from the lowest bits of q.
 fn nibbles(q: u32) -> vec4<u32> {

@@ -3,8 +3,9 @@
 //
 // Positions are processed WIDTH = 32 at a time. Each of four subgroups computes sixteen rows by sixteen positions of the scores,
 // and sixteen rows by DIM / 2 of the results, which stay in cooperative matrices. The rows of such a matrix cannot be scaled in
-// place. A probability is therefore exp(score - running_max), where a row's `running_max` is raised to its largest score only when that is
-// more than MARGIN larger; then all results are scaled in workgroup memory (arXiv:2205.14135; when to scale: FlashAttention-4).
+// place. A probability is therefore exp(score - running_max), where a row's `running_max` is raised to its largest score only
+// when that score is more than MARGIN larger; then all results are scaled in workgroup memory (arXiv:2205.14135; when to scale:
+// FlashAttention-4).
 //
 // Shapes: as attention.wgsl; the batch metadata holds the tiles from tiles_at on: [tiles][first row, count].
 // Grid: (heads, tiles).

@@ -54,7 +54,7 @@ fn stage(at: u32, values: vec4<f32>) {
     ws[at + 3u] = high.w;
 }
 
-// Runs the epilogue on matrix (i, j) of all subgroups, whose sums are in ys.
+// Applies the epilogue to matrix (i, j) of all subgroups, whose sums are in ys.
 fn give(t: u32, row0: u32, n0: u32, i: u32, j: u32) {
     const FOURS: u32 = SIDE / 4u;
     for (var at = t; at < SIDE * SIDE; at += THREADS) {

@@ -27,7 +27,8 @@ fn better(score: f32, best: f32, first: bool) -> bool {
     return first || score > best;
 }
 
-// Writes the weight and expert of route `route`: the best expert except `without`. Returns the expert, NO_ROUTE if there is none.
+// Writes the weight and expert of route `route`: the best expert except `without`. Returns the expert; NO_ROUTE if there is
+// none.
 fn choose(row: u32, route: u32, without: u32) -> u32 {
     let at = row * params.stride;
     var expert = NO_ROUTE;

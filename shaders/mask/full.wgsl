@@ -1,4 +1,5 @@
-// Every position up to the last one of a row's segment. The batch table holds the end of each row's segment from `window` on.
+// Every position up to the last one of a row's segment. The batch metadata holds the end of each row's segment from `window`
+// on.
 
 const HOLES: bool = false;
 

@@ -1,5 +1,6 @@
-// Partial result of attention, over a split of the positions, for combine_splits.wgsl: [rows][heads][kv_splits][head4 + 1] vec4. The last
-// vec4 holds `running_max`, which was subtracted from the scores, and the sum of exp(score - running_max).
+// Partial result of attention, over a split of the positions, for combine_splits.wgsl:
+// [rows][heads][kv_splits][head4 + 1] vec4. The last vec4 holds `running_max`, which was subtracted from the scores, and the sum
+// of exp(score - running_max).
 
 @group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
 

@@ -1,18 +1,18 @@
-//! How weights and the cache are stored.
+//! Storage formats of weights and of the cache.
 
 use crate::Part;
 
-// an arm for each file of `formats/`, after the shared texts that it uses
+// an arm for each file of `formats/`, with the shared sources that it uses
 include!(concat!(env!("OUT_DIR"), "/formats.rs"));
 
 impl Format {
-    /// Whether the scales of its blocks lie in a plane of their own.
+    /// Whether the scales of the blocks are in a plane of their own.
     pub fn has_scales(self) -> bool {
         self.uses().contains(&"blocks")
     }
 }
 
-/// How the cache holds keys and values.
+/// Storage format of keys and values in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kv {
     /// Single precision.

@@ -3,7 +3,7 @@
 use crate::{FOLD, PAGE, Part};
 use std::fmt::Write;
 
-/// How a kernel uses a binding.
+/// Access of a kernel to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Uniform buffer.
@@ -23,7 +23,7 @@ pub struct Binding {
     pub access: Access,
 }
 
-/// WGSL with the entry point `main`, and the bindings and workgroup size that a host needs to launch it.
+/// WGSL with the entry point `main`, and the bindings and workgroup size that a host needs for a dispatch.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Names of its parts, joined by dots.

@@ -30,7 +30,7 @@ pub mod binding {
     pub const KEYS: u32 = 6;
     /// Values of a layer.
     pub const VALUES: u32 = 7;
-    /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
+    /// Batch metadata: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
     pub const BATCH: u32 = 8;
     /// Tokens sampled on the device.
     pub const SAMPLED: u32 = 9;
@@ -77,7 +77,7 @@ pub const KV_BLOCK: usize = 32;
 /// Largest head dimension of attention.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// Token id in a batch metadata that refers to entry 0 of the tokens sampled on the device; the ids above refer to the others.
+/// Token id in the batch metadata that refers to entry 0 of the tokens sampled on the device; the ids above refer to the others.
 pub const SAMPLED: u32 = 1 << 31;
 
 /// Sampled token if a logit is not finite.

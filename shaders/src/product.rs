@@ -40,7 +40,7 @@ impl Precision {
 
     pub(crate) fn constants(self) -> [(&'static str, u32); 2] {
         match self {
-            // the sum of four products of such numbers and weights below 1024 fits f16
+            // the sum of four products of numbers below 2^TOP and weights below 1024 fits f16
             Precision::Half => [("EXACT", 0), ("TOP", 3)],
             Precision::TwoHalves => [("EXACT", 1), ("TOP", 14)],
         }

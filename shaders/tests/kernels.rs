@@ -7,7 +7,7 @@ use phi3_shaders::{Access, COOP_MEMORY, Kernel, Op, PARAMS_SIZE, Tier, all};
 use std::collections::HashMap;
 use std::process::Command;
 
-/// What WebGPU core has: naga counts `unpack2x16float` as a capability because WebGL lacks it.
+/// Capabilities of WebGPU core: naga counts `unpack2x16float` as a capability because WebGL lacks it.
 const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
 fn module(tier: Tier, kernel: &Kernel) -> (Module, ModuleInfo) {
@@ -28,7 +28,7 @@ fn module(tier: Tier, kernel: &Kernel) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-/// A name is a text, whichever tier it is made for.
+/// Kernels of the same name have the same source in every tier.
 #[test]
 fn names_differ() {
     let mut texts = HashMap::new();
@@ -63,7 +63,7 @@ fn valid_and_translatable() {
             Tier::Base => hlsl::ShaderModel::V5_1,
             Tier::F16 => hlsl::ShaderModel::V6_2,
             Tier::Subgroup => hlsl::ShaderModel::V6_0,
-            // no such adapter of Direct3D has these
+            // no Direct3D adapter has these matrix units
             Tier::Coop => continue,
         };
         let options = hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
@@ -119,8 +119,8 @@ fn bindings_are_those_of_the_text() {
     }
 }
 
-/// Tint, the compiler of Chromium, also checks that barriers stand in uniform control flow, which naga does not. Of matrix units
-/// it knows other words.
+/// Tint, the compiler of Chromium, also checks that barriers are in uniform control flow, which naga does not. Kernels on matrix
+/// units are left out, because Tint has another syntax for them.
 #[test]
 fn tint_accepts() {
     if Command::new("tint").arg("--help").output().is_err() {
@@ -131,7 +131,7 @@ fn tint_accepts() {
     std::fs::create_dir_all(&dir).unwrap();
     for (tier, kernel) in all().into_iter().filter(|(tier, _)| *tier < Tier::Coop) {
         let (from, to) = (dir.join(format!("{}.wgsl", kernel.name)), dir.join("out.wgsl"));
-        // naga knows no such line, and wants none
+        // Tint needs this line, which naga does not support
         let enable = if tier >= Tier::Subgroup { "enable subgroups;\n" } else { "" };
         std::fs::write(&from, format!("{enable}{}", kernel.source)).unwrap();
         let output = Command::new("tint").arg(&from).arg("-o").arg(&to).output().unwrap();

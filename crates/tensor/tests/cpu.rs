@@ -1,4 +1,4 @@
-//! The CPU backend against the reference, at every instruction set of this machine.
+//! The CPU backend against the reference, at every instruction set of this processor.
 #![cfg(feature = "reference")]
 
 use phi3_tensor::cpu::{Activations, Cpu, Isa, Options, Repack};
@@ -6,7 +6,7 @@ use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::{Activation, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
-/// Every level of this processor, or of those the ones whose names stand in `PHI3_LEVELS`.
+/// Every instruction set of this processor, or those named in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Isa> {
     let chosen = std::env::var("PHI3_LEVELS").ok();
     let chosen: Option<Vec<Isa>> = chosen.map(|names| {
@@ -41,21 +41,21 @@ fn rows(tokens: Vec<u32>) -> Batch {
     Batch::of(&tokens, 0, &pages).unwrap()
 }
 
-/// What becomes of the factors of a product where activations need not be exact.
+/// Rounding of the factors of a product with inexact activations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rounding {
-    /// Activations: multiples, up to 127, of a scale for each 32.
+    /// Activations become multiples, up to 127, of a scale for each 32.
     Eight,
     EightPowers,
-    /// Both: multiples, up to 5792, of a scale for each 64.
+    /// Activations and weights become multiples, up to 5792, of a scale for each 64.
     Fourteen,
-    /// Both.
+    /// Activations and weights become bf16.
     Bf16,
     None,
 }
 
 impl Rounding {
-    /// As an ISA does it for so many rows; see `Activations::Int8`.
+    /// Rounding by an ISA for a case; see `Activations::Int8`.
     fn of(isa: Isa, case: &Case) -> Self {
         let half = matches!(case.dtype, DType::F16 | DType::Bf16);
         match isa {
@@ -68,7 +68,7 @@ impl Rounding {
     }
 
     fn apply(self, row: &[f32], weight: bool) -> Vec<f64> {
-        // multiples of a scale that `of` makes from the largest of a unit, with the scale's inverse
+        // multiples of a scale; `of` gives the scale and its inverse from the largest magnitude of `unit` numbers
         let multiples = |unit, of: fn(f32) -> (f32, f32)| {
             let round = move |part: &[f32]| {
                 let (scale, inverse) = of(part.iter().fold(0.0f32, |most, v| most.max(v.abs())));
@@ -89,7 +89,7 @@ impl Rounding {
         }
     }
 
-    /// What a factor may be off where its last bit depends on how it was computed, of the largest product.
+    /// Difference by a factor whose last bit depends on the order of operations, relative to the largest product.
     fn flip(self) -> f64 {
         match self {
             Rounding::Eight | Rounding::EightPowers | Rounding::None => 0.0,
@@ -99,7 +99,7 @@ impl Rounding {
     }
 }
 
-/// An output, what rounding of sums may account for, and what a factor that is rounded otherwise.
+/// An output, the difference allowed for the rounding of sums, and the difference of a factor that is rounded otherwise.
 type Expected = (f64, f64, f64);
 
 /// A projection of `rows` rows of an f32 table.
@@ -128,7 +128,7 @@ impl Case {
                 all.extend(Self::SHAPES.map(of));
             }
         }
-        // more elements than become tiles at once, and more outputs than a task takes
+        // more elements than are converted to tiles at a time, and more outputs than a task has
         for (dtype, inputs) in [(DType::Q4K, 2304), (DType::Bf16, 2081)] {
             all.push(Case { dtype, rows: 24, inputs, outputs: 330, epilogue: Epilogue::OVERWRITE, bias: false });
         }
@@ -160,7 +160,7 @@ impl Case {
         out
     }
 
-    /// The same in f64 of rounded factors.
+    /// The projection in f64 of rounded factors.
     fn expected(&self, rounding: Rounding) -> Vec<Expected> {
         let (table, weight) = self.weights();
         let held = |all: Vec<f32>, weight| {
@@ -238,7 +238,7 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
                 .map(move |dtype| {
                     let case =
                         Case { dtype, rows: 0, inputs: 512, outputs: 600, epilogue: Epilogue::OVERWRITE, bias: false };
-                    // the table's rows are the same numbers however many there are
+                    // the first rows of the table do not depend on its size
                     Case { rows, ..case }.run(&mut cpu)
                 })
                 .collect::<Vec<_>>()
@@ -259,7 +259,7 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
     }
 }
 
-/// A page may hold what another sequence left there.
+/// A page may hold keys and values of another sequence.
 #[test]
 fn what_a_row_does_not_see_may_be_no_numbers() {
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 20, rotary_dim: 20 };

@@ -1,6 +1,6 @@
-//! The GPU backend against the reference, on whatever adapter there is; a software one will do.
+//! The GPU backend against the reference, on the best adapter, which may be a software one.
 //!
-//! Without any, the tests say so and pass, unless PHI3_GPU=require is set.
+//! Without an adapter the tests print a line and pass, unless PHI3_GPU=require is set.
 #![cfg(feature = "gpu")]
 
 use phi3_tensor::cpu::Cpu;
@@ -32,7 +32,7 @@ fn open(options: Options) -> Option<Gpu> {
     }
 }
 
-/// The adapter with every tier of kernels that it can run; those that it cannot are printed. PHI3_TIER names one to be run alone.
+/// The adapter with every tier of kernels that it can run; tiers that it cannot run are printed. PHI3_TIER selects one tier.
 fn every_tier(options: &Options) -> Vec<Gpu> {
     let only = std::env::var("PHI3_TIER").ok();
     let tiers = Tier::ALL.into_iter().filter(|tier| only.as_ref().is_none_or(|only| tier.name() == only));
@@ -59,7 +59,7 @@ fn parity_with_whole_matrices() {
 
 #[test]
 fn parity_with_matrices_in_pieces() {
-    // 4 rows of the widest matrix, and of the narrowest a few hundred
+    // pieces of 4 rows of the widest matrix, and of a few hundred rows of the narrowest
     open(Options { max_piece: Some(16512), exact: true, ..Options::default() }).into_iter().for_each(parity_of);
 }
 
@@ -68,8 +68,8 @@ fn parity_with_checks_on_the_device() {
     assert_parity(Options { exact: true, checked: true, validation: true, ..Options::default() });
 }
 
-/// Where products are not asked to be exact, many rows are multiplied in half precision: a product is off by no more than its
-/// factors' rounding, and the sum of four by one more. Rows of very large and very small numbers are as exact as others.
+/// Without the option `exact`, many rows are multiplied in half precision: the error of a product is at most the rounding of its
+/// factors, and the sum of four products is rounded once more. Rows of very large and very small numbers are as exact as others.
 #[test]
 fn products_of_many_rows_are_as_exact_as_halves() {
     for exact in [true, false] {
@@ -84,7 +84,7 @@ fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
         (DType::Bf16, 33, 131, 68),
         (DType::Q4_0, 70, 96, 36),
         (DType::Q6K, 130, 256, 10),
-        // tiles enough that they are large ones
+        // enough tiles for the kernel of large tiles
         (DType::F16, 300, 24, 2100),
     ] {
         let mut random = Random(11);
@@ -121,7 +121,7 @@ fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
     }
 }
 
-/// The oracle's blocks, scales that are subnormal halves among them.
+/// The oracle's blocks, also with scales that are subnormal halves.
 #[test]
 fn every_block_means_what_it_means_on_the_cpu_bit_for_bit() {
     let Some(mut gpu) = open(Options::default()) else { return };
@@ -205,7 +205,7 @@ fn decode(tokens: &[u32], positions: &[u32], rotary_dim: usize) -> Batch {
     batch
 }
 
-/// A sequence of 623 tokens, in chunks, over a cache that grows with it; in the last pass another begins.
+/// A sequence of 623 tokens, in chunks, over a cache that grows with it; in the last pass another sequence begins.
 fn long<B: Backend>(b: &mut B, heads: Heads, window: Option<usize>, kv: KvType) -> Vec<f32> {
     let mut random = Random(11);
     let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
@@ -257,14 +257,15 @@ fn long_attention(mut gpu: Gpu) {
             let difference = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
             println!("head_dim {head_dim}, window {window:?}, {kv}: {difference:e} of {size}");
-            // of a key or a value that is about half way between two that a type has, the other may be taken
+            // a key or a value about half way between two values of the type may be rounded to either
             let allowed = (1e-5 + parity::kv_step(kv) as f32) * (1.0 + size);
             assert!(want.len() == got.len() && difference < allowed, "{heads:?} {window:?} {kv}: {difference}");
         }
     }
 }
 
-/// Many rows of two sequences, whose projections halves hold, but for rotations. Says what `|q| |k|` and `|v|` are at most.
+/// Many rows of two sequences, whose projections are exact halves before the rotation. Returns the output, and the largest
+/// `|q| |k|` and `|v|`.
 fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvType) -> (Vec<f32>, [f32; 2]) {
     const HIDDEN: usize = 32;
     let mut random = Random(23);
@@ -319,8 +320,9 @@ fn many<B: Backend>(b: &mut B, heads: Heads, start: usize, mask: Mask, kv: KvTyp
     (got, [most[0] * most[1], most[2]])
 }
 
-/// Queries and keys as halves put a score off by 2^-10 of `|q| |k| / sqrt(head_dim)`, as their roundings are independent, and a
-/// chance and the sum of all by as much; chances and values as halves add 2^-11 each. A value is `|v| / sqrt(head_dim)`.
+/// Queries and keys as halves change a score by 2^-10 of `|q| |k| / sqrt(head_dim)`, as their roundings are independent, and a
+/// probability and the sum of all by as much; probabilities and values as halves add 2^-11 each. A value is
+/// `|v| / sqrt(head_dim)`.
 #[test]
 fn attention_of_many_rows_is_as_exact_as_halves() {
     for mut gpu in every_tier(&Options::default()).into_iter().filter(|gpu| gpu.tier() == Tier::Coop) {
@@ -366,7 +368,7 @@ fn a_tier_that_the_adapter_lacks_is_an_error() {
     }
 }
 
-/// Few rows of a long text are shared by several workgroups, whose parts one more kernel merges.
+/// The positions of few rows late in a long sequence are split between several workgroups, whose results one more kernel merges.
 #[test]
 fn a_row_of_a_long_text_is_split() {
     let Some(mut gpu) = open(Options::default()) else { return };

@@ -34,7 +34,7 @@ fn misuse<B: Backend>(b: &mut B) {
     let mut random = Random(1);
     println!("{}", b.info());
 
-    // heads, matrices and activations that cannot be
+    // invalid heads, matrices and activations
     for (what, heads) in [
         ("kv_heads", Heads { kv_heads: 0, ..HEADS }),
         ("heads", Heads { heads: 0, ..HEADS }),
@@ -180,7 +180,7 @@ fn misuse<B: Backend>(b: &mut B) {
     refused("attention", "window", b.attention(&q, &cache, 1, Mask::Window(0), 0.3, &mut out));
     b.attention(&q, &cache, 1, MASK, 0.3, &mut out).unwrap();
 
-    // outputs, and what comes back
+    // outputs and reads
     for (first, count) in [(0, 2), (1, 1), (2, 0), (1, usize::MAX), (usize::MAX, usize::MAX)] {
         refused("select", "outputs", b.select(&x, first, count, &mut normed));
     }
@@ -191,7 +191,7 @@ fn misuse<B: Backend>(b: &mut B) {
     }
     refused("read", "rows", b.read(&x, &mut [0.0; 5 * WIDTH]));
     b.select(&x, 0, 1, &mut normed).unwrap();
-    // what looks at tokens or positions has no meaning for rows that were selected
+    // operations on tokens or positions do not take selected rows
     refused("embed", "rows", b.embed(&plain, 1.0, &mut x));
     refused("project_qkv", "rows", b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0));
     refused("attention", "rows", b.attention(&q, &cache, 0, MASK, 0.3, &mut out));
@@ -216,7 +216,7 @@ fn misuse<B: Backend>(b: &mut B) {
     refused("attention", "missing pages", b.attention(&q, &cache, 0, Mask::Window(21), 0.3, &mut out));
     b.attention(&q, &cache, 0, Mask::Window(20), 0.3, &mut out).unwrap();
 
-    // a batch that was refused leaves one of no rows, of which everything is done
+    // a refused batch is left empty, and every operation takes it
     let mut refused = Batch::of(&[1], 0, &[0]).unwrap();
     assert!(refused.push(&[1], 0, &[0]).is_err());
     b.begin(&refused).unwrap();
@@ -225,7 +225,7 @@ fn misuse<B: Backend>(b: &mut B) {
     b.attention(&q, &cache, 0, MASK, 0.3, &mut out).unwrap();
     b.read(&x, &mut []).unwrap();
 
-    // after all of it a pass gives what it gives on a fresh backend
+    // after all these errors a pass gives the results of a fresh backend
     b.begin(&with_rope(Batch::of(&[3, 11], 0, &[2]).unwrap())).unwrap();
     b.embed(&plain, 1.0, &mut x).unwrap();
     b.project(&x, Some(norm), &plain, Epilogue::OVERWRITE, &mut y).unwrap();

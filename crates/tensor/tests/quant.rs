@@ -1,5 +1,4 @@
-//! Every storage type against the oracle's blocks (tests/data/oracle/gguf/blocks): what bytes mean, and which bytes values
-//! become.
+//! Every weight type against the oracle's blocks (tests/data/oracle/gguf/blocks): the values of bytes, and the bytes of values.
 
 use phi3_tensor::{DType, quant};
 use safetensors::SafeTensors;
@@ -90,7 +89,7 @@ fn the_exact_quantizers_give_the_bytes_of_ggml() {
         }
     }
     assert!(cases > 60, "{cases}");
-    // every border of the halves; any quiet NaN will do
+    // every border of the halves; any quiet NaN is accepted
     for dtype in [DType::F16, DType::Bf16] {
         let want = tensors.tensor(&format!("edges.{}", dtype.name().to_uppercase())).unwrap();
         let got = quant::quantize(dtype, &floats(&tensors, "edges.f32")).unwrap();
@@ -123,7 +122,7 @@ fn the_fitted_quantizers_are_as_good_as_those_of_ggml() {
             assert!(ratio <= 1.3, "{name}.{case}: {ratio}");
             cases += 1;
         }
-        // what has no error in the oracle must at least come back as numbers of about the right size
+        // for cases without an error in the oracle the values must be about right
         for case in ["zeros", "constant", "one_per_block", "equal_magnitudes", "all_positive", "all_negative", "large"]
         {
             let values = floats(&tensors, &format!("{case}.f32"));
@@ -144,7 +143,7 @@ fn the_int4_recipe_rounds_to_nearest_by_the_stored_scale() {
     assert_eq!(bytes.len(), 18);
     let back = widened(DType::Q4_0, &bytes);
     assert_eq!(back[..7], [4.0, -2.0, 1.0, 0.5, 0.0, 4.0, 0.0]);
-    // of two extremes of one size the negative one has the level that is only on its side
+    // of two extremes of equal magnitude the negative one gets the level that only its side has
     values[1] = -4.0;
     let back = widened(DType::Q4_0, &quant::quantize_int4_rtn(&values).unwrap());
     assert_eq!(back[..2], [3.5, -4.0]);

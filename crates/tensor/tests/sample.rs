@@ -1,6 +1,6 @@
 //! Tokens that the GPU samples, against the definition in `reference.rs`.
 //!
-//! Without an adapter the tests say so and pass, unless PHI3_GPU=require is set.
+//! Without an adapter the tests print a line and pass, unless PHI3_GPU=require is set.
 #![cfg(feature = "gpu")]
 
 use phi3_tensor::gpu::{Gpu, Options, Select};
@@ -123,7 +123,7 @@ fn random_tokens_are_as_defined() {
                 .map(|row| {
                     let mut logits = random.vector(vocab, 8.0);
                     if row % 4 == 3 {
-                        // many that are equal
+                        // many equal logits
                         logits.iter_mut().for_each(|v| *v = v.round());
                     }
                     logits
@@ -152,7 +152,7 @@ fn random_tokens_are_as_defined() {
     assert!(exact * 100 >= all * 98, "{exact} of {all}");
 }
 
-/// Draws from a grid give every token its share.
+/// Draws from a grid give every token in proportion to its probability.
 #[test]
 fn shares_are_those_of_the_probabilities() {
     let Some(mut gpu) = open() else { return };
@@ -206,7 +206,7 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
     let (mut want, mut launched) = ([5, 11], 1);
     for step in 0..50 {
         while launched < step + gpu.pipeline_depth() {
-            // the two rows change places, and so do their marks
+            // the two rows are swapped, and so are their sampled tokens
             launch(&mut gpu, &[Batch::SAMPLED + 1, Batch::SAMPLED]).unwrap();
             launched += 1;
         }
@@ -225,7 +225,7 @@ fn tokens_stay_on_the_device_while_passes_are_ahead() {
     assert_eq!(after.submits - steady.submits, 39);
     assert_eq!((after.bind_groups, after.buffers), (steady.bind_groups, steady.buffers));
 
-    // the ring is full but for the one that was asked for
+    // the ring has room for one pass
     launch(&mut gpu, &[1, 2]).unwrap();
     assert!(matches!(launch(&mut gpu, &[1, 2]), Err(Error::Mismatch { op: "sample", .. })));
     for _ in 0..gpu.pipeline_depth() {

@@ -1,4 +1,4 @@
-//! The trait of block-quantized types, and how their decoders read bytes.
+//! The trait of block-quantized types, and the reads of their decoders.
 //!
 //! The loops of decoders are plain, so that the compiler vectorizes them for the instruction set of the function that inlines
 //! them.

@@ -30,7 +30,7 @@ pub(super) fn level(x: f32, low: i32, high: i32) -> i32 {
 /// As [`level`], for values far below 2^22 and with ties to even, in three operations that the compiler vectorizes.
 #[inline(always)]
 pub(super) fn near(x: f32, low: f32, high: f32) -> f32 {
-    /// From here on f32 has no fraction.
+    /// Sums with this number have no fraction in f32.
     const WHOLE: f32 = 12_582_912.0;
     (x + WHOLE - WHOLE).max(low).min(high)
 }
@@ -41,7 +41,8 @@ const STEPS: std::ops::RangeInclusive<i32> = -12..=12;
 /// Lanes of the sums; groups have 16 or 32 values.
 const LANES: usize = 8;
 
-/// A function compiled for AVX2 too, used where AVX2 is available: the same operations, and so the same bits, on more lanes.
+/// Defines a function that is also compiled for AVX2, used where AVX2 is available: the same operations, and so the same bits, on
+/// more lanes.
 macro_rules! wide {
     ($(#[$doc:meta])* fn $name:ident $(<$f:ident: $bound:path>)? ($($arg:ident: $ty:ty),*) -> $out:ty = $inner:ident) => {
         $(#[$doc])*
@@ -76,7 +77,7 @@ fn sums<const N: usize>(x: &[f32], terms: impl Fn(f32) -> [f32; N]) -> [f32; N] 
 }
 
 wide! {
-    /// The d of least `Σ (x - d q)²` where `quantize` gives q by the inverse of a scale near `extreme / reach`.
+    /// The scale d of least `Σ (x - d q)²`, where `quantize` gives q from the inverse of a scale near `extreme / reach`.
     fn scale<Q: Quantize>(x: &[f32], reach: f32, quantize: Q) -> f32 = tried_scale
 }
 

@@ -47,7 +47,7 @@ pub(super) fn nearest(x: f32) -> u8 {
 /// The scale of least error for values of the table.
 pub(super) fn fitted_scale(x: &[f32]) -> f32 {
     let choose = |v: f32| f32::from(IQ4_VALUES[usize::from(nearest(v))]);
-    // the table is not symmetric: the extreme value may stand at either end, or one index before it
+    // the table is not symmetric: the extreme value may get the index at either end, or the one next to it
     let by = |end: f32| {
         let d = scale(x, end, choose);
         let error: f32 = x.iter().map(|&v| (v - d * choose(v * inverse(d))).powi(2)).sum();

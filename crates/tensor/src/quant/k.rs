@@ -51,7 +51,7 @@ pub(super) fn affine(x: &[f32], len: usize, most: i32, range: i32) -> Affine {
     Affine { d, min, scales, mins, quants }
 }
 
-/// Quants `-n ..= n - 1` of a group by its scale as it is stored, plus n.
+/// Quants `-n ..= n - 1` of a group by its stored scale, plus n.
 fn quants_by(x: &[f32], stored: f32, n: i32) -> impl Iterator<Item = u8> {
     let inverse = inverse(stored);
     x.iter().map(move |v| (level(v * inverse, -n, n - 1) + n) as u8)

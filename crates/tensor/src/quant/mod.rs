@@ -1,7 +1,7 @@
 //! The block-quantized types of ggml: the layout of their blocks, decoders and encoders.
 //!
-//! A type is one file of this folder and one line of `quant_types!`. Its file has everything that belongs to it alone: its
-//! `Block`, its `QuantBlock` for the integer kernels of the CPU, and its planes for the GPU.
+//! A type is one file of this folder and one line of `quant_types!`. The file has the type's `Block`, its `QuantBlock` for the
+//! integer kernels of the CPU, and its planes for the GPU.
 //!
 //! Decoders follow the reference (`dequantize_row_*` of ggml's `ggml-quants.c`): every value is a scale times an integer, or that
 //! plus a minimum times an integer, rounded once to f32.
@@ -72,10 +72,10 @@ macro_rules! match_quant_type {
 }
 pub(crate) use {match_quant_type, with_quant_type};
 
-/// The bytes of `values` in `dtype`; `None` where they are no whole number of blocks.
+/// The bytes of `values` in `dtype`; `None` where the values are no whole number of blocks.
 ///
-/// F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 give ggml's bytes. The K and IQ4 types are fitted to the least square error, which
-/// ggml's formats allow; its own encoder weighs errors otherwise.
+/// F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1 give ggml's bytes. The K and IQ4 types are fitted to a small square error in ggml's
+/// formats; ggml's own encoder weights the errors.
 pub fn quantize(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(dtype.bytes(values.len())?);
     with_quant_type!(dtype, Q => values.chunks_exact(Q::LEN).for_each(|x| Q::encode(x, &mut out)), else {
@@ -87,7 +87,7 @@ pub fn quantize(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
 }
 
 /// The bytes of `values` as Q4_0 blocks by the rule of the published `cpu-int4-rtn-block-32` models: round to nearest by
-/// the scale as it is stored, one scale for 32 weights. `None` where they are no whole number of blocks.
+/// the stored scale, one scale for 32 weights. `None` where the values are no whole number of blocks.
 ///
 /// The rule is ONNX Runtime's for symmetric `MatMulNBits` weights (`range2scale` and `MlasBlockwiseQuantizer` of its
 /// `q4_dq.cpp`); the scale is a half here, where those files may hold a single.

@@ -25,12 +25,12 @@ pub(super) fn encode(quants: &[u8], out: &mut Vec<u8>) {
     out.extend(low.iter().zip(high).map(|(low, high)| low & 15 | high << 4));
 }
 
-/// The fifth bits of quants: of quant i in bit i.
+/// The fifth bits of quants, that of quant i in bit i.
 pub(super) fn fifth_bits(quants: &[u8]) -> [u8; 4] {
     quants.iter().enumerate().fold(0u32, |bits, (i, quant)| bits | u32::from(quant >> 4 & 1) << i).to_le_bytes()
 }
 
-/// Scale and quants `0 ..= 2 * zero_point - 1`. Quant 0 stands for the value of largest magnitude.
+/// Scale and quants `0 ..= 2 * zero_point - 1`. Quant 0 is that of the value of largest magnitude.
 pub(super) fn symmetric(x: &[f32], zero_point: i32) -> (f32, Vec<u8>) {
     let d = extreme(x) / -zero_point as f32;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -38,7 +38,7 @@ pub(super) fn symmetric(x: &[f32], zero_point: i32) -> (f32, Vec<u8>) {
     (d, x.iter().map(quant).collect())
 }
 
-/// Scale, minimum and quants `0 ..= most`. Quant 0 stands for the least value, `most` for the largest.
+/// Scale, minimum and quants `0 ..= most`. Quant 0 is that of the least value, `most` that of the largest.
 pub(super) fn affine(x: &[f32], most: i32) -> (f32, f32, Vec<u8>) {
     let low = x.iter().copied().fold(f32::MAX, f32::min);
     let high = x.iter().copied().fold(f32::MIN, f32::max);

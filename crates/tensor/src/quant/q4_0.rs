@@ -60,8 +60,8 @@ impl Planar for Q4_0 {
     }
 }
 
-/// Appends a block by ONNX Runtime's rule: of two extremes of one size the negative one counts, and quants follow the scale as
-/// it is stored.
+/// Appends a block by ONNX Runtime's rule: of two extremes of equal magnitude the negative one gives the scale, and the stored
+/// scale gives the quants.
 pub(super) fn encode_int4_rtn(x: &[f32], out: &mut Vec<u8>) {
     let low = x.iter().copied().fold(0.0f32, f32::min);
     let high = x.iter().copied().fold(0.0f32, f32::max);
