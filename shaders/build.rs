@@ -100,7 +100,7 @@ fn list(root: &Path, folder: &str, name: &str, doc: &str) -> io::Result<()> {
         "/// {doc}\n#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\npub enum {name} {{\n{arms}}}\n\nimpl {name} {{
     /// Every arm, for tests that walk them.\n    pub const ALL: [{name}; {}] = [{}];\n
     pub(crate) fn part(self) -> Part {{\n        match self {{\n{parts}        }}\n    }}\n
-    /// Names of the shared sources that the arm uses.\n    #[allow(dead_code, reason = \"not every list asks\")]\n    fn uses(self) -> &'static [&'static str] {{\n        match self {{\n{uses}        }}\n    }}\n}}\n",
+    /// Names of the shared sources that the arm uses.\n    #[allow(dead_code, reason = \"some lists do not need it\")]\n    fn uses(self) -> &'static [&'static str] {{\n        match self {{\n{uses}        }}\n    }}\n}}\n",
         all.len(),
         all.join(", "),
     );

@@ -54,8 +54,8 @@ macro_rules! rows {
 pub enum Sink {
     /// Activations.
     Rows(Activation, Store),
-    /// Rotated queries to activations; rotated keys, and values, to the cache. For a quantized cache keys and values are staged in f32,
-    /// and [`Op::Quantize`](crate::Op::Quantize) writes the cache.
+    /// Rotated queries to activations; rotated keys, and values, to the cache. For a quantized cache, keys and values are staged
+    /// in f32, and [`Op::Quantize`](crate::Op::Quantize) writes the cache.
     Qkv(Kv),
 }
 

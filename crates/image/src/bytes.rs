@@ -1,4 +1,4 @@
-//! Bytes of an image file, and the sizes that its header gives.
+//! Bytes of a picture file, and the sizes in its header.
 
 use crate::{Error, Format, Result};
 

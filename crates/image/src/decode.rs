@@ -165,7 +165,7 @@ impl Source {
                 let expected = format!("a {format} file that is decoded in less memory");
                 Error::TooLarge { expected, width: self.size.0, height: self.size.1 }
             }
-            _ => Error::Damaged { format, expected: "a file by the rules of its format", found },
+            _ => Error::Damaged { format, expected: "a valid file", found },
         }
     }
 }

@@ -57,8 +57,8 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// Pillow 13's choice: the height goes first where it loses more than twice the pixels that the width loses. Earlier versions
-    /// always begin with the width.
+    /// Pillow 13's choice: the height is resized first where it loses more than twice the pixels that the width loses. Earlier
+    /// versions always begin with the width.
     fn of(picture: &Picture, width: u32, height: u32) -> Self {
         let [lost_width, lost_height] =
             [(picture.width(), width), (picture.height(), height)].map(|(from, to)| i64::from(from) - i64::from(to));
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// `Image.resize((5, 2), BICUBIC)` of Pillow 13.0; 11.3 gives the other order's picture.
+    /// `Image.resize((5, 2), BICUBIC)` of Pillow 13.0; the result of 11.3 is that of the other order.
     #[test]
     fn height_first_as_pillow_13() {
         let expected = [

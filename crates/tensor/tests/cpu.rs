@@ -6,7 +6,7 @@ use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
 use phi3_tensor::{Activation, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
 
-/// Every instruction set of this processor, or those named in `PHI3_LEVELS`.
+/// Every available instruction set, or those of them named in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Isa> {
     let chosen = std::env::var("PHI3_LEVELS").ok();
     let chosen: Option<Vec<Isa>> = chosen.map(|names| {

@@ -16,7 +16,7 @@ const LAYERS: usize = 2;
 const PAGES: usize = 3;
 const MASK: Mask = Mask::Causal;
 
-/// One message for a mistake, whatever the backend.
+/// Checks that a mistake has the same message on every backend.
 fn refused<T>(op: &str, words: &str, result: Result<T>) {
     let Err(error) = result else { panic!("{op}: {words}: no error") };
     assert!(matches!(error, Error::Mismatch { .. } | Error::Role { .. } | Error::Shape { .. }), "{error}");
