@@ -279,5 +279,5 @@ pub trait Device: Sized + Send + 'static {
 }
 
 fn not_measured(info: &DeviceInfo) -> Error {
-    Error::Absent { device: info.name.clone(), what: "measurements of its work" }
+    Error::Absent { device: info.name.clone(), what: "clock" }
 }
