@@ -143,8 +143,8 @@ impl GenerationConfig {
         })
     }
 
-    /// The keys `general.sampling.*` of a GGUF file for this configuration; greedy decoding is written as a temperature of 0. Adds
-    /// notes about values that the format cannot hold.
+    /// The keys `general.sampling.*` of a GGUF file for this configuration; greedy decoding is written as a temperature of 0.
+    /// Adds notes about values that the format cannot hold.
     pub fn to_metadata(&self, notes: &mut Vec<String>) -> MetadataList {
         let key = |name: &str| format!("general.sampling.{name}");
         let float = |name: &str, value: Option<f64>| Some((key(name), MetadataValue::F32(value? as f32)));

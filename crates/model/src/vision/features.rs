@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 /// A picture as a tower takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct TowerInput<'a> {
-    /// Normalized values. Of crops `[1 + rows * cols, 3, size, size]`: the global view, then the crops row by row. Of a whole picture
-    /// `[rows * cols, patch_size * patch_size * 3]`: patches row by row, in each of them rows of pixels of three channels.
+    /// Normalized values. Of crops `[1 + rows * cols, 3, size, size]`: the global view, then the crops row by row. Of a whole
+    /// picture `[rows * cols, patch_size * patch_size * 3]`: patches row by row, in each of them rows of pixels of three
+    /// channels.
     pub values: &'a [f32],
     /// Rows and columns of crops, or of patches.
     pub grid: (usize, usize),

@@ -1,13 +1,13 @@
 //! Position embeddings of a grid of patches, from a square table.
 
-/// The table `[side, side, width]` resized to `[rows, cols, width]`: bilinear, with a filter that widens where the grid is smaller than
-/// the table (antialiasing).
+/// The table `[side, side, width]` resized to `[rows, cols, width]`: bilinear, with a filter that widens where the grid is
+/// smaller than the table (antialiasing).
 ///
 /// # Source
 ///
-/// `torch.nn.functional.interpolate` with `mode="bilinear"`, `align_corners=False`, `antialias=True`, as `Siglip2VisionEmbeddings` of
-/// transformers calls it. (On a CPU, torch 2.15 gives every row of a grid of one column the values of the first; this function does
-/// not.)
+/// `torch.nn.functional.interpolate` with `mode="bilinear"`, `align_corners=False`, `antialias=True`, as
+/// `Siglip2VisionEmbeddings` of transformers calls it. (On a CPU, torch 2.15 gives every row of a grid of one column the values
+/// of the first; this function does not.)
 pub(super) fn resized(table: &[f32], side: usize, width: usize, (rows, cols): (usize, usize)) -> Vec<f32> {
     // along the columns of the table first, as the reference
     let mut across = vec![0.0; side * cols * width];

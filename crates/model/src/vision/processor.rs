@@ -22,8 +22,8 @@ impl ImageProcessor {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] and [`Error::Field`] where it is no such file, [`Error::Read`] where it cannot be read. [`Error::Field`] too where
-    /// the file asks for another preparation than the published one, or has other patches than the tower.
+    /// [`Error::Json`] and [`Error::Field`] where it is no such file, [`Error::Read`] where it cannot be read. [`Error::Field`]
+    /// too where the file asks for another preparation than the published one, or has other patches than the tower.
     pub fn read(path: &Path, vision: &VisionSpec) -> Result<Self> {
         if path.symlink_metadata().is_err() {
             return Ok(Self::default());

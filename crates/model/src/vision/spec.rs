@@ -46,8 +46,8 @@ pub enum PatchEmbedding {
 /// How a picture becomes sequences, and these tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureSpec {
-    /// A grid of square crops and a global view. Each is a sequence with a class token in front and a position for each patch. 2 · 2
-    /// patches side by side are a token; separators stand behind rows and in front of the global view.
+    /// A grid of square crops and a global view. Each is a sequence with a class token in front and a position for each patch. 2
+    /// · 2 patches side by side are a token; separators stand behind rows and in front of the global view.
     Crops {
         /// Side of a crop in pixels, an even number of patches.
         size: usize,

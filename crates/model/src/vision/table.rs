@@ -1,4 +1,5 @@
-//! The tensors of a tower: one row each, from which loading, the plan and the count of parameters take names, shapes and purposes.
+//! The tensors of a tower: one row each, from which loading, the plan and the count of parameters take names, shapes and
+//! purposes.
 
 use super::{PatchEmbedding, VisionSpec};
 use phi3_tensor::Role;
@@ -139,8 +140,8 @@ pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
     unused
 }
 
-/// Names and shapes of all tensors of a tower and its projection in a published file, for a decoder of `width`. Tensors that are in
-/// the file and not used are included: the last layer, the norm behind it and the pooling head.
+/// Names and shapes of all tensors of a tower and its projection in a published file, for a decoder of `width`. Tensors that are
+/// in the file and not used are included: the last layer, the norm behind it and the pooling head.
 pub fn published_vision_tensors(spec: &VisionSpec, width: usize) -> Vec<(String, Vec<usize>)> {
     let matrices = vision_tensors(spec, width).into_iter().flat_map(weights_and_biases);
     matrices.chain(vision_values(spec)).chain(vision_unused(spec)).collect()
