@@ -90,7 +90,7 @@ impl Checkpoint {
             }
             (false, true, false) => {
                 let message = "is missing, and tie_word_embeddings is not true".into();
-                let hint = "the download may be incomplete; where the embedding is the head, config.json must say \
+                let hint = "the download may be incomplete; if the head uses the embedding's weights, config.json must have \
                     \"tie_word_embeddings\": true";
                 let path = tensors.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
                 return Err(Error::Tensor { path, tensor: head.into(), message, hint });

@@ -94,7 +94,8 @@ impl Naming {
     }
 }
 
-const CLASS_HINT: &str = "the classes of the Phi family are supported, and Phi models under the classes of Llama and Mistral";
+const CLASS_HINT: &str =
+    "the classes of the Phi family are supported, and Phi models under the classes of Llama and Mistral";
 
 fn class(json: &Object) -> Result<&'static Class> {
     let found = json.string("model_type")?;

@@ -356,9 +356,7 @@ impl Tensors {
             (None, Names::Published(_)) => {
                 (String::new(), "the download may be incomplete, or config.json may be of another model")
             }
-            (None, Names::Gguf) => {
-                (String::new(), "the file may be incomplete, or of another kind of model than it says")
-            }
+            (None, Names::Gguf) => (String::new(), "the file may be incomplete, or have a wrong general.architecture"),
         };
         let message = format!("is missing{more}, expected with shape {shape:?}{instead}");
         Error::Tensor { path, tensor: name.to_owned(), message, hint }

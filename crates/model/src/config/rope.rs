@@ -112,8 +112,7 @@ pub(super) fn read_small(
         ..long
     });
     if long.is_some() && scale != 1.0 {
-        notes
-            .push(json.note("rope_position_scale", "is not followed if rope_scaling is present, as in the reference"));
+        notes.push(json.note("rope_position_scale", "is not followed if rope_scaling is present, as in the reference"));
     }
     Ok((Rope::new(head_dim, theta, long), head_dim))
 }
@@ -153,8 +152,11 @@ fn long_rope(
     if !rules.inner_original
         && let Some(inside) = inner.integer(ORIGINAL, 1..=limits::POSITIONS)?.filter(|&inside| inside != original)
     {
-        let whose =
-            if json.get(ORIGINAL).is_some() { "is the value at the top level" } else { "is the default at the top level" };
+        let whose = if json.get(ORIGINAL).is_some() {
+            "is the value at the top level"
+        } else {
+            "is the default at the top level"
+        };
         notes.push(inner.note(ORIGINAL, &format!("{inside} is not used: {original} {whose}, as in transformers")));
     }
     let attention_factor = match inner.positive("attention_factor")? {
