@@ -27,8 +27,8 @@ fn what_a_config_says_and_is_not_followed_is_told() {
     let notes = |case: &str| Checkpoint::open(&data("oracle/family/configs").join(case)).unwrap().notes().join("\n");
     for (case, words) in [
         ("rope-scaling-and-rope-parameters", ["rope_parameters", "not read"]),
-        ("rope-parameters-win", ["rope_theta", "which stands at the top"]),
-        ("two-originals", ["original_max_position_embeddings", "is not taken"]),
+        ("rope-parameters-win", ["rope_theta", "at the top level"]),
+        ("two-originals", ["original_max_position_embeddings", "is not used"]),
         ("original-in-rope-scaling", ["4096", "default"]),
         ("tied-with-other-head", ["lm_head.weight", "tie_word_embeddings"]),
     ] {

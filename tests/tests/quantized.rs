@@ -207,7 +207,7 @@ fn only_files_are_replaced_and_links_are_followed() {
         ("socket", "a device, a pipe or a socket"),
         ("to-socket", "a device, a pipe or a socket"),
         ("x.gguf", "a device, a pipe or a socket"),
-        ("to-nothing", "a symbolic link that leads nowhere"),
+        ("to-nothing", "a symbolic link whose target does not exist"),
         ("folder", "a folder"),
     ] {
         let error = write(&path(name)).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! A checkpoint: a folder with `config.json` and safetensors weights, or a GGUF file; of either, one file or many.
+//! A checkpoint: a folder with `config.json` and safetensors weights, or a GGUF file. The weights may be in several shards.
 
 use crate::gguf::{self, Metadata, Vocabulary};
 use crate::json::Object;
@@ -13,7 +13,7 @@ use phi3_tensor::Weight;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-/// An opened checkpoint: checked headers over memory maps. Weights are not read until they are used.
+/// An opened checkpoint: checked headers over memory maps, or over bytes in memory. Weights are not read until they are used.
 pub struct Checkpoint {
     spec: ModelSpec,
     tensors: Tensors,
@@ -22,13 +22,14 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens what [`Location::find`] finds at `path`.
+    /// Opens the model that [`Location::find`] finds at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_at(&Location::find(path)?)
     }
 
-    /// Opens a GGUF file (of several shards, the first), or a folder that holds `config.json` and `model.safetensors`, or
-    /// `model.safetensors.index.json` and the shards that it names.
+    /// Opens a GGUF file (of several shards, the first), or a folder with `config.json` and safetensors weights. The weights are
+    /// the file of `location`, else `model.safetensors`, else the shards that `model.safetensors.index.json` names, else the only
+    /// safetensors file or the only complete set of shards.
     pub fn open_at(location: &Location) -> Result<Self> {
         let (root, weights) = match location {
             Location::Gguf(path) => return Self::of_gguf(gguf::open(path)?),
@@ -57,7 +58,8 @@ impl Checkpoint {
         Ok(Self { spec, tensors, gguf: Some((metadata, vocabulary)), notes }.with_note_of_layers())
     }
 
-    /// A checkpoint in memory: the bytes of one safetensors file; `name` is for messages.
+    /// Opens a checkpoint in memory: the text of its `config.json`, and the bytes of one safetensors file. `name` is for
+    /// messages.
     pub fn from_memory(name: &str, config: &str, weights: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         let mut notes = Vec::new();
         let json = Object::parse(&Path::new(name).join("config.json"), config.as_bytes())?;
@@ -67,13 +69,13 @@ impl Checkpoint {
         Self { spec, tensors, gguf: None, notes }.with_head()
     }
 
-    /// A checkpoint in memory: the bytes of one GGUF file, which must be the model's only one; `name` is for messages.
+    /// Opens a checkpoint in memory: the bytes of one GGUF file, which must hold the whole model. `name` is for messages.
     pub fn from_gguf_memory(name: &str, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
         Self::of_gguf(gguf::from_memory(Path::new(name), Arc::new(Lent(bytes)))?)
     }
 
-    /// Decides whether embedding and head are one matrix, as transformers 5 does: where `config.json` ties them, the file
-    /// need hold only one of the two, and a head of other values is used as it is.
+    /// Decides whether embedding and head are one matrix, by the rule of transformers 5. If `config.json` ties them, one of the
+    /// two may be missing. A head whose values differ from the embedding's is used as stored.
     fn with_head(mut self) -> Result<Self> {
         let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
         let (rows, cols) = (self.spec.vocab_size, self.spec.hidden_size);
@@ -83,12 +85,12 @@ impl Checkpoint {
             (true, true, true) if !tensors.same([embedding, head], rows, cols)? => {
                 self.spec.tie_word_embeddings = false;
                 self.notes.push(format!(
-                    "{head} is used as it is: it differs from the embedding, though tie_word_embeddings is true"
+                    "{head} is used as stored: its values differ from the embedding's, though tie_word_embeddings is true"
                 ));
             }
             (false, true, false) => {
                 let message = "is missing, and tie_word_embeddings is not true".into();
-                let hint = "the download may be incomplete; where the embedding is the head, config.json must say \
+                let hint = "the download may be incomplete; if the head uses the embedding's weights, config.json must have \
                     \"tie_word_embeddings\": true";
                 let path = tensors.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
                 return Err(Error::Tensor { path, tensor: head.into(), message, hint });
@@ -98,20 +100,20 @@ impl Checkpoint {
         Ok(self.with_note_of_layers().with_note_of_tower())
     }
 
-    /// Notes layers that stand in the file behind those of the model.
+    /// Adds a note if the files hold more layers than the model has.
     fn with_note_of_layers(mut self) -> Self {
         let count = self.spec.layers.len();
         let beyond = self.tensors().filter_map(|(name, ..)| layer_of(name)).filter(|&layer| layer >= count).max();
         if let Some(last) = beyond {
             self.notes.push(format!(
-                "the weights have layers up to {last}, and the model has {count}: those from {count} on are not used; the \
-                 number may be of another model"
+                "the weights have layers up to {last}, but the model has {count} layers: the layers from {count} on are not \
+                 used; the number of layers may be that of another model"
             ));
         }
         self
     }
 
-    /// Notes that a tower's last layer, and what follows it, is in the file and not used.
+    /// Adds a note with the size of the tower's tensors that are in the file and not used.
     fn with_note_of_tower(mut self) -> Self {
         let unused = self.spec.vision.as_ref().map_or_else(Vec::new, vision_unused);
         let bytes = |names: &[(String, Vec<usize>)]| -> u64 {
@@ -121,8 +123,8 @@ impl Checkpoint {
         let held = bytes(&unused);
         if held > 0 {
             self.notes.push(format!(
-                "the features of pictures are the output of the tower's last layer but one: what follows, {held} bytes of the \
-                 weights, is not used"
+                "{held} bytes of the weights are not used: the features of a picture are the output of the tower's last layer \
+                 but one"
             ));
         }
         self
@@ -138,13 +140,14 @@ impl Checkpoint {
         &self.spec
     }
 
-    /// What the files say that is not followed, or is read otherwise than it stands there: one sentence each.
+    /// Notes about the files, one sentence each: fields that are not followed, values and names that are replaced, weights that
+    /// are not used.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Stop tokens and sampling defaults of a GGUF file; `None` for other checkpoints, which have a file of their own for
-    /// them. Adds to `notes` what is not followed.
+    /// Stop tokens and sampling defaults of a GGUF file; `None` for other checkpoints, which have `generation_config.json`. Adds
+    /// a note for each key that is not followed.
     ///
     /// # Errors
     /// A key is of the wrong type or out of range.
@@ -153,32 +156,32 @@ impl Checkpoint {
         metadata.map(|metadata| GenerationConfig::of_gguf(metadata, &self.spec, notes)).transpose()
     }
 
-    /// The metadata of a GGUF file; other checkpoints keep theirs in files of their own.
+    /// The metadata of a GGUF file; `None` for other checkpoints.
     pub fn metadata(&self) -> Option<&Metadata> {
         self.gguf.as_ref().map(|(metadata, _)| metadata)
     }
 
-    /// The tokenizer's data in a GGUF file.
+    /// The tokenizer's data in a GGUF file; `None` for other checkpoints.
     pub fn vocabulary(&self) -> Option<&Vocabulary> {
         self.gguf.as_ref().map(|(_, vocabulary)| vocabulary)
     }
 
-    /// Bytes of all weight files.
+    /// Size in bytes of all weight files.
     pub fn bytes(&self) -> u64 {
         self.tensors.files.iter().map(|file| file.bytes.bytes().len() as u64).sum()
     }
 
-    /// Every tensor as its file has it: name, type, shape (outermost dimension first), bytes. In file order.
+    /// Every tensor as stored, in file order: name, type, shape (outermost dimension first), size in bytes.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &'static str, &[usize], u64)> {
         let entries = self.tensors.files.iter().flat_map(|file| &file.entries);
         entries.map(|e| (e.name.as_str(), e.dtype, e.shape.as_slice(), e.range.len() as u64))
     }
 
-    /// A matrix of the model, with its bias. Of queries, keys and values the rows come in several parts where the file's tensors
-    /// are of several types.
+    /// A matrix of the model with its bias, in one part. The rows of queries, keys and values are in several parts if the file's
+    /// tensors have several types.
     ///
     /// # Errors
-    /// A tensor is missing, or of another shape or type than it should be.
+    /// A tensor is missing, has another shape than the model needs, or has a type that is not supported.
     pub fn matrices(&self, tensor: &TensorSpec) -> Result<Vec<Weight>> {
         self.tensors.matrices(tensor, self.spec.heads)
     }
@@ -206,8 +209,8 @@ impl Checkpoint {
         self.tensors.wrong_of(tensor.slot, message)
     }
 
-    /// The first weight that is NaN or infinite, in file order, with its file: to explain logits that are. Of a quantized
-    /// weight only scales and minima can be.
+    /// Name and file of the first tensor, in file order, that holds NaN or infinity. It explains logits that are not finite. In a
+    /// quantized tensor, only scales and minima can be NaN or infinite. Tensors of unsupported types are not checked.
     pub fn first_not_finite(&self) -> Option<String> {
         let files = self.tensors.files.iter();
         files.flat_map(|file| file.entries.iter().map(move |entry| (file, entry))).find_map(|(file, entry)| {
@@ -218,14 +221,15 @@ impl Checkpoint {
     }
 }
 
-/// The layer of the decoder that a tensor belongs to, by its name in a file.
+/// The number of the decoder layer in a tensor's name; `None` for tensors outside the decoder's layers.
 fn layer_of(name: &str) -> Option<usize> {
     let at = |mark: &str| name.find(mark).map(|at| &name[at + mark.len()..]);
     let rest = at("model.layers.").or_else(|| name.strip_prefix("layers.")).or_else(|| name.strip_prefix("blk."))?;
     rest.split('.').next()?.parse().ok()
 }
 
-/// The weight files of a folder: the single file where there is one, else the shards of the index, else what else there is.
+/// The weight files of a folder: `model.safetensors` if it exists, else the shards of the index, else the files of
+/// [`unnamed_weights`].
 fn weight_files(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> {
     let single = folder.join(SINGLE);
     if single.symlink_metadata().is_ok() {
@@ -247,7 +251,7 @@ fn weight_files(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>> 
         let name = name.strip_prefix("./").or_else(|| name.strip_prefix(".\\")).unwrap_or(name);
         let mut parts = Path::new(name).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) || name.contains(['/', '\\']) {
-            let hint = "a path that leads outside the checkpoint is refused";
+            let hint = "shards are read from the folder of the index only";
             return Err(Error::Field {
                 path: index.path().to_owned(),
                 field: format!("weight_map.{tensor}"),

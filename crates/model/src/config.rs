@@ -17,8 +17,8 @@ use phi3_tensor::Heads;
 use std::path::Path;
 
 impl ModelSpec {
-    /// Reads `config.json` of a checkpoint folder. What it says and is not followed is told by
-    /// [`Checkpoint::notes`](crate::Checkpoint::notes).
+    /// Reads `config.json` of a checkpoint folder. Notes about fields that are not followed are dropped here;
+    /// [`Checkpoint::notes`](crate::Checkpoint::notes) returns them.
     pub fn read(path: &Path) -> Result<Self> {
         let hint = "a checkpoint folder holds config.json beside its weights";
         Self::of_json(&Object::read(path, hint)?, &mut Vec::new())
@@ -29,7 +29,7 @@ impl ModelSpec {
         Self::of_json(&Object::parse(path, json)?, &mut Vec::new())
     }
 
-    /// Adds to `notes` what is not followed, or is read otherwise than it stands there.
+    /// Reads the description. Adds a note for each field that is not followed or is replaced by another value.
     pub(crate) fn of_json(json: &Object, notes: &mut Vec<String>) -> Result<Self> {
         let class = class(json)?;
         refuse_unknown(json)?;
@@ -37,7 +37,7 @@ impl ModelSpec {
     }
 }
 
-/// A class of models: how its `config.json` names it, and what reads it.
+/// A model class: its names in `config.json`, and the function that reads the file.
 struct Class {
     model_type: &'static str,
     naming: Naming,
@@ -83,18 +83,19 @@ const CLASSES: [Class; 9] = [
 ];
 
 impl Naming {
-    /// The naming of the class that a `config.json` gives by its `model_type`; `None` of a class that is not supported.
+    /// The naming of the class with a `model_type` of `config.json`; `None` for an unsupported class.
     pub fn of_model_type(model_type: &str) -> Option<Self> {
         CLASSES.iter().find(|class| class.model_type == model_type).map(|class| class.naming)
     }
 
-    /// The naming of a configuration that was read.
+    /// The naming of the class of a `config.json`.
     pub(crate) fn of_json(json: &Object) -> Result<Self> {
         Ok(class(json)?.naming)
     }
 }
 
-const CLASS_HINT: &str = "this engine runs the classes of the Phi family, and Phi in Llama's and Mistral's names";
+const CLASS_HINT: &str =
+    "the classes of the Phi family are supported, and Phi models under the classes of Llama and Mistral";
 
 fn class(json: &Object) -> Result<&'static Class> {
     let found = json.string("model_type")?;
@@ -107,17 +108,17 @@ fn class(json: &Object) -> Result<&'static Class> {
             if !list.is_empty()
                 && !list.iter().any(|name| class.architectures.iter().any(|known| name.as_str() == Some(known))) =>
         {
-            let expected = format!("\"{}\", as model_type \"{}\" says", class.architectures[0], class.model_type);
+            let expected = format!("\"{}\", the class of model_type \"{}\"", class.architectures[0], class.model_type);
             Err(json.bad("architectures", expected, CLASS_HINT))
         }
         _ => Ok(class),
     }
 }
 
-/// Fields that every class has alike.
+/// Values that every class has.
 struct Common {
     hidden_size: usize,
-    /// Every dimension is rotated.
+    /// All dimensions are rotated; [`Common::spec`] replaces `rotary_dim`.
     heads: Heads,
     vocab_size: usize,
     max_position_embeddings: usize,
@@ -146,7 +147,7 @@ impl Common {
         })
     }
 
-    /// A model whose layers are alike, without biases at the head and without scales.
+    /// A model with equal layers, no bias of the head, and factors of 1 for embedding and logits.
     fn spec(self, norm: NormSpec, (rope, rotary_dim): (Rope, usize), layer: LayerSpec) -> ModelSpec {
         ModelSpec {
             hidden_size: self.hidden_size,
@@ -178,7 +179,7 @@ fn epsilon(json: &Object, field: &str, default: f32) -> Result<f32> {
     Err(json.bad(field, "a number that f32 can hold", "published models have 1e-05"))
 }
 
-/// An error where a field is there and has another text.
+/// Returns an error if the field is present and its text is not `text`.
 fn expect(json: &Object, field: &str, text: &str, hint: &'static str) -> Result<()> {
     match json.string(field)? {
         Some(found) if found != text => Err(json.bad(field, format!("\"{text}\""), hint)),
@@ -186,9 +187,9 @@ fn expect(json: &Object, field: &str, text: &str, hint: &'static str) -> Result<
     }
 }
 
-/// Fields that change the result in ways that are not implemented are refused by name; others may be anything.
+/// Returns an error for known fields that change the result and are not implemented. Other fields are ignored.
 fn refuse_unknown(json: &Object) -> Result<()> {
-    // fields of related families that would change the result
+    // fields of related model families
     for (field, neutral) in [
         ("embedding_multiplier", 1.0),
         ("residual_multiplier", 1.0),
@@ -203,20 +204,20 @@ fn refuse_unknown(json: &Object) -> Result<()> {
     }
     for (field, neutral) in [("use_sliding_window", true), ("qk_layernorm", false), ("use_qk_norm", false)] {
         if json.boolean(field)?.is_some_and(|value| value != neutral) {
-            return Err(json.bad(field, neutral.to_string(), "no published Phi checkpoint has it otherwise"));
+            return Err(json.bad(field, neutral.to_string(), "no published Phi checkpoint has another value"));
         }
     }
     if json.get("quantization_config").is_some() {
         let hint = "load the checkpoint's unquantized weights";
-        return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are understood", hint));
+        return Err(json.bad("quantization_config", "nothing: only f32, f16 and bf16 weights are supported", hint));
     }
     Ok(())
 }
 
-/// An error where a field is there and has another value than `neutral`; NaN equals none.
+/// Returns an error if the field is present and its value is not `neutral`. With NaN, every value is an error.
 fn refuse(json: &Object, field: &str, neutral: f64) -> Result<()> {
     if json.get(field).is_some_and(|value| value.as_f64() != Some(neutral)) {
-        let expected = "nothing: this field is not understood";
+        let expected = "nothing: this field is not supported";
         return Err(json.bad(field, expected, "no published Phi checkpoint of this class has it"));
     }
     Ok(())

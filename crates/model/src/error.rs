@@ -118,7 +118,7 @@ pub enum Error {
         hint: &'static str,
     },
 
-    /// A sequence belongs to another model, or its state does not allow the call.
+    /// A sequence is of another model, or its state does not allow the call.
     #[error("{call}: {found}; hint: {hint}")]
     Sequence {
         /// The call.

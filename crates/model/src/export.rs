@@ -63,7 +63,8 @@ impl<'a> GgufLayout<'a> {
     }
 
     /// Writes the file. `data` returns the bytes of tensor `i`; `keys` are those of sampling and of the tokenizer. `progress` is
-    /// called with the bytes of tensor data written so far, and of all. It cancels by returning `false`; no file is left then.
+    /// called with the bytes of tensor data written so far, and of all. If `progress` returns `false`, the export is cancelled,
+    /// and no file is left.
     ///
     /// The file is written under a temporary name and renamed to [`destination`] when complete. Returns whether it is complete.
     ///
@@ -162,7 +163,7 @@ pub fn destination(out: &Path) -> Result<PathBuf> {
     let target = match fs::canonicalize(out) {
         Ok(target) if linked => target,
         Err(_) if linked => {
-            return Err(Error::Occupied { path: out.to_owned(), found: "a symbolic link that leads nowhere" });
+            return Err(Error::Occupied { path: out.to_owned(), found: "a symbolic link whose target does not exist" });
         }
         _ => out.to_owned(),
     };

@@ -16,7 +16,7 @@ pub struct GenerationConfig {
     pub bos_token_id: Option<u32>,
     /// Whether to sample.
     pub do_sample: Option<bool>,
-    /// Divides the logits.
+    /// Divisor of the logits.
     pub temperature: Option<f64>,
     /// Number of most likely tokens to keep; 0 keeps all.
     pub top_k: Option<usize>,
@@ -36,7 +36,7 @@ pub const TURN_ENDS: [&str; 3] = ["<|end|>", "<|endoftext|>", "<|im_end|>"];
 /// Whether a value of a field is neutral: generation is the same as without the field.
 type Neutral = fn(&Value) -> bool;
 
-/// Fields that change generation in transformers and are not implemented, each with its test for a neutral value.
+/// Fields that change generation in transformers and are not followed, each with its test for a neutral value.
 const NOT_FOLLOWED: [(&str, Neutral); 21] = [
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
@@ -61,7 +61,7 @@ const NOT_FOLLOWED: [(&str, Neutral); 21] = [
     ("exponential_decay_length_penalty", never),
 ];
 
-/// Keys `general.sampling.*` of a GGUF file, defaults of llama.cpp's programs, that are not implemented, each with its neutral
+/// Keys `general.sampling.*` of a GGUF file, defaults of llama.cpp's programs, that are not followed, each with its neutral
 /// value.
 const KEYS_NOT_FOLLOWED: [(&str, f32); 5] = [
     ("xtc_probability", 0.0),
@@ -114,7 +114,7 @@ impl GenerationConfig {
         for (name, neutral) in KEYS_NOT_FOLLOWED {
             let key = key(name);
             if metadata.amount(&key)?.is_some_and(|value| value != neutral) {
-                notes.push(format!("{}: {key}: sampling by it is not implemented", metadata.path().display()));
+                notes.push(format!("{}: {key}: is not followed", metadata.path().display()));
             }
         }
         let (penalty, last) = (key("penalty_repeat"), key("penalty_last_n"));
@@ -143,8 +143,8 @@ impl GenerationConfig {
         })
     }
 
-    /// The keys `general.sampling.*` of a GGUF file for this configuration; greedy decoding is written as a temperature of 0. Adds
-    /// notes about values that the format cannot hold.
+    /// The keys `general.sampling.*` of a GGUF file for this configuration; greedy decoding is written as a temperature of 0.
+    /// Adds notes about values that the format cannot hold.
     pub fn to_metadata(&self, notes: &mut Vec<String>) -> MetadataList {
         let key = |name: &str| format!("general.sampling.{name}");
         let float = |name: &str, value: Option<f64>| Some((key(name), MetadataValue::F32(value? as f32)));
@@ -170,7 +170,7 @@ impl GenerationConfig {
         let stops = token_ids(json, "eos_token_id")?;
         for (field, neutral) in NOT_FOLLOWED {
             if json.get(field).is_some_and(|value| !neutral(value)) {
-                notes.push(json.note(field, "is not followed: it is not implemented"));
+                notes.push(json.note(field, "is not followed"));
             }
         }
         if let Some(id) = stops.iter().find(|id| **id as usize >= spec.vocab_size) {

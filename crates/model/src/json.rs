@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// A JSON object with its file and its place there.
+/// A JSON object with its file and its place in the file.
 pub(crate) struct Object {
     path: PathBuf,
     /// Names of the enclosing fields, each followed by a dot.

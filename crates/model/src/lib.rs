@@ -1,7 +1,7 @@
-//! The decoder of the Phi family: configuration, checkpoints, LongRoPE and the paged key/value cache.
+//! The decoder of the Phi family: configuration, checkpoints, LongRoPE and the paged KV cache.
 //!
-//! A variant is data: [`ModelSpec`] normalises `config.json` or a GGUF file's metadata, [`Decoder`] reads that description and calls a
-//! [`Backend`](phi3_tensor::Backend)'s operations. Nothing here knows which machine it runs on.
+//! A variant is data: [`ModelSpec`] is the normalised `config.json` or metadata of a GGUF file. [`Decoder`] computes that
+//! description with the operations of a [`Backend`](phi3_tensor::Backend). No code of this crate depends on the device.
 //!
 //! ```
 //! use phi3_model::{ModelSpec, RopePolicy, RopeSet};

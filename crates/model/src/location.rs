@@ -11,7 +11,7 @@ pub enum Location {
     Folder {
         /// The folder.
         root: PathBuf,
-        /// The weight file, if the path is one whose name is not that of a published file.
+        /// The weight file, if the path is a safetensors file with neither a published name nor the name of a shard.
         weights: Option<PathBuf>,
     },
     /// A GGUF file; of several shards the first.
@@ -79,7 +79,7 @@ impl Location {
             return Err(Error::Foreign {
                 path: path.to_owned(),
                 expected: "a checkpoint folder with config.json",
-                found: "a safetensors file without one beside it".into(),
+                found: "a safetensors file without config.json beside it".into(),
                 hint: "put config.json and the tokenizer's files of the model into the same folder",
             });
         }

@@ -1,4 +1,4 @@
-//! What a model will take, before anything is loaded.
+//! Memory plan of a model, computed before its weights are loaded.
 
 use crate::decoder::{DecoderOptions, max_outputs};
 use crate::table::{TensorSpec, tensors};
@@ -9,31 +9,33 @@ use phi3_tensor::{Backend, DType, PAGE, TOP_EXPERTS};
 /// Bytes of a model on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Matrices in the type that they will have, and norms in f32.
+    /// Weights: matrices in the type that they have on the device, norms and biases in f32.
     pub weights: u64,
-    /// Of these, bytes that stay in the file's mapping and are not copied: all of them, some, or (on a GPU) none. The
-    /// system takes their memory back when it is short of it.
+    /// Part of `weights` that stays in the memory map of the file and is not copied; 0 on a GPU. The operating system can reclaim
+    /// its pages.
     pub mapped: u64,
-    /// Keys and values of a token.
+    /// Keys and values of one token in all layers.
     pub cache_per_token: u64,
-    /// Activations, made once.
+    /// Activations, allocated once.
     pub scratch: u64,
 }
 
 impl Plan {
-    /// Keys and values of `tokens` tokens; whole pages, and with a sliding window no more than it and a pass need.
+    /// Bytes of keys and values of `tokens` tokens, in whole pages. With a sliding window, at most those of the window, a pass
+    /// and a page.
     pub fn cache(&self, spec: &ModelSpec, options: DecoderOptions, tokens: usize) -> u64 {
         let window = spec.window().map_or(usize::MAX, |window| window + options.max_rows + PAGE);
         tokens.min(window).next_multiple_of(PAGE) as u64 * self.cache_per_token
     }
 
-    /// Everything with a cache of `tokens` tokens.
+    /// Bytes of weights and activations, and of a KV cache of `tokens` tokens.
     pub fn total(&self, spec: &ModelSpec, options: DecoderOptions, tokens: usize) -> u64 {
         self.weights + self.scratch + self.cache(spec, options, tokens)
     }
 }
 
-/// Counts what `checkpoint` will take on `backend`. Only headers are read; on the backend an empty cache is made.
+/// The plan of `checkpoint` on `backend`. Makes an empty cache on the backend. Reads the headers of the files, biases, and
+/// matrices whose file tensors have several types. Of a vision tower, only matrices are counted.
 pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: DecoderOptions) -> Result<Plan> {
     let spec = checkpoint.spec();
     let mut plan = Plan { weights: 0, mapped: 0, cache_per_token: 0, scratch: 0 };
@@ -64,7 +66,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     // x, head_input and normed; q, attn_out; the fused projection; the gated feed-forward
     let experts = spec.most_experts();
     let routes = if experts > 0 { TOP_EXPERTS } else { 1 };
-    // what experts take and give is gathered
+    // gathered inputs, outputs and scores of experts
     let gathered = if experts > 0 { (1 + routes) * hidden + experts } else { 0 };
     let row = 3 * hidden + 2 * heads.q_dim() + heads.qkv_dim() + routes * spec.widest_mlp() + gathered;
     plan.scratch = 4 * (rows * row + max_outputs(spec, rows) * spec.vocab_size) as u64;
@@ -72,7 +74,7 @@ pub fn plan<B: Backend>(backend: &mut B, checkpoint: &Checkpoint, options: Decod
     Ok(plan)
 }
 
-/// Number of parameters: the elements of all tensors, biases included. Unused tensors of a vision tower are counted too.
+/// Number of parameters: the elements of all tensors, biases and unused tensors of a vision tower included.
 pub fn parameters(spec: &ModelSpec) -> u64 {
     let of = |tensor: &TensorSpec| {
         let bias = if tensor.bias { tensor.shape[0] } else { 0 };

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Which rows of queries, keys and values a tensor has.
+/// Rows of queries, keys and values in a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QkvRows {
-    /// All of them, or another tensor.
+    /// All rows, or the rows of any other tensor.
     All,
     /// Queries, or keys.
     QueriesOrKeys,
@@ -30,7 +30,7 @@ pub struct QuantScheme {
     file_type: u32,
 }
 
-/// One type throughout.
+/// The scheme of one type for all matrices.
 const fn plain(dtype: DType) -> QuantScheme {
     let (name, file_type) = (dtype.name(), dtype.file_type());
     QuantScheme { name, dtype, mixed: false, rounding: Rounding::Fitted, file_type }
@@ -40,7 +40,8 @@ const fn mixed(name: &'static str, dtype: DType, file_type: u32) -> QuantScheme 
     QuantScheme { name, dtype, mixed: true, rounding: Rounding::Fitted, file_type }
 }
 
-/// The schemes with a rule of their own. One that ends in `_m` keeps some matrices finer, as llama.cpp's of the same name.
+/// Schemes with a rule of their own. If a name ends in `_m`, some matrices have a finer type, as in llama.cpp's scheme of that
+/// name.
 const RULES: [QuantScheme; 5] = [
     mixed("q5_k_m", DType::Q5K, 17),
     mixed("q4_k_m", DType::Q4K, 15),
@@ -50,10 +51,10 @@ const RULES: [QuantScheme; 5] = [
 ];
 
 impl QuantScheme {
-    /// Every scheme: each type throughout, and those with a rule of their own before their type. Finer types come first.
+    /// Every scheme: one for each type, after the schemes with a rule of their own for that type. Finer types come first.
     pub fn all() -> Vec<QuantScheme> {
         let mut types = DType::ALL;
-        // bits of 256 elements
+        // 256 elements are whole blocks of every type
         types.sort_by_key(|dtype| std::cmp::Reverse(dtype.bytes(256)));
         let rules = |dtype| RULES.into_iter().filter(move |rule| rule.dtype == dtype);
         types.into_iter().flat_map(|dtype| rules(dtype).chain([plain(dtype)])).collect()
@@ -168,7 +169,7 @@ fn fitting(dtype: DType, cols: usize) -> DType {
     if cols.is_multiple_of(smaller.block().0) { smaller } else { DType::F16 }
 }
 
-/// llama.cpp's name of a model by its `general.file_type` (`llama_ftype`): the name of the type, but for these.
+/// llama.cpp's name of a model by its `general.file_type` (`llama_ftype`): the name of the type, except for these.
 fn file_type_label(file_type: u32) -> Option<String> {
     let label = match file_type {
         0 => "all F32",
@@ -227,7 +228,7 @@ impl FromStr for QuantScheme {
         Self::all().into_iter().find(|scheme| scheme.name == wanted).ok_or_else(|| Error::Request {
             what: "unknown type",
             found: format!("{text:?}"),
-            limit: format!("there are {}", Self::all().into_iter().map(Self::name).collect::<Vec<_>>().join(", ")),
+            limit: format!("the types are {}", Self::all().into_iter().map(Self::name).collect::<Vec<_>>().join(", ")),
             hint: "q4_k_m is small and good, q8_0 nearly exact",
         })
     }

@@ -156,12 +156,12 @@ fn entry(path: &Path, name: String, value: &Value, start: usize, len: usize) -> 
     }
     let bytes = shape.iter().try_fold(bits, |n, &d| n.checked_mul(d)).filter(|bits| bits % 8 == 0).map(|bits| bits / 8);
     if bytes != Some(end - begin) {
-        let wanted = bytes.map_or("more bytes than 64 bits count".into(), |n| format!("{n} bytes"));
+        let wanted = bytes.map_or("a whole number of bytes below 2^61".into(), |n| format!("{n} bytes"));
         let message = format!("shape {shape:?} of {dtype}: expected {wanted}, data_offsets hold {}", end - begin);
         return Err(bad(message));
     }
     if end > len as u64 {
-        let message = format!("data_offsets [{begin}, {end}] lie outside the file, which has {len} bytes of data");
+        let message = format!("data_offsets [{begin}, {end}] are outside the file, which has {len} bytes of data");
         return Err(bad(message));
     }
     let shape = shape.into_iter().map(|d| d as usize).collect();

@@ -30,7 +30,7 @@ impl Memory for Map {
     #[cfg(unix)]
     fn release(&self, range: Range<usize>) {
         // a hint: if the call fails, the pages stay until the system reclaims them
-        // SAFETY: the pages of a file that is mapped for reading come back with the same bytes when they are read again.
+        // SAFETY: the map is a read-only map of a file: dropped pages are read again from the file, with the same bytes.
         let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn map(path: &Path, hint: &'static str) -> Result<Option<Shared>> {
         return Ok(None);
     }
     let file = File::open(path).map_err(read)?;
-    // SAFETY: the map is read only; as with every mapped file, it must not be truncated while in use.
+    // SAFETY: the map is read-only. The user of the library must not change or truncate the file while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
     Ok(Some(Arc::new(Map(map))))
 }

@@ -29,7 +29,7 @@ const SHOWN: usize = 60;
 const PICKLE: &str = "safetensors or GGUF weights are read, pickles are not: take the safetensors files of the model, or \
     save it with safe_serialization=True";
 const AGAIN: &str =
-    "the download brought no model: look at the address, the access token and the licence, then fetch it again";
+    "the download is not a model: check the address, the access token and the licence, then fetch it again";
 
 /// Archives by their first bytes.
 const ARCHIVES: [(&[u8], &str); 7] = [
@@ -59,9 +59,7 @@ fn binary(bytes: &[u8], head: &[u8]) -> Option<Found> {
         let pickled = head.windows(8).any(|bytes| bytes == b"data.pkl");
         return match pickled {
             true => Found::new("a PyTorch pickle (in a ZIP archive)", PICKLE),
-            false => {
-                Found::new("a ZIP archive", "unpack it first; of PyTorch's archives the safetensors form is read only")
-            }
+            false => Found::new("a ZIP archive", "unpack it first; of PyTorch's formats only safetensors is read"),
         };
     }
     if head.len() > 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
@@ -160,7 +158,7 @@ pub(crate) fn comment(bytes: &[u8]) -> Option<Found> {
     let begins = [&b"//"[..], b"/*", b"#"].iter().any(|mark| text.starts_with(mark));
     begins.then_some(Found {
         what: "a text that begins with a comment".into(),
-        hint: "JSON has no comments: take them out",
+        hint: "JSON has no comments: remove them",
     })
 }
 

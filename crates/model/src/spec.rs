@@ -79,7 +79,7 @@ impl NormSpec {
 pub struct LayerSpec {
     /// How attention and feed-forward follow each other.
     pub block: Block,
-    /// Which positions attention sees.
+    /// Mask of attention.
     pub mask: Mask,
     /// Whether attention's projections have biases.
     pub attention_bias: bool,
@@ -108,7 +108,7 @@ pub enum Mlp {
         /// Whether the projections have biases.
         bias: bool,
     },
-    /// Experts of the same form. Each row goes to two experts, chosen from the scores `router(x)`.
+    /// Experts of the same form. Each row is routed to two experts, chosen from the scores `router(x)`.
     Experts {
         /// Width between the projections of one expert.
         inner: usize,

@@ -8,35 +8,35 @@ use phi3_tensor::{Bytes, DType, Heads, Role, Rounding, RowOrder, Weight};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// What the weight files call tensors.
+/// Names of tensors in the weight files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Names {
-    /// The published names, those of a class first.
+    /// Names of published checkpoints; those of the naming have precedence.
     Published(Naming),
-    /// Those of GGUF.
+    /// Names of GGUF files.
     Gguf,
 }
 
 /// The tensors of all weight files.
 pub(crate) struct Tensors {
     pub(crate) files: Vec<Shard>,
-    /// Name to file and entry.
+    /// Indexes of file and entry, by name.
     places: HashMap<String, (usize, usize)>,
     names: Names,
-    /// Whether the two dimensions of a rotated pair stand side by side in separate queries and keys.
+    /// Whether the two dimensions of a rotated pair are adjacent rows in separate queries and keys.
     pub(crate) rotated_pairs: bool,
 }
 
-/// Components that wrappers of modules put into names: `torch.compile`, data parallel training, sharding, PEFT.
+/// Components that wrappers of modules add to names: `torch.compile`, data parallel training, sharding, PEFT.
 const WRAPPERS: [&str; 5] = ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"];
 
-/// Parts of the names of Phi-4-multimodal's adapters, which act where there are images or speech only.
+/// Parts of the names of Phi-4-multimodal's adapters, which apply only to inputs with images or speech.
 const MODALITIES: [&str; 2] = [".vision.", ".speech."];
 
 /// Parts of the names of an adapter's tensors.
 const ADAPTER: [&str; 4] = [".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector"];
 
-/// The published name behind one that a wrapper, a larger model or a bare decoder gave.
+/// The published name of a tensor, from its name in a wrapper, in a larger model or in a bare decoder.
 fn canonical(name: &str) -> String {
     let mut parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
     loop {
@@ -57,13 +57,13 @@ fn canonical(name: &str) -> String {
     }
 }
 
-/// The type of a name in a weight file, where the engine has it.
+/// The type with a name in a weight file; `None` if the type is not supported.
 pub(crate) fn dtype(name: &str) -> Option<DType> {
     DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
 }
 
 impl Tensors {
-    /// Indexes the tensors of `files`. Adds to `notes` what is read under another name.
+    /// Indexes the tensors of `files`. Adds a note if tensors are read under other names.
     pub(crate) fn new(files: Vec<Shard>, names: Names, notes: &mut Vec<String>) -> Result<Self> {
         let mut places = HashMap::new();
         let entries = || {
@@ -81,11 +81,11 @@ impl Tensors {
             if matches!(names, Names::Published(_)) && is_in(&ADAPTER) && !is_in(&MODALITIES) {
                 let hint =
                     "merge the adapter into its base model (merge_and_unload in PEFT), save that, and give its folder";
-                return Err(wrong("belongs to a LoRA adapter that is not merged into the weights".into(), hint));
+                return Err(wrong("is of a LoRA adapter, which is not merged into the weights".into(), hint));
             }
             if let Some((first, _)) = places.insert(entry.name.clone(), (i, j)) {
-                let hint = "every tensor belongs in one shard; fetch the checkpoint again";
-                return Err(wrong(format!("stands in {} too", files[first].path.display()), hint));
+                let hint = "every tensor must be in one shard only; fetch the checkpoint again";
+                return Err(wrong(format!("is in {} too", files[first].path.display()), hint));
             }
         }
         let mut renamed = None;
@@ -110,13 +110,13 @@ impl Tensors {
         self.places.contains_key(name)
     }
 
-    /// The shape of a matrix, where there is one of this name.
+    /// The shape of a matrix; `None` if there is no tensor of this name with two dimensions.
     pub(crate) fn shape(&self, name: &str) -> Option<[usize; 2]> {
         let &(file, entry) = self.places.get(name)?;
         <[usize; 2]>::try_from(self.files[file].entries[entry].shape.as_slice()).ok()
     }
 
-    /// Lets `name` stand for the tensor `of` too.
+    /// Adds `name` as another name of the tensor `of`.
     pub(crate) fn alias(&mut self, name: &str, of: &str) {
         if let Some(&place) = self.places.get(of) {
             self.places.insert(name.to_owned(), place);
@@ -137,15 +137,16 @@ impl Tensors {
         }))
     }
 
-    /// Names, without kind, of the tensors that hold one of the model's, and the order of their rows: those of the class's own form
-    /// where the file has any of them, else those of a form that it has whole, else in part.
+    /// Names (without `.weight`) of the file tensors that hold a model tensor, and the order of their rows. A published
+    /// checkpoint has the form of its naming if any tensor of that form is present. Otherwise, and in GGUF files, the form is the
+    /// largest complete one, else one that is present in part.
     fn sources(&self, slot: Slot) -> (Vec<String>, Order) {
         let gguf = self.names == Names::Gguf;
         let prefix = slot.prefix(gguf);
         let full = |form: &Form| form.sources.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
         let here = |name: &String| self.places.contains_key(&format!("{}.weight", name.replace('#', "0")));
         let forms = slot.forms(gguf);
-        // of two that are here, the one of more tensors: its last is the only one of the other
+        // the largest complete form: `ffn_up` alone is gate and up, `ffn_up` beside `ffn_gate` is up only
         let whole = forms.iter().filter(|form| full(form).iter().all(here)).max_by_key(|form| form.sources.len());
         let some = || forms.iter().find(|form| full(form).iter().any(here));
         let own = match self.names {
@@ -159,8 +160,8 @@ impl Tensors {
         (full(form), form.order)
     }
 
-    /// A matrix of the model, with its bias. Of queries, keys and values the rows come in several parts where the file's tensors
-    /// are of several types.
+    /// A matrix of the model with its bias, in one part. The rows of queries, keys and values are in several parts if the file's
+    /// tensors have several types.
     pub(crate) fn matrices(&self, tensor: &TensorSpec, heads: Heads) -> Result<Vec<Weight>> {
         if let Role::Experts { count, .. } = tensor.role {
             return Ok(vec![self.experts(tensor, count)?]);
@@ -216,7 +217,7 @@ impl Tensors {
         Ok(matrices)
     }
 
-    /// The matrices of all experts, one below the other.
+    /// The matrices of all experts, stacked by rows.
     fn experts(&self, tensor: &TensorSpec, count: usize) -> Result<Weight> {
         let (names, _) = self.sources(tensor.slot);
         let (rows, cols) = (tensor.shape[0] / count / names.len(), tensor.shape[1]);
@@ -257,20 +258,20 @@ impl Tensors {
         self.matrix_of(name, &[rows, cols])
     }
 
-    /// A matrix, of which all dimensions but the last count rows.
+    /// A matrix from a tensor of `shape`: all dimensions but the last are rows.
     fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<Weight> {
         self.reshaped(name, shape, shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1])
     }
 
-    /// A matrix whose tensor has another shape with as many elements.
+    /// A matrix `[rows, cols]` from a tensor of another shape with as many elements.
     fn reshaped(&self, name: &str, shape: &[usize], rows: usize, cols: usize) -> Result<Weight> {
         let (file, entry, dtype) = self.find(name, shape)?;
         let bytes = Bytes::new(file.bytes.clone(), entry.range.clone())
-            .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes lie outside the file".into()))?;
+            .ok_or_else(|| self.wrong_in(file, &entry.name, "its bytes are outside the file".into()))?;
         Ok(Weight::new(&entry.name, dtype, rows, cols, bytes)?)
     }
 
-    /// A matrix of a tower, with its bias; in f32 where its sources are of several types.
+    /// A matrix of a tower with its bias; in f32 if its file tensors have several types.
     pub(crate) fn vision(&self, tensor: &VisionTensor) -> Result<Weight> {
         let (mut parts, mut bias) = (Vec::new(), Vec::new());
         for source in &tensor.sources {
@@ -300,7 +301,7 @@ impl Tensors {
         Ok(values)
     }
 
-    /// Bytes of a tensor; `None` where the file has none of that name.
+    /// Size of a tensor in bytes; `None` if there is no tensor of this name.
     pub(crate) fn bytes_of(&self, name: &str) -> Option<u64> {
         let &(file, entry) = self.places.get(name)?;
         Some(self.files[file].entries[entry].range.len() as u64)
@@ -316,7 +317,7 @@ impl Tensors {
     pub(crate) fn wrong(&self, name: &str, message: String) -> Error {
         let place = self.places.get(name).copied();
         match self.files.get(place.map_or(0, |(file, _)| file)) {
-            // the name that the file has for it
+            // the tensor's name in the file
             Some(file) => self.wrong_in(file, place.map_or(name, |(_, entry)| &file.entries[entry].name), message),
             None => Error::Tensor { path: PathBuf::new(), tensor: name.to_owned(), message, hint: "no weights" },
         }
@@ -351,22 +352,21 @@ impl Tensors {
         let path = self.files.first().map_or_else(PathBuf::new, |file| file.path.clone());
         let more = if self.files.len() > 1 { format!(" in all {} shards", self.files.len()) } else { String::new() };
         let (instead, hint) = match (self.nearest(name), self.names) {
-            (Some(found), _) => (format!("; {found} is there instead"), "the weights are of another form or model"),
+            (Some(found), _) => (format!("; found {found} instead"), "the weights are of another form or model"),
             (None, Names::Published(_)) => {
-                (String::new(), "the download may be incomplete, or config.json of another model")
+                (String::new(), "the download may be incomplete, or config.json may be of another model")
             }
-            (None, Names::Gguf) => {
-                (String::new(), "the file may be incomplete, or of another kind of model than it says")
-            }
+            (None, Names::Gguf) => (String::new(), "the file may be incomplete, or have a wrong general.architecture"),
         };
         let message = format!("is missing{more}, expected with shape {shape:?}{instead}");
         Error::Tensor { path, tensor: name.to_owned(), message, hint }
     }
 
-    /// A tensor that may be the missing one in another form: its name ends in the wanted one, or begins with its module.
+    /// The name of a tensor that may be the missing one in another form: it ends with the missing name, or begins with the name
+    /// of its module.
     fn nearest(&self, name: &str) -> Option<&str> {
         let parts: Vec<&str> = name.split('.').collect();
-        // what is left must still say which layer
+        // the compared part contains the number of the layer
         let most = parts.iter().position(|part| *part == "layers" || *part == "blk").unwrap_or(parts.len() - 2);
         let ends = (0..=most).map(|skip| format!(".{}", parts[skip..].join(".")));
         let module = name.strip_suffix("weight");

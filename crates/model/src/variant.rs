@@ -13,7 +13,7 @@ const FILE: &str = "variants.json";
 ///
 /// # Errors
 ///
-/// A name that is none; the error lists those that there are.
+/// [`Error::Request`] for an unknown name; the message lists the known names.
 pub fn variant(name: &str) -> Result<ModelSpec> {
     let mut all = sizes()?;
     let Some(config @ Value::Object(_)) = all.remove(name) else {
@@ -21,14 +21,14 @@ pub fn variant(name: &str) -> Result<ModelSpec> {
         return Err(Error::Request {
             what: "unknown variant",
             found: format!("{name:?}"),
-            limit: format!("there are {}", names.join(", ")),
+            limit: format!("the variants are {}", names.join(", ")),
             hint: "-m takes any checkpoint",
         });
     };
     ModelSpec::parse(Path::new(FILE), config.to_string().as_bytes())
 }
 
-/// Names of the variants that [`variant`] knows.
+/// Names of all published variants, for [`variant`].
 pub fn variants() -> Vec<String> {
     sizes().map_or_else(|_| Vec::new(), |all| all.into_iter().map(|(name, _)| name).collect())
 }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn memory_is_that_of_the_type() {
         let bytes = |name: &str, scheme: &str| weight_bytes(&variant(name).unwrap(), scheme.parse().unwrap());
-        // two bytes a parameter, and two more for each of 65 norms
+        // two bytes a parameter, and two more for each value of the 65 norms
         assert_eq!(bytes("phi-3-mini-4k", "bf16"), 2 * 3_821_079_552 + 2 * 65 * 3072);
         let parameters = 3_821_079_552.0;
         assert!((8.0 * bytes("phi-3-mini-4k", "q8_0") as f64 / parameters - 8.5).abs() < 0.01);

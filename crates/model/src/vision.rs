@@ -1,4 +1,4 @@
-//! Pictures: vision towers, and the features that stand in a prompt in place of embeddings.
+//! Pictures: vision towers, and their features, which replace embeddings in a prompt.
 
 mod features;
 mod merge;

@@ -1,4 +1,4 @@
-//! `Phi3VForCausalLM`: Phi-3-vision and Phi-3.5-vision. The text part is Phi-3's, in front of which a CLIP tower stands.
+//! `Phi3VForCausalLM`: Phi-3-vision and Phi-3.5-vision. The text part is Phi-3's; pictures go through a CLIP tower.
 
 use super::{expect, phi3};
 use crate::json::Object;
@@ -7,9 +7,9 @@ use crate::vision::{CLIP, ImageTag, PatchEmbedding, PictureSpec};
 use crate::{ModelSpec, Result, VisionSpec};
 use phi3_tensor::{Activation, Heads};
 
-const HINT: &str = "published Phi-3-vision and Phi-3.5-vision checkpoints have it so";
+const HINT: &str = "published Phi-3-vision and Phi-3.5-vision checkpoints have this value";
 
-/// Largest side of a crop in pixels, as the HD transform takes it.
+/// Largest accepted side of a crop or a patch in pixels, equal to the HD transform's limit.
 const MOST_PIXELS: usize = 4096;
 
 pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
@@ -51,7 +51,7 @@ fn vision(json: &Object) -> Result<VisionSpec> {
     Ok(spec)
 }
 
-/// CLIP ViT-L/14 at 336 pixels: what published models have and do not write down.
+/// CLIP ViT-L/14 at 336 pixels: the tower of published models, whose `config.json` omits its sizes.
 fn vit_large() -> VisionSpec {
     VisionSpec {
         hidden_size: 1024,
@@ -70,7 +70,7 @@ fn vit_large() -> VisionSpec {
     }
 }
 
-/// The tower and its crop's side.
+/// The tower from `clip_config`, and the side of its crops in pixels.
 fn of_clip(json: &Object) -> Result<(VisionSpec, usize)> {
     let hidden_size = json.required("hidden_size", 1..=limits::WIDTH)?;
     let heads = json.required("num_attention_heads", 1..=limits::HEADS)?;

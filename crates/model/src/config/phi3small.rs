@@ -6,7 +6,7 @@ use crate::json::Object;
 use crate::spec::{Block, LayerSpec, Mlp, ModelSpec, NormSpec, limits};
 use phi3_tensor::{Activation, BlockSparse, Mask};
 
-/// Size of the published vocabulary, and its placeholder tokens, which no text has.
+/// Size of the published vocabulary, and its placeholder tokens, which occur in no text.
 const VOCABULARY: usize = 100_352;
 const DUMMIES: [u32; 6] = [100_256, 100_258, 100_259, 100_260, 100_264, 100_265];
 const LAST_DUMMIES: std::ops::Range<u32> = 100_267..100_352;
@@ -49,7 +49,7 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
     if json.boolean("mup_use_scaling")?.unwrap_or(true) {
         spec.attention_scale = factor(json, "mup_attn_multiplier", 1.0)? / head_dim;
     }
-    // the reference applies neither multiplier unless it is positive
+    // the reference applies each multiplier only if it is positive
     let embedding = factor(json, "mup_embedding_multiplier", 0.0)?;
     spec.embedding_scale = if embedding > 0.0 { embedding } else { 1.0 };
     let width = factor(json, "mup_width_multiplier", 0.0)?;
@@ -65,7 +65,7 @@ fn factor(json: &Object, field: &str, default: f32) -> Result<f32> {
     if value.is_finite() {
         Ok(value)
     } else {
-        Err(json.bad(field, "a number that f32 can hold", "compare the published file"))
+        Err(json.bad(field, "a number that f32 can hold", "compare the file with the published one"))
     }
 }
 
@@ -74,7 +74,7 @@ fn inner(json: &Object, hidden_size: usize) -> Result<usize> {
     let multiplier = json.integer("ff_dim_multiplier", 1..=limits::WIDTH)?;
     let given = json.integer("ff_intermediate_size", 1..=limits::WIDTH)?;
     let Some(multiplier) = multiplier else {
-        let hint = "one of ff_intermediate_size and ff_dim_multiplier says how wide the feed-forward is";
+        let hint = "one of ff_intermediate_size and ff_dim_multiplier must give the width of the feed-forward";
         return given.ok_or_else(|| json.bad("ff_intermediate_size", "a width", hint));
     };
     if given.is_some() {

@@ -1,5 +1,5 @@
-//! `Phi4ForCausalLMV`: Phi-4-reasoning-vision. The text part is Phi-3's, in front of which a SigLIP2 tower stands that takes pictures at
-//! their own aspect ratio (naflex).
+//! `Phi4ForCausalLMV`: Phi-4-reasoning-vision. The text part is Phi-3's; pictures go through a SigLIP2 tower at their own aspect
+//! ratio (naflex).
 
 use super::{expect, phi3};
 use crate::json::Object;
@@ -8,12 +8,12 @@ use crate::vision::{ImageTag, PatchEmbedding, PictureSpec, SIGLIP};
 use crate::{ModelSpec, Result, VisionSpec};
 use phi3_tensor::{Activation, Heads};
 
-const HINT: &str = "the published Phi-4-reasoning-vision checkpoint has it so";
+const HINT: &str = "the published Phi-4-reasoning-vision checkpoint has this value";
 
-/// Largest side of a patch in pixels.
+/// Largest accepted side of a patch in pixels.
 const MOST_PIXELS: usize = 4096;
 
-/// More patches than any picture is worth.
+/// Largest accepted number of patches of a picture, and of positions in the table.
 const MOST_PATCHES: usize = 1 << 16;
 
 pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> {
@@ -37,7 +37,7 @@ fn vision(json: &Object) -> Result<VisionSpec> {
     let Some(tower) = json.object("vision_config")? else {
         return Err(json.bad("vision_config", "an object", HINT));
     };
-    // where the field is missing, the tower's name tells
+    // default of `patch_size`: from the tower's name
     let patch = if name.contains("patch14") { 14 } else { 16 };
     let spec = of_siglip(&tower, picture(json, &tower)?, patch)?;
     if json.integer("mm_hidden_size", 0..=limits::WIDTH)?.is_some_and(|found| found != spec.hidden_size) {

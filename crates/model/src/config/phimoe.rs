@@ -34,7 +34,7 @@ pub(super) fn read(json: &Object, notes: &mut Vec<String>) -> Result<ModelSpec> 
     let norm = NormSpec::Layer { eps: epsilon(json, "rms_norm_eps", 1e-5)? };
     let jitter = json.number("router_jitter_noise")?.unwrap_or(0.01) as f32;
     if !(0.0..=1e6).contains(&jitter) {
-        return Err(json.bad("router_jitter_noise", "a small number, not below 0", "published models have 0.01"));
+        return Err(json.bad("router_jitter_noise", "a number from 0 to 1000000", "published models have 0.01"));
     }
     let layer = LayerSpec {
         block: Block::Sequential,

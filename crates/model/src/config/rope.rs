@@ -1,15 +1,15 @@
 //! Rotary embedding from `config.json`, in the layouts of transformers 4 and 5.
 //!
 //! Precedence is that of `Phi3Config` and `modeling_rope_utils.py` of transformers 5: the first of the objects `rope_scaling` and
-//! `rope_parameters` that is not empty; fields of that object before those at the top. The exception is
-//! `original_max_position_embeddings`, which Phi-3 reads at the top only.
+//! `rope_parameters` that is not empty; fields of that object before those at the top level. The exception is
+//! `original_max_position_embeddings`, which Phi-3 reads only at the top level.
 
 use crate::json::Object;
 use crate::rope::{LongRope, Rope};
 use crate::spec::limits;
 use crate::{Error, Result};
 
-/// Known fields of the object.
+/// Known fields of the object; other fields get a note.
 const KNOWN: [&str; 10] = [
     "rope_type",
     "type",
@@ -28,14 +28,14 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 const SHORT_MSCALE: &str = "short_mscale";
 const LONG_MSCALE: &str = "long_mscale";
 
-/// Its default in `Phi3Config`.
+/// Default of [`ORIGINAL`] in `Phi3Config`.
 const DEFAULT_ORIGINAL: usize = 4096;
 
 /// Defaults of a model class, and the fields that it reads.
 pub(super) struct Rules {
     theta: f64,
     partial_rotary_factor: f64,
-    /// Whether `original_max_position_embeddings` inside the object has precedence over that at the top.
+    /// Whether `original_max_position_embeddings` inside the object has precedence over the field at the top level.
     inner_original: bool,
     /// Whether `short_mscale` and `long_mscale` are followed.
     mscales: bool,
@@ -59,10 +59,10 @@ pub(super) fn read(
     let object = |field| json.object(field).map(|object| object.filter(|object| object.names().next().is_some()));
     let (scaling, parameters) = (object("rope_scaling")?, object("rope_parameters")?);
     if scaling.is_some() && parameters.is_some() {
-        notes.push(json.note("rope_parameters", "is not read where rope_scaling is there, as in transformers"));
+        notes.push(json.note("rope_parameters", "is not read if rope_scaling is present, as in transformers"));
     }
     let inner = scaling.or(parameters);
-    // theta and the rotated share of a head: inside the object before the top
+    // theta and the rotated share of a head: the object before the top level
     let number = |field: &str| -> Result<Option<(f64, &Object)>> {
         let inside = inner.as_ref().map(|inner| Ok::<_, Error>((inner.positive(field)?, inner))).transpose()?;
         match inside {
@@ -74,7 +74,7 @@ pub(super) fn read(
     let (factor, owner) = share.unwrap_or((rules.partial_rotary_factor, json));
     let rotary_dim = (head_dim as f64 * factor) as usize;
     if factor > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
-        let expected = format!("a share of the head ({head_dim}) that leaves an even number of dimensions");
+        let expected = format!("a share of the head ({head_dim}) that is an even number of dimensions");
         return Err(owner.bad("partial_rotary_factor", expected, "dimensions of a head are rotated in pairs"));
     }
     let theta = number("rope_theta")?.map_or(rules.theta, |(theta, _)| theta) as f32;
@@ -83,7 +83,7 @@ pub(super) fn read(
         if let (Some((used, owner)), Some(outside)) = (number(field)?, outside)
             && used != outside
         {
-            notes.push(owner.note(field, &format!("{used} is taken, and not {outside}, which stands at the top")));
+            notes.push(owner.note(field, &format!("{used} is used, not {outside} at the top level")));
         }
     }
     let long = match &inner {
@@ -112,8 +112,7 @@ pub(super) fn read_small(
         ..long
     });
     if long.is_some() && scale != 1.0 {
-        notes
-            .push(json.note("rope_position_scale", "is not followed where rope_scaling is there, as in the reference"));
+        notes.push(json.note("rope_position_scale", "is not followed if rope_scaling is present, as in the reference"));
     }
     Ok((Rope::new(head_dim, theta, long), head_dim))
 }
@@ -153,9 +152,12 @@ fn long_rope(
     if !rules.inner_original
         && let Some(inside) = inner.integer(ORIGINAL, 1..=limits::POSITIONS)?.filter(|&inside| inside != original)
     {
-        let whose =
-            if json.get(ORIGINAL).is_some() { "stands at the top" } else { "is the default of the field at the top" };
-        notes.push(inner.note(ORIGINAL, &format!("{inside} is not taken: {original} {whose}, as in transformers")));
+        let whose = if json.get(ORIGINAL).is_some() {
+            "is the value at the top level"
+        } else {
+            "is the default at the top level"
+        };
+        notes.push(inner.note(ORIGINAL, &format!("{inside} is not used: {original} {whose}, as in transformers")));
     }
     let attention_factor = match inner.positive("attention_factor")? {
         Some(factor) => factor,
@@ -174,7 +176,8 @@ fn long_rope(
     }))
 }
 
-/// `sqrt(1 + ln(factor) / ln(original))`, where `factor` is the field of that name, else the ratio of the two lengths.
+/// `sqrt(1 + ln(factor) / ln(original))`, where `factor` is the field of that name, else the ratio of the two lengths; 1 if
+/// `factor` is at most 1.
 fn attention_factor(json: &Object, inner: &Object, original: usize, max_positions: usize) -> Result<f64> {
     let factor = inner.positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
     if factor <= 1.0 {

@@ -15,7 +15,7 @@ pub(crate) const SHORT: &str = "rope_factors_short.weight";
 struct Architecture {
     name: &'static str,
     read: fn(&Reader<'_>, &mut Vec<String>) -> Result<ModelSpec>,
-    /// Whether separate queries and keys have the two dimensions of a rotated pair side by side.
+    /// Whether the two dimensions of a rotated pair are adjacent rows in separate queries and keys.
     rotated_pairs: bool,
 }
 
@@ -59,11 +59,11 @@ fn phi3(reader: &Reader<'_>, notes: &mut Vec<String>) -> Result<ModelSpec> {
 fn llama(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
     const FREQUENCIES: &str = "rope_freqs.weight";
     if reader.tensors.has(FREQUENCIES) {
-        let message = "is there: no Phi has the rotary embedding of Llama 3".into();
+        let message = "is present, but no Phi model has the rotary embedding of Llama 3".into();
         return Err(reader.tensors.wrong(FREQUENCIES, message));
     }
     if reader.metadata.integer("llama.expert_count", 0..=usize::MAX)?.is_some_and(|count| count > 0) {
-        let hint = "no Phi in Llama's names has experts";
+        let hint = "no Phi model of the architecture llama has experts";
         return Err(reader.metadata.bad("llama.expert_count", "0", hint));
     }
     let common = reader.common("attention.layer_norm_rms_epsilon")?;
@@ -99,7 +99,7 @@ fn phimoe(reader: &Reader<'_>, _: &mut Vec<String>) -> Result<ModelSpec> {
         mlp: Mlp::Experts {
             inner: common.inner,
             count: metadata.required(&reader.key("expert_count"), 1..=limits::EXPERTS)?,
-            // there is no key for it; the value is that of published models
+            // GGUF has no key for the jitter; the value is that of published models
             router: Router::SparseMixer { jitter: 0.01 },
             activation: Activation::SwiGlu,
         },
@@ -187,7 +187,7 @@ fn window(metadata: &Metadata, layers: usize, context: usize, notes: &mut Vec<St
         Some(window) => Ok(Some(window).filter(|&window| window > 0)),
         None if matches!(layers, 32 | 40) && context == 4096 => {
             let path = metadata.path().display();
-            notes.push(format!("{path}: {key} is missing: a window of 2047 is taken, as Phi-3-mini-4k has it"));
+            notes.push(format!("{path}: {key} is missing: a window of 2047 is used, as in Phi-3-mini-4k"));
             Ok(Some(2047))
         }
         None => Ok(None),
@@ -277,7 +277,7 @@ impl Reader<'_> {
             return Err(metadata.bad(kind, "\"none\" or \"longrope\"", "other kinds are not implemented"));
         }
         let theta = metadata.positive(&self.key("rope.freq_base"))?.unwrap_or(10000.0);
-        // there is no key for it: the model has LongRoPE if the file has its factors
+        // GGUF has no key for LongRoPE: the model has it if the file has the factors
         if !tensors.has(LONG) && !tensors.has(SHORT) {
             return Ok(Rope::new(heads.rotary_dim, theta, None));
         }

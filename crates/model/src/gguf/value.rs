@@ -129,7 +129,7 @@ pub struct Metadata {
 }
 
 const HINT: &str =
-    "the file may be damaged, made by an old converter, or of another architecture than it says; fetch it again";
+    "the file may be damaged, made by an old converter, or have a wrong general.architecture; fetch it again";
 
 impl Metadata {
     /// The file, for messages.

@@ -1,15 +1,16 @@
-//! Pictures that go into a tower, features that come out of it, and rows of a pass that begin as one of them.
+//! Input of a vision tower, its features, and the inputs of a decoder's pass.
 
 use super::{PictureSpec, VisionSpec};
 use crate::{Error, Result};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
-/// A picture as a tower takes it.
+/// Input of a vision tower: a preprocessed picture.
 #[derive(Clone, Copy, Debug)]
 pub struct TowerInput<'a> {
-    /// Normalized values. Of crops `[1 + rows * cols, 3, size, size]`: the global view, then the crops row by row. Of a whole picture
-    /// `[rows * cols, patch_size * patch_size * 3]`: patches row by row, in each of them rows of pixels of three channels.
+    /// Normalized values. Crops are `[1 + rows * cols, 3, size, size]`: the global view, then the crops row by row. A whole
+    /// picture is `[rows * cols, patch_size * patch_size * 3]`: patches row by row, each of them pixels row by row, each pixel
+    /// three channels.
     pub values: &'a [f32],
     /// Rows and columns of crops, or of patches.
     pub grid: (usize, usize),
@@ -22,13 +23,13 @@ impl TowerInput<'_> {
             PictureSpec::Crops { size } => {
                 let pixels = 3 * size * size;
                 let needed = rows.checked_mul(cols).and_then(|crops| (crops + 1).checked_mul(pixels));
-                (needed, format!("the tower takes {pixels} values of each crop, and of the global view"))
+                (needed, format!("the tower takes {pixels} values for each crop and for the global view"))
             }
             PictureSpec::Whole { max_patches, .. } => {
                 let patches = rows.checked_mul(cols).filter(|patches| *patches <= max_patches);
                 let values = spec.patch_values();
                 let needed = patches.and_then(|patches| patches.checked_mul(values));
-                (needed, format!("the tower takes {values} values of each patch, and at most {max_patches} patches"))
+                (needed, format!("the tower takes {values} values for each patch, and at most {max_patches} patches"))
             }
         };
         if rows > 0 && cols > 0 && needed == Some(self.values.len()) {
@@ -38,17 +39,18 @@ impl TowerInput<'_> {
             what: "values of a picture",
             found: format!("{} for a grid of {rows} x {cols}", self.values.len()),
             limit,
-            hint: "prepare the picture for this model",
+            hint: "preprocess the picture for this model",
         })
     }
 }
 
-/// What features were computed from: equal where all values of the picture are.
+/// Identity of the picture that features were computed from: equal if grid and values are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FeatureId([u64; 2]);
 
 impl FeatureId {
-    /// The same values have the same id within a process; nobody outside can make two that collide.
+    /// The id of an input: a hash of grid and values, comparable within the process only. The keys of the hash are random, so
+    /// that collisions cannot be constructed from outside.
     pub fn of(input: &TowerInput<'_>) -> Self {
         static KEYS: OnceLock<[RandomState; 2]> = OnceLock::new();
         let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
@@ -74,17 +76,17 @@ impl Features {
         Self { id, width, values }
     }
 
-    /// What they were computed from.
+    /// Identity of the picture.
     pub fn id(&self) -> FeatureId {
         self.id
     }
 
-    /// Tokens of the picture.
+    /// Number of tokens of the picture.
     pub fn tokens(&self) -> usize {
         self.values.len() / self.width
     }
 
-    /// Width of a row, the decoder's.
+    /// Width of a row: the decoder's `hidden_size`.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -106,22 +108,22 @@ impl std::fmt::Debug for Features {
     }
 }
 
-/// What a row of a pass begins as.
+/// Input of one row of a pass.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The embedding of a token.
     Token(u32),
     /// A row of a picture's features.
     Feature {
-        /// The picture's.
+        /// The features of the picture.
         features: Arc<Features>,
-        /// Which row.
+        /// Index of the row.
         row: usize,
     },
 }
 
 impl Input {
-    /// The token, where it is one.
+    /// The token; `None` for a row of features.
     pub fn token(&self) -> Option<u32> {
         match self {
             Input::Token(token) => Some(*token),

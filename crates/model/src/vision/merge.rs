@@ -1,9 +1,10 @@
-//! The HD transform's other half: patches of all crops to one list of tokens.
+//! HD transform of features: patches of all crops to one list of tokens.
 
 use super::VisionSpec;
 
-/// Features of patches `[1 + rows * cols, patches, hidden]` to `[tokens, 4 * hidden]`: of every 2 · 2 patches the features side
-/// by side, row by row of the whole picture, each row ended by `sub_gn`; then `glb_gn`; then the global view in the same way.
+/// Tokens `[tokens, 4 * hidden]` from features of patches `[1 + rows * cols, patches, hidden]`. A token is four patches, the
+/// features of a square of 2 · 2 side by side. The tokens of the crops are in row order of the whole picture, and `sub_gn` ends
+/// each row. `glb_gn` follows, then the global view in the same order.
 ///
 /// Source: `modeling_phi3_v.py` of Phi-3-vision, `Phi3ImageEmbedding.forward` with `hd_transform_order` `sub_glb`.
 pub(super) fn merge(
@@ -21,7 +22,7 @@ pub(super) fn merge(
     out
 }
 
-/// Rows of tokens of `rows` · `cols` crops.
+/// Appends the rows of tokens of `rows` · `cols` crops to `out`.
 fn lines(spec: &VisionSpec, crops: &[f32], (rows, cols): (usize, usize), sub_gn: &[f32], out: &mut Vec<f32>) {
     let (side, hidden) = (spec.side(), spec.hidden_size);
     for line in 0..rows * side {

@@ -1,13 +1,13 @@
-//! Names of tensors, where towers differ.
+//! Names of tensors that differ between towers.
 
-/// What the names of a tower's tensors begin with, where towers differ. The others are the same in all of them.
+/// Names and prefixes of tensors that differ between towers. All other names are the same.
 #[derive(Debug, PartialEq)]
 pub(crate) struct TowerNames {
-    /// The tower.
+    /// Prefix of the tower's names.
     pub(super) tower: &'static str,
     /// Both layers of the projection.
     pub(super) projection: [&'static str; 2],
-    /// Separators behind rows, and between picture and global view.
+    /// Separators after rows, and between picture and global view.
     pub(super) separators: [&'static str; 2],
 }
 

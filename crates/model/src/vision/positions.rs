@@ -1,15 +1,15 @@
 //! Position embeddings of a grid of patches, from a square table.
 
-/// The table `[side, side, width]` resized to `[rows, cols, width]`: bilinear, with a filter that widens where the grid is smaller than
-/// the table (antialiasing).
+/// The table `[side, side, width]` resized to `[rows, cols, width]`: bilinear, with a filter that widens where the grid is
+/// smaller than the table (antialiasing).
 ///
 /// # Source
 ///
-/// `torch.nn.functional.interpolate` with `mode="bilinear"`, `align_corners=False`, `antialias=True`, as `Siglip2VisionEmbeddings` of
-/// transformers calls it. (On a CPU, torch 2.15 gives every row of a grid of one column the values of the first; this function does
-/// not.)
+/// `torch.nn.functional.interpolate` with `mode="bilinear"`, `align_corners=False`, `antialias=True`, as
+/// `Siglip2VisionEmbeddings` of transformers calls it. (On a CPU, torch 2.15 gives every row of a grid of one column the values
+/// of the first; this function does not.)
 pub(super) fn resized(table: &[f32], side: usize, width: usize, (rows, cols): (usize, usize)) -> Vec<f32> {
-    // along the columns of the table first, as the reference
+    // the horizontal pass first, as in the reference
     let mut across = vec![0.0; side * cols * width];
     let taps = taps(side, cols);
     for (line, out) in table.chunks_exact(side * width).zip(across.chunks_exact_mut(cols * width)) {
@@ -36,7 +36,7 @@ fn taps(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
     let support = scale.max(1.0);
     let tap = |output: usize| {
         let center = (output as f64 + 0.5) * scale;
-        // casts cut the fraction off, and take what is below 0 as 0
+        // casts truncate, and make negative values 0
         let first = (center - support + 0.5) as usize;
         let end = ((center + support + 0.5) as usize).min(from);
         let weight = |input: usize| (1.0 - ((input as f64 - center + 0.5) / support).abs()).max(0.0);
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(resized(&table, 4, 2, (4, 4)), table);
     }
 
-    /// Weights are none where a place has no part in an output, and 1 together.
+    /// The weights of an output are not negative, and their sum is 1.
     #[test]
     fn weights_are_a_mean() {
         for (from, to) in (1..40).flat_map(|from| (1..70).map(move |to| (from, to))) {

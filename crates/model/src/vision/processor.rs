@@ -1,4 +1,4 @@
-//! `preprocessor_config.json`: into how many crops pictures are cut, and how they are normalized.
+//! `preprocessor_config.json`: number of crops, and normalization of pictures.
 
 use super::{PictureSpec, VisionSpec};
 use crate::json::Object;
@@ -9,7 +9,7 @@ use std::path::Path;
 /// The fields of `preprocessor_config.json` that are followed. Absent fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageProcessor {
-    /// Most crops of a picture, the global view not counted.
+    /// Largest number of crops of a picture, the global view not counted.
     pub num_crops: Option<usize>,
     /// Mean of red, green and blue.
     pub image_mean: Option<[f32; 3]>,
@@ -18,12 +18,13 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Reads the file for a tower; where there is none, every field is absent.
+    /// Reads the file for a tower. Without the file, every field is absent.
     ///
     /// # Errors
     ///
-    /// [`Error::Json`] and [`Error::Field`] where it is no such file, [`Error::Read`] where it cannot be read. [`Error::Field`] too where
-    /// the file asks for another preparation than the published one, or has other patches than the tower.
+    /// [`Error::Read`] if the file cannot be read, [`Error::Json`] or [`Error::Foreign`] if it is not a JSON object,
+    /// [`Error::Field`] if a field has a wrong value, another step than the published preprocessing, or other patches than the
+    /// tower.
     pub fn read(path: &Path, vision: &VisionSpec) -> Result<Self> {
         if path.symlink_metadata().is_err() {
             return Ok(Self::default());
@@ -36,7 +37,7 @@ impl ImageProcessor {
             for (field, value) in same {
                 if json.integer(field, 0..=usize::MAX)?.is_some_and(|found| found != value) {
                     let hint = "config.json and preprocessor_config.json may be of different models";
-                    return Err(json.bad(field, format!("{value}, as config.json has it"), hint));
+                    return Err(json.bad(field, format!("{value}, as in config.json"), hint));
                 }
             }
         }
@@ -56,12 +57,12 @@ impl ImageProcessor {
     }
 }
 
-/// More crops than any picture is worth.
+/// Largest accepted number of crops.
 const MOST_CROPS: usize = 1 << 16;
 
 const HINT: &str = "compare the file with the published one";
 
-/// An error where a step is left out, or done in another way than published models have it.
+/// Returns an error if a step of preprocessing is disabled, or differs from that of published models.
 fn check_steps(json: &Object) -> Result<()> {
     for field in ["do_resize", "do_rescale", "do_normalize"] {
         if json.boolean(field)? == Some(false) {

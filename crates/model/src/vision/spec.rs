@@ -1,4 +1,4 @@
-//! What a vision tower is, and how its features become tokens.
+//! Description of a vision tower, and the number of tokens of a picture.
 
 use super::names::TowerNames;
 use phi3_tensor::{Activation, Heads};
@@ -8,11 +8,11 @@ use phi3_tensor::{Activation, Heads};
 pub struct VisionSpec {
     /// Width of a patch's features.
     pub hidden_size: usize,
-    /// Attention heads, of which nothing is rotated.
+    /// Attention heads, without rotary embedding.
     pub heads: Heads,
     /// Width between the projections of the feed-forward.
     pub inner: usize,
-    /// Function between them.
+    /// Function between the projections of the feed-forward.
     pub activation: Activation,
     /// Layers that are computed: all but the last, whose output is not used.
     pub layers: usize,
@@ -22,13 +22,13 @@ pub struct VisionSpec {
     pub patch_size: usize,
     /// The product that embeds a patch.
     pub patch_embedding: PatchEmbedding,
-    /// Whether a norm stands between embedding and first layer.
+    /// Whether there is a norm between embedding and first layer.
     pub pre_norm: bool,
     /// Whether the weights hold a pooling head, which is not used.
     pub pooling_head: bool,
-    /// How a picture becomes sequences, and these tokens.
+    /// Division of a picture into sequences and tokens.
     pub picture: PictureSpec,
-    /// What stands for a picture in a text.
+    /// Placeholder of a picture in a text.
     pub tag: ImageTag,
     /// Names of the tensors.
     pub(crate) names: &'static TowerNames,
@@ -43,27 +43,27 @@ pub enum PatchEmbedding {
     Linear,
 }
 
-/// How a picture becomes sequences, and these tokens.
+/// Division of a picture into sequences and tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureSpec {
-    /// A grid of square crops and a global view. Each is a sequence with a class token in front and a position for each patch. 2 · 2
-    /// patches side by side are a token; separators stand behind rows and in front of the global view.
+    /// A grid of square crops and a global view. Each is a sequence of a class token and the patches, with a position for each. A
+    /// token is a square of 2 · 2 patches. Separators follow the rows and precede the global view.
     Crops {
         /// Side of a crop in pixels, an even number of patches.
         size: usize,
     },
-    /// The whole picture is a sequence, each patch a token. Positions are a square table, resized to the grid of patches.
+    /// The whole picture is one sequence, each patch a token. The square table of positions is resized to the grid of patches.
     Whole {
-        /// Patches to which a smaller picture is enlarged, about.
+        /// Approximate number of patches to which a smaller picture is enlarged.
         min_patches: usize,
-        /// Most patches of a picture.
+        /// Largest number of patches of a picture.
         max_patches: usize,
         /// Positions along a side of the table.
         table: usize,
     },
 }
 
-/// What stands for a picture in a text.
+/// Placeholder of a picture in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageTag {
     /// `<|image_1|>`, `<|image_2|>` …: the picture of that number.
@@ -73,7 +73,7 @@ pub enum ImageTag {
 }
 
 impl VisionSpec {
-    /// Rows of the table of positions: those of a class token and of the patches.
+    /// Rows of the table of positions, that of a class token included.
     pub fn positions(&self) -> usize {
         match self.picture {
             PictureSpec::Crops { size } => 1 + (size / self.patch_size).pow(2),
@@ -81,12 +81,12 @@ impl VisionSpec {
         }
     }
 
-    /// Whether a class token stands in front of the patches of a sequence.
+    /// Whether a sequence begins with a class token.
     pub(super) fn class_token(&self) -> bool {
         matches!(self.picture, PictureSpec::Crops { .. })
     }
 
-    /// Sequences of a picture of `rows` · `cols` crops or patches.
+    /// Number of sequences of a picture of `rows` · `cols` crops or patches.
     pub(super) fn sequences(&self, (rows, cols): (usize, usize)) -> usize {
         match self.picture {
             PictureSpec::Crops { .. } => 1 + rows * cols,
@@ -94,7 +94,7 @@ impl VisionSpec {
         }
     }
 
-    /// Positions of each of its sequences.
+    /// Positions of each sequence of a picture of `rows` · `cols` crops or patches.
     pub(super) fn length(&self, (rows, cols): (usize, usize)) -> usize {
         match self.picture {
             PictureSpec::Crops { .. } => self.positions(),
@@ -110,7 +110,7 @@ impl VisionSpec {
         }
     }
 
-    /// Values of a patch, all three channels.
+    /// Number of values of a patch, all three channels.
     pub fn patch_values(&self) -> usize {
         3 * self.patch_size * self.patch_size
     }
@@ -123,7 +123,7 @@ impl VisionSpec {
         }
     }
 
-    /// Width of a token's features in front of the projection.
+    /// Width of a token's features before the projection.
     pub fn token_width(&self) -> usize {
         match self.picture {
             PictureSpec::Crops { .. } => 4 * self.hidden_size,
@@ -131,7 +131,7 @@ impl VisionSpec {
         }
     }
 
-    /// Tokens of a picture of `rows` · `cols` crops or patches, separators and global view included.
+    /// Number of tokens of a picture of `rows` · `cols` crops or patches, separators and global view included.
     pub fn tokens(&self, rows: usize, cols: usize) -> usize {
         match self.picture {
             PictureSpec::Crops { .. } => {

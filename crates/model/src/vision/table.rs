@@ -1,24 +1,24 @@
-//! The tensors of a tower: one row each, from which loading, the plan and the count of parameters take names, shapes and purposes.
+//! Tensor table of a tower. Loading, the memory plan and the count of parameters take names, shapes and roles from it.
 
 use super::{PatchEmbedding, VisionSpec};
 use phi3_tensor::Role;
 
-/// The norm in front of the first layer; the name is spelt so.
+/// The norm before the first layer, in the spelling of published checkpoints.
 pub(super) const PRE_NORM: &str = "pre_layrnorm";
 
-/// The norm behind the last layer.
+/// The norm after the last layer.
 const POST_NORM: &str = "post_layernorm";
 
 /// A matrix of a tower.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VisionTensor {
-    /// Names without `.weight`; several stand one below the other.
+    /// Names without `.weight`; several are stacked by rows.
     pub(crate) sources: Vec<String>,
-    /// Shape of each of them, outermost dimension first; all dimensions but the first are a row.
+    /// Shape of each source, outermost dimension first; all dimensions but the first are a row.
     pub(crate) shape: Vec<usize>,
-    /// What it is for.
+    /// Role of the matrix.
     pub(crate) role: Role,
-    /// Whether a bias is beside each.
+    /// Whether each source has a bias.
     pub(crate) bias: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn patch_embedding(spec: &VisionSpec) -> VisionTensor {
     VisionTensor { sources, shape, role: Role::Plain, bias }
 }
 
-/// Queries, keys and values; the projection of what the heads give; up and down.
+/// Matrices of a layer: queries, keys and values; output projection of attention; up projection; down projection.
 pub(super) fn layer(spec: &VisionSpec, layer: usize) -> [VisionTensor; 4] {
     let (hidden, inner) = (spec.hidden_size, spec.inner);
     let name = |name: &str| of_layer(spec, layer, name);
@@ -85,12 +85,12 @@ pub(super) fn positions(spec: &VisionSpec) -> VisionValues {
     (tower(spec, "embeddings.position_embedding.weight"), vec![spec.positions(), spec.hidden_size])
 }
 
-/// The embedding of the class token, where there is one.
+/// The embedding of the class token, if there is one.
 pub(super) fn class(spec: &VisionSpec) -> Option<VisionValues> {
     spec.class_token().then(|| (tower(spec, "embeddings.class_embedding"), vec![spec.hidden_size]))
 }
 
-/// Separators behind rows, and between picture and global view, where there are any.
+/// Separators after rows, and between picture and global view, if there are any.
 pub(super) fn separators(spec: &VisionSpec) -> Option<[VisionValues; 2]> {
     let [sub, glb] = spec.names.separators.map(str::to_owned);
     let width = spec.token_width();
@@ -107,7 +107,7 @@ pub(super) fn norms(spec: &VisionSpec, layer: usize) -> [[VisionValues; 2]; 2] {
     ["layer_norm1", "layer_norm2"].map(|of| norm(spec, &format!("encoder.layers.{layer}.{of}")))
 }
 
-/// Every matrix that is brought to a device, for a decoder of `width`.
+/// Every matrix that is loaded onto a device, for a decoder of `width`.
 pub(crate) fn vision_tensors(spec: &VisionSpec, width: usize) -> Vec<VisionTensor> {
     let layers = (0..spec.layers).flat_map(|i| layer(spec, i));
     [patch_embedding(spec)].into_iter().chain(layers).chain(projection(spec, width)).collect()
@@ -120,7 +120,7 @@ pub(crate) fn vision_values(spec: &VisionSpec) -> Vec<VisionValues> {
     embeddings.chain(pre_norm).chain((0..spec.layers).flat_map(|i| norms(spec, i).into_iter().flatten())).collect()
 }
 
-/// What published files hold beside: the last layer, the norm behind it and the pooling head.
+/// Tensors of published files that are not used: the last layer, the norm after it, and the pooling head.
 pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
     let (hidden, inner) = (spec.hidden_size, spec.inner);
     let mut unused: Vec<VisionValues> = layer(spec, spec.layers).into_iter().flat_map(weights_and_biases).collect();
@@ -139,19 +139,19 @@ pub(crate) fn vision_unused(spec: &VisionSpec) -> Vec<VisionValues> {
     unused
 }
 
-/// Names and shapes of all tensors of a tower and its projection in a published file, for a decoder of `width`. Tensors that are in
-/// the file and not used are included: the last layer, the norm behind it and the pooling head.
+/// Names and shapes of all tensors of a tower and its projection in a published file, for a decoder of `width`. The unused
+/// tensors are included: the last layer, the norm after it, and the pooling head.
 pub fn published_vision_tensors(spec: &VisionSpec, width: usize) -> Vec<(String, Vec<usize>)> {
     let matrices = vision_tensors(spec, width).into_iter().flat_map(weights_and_biases);
     matrices.chain(vision_values(spec)).chain(vision_unused(spec)).collect()
 }
 
-/// Number of parameters of a tower and its projection, those that are not used included.
+/// Number of parameters of a tower and its projection, unused ones included.
 pub(crate) fn vision_parameters(spec: &VisionSpec, width: usize) -> u64 {
     published_vision_tensors(spec, width).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
 }
 
-/// The tensors of a file that a matrix is read from.
+/// Names and shapes of the file tensors of a matrix.
 fn weights_and_biases(tensor: VisionTensor) -> impl Iterator<Item = VisionValues> {
     let VisionTensor { sources, shape, bias, .. } = tensor;
     sources.into_iter().flat_map(move |name| {
@@ -160,7 +160,7 @@ fn weights_and_biases(tensor: VisionTensor) -> impl Iterator<Item = VisionValues
     })
 }
 
-/// Size in bytes of the weights that are used, matrices in bf16, of a file in that type; the rest is f32.
+/// Size in bytes of the used weights of a bf16 file: matrices in bf16, all other tensors in f32.
 pub(crate) fn vision_weight_bytes(spec: &VisionSpec, width: usize) -> u64 {
     let matrices = vision_tensors(spec, width).into_iter().map(|tensor| {
         let bias = if tensor.bias { 4 * tensor.rows() } else { 0 };

@@ -8,7 +8,7 @@ use phi3_tensor::{Activation, Backend, Batch, Epilogue, KvType, Mask, Norm, PAGE
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows of a pass, about: as many sequences as they hold, at least one.
+/// Approximate number of rows of a pass: as many whole sequences as fit, at least one.
 const ROWS: usize = 2048;
 
 /// A LayerNorm's vectors.
@@ -38,29 +38,29 @@ struct Layer<B: Backend> {
 struct Scratch<B: Backend> {
     /// Values of patches, `[rows, patch_values]`.
     patches: B::Rows,
-    /// Embedded patches in front of the norm that stands before the first layer, `[rows, hidden_size]`.
+    /// Embedded patches before the norm, if there is a norm before the first layer, `[rows, hidden_size]`.
     embedded: B::Rows,
     /// The residual stream, `[rows, hidden_size]`.
     x: B::Rows,
     /// Queries, `[rows, hidden_size]`.
     q: B::Rows,
-    /// What the heads return, `[rows, hidden_size]`.
+    /// Output of the heads, `[rows, hidden_size]`.
     attn_out: B::Rows,
-    /// Between the projections of the feed-forward, `[rows, inner]`.
+    /// Activations between the projections of the feed-forward, `[rows, inner]`.
     mlp_hidden: B::Rows,
     /// Features of tokens, `[rows, token_width]`.
     tokens: B::Rows,
-    /// Between the projections to the decoder, and behind them, `[rows, width]`.
+    /// Outputs of the two layers of the projection to the decoder, `[rows, width]`.
     between: B::Rows,
     projected: B::Rows,
-    /// Keys and values of one layer, which every layer writes anew.
+    /// Keys and values of one layer; every layer overwrites them.
     cache: B::Cache,
 }
 
-/// A tower and the projection behind it.
+/// A tower and the projection after it.
 pub(crate) struct Tower<B: Backend> {
     spec: VisionSpec,
-    /// The decoder's.
+    /// Width of the decoder.
     width: usize,
     patch_embedding: B::Matrix,
     /// The table of positions `[positions, hidden_size]`; the embedding of a class token is added to row 0.
@@ -68,14 +68,14 @@ pub(crate) struct Tower<B: Backend> {
     pre_norm: Option<LayerNorm<B>>,
     layers: Vec<Layer<B>>,
     projection: [B::Matrix; 2],
-    /// Separators behind rows, and between picture and global view, `[token_width]`; empty where there are none.
+    /// Separators after rows, and between picture and global view, `[token_width]`; empty if there are none.
     separators: [Vec<f32>; 2],
-    /// Made for the first picture.
+    /// Allocated at the first picture.
     scratch: Option<Scratch<B>>,
     batch: Batch,
 }
 
-/// Sequences of a pass where each has `length` positions.
+/// Number of sequences of a pass, for sequences of `length` positions.
 fn sequences_of_a_pass(length: usize) -> usize {
     (ROWS / length).max(1)
 }
@@ -88,13 +88,13 @@ fn most_rows(spec: &VisionSpec) -> usize {
     }
 }
 
-/// Bytes of activations, once there is a picture.
+/// Bytes of activations, which are allocated at the first picture.
 pub(crate) fn scratch_bytes(spec: &VisionSpec, width: usize) -> u64 {
     let row = spec.patch_values() + 10 * spec.hidden_size + spec.inner + spec.token_width() + 2 * width;
     4 * (most_rows(spec) * row) as u64
 }
 
-/// Brings weights over, and counts.
+/// Loads weights onto a device, and counts their bytes.
 struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     checkpoint: &'a Checkpoint,
@@ -127,7 +127,7 @@ impl<B: Backend> Loader<'_, B> {
 }
 
 impl<B: Backend> Tower<B> {
-    /// Brings a tower to a device. `done` and `progress` count bytes of weights.
+    /// Loads a tower onto a device. `done` is increased by the bytes of each matrix, and `progress` is called with the sum.
     pub(crate) fn load(
         backend: &mut B,
         checkpoint: &Checkpoint,
@@ -175,8 +175,8 @@ impl<B: Backend> Tower<B> {
         })
     }
 
-    /// Features of a picture. `probe` is shown `positions` where their table is resized, `tower_features`,
-    /// `[patches of all sequences, hidden_size]`, and `projected`.
+    /// Features of a picture. `probe` is called with `positions`, if their table is resized, with `tower_features`,
+    /// `[patches of all sequences, hidden_size]`, and with `projected`.
     pub(crate) fn encode(
         &mut self,
         backend: &mut B,
@@ -245,7 +245,7 @@ impl<B: Backend> Tower<B> {
         Ok(())
     }
 
-    /// The output of the last layer that is computed, for some sequences: their patches, without a class token.
+    /// Appends to `patches` the output of the last computed layer for the sequences `which`, without class tokens.
     fn tower(
         &mut self,
         backend: &mut B,
@@ -287,7 +287,7 @@ impl<B: Backend> Tower<B> {
         Ok(())
     }
 
-    /// Features of tokens to the decoder's width.
+    /// Projects features of tokens to the decoder's width, and appends them to `projected`.
     fn project(&mut self, backend: &mut B, tokens: &[f32], projected: &mut Vec<f32>) -> Result<()> {
         let Self { spec, scratch, batch, projection: [first, second], width, .. } = self;
         let Some(s) = scratch else { return Ok(()) };
@@ -303,7 +303,7 @@ impl<B: Backend> Tower<B> {
     }
 }
 
-/// So many segments of so many rows each; every segment has pages of its own.
+/// Fills a batch with `segments` segments of `rows` rows each. Every segment has its own pages.
 fn lay_out(batch: &mut Batch, segments: usize, rows: usize) -> Result<()> {
     batch.clear();
     let (tokens, each) = (vec![0; rows], rows.div_ceil(PAGE) as u32);
@@ -314,7 +314,7 @@ fn lay_out(batch: &mut Batch, segments: usize, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// Values of the patches of some crops, `[crops, 1 + patches, patch_values]`; a class token has none, that is zeros.
+/// Values of the patches of the crops `which`, `[crops, 1 + patches, patch_values]`. The values of a class token are zeros.
 fn patches_of_crops(spec: &VisionSpec, size: usize, values: &[f32], which: Range<usize>) -> Vec<f32> {
     let patch = spec.patch_size;
     let grid = size / patch;
