@@ -216,7 +216,7 @@ fn what_does_not_fit_is_an_error() {
 
     let mut text = Engine::builder().device(Device::Cpu).build().unwrap();
     let error = text.chat_with_images(&[Message::user("who?")], &[picture], &GenerateOptions::default());
-    assert!(error.err().unwrap().to_string().contains("reads no pictures"));
+    assert!(error.err().unwrap().to_string().contains("a model with a vision tower"));
     // without pictures a tag is text
     assert!(text.chat(&question, &GenerateOptions::default()).is_ok());
 

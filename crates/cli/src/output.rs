@@ -141,7 +141,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Prints notes, each once: entries of a model's files that are not followed.
+/// Prints notes about a model's files, each once.
 pub(super) fn notes(notes: &[String], quiet: bool) {
     let first = |i: usize| !notes[..i].contains(&notes[i]);
     for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {

@@ -177,7 +177,7 @@ fn a_chat_has_turns_and_commands() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[1].contains("Ada") && lines[2] == "47 + 38 = 85.", "{lines:?}");
     let notes = stderr(&output);
-    assert!(notes.contains("from the cache") && notes.contains("/nonsense is no command"), "{notes}");
+    assert!(notes.contains("from the cache") && notes.contains("/nonsense is not a command"), "{notes}");
 }
 
 #[test]

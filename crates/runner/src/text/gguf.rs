@@ -75,7 +75,7 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     let file = vocabulary.path().display();
     if vocabulary.types.is_empty() {
         notes.push(format!(
-            "{file}: {KEY} is missing: tokens such as <|end|> are taken for special ones by their names"
+            "{file}: {KEY} is missing: tokens with names such as <|end|> are special"
         ));
     } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
         notes.push(format!(
@@ -99,8 +99,8 @@ fn ids(vocabulary: &Vocabulary) -> Map<String, Value> {
 
 /// Added tokens, which are found in the raw text.
 ///
-/// The file does not tell which of them strip the white space after them: in published files of Phi-3's vocabulary all but three
-/// do, in those of byte pairs none.
+/// The file has no flags for the white space after them. In published files of Phi-3's vocabulary, all but three tokens strip it;
+/// in those of byte pairs, none.
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
     let swallows = vocabulary.kind == TokenizerKind::SentencePiece;
     let added = tokens(vocabulary).filter(|(id, _, kind)| {
@@ -198,8 +198,8 @@ fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
 
 const PRE: &str = "tokenizer.ggml.pre";
 
-/// The pre-tokenizer. Files of older converters do not name it, or name it "default": it is then that of the Phi model with such a
-/// vocabulary, and without such a model GPT-2's, with a note.
+/// The pre-tokenizer. Files of older converters do not name it, or name it "default". It is then that of the Phi model with a
+/// vocabulary of this size; if there is none, GPT-2's, with a note.
 fn rule(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Rule> {
     let named = vocabulary.pre.as_deref().filter(|name| *name != "default");
     let Some(name) = named else {
@@ -227,7 +227,7 @@ fn byte_pairs(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Parts>
     let rule = rule(vocabulary, notes)?;
     let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| [left.to_owned(), right.to_owned()]);
     let Some(merges) = vocabulary.merges.iter().map(pair).collect::<Option<Vec<_>>>() else {
-        return Err(malformed(vocabulary, "tokenizer.ggml.merges: a merge is no pair with a space between".into()));
+        return Err(malformed(vocabulary, "tokenizer.ggml.merges: a merge is not a pair with a space between".into()));
     };
     let model = json!({
         "type": "BPE",
