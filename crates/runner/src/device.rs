@@ -72,8 +72,8 @@ pub struct DeviceOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the CPU has where absent.
     pub level: Option<Isa>,
-    /// Activations in the CPU backend's products with quantized weights. With f32, the products of the GPU backend are as exact as
-    /// single precision, too; otherwise they are in half precision for many rows, if the tier supports it.
+    /// Activations in the CPU backend's products with quantized weights. With f32, the products of the GPU backend are as exact
+    /// as single precision, too; otherwise they are in half precision for many rows, if the tier supports it.
     pub activations: Activations,
     /// When the CPU backend interleaves quantized weights.
     pub pack: Repack,

@@ -117,7 +117,7 @@ fn whole_pictures() {
     ask(model.path(), "<image><image> who?", &["--image", &first]).error(&["pictures (1)", "found 2", "hint: "]);
     ask(model.path(), "<image> who?", &["-n", "1"]).ok();
 
-    // pictures of a chat stand where they are shown; a second one does not compute the first again
+    // each picture of a chat is in the question that shows it; a second one does not compute the first again
     let folder = model.path().display().to_string();
     let typed = format!("/image {first}\nwho?\n/image {second}\n<image> and this?\nwhy?\n");
     let ran = run_with(&["chat", "-m", &folder, "--device", "cpu", "--greedy", "-n", "3"], Some(typed.as_bytes())).ok();

@@ -74,9 +74,7 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     const KEY: &str = "tokenizer.ggml.token_type";
     let file = vocabulary.path().display();
     if vocabulary.types.is_empty() {
-        notes.push(format!(
-            "{file}: {KEY} is missing: tokens with names such as <|end|> are special"
-        ));
+        notes.push(format!("{file}: {KEY} is missing: tokens with names such as <|end|> are special"));
     } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
         notes.push(format!(
             "{file}: {KEY}[{id}] is {}, but types are 0 to 6: the token is not used",
@@ -85,7 +83,8 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     }
 }
 
-/// Tokens with their ids and types, without those that pad the vocabulary. Padding has the type "unused", in some files "unknown".
+/// Tokens with their ids and types, without those that pad the vocabulary. Padding has the type "unused", in some files
+/// "unknown".
 fn tokens(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
     let unknown = vocabulary.unknown;
     let all = vocabulary.tokens.iter().enumerate();
@@ -131,8 +130,8 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     processor(token(vocabulary.add_bos, vocabulary.bos), token(vocabulary.add_eos, vocabulary.eos))
 }
 
-/// Longest piece that is merged, in bytes: looking up every split takes time in the square of its length. Published pieces have up
-/// to 48.
+/// Longest piece that is merged, in bytes: looking up every split takes time in the square of its length. Published pieces have
+/// up to 48.
 const LONGEST_PIECE: usize = 256;
 
 fn normal(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {

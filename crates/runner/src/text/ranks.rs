@@ -9,7 +9,8 @@ use super::error::{Error, Result};
 use super::outline::HINT;
 use super::rules::{Rule, byte_level};
 
-/// Longest token, in bytes: the search for its merge takes time in about the square of its length. Published tokens have up to 128.
+/// Longest token, in bytes: the search for its merge takes time in about the square of its length. Published tokens have up to
+/// 128.
 const LONGEST: usize = 512;
 
 /// The special tokens of Phi-3-small, which no file of its folder has. Tokens named "dummy_id" take the other ids.
@@ -43,8 +44,8 @@ fn special_tokens(rule: Rule) -> Vec<(String, u32)> {
     }
 }
 
-/// Converts a rank file, with a line `base64 rank` for every token, to a `tokenizer.json`. `named` is whether other files name the
-/// special tokens.
+/// Converts a rank file, with a line `base64 rank` for every token, to a `tokenizer.json`. `named` is whether other files name
+/// the special tokens.
 pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value> {
     let tokens = read(path, bytes)?;
     let Some(rule) = Rule::of_size(tokens.len()) else {
