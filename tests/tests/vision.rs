@@ -139,7 +139,7 @@ fn two_whole_pictures_and_a_longer_chat() {
         assert!(alone < first.tokens() + second.tokens());
         let error = engine.chat_with_images(&own, std::slice::from_ref(&first), &options(1)).err().unwrap();
         assert!(
-            error.to_string().contains("<image> of the text: expected as many as pictures (1), found 2"),
+            error.to_string().contains("<image> of the text: expected one for each picture (1), found 2"),
             "{error}"
         );
     }
@@ -312,7 +312,7 @@ fn the_published_configuration_and_what_is_refused() {
     }
 }
 
-/// Phi-4-reasoning-vision: fields that published files leave out, and what is refused.
+/// Phi-4-reasoning-vision: fields that published files leave out, and values that are refused.
 #[test]
 fn the_configuration_of_a_whole_picture_s_tower() {
     let path = checkpoint(PATCHES).join("config.json");

@@ -176,12 +176,12 @@ impl DeviceOptions {
     /// Loads a checkpoint on the selected device. `progress` is called with the bytes loaded so far.
     pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         match &self.device {
-            Device::Cpu => self.on_cpu(checkpoint, "as asked", progress),
+            Device::Cpu => self.on_cpu(checkpoint, "as requested", progress),
             Device::Auto => self.on_any(checkpoint, progress),
             #[cfg(feature = "gpu")]
             other => {
                 let backend = gpu::open(other, self)?;
-                self.place(backend, checkpoint, "as asked", progress)
+                self.place(backend, checkpoint, "as requested", progress)
             }
             #[cfg(not(feature = "gpu"))]
             other => Err(without_gpu(other)),

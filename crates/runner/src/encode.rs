@@ -17,8 +17,9 @@ impl Engine {
         }
     }
 
-    /// Returns the inputs of a rendered chat. If it continues the last chat, with a special token first and the same pictures,
-    /// the ids of the last chat are kept as the model produced them, so that their KV cache stays valid.
+    /// Returns the inputs of a rendered chat. If its text continues that of the last chat with a special token, and its pictures
+    /// begin with those of the last chat, the ids of the last chat are kept as the model produced them. Their KV cache then stays
+    /// valid.
     pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         let tag = self.tag_for(images)?;
         let tokenizer = self.tokenizer()?;

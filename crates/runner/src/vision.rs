@@ -250,11 +250,11 @@ pub(crate) fn check_tags(tag: ImageTag, text: &str, count: usize) -> Result<()> 
     let (expected, found, hint) = match tag {
         ImageTag::InOrder => {
             let hint = "write a tag for each picture, or no tags";
-            (format!("as many as pictures ({count})"), numbers.len().to_string(), hint)
+            (format!("one for each picture ({count})"), numbers.len().to_string(), hint)
         }
         ImageTag::Numbered => {
             let expected = match count {
-                0 => "no number, for there is no picture".into(),
+                0 => "no number, as there is no picture".into(),
                 _ => format!("every number from 1 to {count}"),
             };
             let found = match numbers.is_empty() {
@@ -347,8 +347,8 @@ mod tests {
             (Numbered, "<|image_1|><|image_3|>", 2, "found 1, 3"),
             (Numbered, "<|image_0|><|image_1|>", 1, "found 0, 1"),
             (Numbered, "<|image_1|>", 2, "from 1 to 2, found 1"),
-            (InOrder, "<image>", 2, "<image> of the text: expected as many as pictures (2), found 1"),
-            (InOrder, "<image><image>", 1, "pictures (1), found 2"),
+            (InOrder, "<image>", 2, "<image> of the text: expected one for each picture (2), found 1"),
+            (InOrder, "<image><image>", 1, "picture (1), found 2"),
         ] {
             let error = check_tags(tag, text, count).unwrap_err().to_string();
             assert!(error.contains(found) && error.contains("hint: "), "{error}");

@@ -114,7 +114,7 @@ fn whole_pictures() {
     assert_eq!(both.prompt_tokens(), 40 + 40 + 16);
     assert!(fs::read(out.path().join("grid-2.png")).unwrap().starts_with(b"\x89PNG"));
     ask(model.path(), "who?", &["--image", &first, "--max-crops", "4"]).error(&["--max-crops", "takes them whole"]);
-    ask(model.path(), "<image><image> who?", &["--image", &first]).error(&["pictures (1)", "found 2", "hint: "]);
+    ask(model.path(), "<image><image> who?", &["--image", &first]).error(&["picture (1)", "found 2", "hint: "]);
     ask(model.path(), "<image> who?", &["-n", "1"]).ok();
 
     // each picture of a chat is in the question that shows it; a second one does not compute the first again

@@ -40,7 +40,7 @@ impl Golden {
             let picture = names.get(run[0].unsigned_abs() as usize - 1).and_then(|name| features.get(name));
             let picture = picture.filter(|picture| run.len() == picture.tokens());
             let picture = picture
-                .ok_or_else(|| file_error(&self.path, format!("{key}: id {} is no picture of the prompt", run[0])))?;
+                .ok_or_else(|| file_error(&self.path, format!("{key}: expected a picture's id, found {}", run[0])))?;
             inputs.extend(picture.inputs());
         }
         Ok(inputs)
