@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Time for one damaged checkpoint.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Fields with free text, or notes of a training run: any value is right.
+/// Fields with free text, or notes of a training run. Any value is valid.
 const FREE: [&str; 3] = ["_name_or_path", "transformers_version", "auto_map"];
 
 /// Folder, `config.json` and the bytes of the only weight file of a checkpoint.

@@ -34,7 +34,7 @@ fn crossing_the_border_is_an_event_and_rebuilds_the_cache_once() {
     let folder = data("oracle/checkpoints/phi-3.5-mini");
     for device_options in machines() {
         let mut engine = Engine::builder().model(&folder).device_options(device_options).build().unwrap();
-        // the original context is 32: the 33rd token is fed after seven new ones
+        // the original context is 32: the 33rd token is computed after seven new ones
         let (ids, switches) = generate(&mut engine, &prompt(26), 12);
         assert_eq!(switches, [(7, RopeSet::Long, 32)]);
         // after a long text, a short one starts with short factors again

@@ -45,7 +45,7 @@ pub(crate) fn gpu() -> Option<DeviceOptions> {
     }
 }
 
-/// The most exact device_options of a device.
+/// The most exact options of a device.
 pub(crate) fn on(device: Device) -> DeviceOptions {
     DeviceOptions { device, activations: Activations::F32, ..DeviceOptions::default() }
 }

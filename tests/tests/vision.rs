@@ -106,7 +106,7 @@ fn two_pictures_and_a_longer_chat() {
     }
 }
 
-/// The same of a model whose tags have no numbers.
+/// Two pictures and a longer chat, for a model whose tags have no numbers.
 #[test]
 fn two_whole_pictures_and_a_longer_chat() {
     let folder = folder(PATCHES);
@@ -124,14 +124,14 @@ fn two_whole_pictures_and_a_longer_chat() {
         assert_eq!(ids(&mut engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
         let (swapped, _, cached) = ids(&mut engine, &compare, &[second.clone(), first.clone()]);
         assert!(swapped != both && cached < 10, "{cached}");
-        // one picture more with the next question: it alone is computed
+        // of the three pictures of the next chat, only the new one is computed
         let (answer, _, _) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
         let text = engine.tokenizer().unwrap().decode(&answer, true).unwrap();
         let longer = [own[0].clone(), Message::assistant(text), Message::user("<image> and this?")];
         let third = image(&engine, "gray.png");
         let (_, longer_prompt, cached) = ids(&mut engine, &longer, &[first.clone(), second.clone(), third.clone()]);
         assert!(cached >= prompt && longer_prompt > cached + third.tokens(), "{cached} of {longer_prompt}");
-        // a tag in an answer is text, and so are tags where there is no picture
+        // a tag in an answer is text, and so are tags without pictures
         let svg = [own[0].clone(), Message::assistant("<image>"), Message::user("why?")];
         let (_, with_text, _) = ids(&mut engine, &svg, &[first.clone(), second.clone()]);
         assert!(with_text > prompt);
@@ -139,7 +139,7 @@ fn two_whole_pictures_and_a_longer_chat() {
         assert!(alone < first.tokens() + second.tokens());
         let error = engine.chat_with_images(&own, std::slice::from_ref(&first), &options(1)).err().unwrap();
         assert!(
-            error.to_string().contains("<image> of the text: expected as many as pictures (1), found 2"),
+            error.to_string().contains("<image> of the text: expected one for each picture (1), found 2"),
             "{error}"
         );
     }
@@ -216,7 +216,7 @@ fn what_does_not_fit_is_an_error() {
 
     let mut text = Engine::builder().device(Device::Cpu).build().unwrap();
     let error = text.chat_with_images(&[Message::user("who?")], &[picture], &GenerateOptions::default());
-    assert!(error.err().unwrap().to_string().contains("reads no pictures"));
+    assert!(error.err().unwrap().to_string().contains("a model with a vision tower"));
     // without pictures a tag is text
     assert!(text.chat(&question, &GenerateOptions::default()).is_ok());
 
@@ -312,7 +312,7 @@ fn the_published_configuration_and_what_is_refused() {
     }
 }
 
-/// Phi-4-reasoning-vision: fields that published files leave out, and what is refused.
+/// Phi-4-reasoning-vision: fields that published files leave out, and values that are refused.
 #[test]
 fn the_configuration_of_a_whole_picture_s_tower() {
     let path = checkpoint(PATCHES).join("config.json");
@@ -398,7 +398,7 @@ fn preparation_that_is_not_the_model_s() {
     assert_eq!(unused, 1);
 }
 
-/// Values that are not of the tower's form.
+/// Values and grids that do not fit the tower are refused.
 #[test]
 fn values_of_other_pictures() {
     let mut loaded = on(Device::Cpu).load(&Checkpoint::open(&checkpoint(PATCHES)).unwrap(), &mut |_| {}).unwrap();
@@ -415,7 +415,7 @@ fn values_of_other_pictures() {
     );
 }
 
-/// A weight file with one of the tower's tensors taken out, or of another shape.
+/// A weight file that lacks a tensor of the tower, or has one of another shape, is refused.
 #[test]
 fn tensors_that_are_not_the_tower_s() {
     let folder = checkpoint(PATCHES);
@@ -448,7 +448,7 @@ fn tensors_that_are_not_the_tower_s() {
         let error = loaded.err().unwrap_or_else(|| panic!("{name} {shape:?}: loaded")).to_string();
         assert!(error.contains(&name) && error.contains("expected"), "{name}: {error}");
     }
-    // without what is not used it loads
+    // a file without the unused tensors loads
     let used =
         |name: &str| !name.contains(".layers.3.") && !name.contains(".head.") && !name.contains("post_layernorm");
     let used = safetensors::serialize(tensors.iter().filter(|(name, _)| used(name)), None).unwrap();

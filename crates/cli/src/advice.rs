@@ -15,7 +15,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         }
         // options of the command line begin with dashes, settings of the library do not
         Error::Argument { argument, .. } if argument.starts_with('-') => "phi3-run --help lists the options",
-        Error::Argument { argument, .. } => return Some(format!("phi3-run --help says what --{argument} takes")),
+        Error::Argument { argument, .. } => return Some(format!("phi3-run --help describes --{argument}")),
         Error::NoModel => "--model selects one",
         Error::Text(phi3_runner::text::Error::NoTemplate { .. }) => {
             "phi3-run generate --prompt TEXT continues plain text, --chat-template FILE or NAME gives a template"

@@ -398,7 +398,7 @@ pub(super) fn source(model: &Option<PathBuf>, need: Need, quiet: bool) -> Result
 }
 
 impl MachineArgs {
-    /// DeviceOptions of the device.
+    /// Options of the device.
     pub(super) fn device_options(&self) -> DeviceOptions {
         DeviceOptions {
             device: self.device.clone(),
@@ -415,7 +415,7 @@ impl MachineArgs {
 }
 
 impl ModelArgs {
-    /// DeviceOptions of the device and the model.
+    /// Options of the device, and of the model on it.
     pub(super) fn device_options(&self) -> DeviceOptions {
         DeviceOptions { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.device_options() }
     }

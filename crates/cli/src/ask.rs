@@ -45,8 +45,8 @@ fn without_last_break(mut text: String) -> String {
     text
 }
 
-/// The words joined to one text, and whether the first or last of them is "-", which stands for standard input. Between words
-/// "-" is a minus sign.
+/// The words joined to one text, and whether the first or last of them is "-", that is, standard input. Between words, "-"
+/// is a minus sign.
 fn words(words: &[String]) -> (Option<String>, bool) {
     let words = match words {
         [first, rest @ ..] if first == "-" => (rest, true),

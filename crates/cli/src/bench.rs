@@ -67,7 +67,7 @@ impl Run<'_> {
         self.outcome = Outcome::Error;
     }
 
-    /// Runs every test of a model with one device_options.
+    /// Runs every test of a model with one set of device options.
     fn subject(&mut self, path: Option<&Path>, source: &Source, device_options: &DeviceOptions) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             self.outcome = Outcome::Interrupted;
@@ -158,7 +158,7 @@ impl Subject {
             "n_threads": device_options.threads.unwrap_or_else(args::all_threads),
             "cpu_mask": "0x0",
             "cpu_strict": false,
-            // waiting threads poll for a while, then sleep: llama.cpp's default
+            // llama.cpp's default: waiting threads poll for a while, then sleep
             "poll": 50,
             "type_k": kv,
             "type_v": kv,

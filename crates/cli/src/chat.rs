@@ -95,7 +95,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
     let mut engine = load::chat(&args.model, &args.talk)?;
-    // a model without a vision tower gets no pictures
+    // the tag of a model without a vision tower is not used: such a model takes no pictures
     let tag = engine.image_reader().map_or(ImageTag::Numbered, ImageReader::tag);
     let mut gallery = Gallery { images: named, shown: 0, tag };
     let stop = output::stop_on_ctrl_c();
@@ -146,7 +146,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
                 None => continue,
             },
             _ if command.starts_with('/') && !command[1..].contains('/') => {
-                output::note(&format!("{command} is no command; /help lists them"));
+                output::note(&format!("{command} is not a command; /help lists them"));
                 continue;
             }
             _ => messages.push(Message::user(gallery.show(line))),
@@ -186,11 +186,11 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Pictures of a chat, numbered from 1. The first `shown` belong to earlier questions, the others to the next one.
+/// Pictures of a chat, numbered from 1. The first `shown` are in earlier questions, the others in the next one.
 struct Gallery {
     images: Vec<Image>,
     shown: usize,
-    /// What stands for a picture in a question.
+    /// Tag of a picture in a question.
     tag: ImageTag,
 }
 

@@ -1,10 +1,11 @@
-//! Resolves the model argument to a path: a path as it is, a name to its place in the hub's cache, after a download if need be.
+//! Resolution of the model argument to a path. A path is unchanged; a name becomes a path in the hub's cache, after a download if
+//! it is not there.
 
 use phi3_runner::{Error, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Files that are needed of a model.
+/// Required files of a model.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     Weights,

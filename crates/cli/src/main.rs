@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 /// Sets `XDG_RUNTIME_DIR` if it is absent. Without it Mesa's drivers print a warning; compute does not use it.
 fn quiet_drivers() {
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // SAFETY: the program has one thread yet.
+        // SAFETY: this is the only thread so far, so no other one reads or writes the environment.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
     }
 }

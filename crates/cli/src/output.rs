@@ -50,7 +50,7 @@ fn without_controls(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Whether the reader has closed the output pipe, which is no error.
+/// Whether the reader has closed the output pipe, which is not a failure.
 pub(super) fn is_closed_pipe(error: &Error) -> bool {
     let Error::Stream { stream: "output", source, .. } = error else { return false };
     source.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
@@ -141,7 +141,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// Prints notes, each once: entries of a model's files that are not followed.
+/// Prints notes about a model's files, each once.
 pub(super) fn notes(notes: &[String], quiet: bool) {
     let first = |i: usize| !notes[..i].contains(&notes[i]);
     for i in (0..notes.len()).filter(|&i| !quiet && first(i)) {

@@ -177,7 +177,7 @@ fn a_chat_has_turns_and_commands() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[1].contains("Ada") && lines[2] == "47 + 38 = 85.", "{lines:?}");
     let notes = stderr(&output);
-    assert!(notes.contains("from the cache") && notes.contains("/nonsense is no command"), "{notes}");
+    assert!(notes.contains("from the cache") && notes.contains("/nonsense is not a command"), "{notes}");
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn unknown_flags_are_usage_errors() {
     assert_error(&two, &["nowhere"]);
     assert_error(&self::output(&["--device", "cpu", "devices"]), &["--device"]);
     let tier = self::output(&["--device", "cpu", "--tier", "coop", "Hi"]);
-    assert_error(&tier, &["tier: expected a GPU", "coop", "(phi3-run --help says what --tier takes)"]);
+    assert_error(&tier, &["tier: expected a GPU", "coop", "(phi3-run --help describes --tier)"]);
     assert_error(&self::output(&["plan", "--device", "cpu", "--tier", "base"]), &["--tier", "base"]);
     assert_eq!(self::output(&["--help"]).status.code(), Some(0));
     assert_eq!(self::output(&["--version"]).status.code(), Some(0));

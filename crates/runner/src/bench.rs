@@ -133,7 +133,7 @@ impl Run<'_> {
         Ok(prefill(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
     }
 
-    /// Leaves `depth` tokens in the sequence.
+    /// Truncates or extends the sequence to `depth` tokens.
     fn deepen(&mut self) -> Result<bool> {
         let window = self.model.spec().window();
         let left = self.sequence.truncate(self.shape.depth, window);

@@ -72,8 +72,8 @@ pub struct DeviceOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU backend; the widest that the CPU has where absent.
     pub level: Option<Isa>,
-    /// Activations that the CPU backend multiplies quantized weights with. With f32, products of the GPU backend are as exact as
-    /// single precision too; otherwise it multiplies many rows in half precision if its tier can.
+    /// Activations in the CPU backend's products with quantized weights. With f32, the products of the GPU backend are as exact
+    /// as single precision, too; otherwise they are in half precision for many rows, if the tier supports it.
     pub activations: Activations,
     /// When the CPU backend interleaves quantized weights.
     pub pack: Repack,
@@ -85,8 +85,8 @@ pub struct DeviceOptions {
     pub tier: Option<String>,
     /// Timeout of a submission to a GPU; one minute where absent, ten minutes for a driver that computes on the CPU.
     pub timeout: Option<Duration>,
-    /// Folder for the results of the GPU backend's kernel checks, by adapter and driver; kernels are not checked where absent. See
-    /// [`cache_folder`].
+    /// Folder for the results of the GPU backend's kernel checks, by adapter and driver; kernels are not checked where absent.
+    /// See [`cache_folder`].
     pub cache: Option<PathBuf>,
     /// Scheme by which plain weights are quantized during loading.
     pub quant: Option<QuantScheme>,
@@ -176,12 +176,12 @@ impl DeviceOptions {
     /// Loads a checkpoint on the selected device. `progress` is called with the bytes loaded so far.
     pub fn load(&self, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         match &self.device {
-            Device::Cpu => self.on_cpu(checkpoint, "as asked", progress),
+            Device::Cpu => self.on_cpu(checkpoint, "as requested", progress),
             Device::Auto => self.on_any(checkpoint, progress),
             #[cfg(feature = "gpu")]
             other => {
                 let backend = gpu::open(other, self)?;
-                self.place(backend, checkpoint, "as asked", progress)
+                self.place(backend, checkpoint, "as requested", progress)
             }
             #[cfg(not(feature = "gpu"))]
             other => Err(without_gpu(other)),
@@ -195,7 +195,7 @@ impl DeviceOptions {
             // mapped weights need no memory of their own, and only the experts that are used are read
             let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would fill the memory");
             match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {
-                // the error of the settings that were asked for says more
+                // the load below reports the error of the requested settings
                 Err(Error::TooLarge { .. }) => {}
                 other => return other,
             }
@@ -203,7 +203,7 @@ impl DeviceOptions {
         self.place(Cpu::new(self.cpu())?, checkpoint, why, progress)
     }
 
-    /// Whether interleaved weights leave too little of the memory, and `mapped` ones take less.
+    /// Returns whether the settings would nearly fill the memory, and the `mapped` ones need less.
     fn is_tight(&self, mapped: &Self, checkpoint: &Checkpoint) -> Result<bool> {
         let mut backend = Cpu::new(self.cpu())?;
         let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;

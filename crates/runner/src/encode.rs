@@ -1,4 +1,4 @@
-//! From texts and pictures to what the decoder is fed.
+//! Conversion of texts and pictures to inputs of the decoder.
 
 use crate::Result;
 use crate::engine::{Engine, RenderedChat};
@@ -7,7 +7,8 @@ use phi3_model::{Features, ImageTag, Input};
 use std::sync::Arc;
 
 impl Engine {
-    /// What stands for pictures in a text; `None` where a text is text only. Tags without numbers are text where there are no pictures.
+    /// Returns the tag of pictures in a text; `None` if tags in it are plain text. That is the case if the model has no vision
+    /// tower, and for tags without numbers if there are no pictures.
     pub(crate) fn tag_for(&self, images: &[Image]) -> Result<Option<ImageTag>> {
         match self.image_reader() {
             Err(error) if !images.is_empty() => Err(error),
@@ -16,8 +17,9 @@ impl Engine {
         }
     }
 
-    /// The inputs of a rendered chat. Where it goes on from the last one at a token that stands for itself, the ids of that
-    /// one are kept as the model produced them, so that its cache stays valid.
+    /// Returns the inputs of a rendered chat. If its text continues that of the last chat with a special token, and its pictures
+    /// begin with those of the last chat, the ids of the last chat are kept as the model produced them. Their KV cache then stays
+    /// valid.
     pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         let tag = self.tag_for(images)?;
         let tokenizer = self.tokenizer()?;
@@ -45,13 +47,13 @@ impl Engine {
         }
     }
 
-    /// The inputs of a text with tags.
+    /// Returns the inputs of a text with picture tags.
     pub(crate) fn encode_pieces(&mut self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         check_tags(tag, text, images.len())?;
         self.encode_rest(tag, ("", text), images, Vec::new())
     }
 
-    /// Adds those of a text to what it goes on from: another text, and its inputs.
+    /// Appends the inputs of `text` to `inputs`, the inputs of the text `before` it.
     fn encode_rest(
         &mut self,
         tag: ImageTag,
@@ -64,7 +66,7 @@ impl Engine {
             PromptPiece::Tokens(ids) => ids.len(),
             PromptPiece::Image(number) => images.get(*number).map_or(0, Image::tokens),
         };
-        // before the tower works for nothing
+        // checked before the vision tower runs
         phi3_model::check_length(self.spec(), inputs.len() + pieces.iter().map(length).sum::<usize>())?;
         self.features.retain(|features| images.iter().any(|image| image.id() == features.id()));
         for piece in &pieces {
@@ -79,7 +81,7 @@ impl Engine {
         Ok(inputs)
     }
 
-    /// Features of a picture, those of the request before where they are the same.
+    /// Returns the features of a picture; those of an equal picture of the last request are reused.
     fn features_of(&mut self, image: &Image) -> Result<Arc<Features>> {
         if let Some(features) = self.features.iter().find(|features| features.id() == image.id()) {
             return Ok(features.clone());

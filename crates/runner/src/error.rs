@@ -1,39 +1,39 @@
-//! Every error of the library.
+//! Errors of the library.
 
 use crate::system_memory::Smaller;
 use std::path::PathBuf;
 
-/// The error of a lower layer, or its words alone.
+/// The error of a lower layer, or its message alone.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong: a transparent error of a lower crate, or one of these.
+/// An error of this library, or a transparent one of a lower crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Of the checkpoint, the request or the device.
+    /// An error of the checkpoint, the request or the device.
     #[error(transparent)]
     Model(#[from] phi3_model::Error),
 
-    /// Of the tokenizer or the chat template.
+    /// An error of the tokenizer or the chat template.
     #[error(transparent)]
     Text(#[from] crate::text::Error),
 
-    /// Of the sampler.
+    /// An error of the sampler.
     #[error(transparent)]
     Sampler(#[from] crate::sampler::SamplerError),
 
-    /// No model was named, and this build has none inside.
+    /// No model was given, and this build has no demo model.
     #[error("no model was given; hint: name a checkpoint folder or a GGUF file, or build with the demo model")]
     NoModel,
 
     /// The text of a request is empty.
     #[error("the prompt is empty; hint: {hint}")]
     EmptyPrompt {
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
-    /// Text was given or wanted, and the checkpoint has no tokenizer.
+    /// Text was given or requested, and the checkpoint has no tokenizer.
     #[error(
         "{}: expected a tokenizer (tokenizer.json; vocab.json with merges.txt; a rank file *.tiktoken; or the one in a GGUF file), found {found}; hint: {hint}",
         path.display()
@@ -41,38 +41,38 @@ pub enum Error {
     NoTokenizer {
         /// The checkpoint.
         path: PathBuf,
-        /// What there is instead.
+        /// The tokenizer files found, or `none`.
         found: &'static str,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
-    /// A picture was given, and the model has no tower.
-    #[error("{} reads no pictures; hint: take a model that does, such as Phi-3.5-vision", path.display())]
+    /// A picture was given, and the model has no vision tower.
+    #[error("{}: expected a model with a vision tower, found one for text only; hint: take a model such as Phi-3.5-vision", path.display())]
     NoVision {
         /// The checkpoint.
         path: PathBuf,
     },
 
-    /// A file is no picture, or one that cannot be used.
+    /// A picture cannot be decoded or prepared.
     #[error("{}: {source}", path.display())]
     Image {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: phi3_image::Error,
     },
 
-    /// The tags of a text are not those of the pictures that were given.
+    /// The picture tags of a text do not match the pictures that were given.
     #[error("tags {tag} of the text: expected {expected}, found {found}; hint: {hint}")]
     ImageTags {
-        /// What stands for a picture.
+        /// The form of a tag.
         tag: &'static str,
-        /// Which tags would be right.
+        /// The expected tags.
         expected: String,
-        /// Which there are.
+        /// The tags found.
         found: String,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -88,29 +88,29 @@ pub enum Error {
         weights: u64,
         /// Bytes of activations.
         scratch: u64,
-        /// Bytes that can be had.
+        /// Bytes of available memory.
         available: u64,
-        /// What would fit, if anything.
+        /// Settings that would fit, if there are any.
         instead: Option<Smaller>,
     },
 
-    /// An operation that the model does not have was to be measured.
+    /// A benchmark of an operation that the model does not have.
     #[error("{op}: expected an operation of the model; hint: a feed-forward of experts has no dense projections")]
     NoOperation {
-        /// Its name.
+        /// The operation's name.
         op: &'static str,
     },
 
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}; hint: {hint}", path.display())]
     File {
-        /// What was tried.
+        /// The failed action: a verb for the message.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system or the parser said.
+        /// The error of the system or the parser.
         source: Cause,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -119,9 +119,9 @@ pub enum Error {
     Stream {
         /// `input` or `output`.
         stream: &'static str,
-        /// What the system said.
+        /// The error of the system or the decoding.
         source: Cause,
-        /// What to do about it.
+        /// Suggested fix.
         hint: &'static str,
     },
 
@@ -129,18 +129,18 @@ pub enum Error {
     #[error("the generation ended early; hint: start a new one")]
     Unfinished,
 
-    /// Of the program that uses this library.
+    /// An error of the program that uses this library.
     #[error(transparent)]
     Program(Cause),
 
-    /// An argument is not understood.
-    #[error("{argument}: expected {expected}, found {found}; hint: its documentation says more")]
+    /// An argument is invalid.
+    #[error("{argument}: expected {expected}, found {found}; hint: see its documentation")]
     Argument {
         /// The argument, by its name in this library or by an option of a program.
         argument: &'static str,
-        /// What would be right.
+        /// The expected value.
         expected: String,
-        /// What was given.
+        /// The value found.
         found: String,
     },
 }
@@ -151,5 +151,5 @@ impl From<phi3_tensor::Error> for Error {
     }
 }
 
-/// A result of this crate.
+/// A result with an error of this library.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -203,7 +203,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Feeds the prompt and at most one token; `false` if cancelled.
+    /// Runs the prompt and at most one token; returns `false` if cancelled.
     fn all(&mut self, plan: Plan) -> Result<bool> {
         Ok(self.feed(plan.prompt)? && self.feed(plan.generated.min(1))?)
     }

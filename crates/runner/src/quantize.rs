@@ -24,7 +24,10 @@ pub fn quantize(
     let checkpoint = source.checkpoint()?;
     notes.extend_from_slice(checkpoint.notes());
     if checkpoint.spec().vision.is_some() {
-        notes.push(format!("{}: the GGUF file will read text only: it has no vision tower", source.path().display()));
+        notes.push(format!(
+            "{}: the GGUF file is for text only: the vision tower is not written",
+            source.path().display()
+        ));
     }
     let generation = source.generation(&checkpoint, notes)?;
     let (vocabulary, templates) = match (checkpoint.metadata(), checkpoint.vocabulary()) {

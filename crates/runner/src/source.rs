@@ -1,4 +1,4 @@
-//! Places where a model comes from, and the small files beside its weights.
+//! Sources of a model, and the small files beside its weights.
 
 use crate::text::{ChatTemplate, ChatTemplates, Error as TextError, SpecialTokens, Tokenizer};
 use crate::vision::{ImageReader, image_settings};
@@ -8,13 +8,14 @@ use phi3_model::gguf::{Metadata, Vocabulary};
 use phi3_model::{Checkpoint, GenerationConfig, Location};
 use std::path::{Path, PathBuf};
 
-/// Where a model comes from.
+/// Source of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The tiny model inside this library (feature `demo`).
     #[cfg(feature = "demo")]
     Demo,
-    /// What [`Location::find`] takes: a folder in the layout of a published checkpoint, a GGUF file, or what leads to one.
+    /// A path for [`Location::find`]: a checkpoint folder, one of its files, a GGUF file, a folder that holds one, or a model's
+    /// folder in the Hugging Face cache.
     Path(PathBuf),
 }
 
@@ -28,12 +29,12 @@ impl Source {
         })
     }
 
-    /// The tokenizer, where the source has one.
+    /// Returns the tokenizer; `None` if the source has none.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         self.tokenizer_of(&self.files()?)
     }
 
-    /// The error of a source without a tokenizer, by what there is instead.
+    /// Returns the error of a source without a tokenizer. It names the incomplete or unsupported tokenizer files found.
     pub fn no_tokenizer(&self) -> Error {
         let path = self.path().to_owned();
         let location = Location::find(&path).ok();
@@ -63,16 +64,17 @@ impl Source {
         self.templates_of(&self.files()?)
     }
 
-    /// The chat template in a file, else the source's own or the library's of that name.
+    /// Returns the chat template in a file. If there is no such file, returns the template of that name: the source's own, else
+    /// the library's.
     ///
     /// # Errors
-    /// There is none, or it is no valid one.
+    /// There is neither a file nor a template of that name, or the template is invalid.
     pub fn template_from(&self, file_or_name: &str) -> Result<ChatTemplate> {
         let tokens = self.special_tokens()?;
         if Path::new(file_or_name).is_file() {
             return Ok(ChatTemplate::from_file(file_or_name, tokens)?);
         }
-        // what is wrong with the source's own templates is told where they are used
+        // errors of the source's own templates are reported where they are used
         let own = self.templates().ok();
         if let Some(template) = own.as_ref().map(|own| own.named(file_or_name)).transpose()?.flatten() {
             return Ok(template);
@@ -96,7 +98,7 @@ impl Source {
         })
     }
 
-    /// Stop tokens and sampling defaults of an opened checkpoint. Adds to `notes` what is not followed.
+    /// Stop tokens and sampling defaults of an opened checkpoint. Adds a note for each field that is not followed.
     pub fn generation(&self, checkpoint: &Checkpoint, notes: &mut Vec<String>) -> Result<GenerationConfig> {
         if let Some(generation) = checkpoint.generation(notes)? {
             return Ok(generation);
@@ -113,11 +115,11 @@ impl Source {
         })
     }
 
-    /// What prepares pictures for an opened checkpoint.
+    /// Returns the reader of pictures for an opened checkpoint.
     ///
     /// # Errors
     ///
-    /// [`Error::NoVision`] where the model has no tower.
+    /// [`Error::NoVision`] if the model has no vision tower. `preprocessor_config.json` cannot be read, or is invalid.
     pub fn image_reader(&self, checkpoint: &Checkpoint) -> Result<ImageReader> {
         let Some(vision) = &checkpoint.spec().vision else {
             return Err(Error::NoVision { path: self.path().to_owned() });
@@ -138,7 +140,7 @@ impl Source {
         }
     }
 
-    /// The source's files, with those of an opened checkpoint where there is one.
+    /// Returns the source's files. Those of a GGUF file come from the opened checkpoint's metadata, which is not read again.
     pub(crate) fn files_of(&self, checkpoint: &Checkpoint) -> Result<Files> {
         match (checkpoint.metadata(), checkpoint.vocabulary()) {
             (Some(metadata), Some(vocabulary)) => Files::of_gguf(metadata, vocabulary.clone()),
@@ -184,7 +186,7 @@ impl Source {
         })
     }
 
-    /// Names the damaged weight in an error about logits that were not finite.
+    /// Returns the error; one about logits that are not finite names the first weight with NaN or infinity, if there is one.
     pub fn explain(&self, error: Error) -> Error {
         let Error::Model(phi3_model::Error::NotFinite { what, position, cause }) = error else { return error };
         let damaged = self.checkpoint().ok().and_then(|checkpoint| checkpoint.first_not_finite());
@@ -194,7 +196,7 @@ impl Source {
     }
 }
 
-/// Where the tokenizer and the chat templates of a source are.
+/// Place of a source's tokenizer and chat templates.
 pub(crate) enum Files {
     #[cfg(feature = "demo")]
     Demo,

@@ -162,7 +162,7 @@ impl Golden {
     }
 }
 
-/// The ids of a tensor; a prompt has at least one.
+/// Returns the ids of a tensor; no ids are an error.
 fn checked(path: &Path, name: &str, ids: Vec<u32>) -> Result<Vec<u32>> {
     match ids.is_empty() {
         true => Err(file_error(path, format!("{name}: expected at least one token id, found none"))),
@@ -184,7 +184,7 @@ fn strings(list: Option<&serde_json::Value>) -> Vec<String> {
     list.map_or(Vec::new(), |list| list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
 
-/// Runs every prompt of a golden and compares.
+/// Runs every prompt of a golden, and compares the results with it.
 pub fn verify(model: &mut dyn Model, golden: &Golden, options: VerifyOptions) -> Result<Report> {
     let mut report = Report::default();
     let features = pictures::verify_pictures(model, golden, options, &mut report)?;
@@ -313,7 +313,7 @@ fn greedy_from(
     Ok((ids, rows))
 }
 
-/// Runs the prompts of the golden's batch in the same passes, and compares each with its logits alone.
+/// Runs the prompts of the golden's batch in the same passes, and compares the logits of each with those of the prompt alone.
 fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, report: &mut Report) -> Result<()> {
     if golden.batch.is_empty() {
         return Ok(());

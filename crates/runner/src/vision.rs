@@ -1,4 +1,4 @@
-//! Pictures of a prompt: prepared for the tower, and their places in the text.
+//! Pictures of a prompt: their preparation for the vision tower, and their tags in the text.
 
 use crate::text::{Message, Tokenizer};
 use crate::{Cause, Error, Result};
@@ -7,10 +7,11 @@ use phi3_model::{FeatureId, ImageProcessor, ImageTag, PictureSpec, TowerInput, V
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Largest file of a picture that is read.
+/// Largest size of a picture's file, in bytes.
 const MAX_FILE: u64 = 1 << 30;
 
-/// How pictures are prepared for a tower: its own sizes, and what `preprocessor_config.json` at `path` says.
+/// Returns the image preprocessing of a vision tower: the tower's sizes, and the values of the `preprocessor_config.json` at
+/// `path`. Values that it lacks are the published ones.
 pub(crate) fn image_settings(vision: &VisionSpec, path: &Path) -> Result<Preparation> {
     let ImageProcessor { num_crops, image_mean, image_std } = ImageProcessor::read(path, vision)?;
     Ok(match vision.picture {
@@ -37,19 +38,19 @@ pub(crate) fn image_settings(vision: &VisionSpec, path: &Path) -> Result<Prepara
     })
 }
 
-/// Prepares pictures for one model.
+/// Image preprocessing of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageReader {
     /// How pictures are resized, cut and normalized.
     pub preparation: Preparation,
-    /// Whether a picture is turned as its EXIF data say.
+    /// Whether the orientation in a picture's EXIF data is applied.
     pub orientation: Orientation,
-    /// What stands for a picture in a text.
+    /// Tag of a picture in a text.
     pub(crate) tag: ImageTag,
 }
 
 impl ImageReader {
-    /// What stands for a picture in a text of this model.
+    /// Tag of a picture in a text for this model.
     pub fn tag(&self) -> ImageTag {
         self.tag
     }
@@ -58,7 +59,7 @@ impl ImageReader {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] where it cannot be read, [`Error::Image`] where it is no picture.
+    /// [`Error::File`] if the file cannot be read, [`Error::Image`] if it is not a picture.
     pub fn picture(&self, path: &Path) -> Result<Picture> {
         let hint = "name a JPEG, PNG, WebP or GIF file";
         let fail = |source: Cause| Error::File { action: "read", path: path.to_owned(), source, hint };
@@ -83,7 +84,7 @@ impl ImageReader {
     ///
     /// # Errors
     ///
-    /// [`Error::Image`] where it has no place on a grid of crops or patches.
+    /// [`Error::Image`] if the picture does not fit a grid of crops or patches.
     pub fn prepare(&self, name: impl Into<PathBuf>, picture: &Picture) -> Result<Image> {
         let path = name.into();
         match self.preparation.pixels(picture) {
@@ -96,7 +97,7 @@ impl ImageReader {
     }
 }
 
-/// A picture, prepared for a model; [`Engine::image_reader`](crate::Engine::image_reader) makes what reads it.
+/// A picture, prepared for a model. [`Engine::image_reader`](crate::Engine::image_reader) returns its reader.
 #[derive(Clone, Debug)]
 pub struct Image {
     path: PathBuf,
@@ -105,12 +106,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// Its file or name.
+    /// The picture's file or name.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tokens that it takes in a prompt.
+    /// Number of the picture's tokens in a prompt.
     pub fn tokens(&self) -> usize {
         self.pixels.tokens
     }
@@ -120,7 +121,7 @@ impl Image {
         self.pixels.grid
     }
 
-    /// Equal where all values of the picture are.
+    /// Id of the prepared picture: equal for equal values and grids.
     pub fn id(&self) -> FeatureId {
         self.id
     }
@@ -130,16 +131,16 @@ impl Image {
     }
 }
 
-/// A numbered tag in front of its number and behind it.
+/// The parts of a numbered tag before and after its number.
 const NUMBERED: (&str, &str) = ("<|image_", "|>");
 
-/// The tag of the next picture.
+/// The tag without a number, of the next picture in order.
 const NEXT: &str = "<image>";
 
-/// What stands for [`NEXT`] in an answer, which shows no picture: text that no tokenizer is given.
+/// Replacement of [`NEXT`] in answers, where it is text. [`pieces`] reverses it before tokenization.
 const NO_TAG: &str = "<\u{fdd0}image>";
 
-/// The place of picture `number`, from 1 on, in a text.
+/// The tag of picture `number` in a text; numbers start at 1.
 pub fn image_tag(tag: ImageTag, number: usize) -> String {
     match tag {
         ImageTag::Numbered => format!("{}{number}{}", NUMBERED.0, NUMBERED.1),
@@ -147,7 +148,8 @@ pub fn image_tag(tag: ImageTag, number: usize) -> String {
     }
 }
 
-/// A text between tags, and the number of the tag behind it. `before` pictures stand in front of the text.
+/// Splits a text at its tags: every part with the number of the tag after it, `None` for the last part. `before` is the number of
+/// pictures before the text.
 fn split(tag: ImageTag, text: &str, before: usize) -> Vec<(&str, Option<usize>)> {
     let mut pieces = Vec::new();
     let (mut rest, mut from) = (text, 0);
@@ -165,7 +167,7 @@ fn split(tag: ImageTag, text: &str, before: usize) -> Vec<(&str, Option<usize>)>
                     from = at + mark.len();
                     continue;
                 }
-                // a number beyond all others is one of no picture
+                // a number that overflows is the number of no picture
                 (behind[..digits].parse().unwrap_or(usize::MAX), digits + NUMBERED.1.len())
             }
         };
@@ -177,7 +179,7 @@ fn split(tag: ImageTag, text: &str, before: usize) -> Vec<(&str, Option<usize>)>
     pieces
 }
 
-/// Tags in a text.
+/// Number of tags in a text.
 pub(crate) fn count_tags(tag: ImageTag, text: &str) -> usize {
     split(tag, text, 0).len() - 1
 }
@@ -187,7 +189,7 @@ pub fn image_tags(tag: ImageTag, first: usize, last: usize) -> String {
     (first..=last).map(|number| image_tag(tag, number) + "\n").collect()
 }
 
-/// The tags of pictures `first ..= last` that a text does not have itself, a line each.
+/// Those tags of pictures `first ..= last` that a text does not contain, a line each.
 pub fn missing_tags(tag: ImageTag, text: &str, first: usize, last: usize) -> String {
     match tag {
         ImageTag::Numbered => {
@@ -198,7 +200,7 @@ pub fn missing_tags(tag: ImageTag, text: &str, first: usize, last: usize) -> Str
     }
 }
 
-/// How many of `count` pictures messages show, from the first on.
+/// Number of leading pictures, of `count`, whose tags are in the messages. Tags in answers do not count.
 pub fn shown_images(tag: ImageTag, messages: &[Message], count: usize) -> usize {
     let texts = || messages.iter().filter(|message| message.role() != "assistant").filter_map(Message::text);
     match tag {
@@ -209,8 +211,8 @@ pub fn shown_images(tag: ImageTag, messages: &[Message], count: usize) -> usize 
     }
 }
 
-/// The messages with tags for `count` pictures: as they are where they have tags, else in front of the last question. A tag that says no
-/// number stands for a picture in questions only: in answers it is text.
+/// Returns the messages with tags for `count` pictures. If no message has a tag, the tags are put before the last question. Tags
+/// without numbers are text in answers, where [`NO_TAG`] replaces them.
 pub(crate) fn tagged(tag: ImageTag, messages: &[Message], count: usize) -> Vec<Message> {
     let mut messages = messages.to_vec();
     if count == 0 {
@@ -237,7 +239,7 @@ pub(crate) fn tagged(tag: ImageTag, messages: &[Message], count: usize) -> Vec<M
     messages
 }
 
-/// An error unless the tags of a text are those of `count` pictures: each at least once, and none beside.
+/// Checks that a text has the tags of `count` pictures: each at least once, and no other tag.
 pub(crate) fn check_tags(tag: ImageTag, text: &str, count: usize) -> Result<()> {
     let mut numbers: Vec<usize> = split(tag, text, 0).into_iter().filter_map(|(_, number)| number).collect();
     numbers.sort_unstable();
@@ -248,11 +250,11 @@ pub(crate) fn check_tags(tag: ImageTag, text: &str, count: usize) -> Result<()> 
     let (expected, found, hint) = match tag {
         ImageTag::InOrder => {
             let hint = "write a tag for each picture, or no tags";
-            (format!("as many as pictures ({count})"), numbers.len().to_string(), hint)
+            (format!("one for each picture ({count})"), numbers.len().to_string(), hint)
         }
         ImageTag::Numbered => {
             let expected = match count {
-                0 => "no number, for there is no picture".into(),
+                0 => "no number, as there is no picture".into(),
                 _ => format!("every number from 1 to {count}"),
             };
             let found = match numbers.is_empty() {
@@ -269,7 +271,7 @@ pub(crate) fn check_tags(tag: ImageTag, text: &str, count: usize) -> Result<()> 
     Err(Error::ImageTags { tag, expected, found, hint })
 }
 
-/// What stands in a prompt.
+/// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PromptPiece {
     /// Tokens of a text between tags.
@@ -278,8 +280,8 @@ pub enum PromptPiece {
     Image(usize),
 }
 
-/// Tokens of a text and pictures between them. As the published processors do it, what stands between tags is tokenized by itself. Where
-/// tags have numbers, `<s>` stands in front of each piece; else in front of the first one only.
+/// Returns the tokens of a text and the pictures between them. The text between tags is tokenized by itself, as in the published
+/// processors. With numbered tags, `<s>` begins every piece of text; with others, the first piece only.
 ///
 /// # Errors
 ///
@@ -287,13 +289,13 @@ pub enum PromptPiece {
 ///
 /// # Source
 ///
-/// `processing_phi3_v.py` of Phi-3-vision, `_convert_images_texts_to_inputs`; `processing_phi4_visionr.py` of Phi-4-reasoning-vision,
-/// `tokenizer_image_token`.
+/// `processing_phi3_v.py` of Phi-3-vision, `_convert_images_texts_to_inputs`; `processing_phi4_visionr.py` of
+/// Phi-4-reasoning-vision, `tokenizer_image_token`.
 pub fn prompt_pieces(tokenizer: &Tokenizer, tag: ImageTag, text: &str) -> Result<Vec<PromptPiece>> {
     pieces(tokenizer, tag, text, "")
 }
 
-/// The same of a text that goes on with another one, `before`: unless that is empty, `<s>` does not stand in front of the first piece.
+/// Returns the pieces of a text that continues the text `before` it. `<s>` begins the first piece only if `before` is empty.
 pub(crate) fn pieces(tokenizer: &Tokenizer, tag: ImageTag, text: &str, before: &str) -> Result<Vec<PromptPiece>> {
     let mut pieces = Vec::new();
     for (i, (text, number)) in split(tag, text, count_tags(tag, before)).into_iter().enumerate() {
@@ -345,8 +347,8 @@ mod tests {
             (Numbered, "<|image_1|><|image_3|>", 2, "found 1, 3"),
             (Numbered, "<|image_0|><|image_1|>", 1, "found 0, 1"),
             (Numbered, "<|image_1|>", 2, "from 1 to 2, found 1"),
-            (InOrder, "<image>", 2, "<image> of the text: expected as many as pictures (2), found 1"),
-            (InOrder, "<image><image>", 1, "pictures (1), found 2"),
+            (InOrder, "<image>", 2, "<image> of the text: expected one for each picture (2), found 1"),
+            (InOrder, "<image><image>", 1, "picture (1), found 2"),
         ] {
             let error = check_tags(tag, text, count).unwrap_err().to_string();
             assert!(error.contains(found) && error.contains("hint: "), "{error}");
@@ -365,7 +367,7 @@ mod tests {
         assert_eq!(tagged(Numbered, &messages, 0), messages);
     }
 
-    /// What an answer says is no place of a picture.
+    /// A tag without a number is text in an answer.
     #[test]
     fn a_tag_in_an_answer_is_text() {
         let messages = [Message::user("<image> svg?"), Message::assistant("<image> it is"), Message::user("why?")];

@@ -107,7 +107,7 @@ fn missing_tokens_are_added() {
         assert_eq!(tokenizer.vocab_size(), 2092);
         assert_eq!(tokenizer.decode(&[1528, 2091], true).unwrap(), "Hi");
     }
-    // not special, and matched in the normalised text
+    // not special, and matched in the normalized text
     let added = Files::old().with("added_tokens.json", json!({"<|x|>": 2091}));
     assert!(!added.tokenizer().is_special(2091));
     assert_eq!(added.tokenizer().token_to_id("<|x|>"), Some(2091));
@@ -143,7 +143,7 @@ fn flags_of_the_configuration_win() {
 
 #[test]
 fn what_cannot_be_followed_is_told() {
-    // the id belongs to another token: the new token gets the next one
+    // the id is that of another token: the new token gets the next one
     Files::new()
         .token(2087, token("<|x|>"))
         .gives(&WHOLE, &[&["tokenizer_config.json", "added_tokens_decoder", "2087", "<|end|>", "2091"]]);

@@ -223,7 +223,7 @@ fn gguf_files_give_the_same_ids() {
         ("phi-4-mini", 200_064, ["gpt-4o", "llama4", "default"]),
     ] {
         let json = tokenizer_json(name);
-        // a GGUF file does not tell which tokens strip white space
+        // a GGUF file has no flags of tokens that strip white space
         let plain: Vec<Vector> =
             of(name).into_iter().filter(|vector| name == "phi-2" || !vector.text.contains("<|")).collect();
         assert!(plain.len() > 100, "{}", plain.len());

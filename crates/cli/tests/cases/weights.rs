@@ -129,7 +129,7 @@ fn adapters_that_are_not_merged_and_unknown_names_are_told() {
     assert!(!error.contains("incomplete"), "{error}");
     let quantized = renamed(false, |name| name.replace("qkv_proj.weight", "qkv_proj.qweight"));
     continued(quantized.path()).error(&["qkv_proj.qweight"]);
-    // a tensor of another layer is no substitute
+    // a tensor of another layer does not replace the missing one
     let missing = changed(true, |tensors| tensors.retain(|(name, _)| !name.contains("layers.1.mlp.down_proj")));
     continued(missing.path()).error(&["layers.1.mlp.down_proj.weight", "is missing", "incomplete"]);
 }

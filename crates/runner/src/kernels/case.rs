@@ -68,8 +68,8 @@ struct Activations<B: Backend> {
 }
 
 impl<B: Backend> Case<B> {
-    /// Loads an operation's weights into a backend, in so many copies that processor caches cannot hold all of them; attention's
-    /// keys and values likewise, in layers. `rows` is the largest number of rows to be timed.
+    /// Loads an operation's weights into a backend, in more copies than processor caches hold if memory suffices. For attention,
+    /// fills a KV cache of as many layers instead. `rows` is the largest number of rows to be timed.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ impl Op {
         }
     }
 
-    /// The weight matrix that it reads, in a layer or outside the layers.
+    /// Returns the weight matrix of the operation, in a layer or outside the layers.
     pub fn slot(self, layer: usize) -> Option<Slot> {
         match self {
             Op::Embed => Some(Slot::Embedding),
@@ -62,7 +62,7 @@ impl Op {
         }
     }
 
-    /// Whether a model has it. A feed-forward of experts has neither [`Op::GateUp`] nor [`Op::Down`].
+    /// Returns whether a model has the operation. A feed-forward of experts has neither [`Op::GateUp`] nor [`Op::Down`].
     pub fn is_of(self, spec: &ModelSpec) -> bool {
         match self.slot(0) {
             Some(Slot::Layer(layer, part)) => spec.layers.get(layer).is_some_and(|layer| layer.has(part)),
@@ -70,17 +70,17 @@ impl Op {
         }
     }
 
-    /// Whether it reads a weight matrix.
+    /// Returns whether the operation reads a weight matrix.
     pub fn has_weights(self) -> bool {
         self.slot(0).is_some()
     }
 
-    /// Whether it samples tokens, which not every backend does.
+    /// Returns whether the operation samples tokens, which not every backend supports.
     pub fn is_sampling(self) -> bool {
         matches!(self, Op::Argmax | Op::Sample)
     }
 
-    /// Whether it runs with so many rows: on-device sampling takes one row.
+    /// Returns whether the operation supports `rows` rows: on-device sampling takes one row.
     pub fn takes(self, rows: usize) -> bool {
         rows == 1 || !self.is_sampling()
     }
@@ -114,7 +114,7 @@ impl ModelShape {
         self.spec.layers.first()
     }
 
-    /// Which positions attention sees.
+    /// Mask of attention.
     pub(super) fn mask(&self) -> Mask {
         self.layer().map_or(Mask::Causal, |layer| layer.mask)
     }

@@ -18,8 +18,8 @@ struct Bar {
     under: Vec<Bar>,
 }
 
-/// The profile as an SVG: for the whole prompt and for one generated token, the layers and the operations of each. A bar shows its
-/// time under the pointer.
+/// The profile as an SVG: for the whole prompt and for one generated token, the layers and the operations of each. The
+/// tooltip of a bar has its time.
 pub fn flame(profile: &Profile) -> String {
     let phases = [("prompt", &profile.prompt), ("a token", &profile.decode)];
     let phases: Vec<Bar> = phases

@@ -32,7 +32,7 @@ pub(super) fn open(file: &str, bytes: &[u8], outline: &Outline, companions: Comp
     }
     let mut plan = Plan::of(&tokenizer, &companions.wanted);
     let notes = std::mem::take(&mut plan.notes);
-    // the library accepts a given id for tokens of the vocabulary only; one filled gap may show the next
+    // the library accepts a given id for tokens of the vocabulary only; a filled gap may reveal another one
     while let Some((token, id)) = plan.gaps.first().cloned() {
         let known = tokenizer.get_vocab(false);
         let own = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
@@ -90,7 +90,7 @@ fn no_room(file: &str, token: &str, id: u32) -> Error {
     }
 }
 
-/// The file's own added tokens to which the library would give other ids, as theirs do not follow the vocabulary.
+/// The file's own added tokens whose ids the library would change, as they do not follow the vocabulary.
 fn gaps_within(file: &str, outline: &Outline, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<(String, u32)>> {
     let has_its_id = |token: &super::outline::AddedToken| tokenizer.token_to_id(&token.content) == Some(token.id);
     if outline.added_tokens.iter().all(has_its_id) {
@@ -129,7 +129,7 @@ fn with_vocabulary(file: &str, bytes: &[u8], tokens: &[(String, u32)]) -> Result
     let mut json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, error.to_string()))?;
     let Some(vocabulary) = json["model"]["vocab"].as_object_mut() else {
         return Err(tokens.first().map_or_else(
-            || malformed(file, "model.vocab is no object".into()),
+            || malformed(file, "model.vocab is not an object".into()),
             |(token, id)| no_room(file, token, *id),
         ));
     };

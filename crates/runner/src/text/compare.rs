@@ -1,4 +1,4 @@
-//! Comparison of a written vocabulary with the tokenizer that it was made from, on sample texts.
+//! Comparison of a written vocabulary with its original tokenizer, on sample texts.
 
 use phi3_model::gguf::Vocabulary;
 
@@ -70,11 +70,11 @@ const TEXTS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Compares a tokenizer with the tokenizer that is read from the vocabulary made of it. Adds a note with an example for every kind
+/// Compares a tokenizer with the one read from its written vocabulary. Adds a note with an example for every kind
 /// of text that is encoded to other ids, or whose ids are decoded to another text.
 ///
 /// # Errors
-/// The vocabulary makes no usable tokenizer.
+/// The vocabulary is not that of a usable tokenizer.
 pub(crate) fn compare(folder: &Tokenizer, written: &Vocabulary, notes: &mut Vec<String>) -> Result<()> {
     let file = Tokenizer::from_gguf(written)?;
     let mut tell = |kind: &str, texts: &[String], special: bool| {

@@ -49,7 +49,7 @@ pub enum Error {
         found: String,
     },
     /// No chat template of that name.
-    #[error("no chat template is named {name:?}; hint: a file, or one of {known}")]
+    #[error("no chat template is named {name:?}; hint: give a file, or one of {known}")]
     UnknownTemplate {
         /// The requested name.
         name: String,

@@ -28,7 +28,7 @@ const NAMED: [(&str, &str, [&str; 2]); 10] = [
 pub struct SpecialTokens(Vec<(String, String)>);
 
 impl SpecialTokens {
-    /// Those of the tokenizer in a folder.
+    /// The special tokens of the tokenizer in a folder.
     ///
     /// # Errors
     /// A file cannot be read or is malformed.
@@ -36,7 +36,7 @@ impl SpecialTokens {
         Beside::read(folder.as_ref())?.special_tokens().map(Self)
     }
 
-    /// Those of a GGUF file.
+    /// The special tokens of a GGUF file.
     pub fn of_gguf(vocabulary: &Vocabulary) -> Self {
         Self(special_tokens_of_gguf(vocabulary))
     }

@@ -69,7 +69,7 @@ fn ranks_in(root: &Path) -> Result<Option<PathBuf>> {
         _ => Err(Error::Malformed {
             file: root.display().to_string(),
             reason: format!("{} and {} are both rank files", found[0].display(), found[1].display()),
-            hint: "leave the one of the model, or its tokenizer.json",
+            hint: "keep only the model's rank file, or its tokenizer.json",
         }),
     }
 }

@@ -74,9 +74,7 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     const KEY: &str = "tokenizer.ggml.token_type";
     let file = vocabulary.path().display();
     if vocabulary.types.is_empty() {
-        notes.push(format!(
-            "{file}: {KEY} is missing: tokens such as <|end|> are taken for special ones by their names"
-        ));
+        notes.push(format!("{file}: {KEY} is missing: tokens with names such as <|end|> are special"));
     } else if let Some(id) = vocabulary.types.iter().position(|kind| !(0..=6).contains(kind)) {
         notes.push(format!(
             "{file}: {KEY}[{id}] is {}, but types are 0 to 6: the token is not used",
@@ -85,7 +83,8 @@ fn note_types(vocabulary: &Vocabulary, notes: &mut Vec<String>) {
     }
 }
 
-/// Tokens with their ids and types, without those that pad the vocabulary. Padding has the type "unused", in some files "unknown".
+/// Tokens with their ids and types, without those that pad the vocabulary. Padding has the type "unused", in some files
+/// "unknown".
 fn tokens(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
     let unknown = vocabulary.unknown;
     let all = vocabulary.tokens.iter().enumerate();
@@ -99,8 +98,8 @@ fn ids(vocabulary: &Vocabulary) -> Map<String, Value> {
 
 /// Added tokens, which are found in the raw text.
 ///
-/// The file does not tell which of them strip the white space after them: in published files of Phi-3's vocabulary all but three
-/// do, in those of byte pairs none.
+/// The file has no flags for the white space after them. In published files of Phi-3's vocabulary, all but three tokens strip it;
+/// in those of byte pairs, none.
 fn added_tokens(vocabulary: &Vocabulary) -> Vec<Value> {
     let swallows = vocabulary.kind == TokenizerKind::SentencePiece;
     let added = tokens(vocabulary).filter(|(id, _, kind)| {
@@ -131,8 +130,8 @@ fn post_processor(vocabulary: &Vocabulary) -> Value {
     processor(token(vocabulary.add_bos, vocabulary.bos), token(vocabulary.add_eos, vocabulary.eos))
 }
 
-/// Longest piece that is merged, in bytes: looking up every split takes time in the square of its length. Published pieces have up
-/// to 48.
+/// Longest piece that is merged, in bytes: looking up every split takes time in the square of its length. Published pieces have
+/// up to 48.
 const LONGEST_PIECE: usize = 256;
 
 fn normal(vocabulary: &Vocabulary) -> impl Iterator<Item = (u32, &str, i64)> {
@@ -198,8 +197,8 @@ fn merges_of(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
 
 const PRE: &str = "tokenizer.ggml.pre";
 
-/// The pre-tokenizer. Files of older converters do not name it, or name it "default": it is then that of the Phi model with such a
-/// vocabulary, and without such a model GPT-2's, with a note.
+/// The pre-tokenizer. Files of older converters do not name it, or name it "default". It is then that of the Phi model with a
+/// vocabulary of this size; if there is none, GPT-2's, with a note.
 fn rule(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Rule> {
     let named = vocabulary.pre.as_deref().filter(|name| *name != "default");
     let Some(name) = named else {
@@ -227,7 +226,7 @@ fn byte_pairs(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Result<Parts>
     let rule = rule(vocabulary, notes)?;
     let pair = |merge: &String| merge.split_once(' ').map(|(left, right)| [left.to_owned(), right.to_owned()]);
     let Some(merges) = vocabulary.merges.iter().map(pair).collect::<Option<Vec<_>>>() else {
-        return Err(malformed(vocabulary, "tokenizer.ggml.merges: a merge is no pair with a space between".into()));
+        return Err(malformed(vocabulary, "tokenizer.ggml.merges: a merge is not a pair with a space between".into()));
     };
     let model = json!({
         "type": "BPE",

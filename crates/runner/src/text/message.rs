@@ -2,7 +2,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// A message of a conversation, as the chat template gets it: fields in order, always with `role`.
+/// A message of a conversation, as the input of a chat template: fields in order, always with `role`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Message(Map<String, Value>);
@@ -35,7 +35,7 @@ impl Message {
         self
     }
 
-    /// The role: `system`, `user`, `assistant`, or another one that the template knows.
+    /// The role: `system`, `user`, `assistant`, or another one that the template supports.
     pub fn role(&self) -> &str {
         self.0.get("role").and_then(Value::as_str).unwrap_or_default()
     }
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Message {
         let fields = Map::deserialize(deserializer)?;
         match fields.get("role") {
             Some(Value::String(_)) => Ok(Self(fields)),
-            Some(_) => Err(D::Error::custom("the field `role` is no string")),
+            Some(_) => Err(D::Error::custom("the field `role` is not a string")),
             None => Err(D::Error::missing_field("role")),
         }
     }

@@ -67,7 +67,7 @@ impl Outline {
         Ok(outline)
     }
 
-    /// Checks the growth by each part: many steps that each make a text longer would exhaust the memory.
+    /// Checks the growth by each part. Many steps that each make a text longer would exhaust the memory.
     fn check_growth(&self, file: &str) -> Result<()> {
         let parts =
             [("normalizer", &self.normalizer), ("pre_tokenizer", &self.pre_tokenizer), ("decoder", &self.decoder)];

@@ -9,7 +9,8 @@ use super::error::{Error, Result};
 use super::outline::HINT;
 use super::rules::{Rule, byte_level};
 
-/// Longest token, in bytes: the search for its merge takes time in about the square of its length. Published tokens have up to 128.
+/// Longest token, in bytes: the search for its merge takes time in about the square of its length. Published tokens have up to
+/// 128.
 const LONGEST: usize = 512;
 
 /// The special tokens of Phi-3-small, which no file of its folder has. Tokens named "dummy_id" take the other ids.
@@ -43,7 +44,7 @@ fn special_tokens(rule: Rule) -> Vec<(String, u32)> {
     }
 }
 
-/// A rank file, converted to a `tokenizer.json`. It has a line `base64 rank` for every token. `named` is whether other files name
+/// Converts a rank file, with a line `base64 rank` for every token, to a `tokenizer.json`. `named` is whether other files name
 /// the special tokens.
 pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value> {
     let tokens = read(path, bytes)?;
@@ -51,7 +52,7 @@ pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value
         return Err(Error::Malformed {
             file: path.display().to_string(),
             reason: format!(
-                "it has {} tokens; known are the rank files of GPT-2 (50256), cl100k_base (100256) and o200k_base (199998)",
+                "expected the rank file of GPT-2 (50256 tokens), cl100k_base (100256) or o200k_base (199998), found {} tokens",
                 tokens.len()
             ),
             hint: "the file may be incomplete: fetch it again",
@@ -72,7 +73,7 @@ pub(super) fn from_ranks(path: &Path, bytes: &[u8], named: bool) -> Result<Value
     Ok(byte_pairs(rule, false, vocabulary, json!(merges), added))
 }
 
-/// `vocab.json` and `merges.txt`, converted to a `tokenizer.json`.
+/// Converts `vocab.json` and `merges.txt` to a `tokenizer.json`.
 pub(super) fn from_pairs(
     path: &Path,
     vocabulary: Map<String, Value>,
@@ -222,7 +223,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     (bits == 0).then_some(bytes)
 }
 
-/// The character that stands for a byte in a byte-level vocabulary: GPT-2's table.
+/// The character of a byte in a byte-level vocabulary: GPT-2's table.
 fn char_of(byte: u8) -> char {
     let code = match byte {
         0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => u32::from(byte),

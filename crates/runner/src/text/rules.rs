@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 /// A rule to split a text before merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// GPT-2's, which Phi-1, Phi-1.5 and Phi-2 have.
+    /// That of GPT-2, for Phi-1, Phi-1.5 and Phi-2.
     Gpt2,
-    /// cl100k_base, which Phi-3-small and phi-4 have.
+    /// That of cl100k_base, for Phi-3-small and phi-4.
     Cl100k,
-    /// o200k_base, which Phi-4-mini has.
+    /// That of o200k_base, for Phi-4-mini.
     O200k,
-    /// cl100k_base with single digits, which Qwen 2 has.
+    /// That of cl100k_base with single digits, as in Qwen 2.
     Digits,
 }
 
@@ -28,7 +28,7 @@ const NAMES: [(Rule, &str, &[&str]); 4] = [
 const WHOLE_PIECES: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 
 impl Rule {
-    /// The rule that `tokenizer.ggml.pre` names; `None` for "default" and names that are not known.
+    /// The rule that `tokenizer.ggml.pre` names; `None` for "default" and unknown names.
     pub(super) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(_, own, others)| *own == name || others.contains(&name)).map(|(rule, ..)| *rule)
     }

@@ -17,7 +17,7 @@ pub struct TextStream {
 
 #[derive(Debug)]
 enum State {
-    /// Every token's characters stand for bytes (GPT-2's table); `bytes` is the unfinished character.
+    /// Every token's characters are bytes in GPT-2's table; `bytes` is the unfinished character.
     ByteLevel { bytes: Vec<u8> },
     /// Llama's chain: rewrite each token, collect `<0xNN>` runs, join, drop spaces at the start.
     ByteFallback { rewrite: Vec<DecoderWrapper>, run: Vec<u8>, strip: Option<char>, strip_left: usize },
@@ -144,7 +144,7 @@ fn stripped(text: String, strip: Option<char>, left: &mut usize) -> String {
     if rest.len() == text.len() { text } else { rest.to_owned() }
 }
 
-/// Appends the bytes that the characters of a byte-level token stand for; a token with any other character is its own text.
+/// Appends the bytes of a byte-level token's characters; a token with any other character is its own text.
 fn append_bytes(bytes: &mut Vec<u8>, token: &str) {
     let start = bytes.len();
     for char in token.chars() {
@@ -159,7 +159,7 @@ fn append_bytes(bytes: &mut Vec<u8>, token: &str) {
     }
 }
 
-/// GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 on.
+/// The byte of a character in GPT-2's table: printable Latin-1 is unchanged, the other 68 bytes follow from U+0100 on.
 fn byte_of(char: char) -> Option<u8> {
     let code = u32::from(char);
     match code {

@@ -25,7 +25,7 @@ pub enum SystemMessages {
     Used,
     /// The prompt is the same with and without it.
     Dropped,
-    /// The template fails with it, and works without it.
+    /// The template fails with it, and renders without it.
     Refused,
 }
 
@@ -42,7 +42,7 @@ impl ChatTemplate {
 
     /// The default chat template of a GGUF file; [`ChatTemplates`](super::ChatTemplates) has the others.
     ///
-    /// It may print the token that begins a text, independent of `tokenizer.ggml.add_bos_token`:
+    /// The template may print the token that begins a text, whatever `tokenizer.ggml.add_bos_token` is:
     /// [`Tokenizer::encode_chat`](super::Tokenizer::encode_chat) adds that token only if the text does not begin with it.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ fn failed(file: &str, error: &phi3_jinja::Error) -> Error {
 pub(super) fn text_of_file(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|error| Error::Malformed {
         file: path.display().to_string(),
-        reason: format!("it is no text in UTF-8: {}", error.utf8_error()),
+        reason: format!("it is not UTF-8 text: {}", error.utf8_error()),
         hint: "a template is a text file with Jinja in it",
     })?;
     Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))

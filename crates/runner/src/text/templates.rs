@@ -115,7 +115,7 @@ impl ChatTemplates {
     /// The default template; for conversations with tools, the template named `tool_use`, if there is one.
     ///
     /// # Errors
-    /// There is none, or it is not valid Jinja.
+    /// There is no such template, or it is not valid Jinja.
     pub fn main(&self) -> Result<ChatTemplate> {
         let Some(source) = self.sources.get(DEFAULT) else {
             let names = self.names().collect::<Vec<_>>().join(", ");

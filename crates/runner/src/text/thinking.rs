@@ -88,7 +88,7 @@ fn begun(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Thinking and answer of a text in pieces of so many characters.
+    /// Thinking and answer of a text in pieces of `size` characters.
     fn split(text: &str, size: usize) -> (String, String) {
         let characters: Vec<char> = text.chars().collect();
         let mut splitter = ThinkingSplitter::default();

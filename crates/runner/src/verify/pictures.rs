@@ -1,4 +1,4 @@
-//! Pictures of a golden: their preparation, the tower and the projection.
+//! Pictures of a golden: image preprocessing, vision tower and projection.
 
 use super::{Check, Golden, Report, VerifyOptions, compare, compare_hidden, file_error};
 use crate::vision::image_settings;
@@ -8,23 +8,23 @@ use phi3_model::{Features, Input, Model, TowerInput};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Pictures as they are cut: padded to crops, or resized to patches.
+/// Names of a golden's prepared pictures: padded to crops, or resized to patches.
 const SEEN: [&str; 2] = ["hd_rgb", "resized_rgb"];
 
 /// Features of a tower, by the name of the model's probe and that of goldens of CLIP.
 const FEATURES: (&str, &str) = ("tower_features", "clip_features");
 
-/// Difference of normalised pixels that is allowed from equal pictures.
+/// Allowed difference of normalized pixels, if the prepared pictures are equal.
 const PIXELS: f64 = 1e-5;
 
-/// The same where a level of the picture differs by one.
+/// Allowed difference of normalized pixels, if levels of the prepared pictures differ by one.
 const PIXELS_OFF: f64 = 2e-2;
 
 /// Features of every picture by its name.
 pub(super) type AllFeatures = BTreeMap<String, Arc<Features>>;
 
 impl Golden {
-    /// The inputs of a prompt; of picture k the rows that its places stand for, in order.
+    /// Returns the inputs of a prompt. The tokens of picture k become the rows of its features, in order.
     pub(super) fn inputs(&self, name: &str, features: &AllFeatures) -> Result<Vec<Input>> {
         let key = format!("prompt.{name}.input_ids");
         let Some(ids) = self.pictured.get(&key) else {
@@ -40,7 +40,7 @@ impl Golden {
             let picture = names.get(run[0].unsigned_abs() as usize - 1).and_then(|name| features.get(name));
             let picture = picture.filter(|picture| run.len() == picture.tokens());
             let picture = picture
-                .ok_or_else(|| file_error(&self.path, format!("{key}: id {} is no picture of the prompt", run[0])))?;
+                .ok_or_else(|| file_error(&self.path, format!("{key}: expected a picture's id, found {}", run[0])))?;
             inputs.extend(picture.inputs());
         }
         Ok(inputs)
@@ -62,7 +62,7 @@ impl Golden {
     }
 }
 
-/// Compares what becomes of every picture on its way to the decoder, and gives the features.
+/// Compares preprocessing, tower and projection of every picture with the golden; returns the features.
 pub(super) fn verify_pictures(
     model: &mut dyn Model,
     golden: &Golden,
@@ -106,7 +106,7 @@ pub(super) fn verify_pictures(
     Ok(all)
 }
 
-/// Compares the picture as it is cut; how many levels it differs by at most.
+/// Compares the prepared picture with the golden's; returns their largest difference in levels.
 fn verify_seen(
     preparation: &Preparation,
     golden: &Golden,
