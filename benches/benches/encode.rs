@@ -10,7 +10,9 @@
 use phi3_tensor::gpu::{Gpu, Matrix, Options, Rows, Select, Vector};
 use phi3_tensor::ops::*;
 use phi3_tensor::parity::Random;
-use phi3_tensor::{Activation, Batch, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Result, Role, Sampling};
+use phi3_tensor::{
+    Activation, Batch, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Readback, Result, Role, Sampled, Samples,
+};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -83,7 +85,7 @@ impl Decoder {
     }
 
     /// Records a token and submits it.
-    fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<()> {
+    fn launch(&mut self, gpu: &mut Gpu, batch: &Batch) -> Result<Readback<Sampled>> {
         let Self { embedding, layers, norm, head, cache, x, q, attn_out, mlp_hidden, logits } = self;
         let scaled = |weight| Norm::Rms { weight, eps: 1e-5 };
         let mask = Mask::Window(2047);
@@ -103,8 +105,7 @@ impl Decoder {
             gpu.project(mlp_hidden, None, &layer.down, Epilogue::ACCUMULATE, x)?;
         }
         gpu.project(x, Some(scaled(norm)), head, Epilogue::OVERWRITE, logits)?;
-        gpu.sample(logits, &[Sampling::Greedy])?;
-        gpu.submit()
+        gpu.sample(logits, &Samples::greedy(1))
     }
 }
 
@@ -137,9 +138,9 @@ fn measure(name: &str, cold: bool, mut gpu: Gpu) -> Result<()> {
         other.iter_mut().for_each(|word| *word += 1);
         black_box(&mut other);
         let start = Instant::now();
-        decoder.launch(&mut gpu, &batch)?;
+        let sampled = decoder.launch(&mut gpu, &batch)?;
         let submitted = start.elapsed();
-        gpu.sampled(&mut [0])?;
+        sampled.wait()?;
         if token >= WARM_UP {
             encoded.push(submitted);
             landed.push(start.elapsed());

@@ -21,8 +21,7 @@ fn machine<B: Backend>(criterion: &mut Criterion, name: &str, shape: &ModelShape
     let limits = b.limits().map_err(phi3_model::Error::from)?;
     println!("{name}: {}; {}; {limits:?}", b.info(), b.clock());
     let rows = if b.info().kind == DeviceKind::SoftwareGpu { [1, 4] } else { [1, 128] };
-    let can_sample = b.pipeline_depth() > 0;
-    for op in Op::ALL.into_iter().filter(|op| !op.is_sampling() || can_sample) {
+    for op in Op::ALL {
         let types = if op.has_weights() { TYPES.map(Some).to_vec() } else { vec![None] };
         for dtype in types {
             let kind = dtype.map_or_else(|| "f32", DType::name);

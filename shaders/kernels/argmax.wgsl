@@ -1,16 +1,23 @@
-// sampled[row] = the first token with the row's largest logit; NO_TOKEN if a logit is not finite
+// The first token with a row's largest logit; NO_TOKEN if a logit is not finite or all tokens are excluded. The token goes to the
+// row's slot and to its result.
 //
-// Shapes: logits [rows, stride]. Grid: one workgroup.
+// Shapes: logits [rows, stride], samples [records, RECORD], results [records, result]. Grid: one workgroup per record.
 
 struct Params {
     vocab: u32,
-    stride: u32, // of logits
-    row: u32,
+    stride: u32,    // of logits
+    first: u32,     // first record
+    by_record: u32, // 1 if the logits have a row for each record; 0 for the rows that the records name
+    result: u32,    // words of a result
     pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<u32>;
+@group(0) @binding(5) var<storage, read_write> results: array<u32>;
+@group(0) @binding(8) var<storage, read> samples: array<u32>;
 @group(0) @binding(9) var<storage, read_write> sampled: array<u32>;
 
 const THREADS: u32 = 256u;
@@ -19,12 +26,15 @@ var<workgroup> keys: array<u32, THREADS>;
 var<workgroup> tokens: array<u32, THREADS>;
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) t: u32) {
-    let start = params.row * params.stride;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let index = params.first + group.x;
+    let record = index * RECORD;
+    let excludes = samples[record + EXCLUDES];
+    let start = select(samples[record + ROW], index, params.by_record == 1u) * params.stride;
     var best = 0u;
-    var token = 0u;
+    var token = NO_TOKEN;
     for (var i = t; i < params.vocab; i += THREADS) {
-        let key = float_key(logits[start + i]);
+        let key = float_key(logits[start + i], excludes);
         if (key > best) {
             best = key;
             token = i;
@@ -44,6 +54,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
         workgroupBarrier();
     }
     if (t == 0u) {
-        sampled[params.row] = select(tokens[0], NO_TOKEN, keys[0] == NOT_FINITE);
+        let result = select(tokens[0], NO_TOKEN, keys[0] == NOT_FINITE);
+        sampled[samples[record + SLOT]] = result;
+        results[index * params.result] = result;
     }
 }

@@ -1,4 +1,4 @@
-// out[r] = scale * table[token[r]]; token SAMPLED + i is sampled[i], which was sampled on the device
+// out[r] = scale * table[token[r]]; token SAMPLED + i stands for the token of slot i, which was sampled on the device
 //
 // Shapes: table piece [count, 8 * k8], out [rows, 4 * stride]. Rows whose token is in another piece are not written.
 // Grid: one workgroup per row, folded.

@@ -1,26 +1,29 @@
-// sampled[row] = a random token by the row's logits: temperature, then top-k, top-p and min-p, each applied to the tokens that
-// the one before kept; NO_TOKEN if a logit is not finite.
+// A random token by the row's logits: temperature, then top-k, top-p and min-p, each applied to the tokens that the one before
+// kept; NO_TOKEN if a logit is not finite or all tokens are excluded. The token goes to the row's slot and to its result.
 //
 // A token's weight is exp((logit - largest) / temperature) in units of 2^-31, an integer. All sums are of integers, so the
 // order of summation does not change them. Top-k keeps the k largest logits and those equal to the k-th. Top-p drops the
 // smallest weights while their sum is at most drop / 2^32 of the total; of equal weights the later ones. Min-p drops weights
 // below floor. The result is the first token at which the running sum of weights exceeds draw / 2^32 of the total.
 //
-// Shapes: logits [rows, stride]; the row's logits become weights. Grid: one workgroup.
+// Shapes: logits [rows, stride], samples [records, RECORD], results [records, result]. The row's logits become weights. Grid: one
+// workgroup per record.
 
 struct Params {
     vocab: u32,
-    stride: u32, // of logits
-    row: u32,
-    top_k: u32,  // 0 keeps all
-    temperature: f32,
-    drop: u32,   // 2^32 times the share that top-p may drop
-    floor: u32,  // smallest weight that min-p keeps
-    draw: u32,
+    stride: u32,    // of logits
+    first: u32,     // first record
+    by_record: u32, // 1 if the logits have a row for each record; 0 for the rows that the records name
+    result: u32,    // words of a result
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> logits: array<u32>;
+@group(0) @binding(5) var<storage, read_write> results: array<u32>;
+@group(0) @binding(8) var<storage, read> samples: array<u32>;
 @group(0) @binding(9) var<storage, read_write> sampled: array<u32>;
 
 const THREADS: u32 = 256u;
@@ -77,15 +80,15 @@ fn quotient(a: vec2<u32>, b: u32) -> u32 {
     return result;
 }
 
-fn weight(bits: u32, largest: f32) -> u32 {
+fn weight(bits: u32, largest: f32, temperature: f32) -> u32 {
     let below = bitcast<f32>(bits) - largest;
     if (below >= 0.0) {
         return ONE;
     }
-    if (below < -30.0 * params.temperature) {
+    if (below < -30.0 * temperature) {
         return 0u;
     }
-    return min(u32(exp(below / params.temperature) * 2147483648.0), ONE);
+    return min(u32(exp(below / temperature) * 2147483648.0), ONE);
 }
 
 // Sum of all threads' numbers, for all of them.
@@ -160,12 +163,20 @@ fn find(t: u32, shift: u32, down: bool) {
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) t: u32) {
-    let start = params.row * params.stride;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let index = params.first + group.x;
+    let record = index * RECORD;
+    let excludes = samples[record + EXCLUDES];
+    let top_k = samples[record + TOP_K];
+    let temperature = bitcast<f32>(samples[record + TEMPERATURE]);
+    let drop = samples[record + DROP];
+    let floor = samples[record + FLOOR];
+    let draw = samples[record + DRAW];
+    let start = select(samples[record + ROW], index, params.by_record == 1u) * params.stride;
 
     var most = 0u;
     for (var i = t; i < params.vocab; i += THREADS) {
-        most = max(most, float_key(logits[start + i]));
+        most = max(most, float_key(logits[start + i], excludes));
     }
     shared_low[t] = most;
     workgroupBarrier();
@@ -181,15 +192,15 @@ fn main(@builtin(local_invocation_index) t: u32) {
     // k-th largest logit, byte by byte
     if (t == 0u) {
         prefix = 0u;
-        left = vec2<u32>(params.top_k - 1u, 0u);
+        left = vec2<u32>(top_k - 1u, 0u);
     }
-    if (params.top_k > 0u && params.top_k < params.vocab) {
+    if (top_k > 0u && top_k < params.vocab) {
         for (var level = 0u; level < 4u; level++) {
             let shift = 24u - 8u * level;
             clear(t);
             let known = prefix;
             for (var i = t; i < params.vocab; i += THREADS) {
-                let key = float_key(logits[start + i]);
+                let key = float_key(logits[start + i], excludes);
                 // in two shifts, because one by 32 would be one by 0
                 if (((key ^ known) >> shift) >> 8u == 0u) {
                     atomicAdd(&low[(key >> shift) & 255u], 1u);
@@ -206,9 +217,10 @@ fn main(@builtin(local_invocation_index) t: u32) {
     var mine = vec2<u32>();
     for (var i = t; i < params.vocab; i += THREADS) {
         let bits = logits[start + i];
+        let key = float_key(bits, excludes);
         var w = 0u;
-        if (float_key(bits) >= least) {
-            w = weight(bits, largest);
+        if (key > 0u && key >= least) {
+            w = weight(bits, largest, temperature);
         }
         logits[start + i] = w;
         mine = add(mine, vec2<u32>(w, 0u));
@@ -218,11 +230,11 @@ fn main(@builtin(local_invocation_index) t: u32) {
     // smallest weight that top-p keeps, byte by byte, and how many weights equal to it are dropped
     if (t == 0u) {
         prefix = 0u;
-        left = part(sum, params.drop);
+        left = part(sum, drop);
     }
     storageBarrier();
     workgroupBarrier();
-    if (params.drop > 0u) {
+    if (drop > 0u) {
         for (var level = 0u; level < 4u; level++) {
             let shift = 24u - 8u * level;
             clear(t);
@@ -264,18 +276,19 @@ fn main(@builtin(local_invocation_index) t: u32) {
                 kept -= 1u;
             }
         }
-        if (w < smallest || w < params.floor) {
+        if (w < smallest || w < floor) {
             w = 0u;
         }
         logits[start + i] = w;
         mine = add(mine, vec2<u32>(w, 0u));
     }
 
-    let wanted = part(total(t, mine), params.draw);
+    let wanted = part(total(t, mine), draw);
     var passed = before(t, mine);
-    if (most == NOT_FINITE) {
+    if (most == NOT_FINITE || most == 0u) {
         if (t == 0u) {
-            sampled[params.row] = NO_TOKEN;
+            sampled[samples[record + SLOT]] = NO_TOKEN;
+            results[index * params.result] = NO_TOKEN;
         }
         return;
     }
@@ -285,7 +298,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = first; i < last; i++) {
         passed = add(passed, vec2<u32>(logits[start + i], 0u));
         if (above(passed, wanted)) {
-            sampled[params.row] = i;
+            sampled[samples[record + SLOT]] = i;
+            results[index * params.result] = i;
             return;
         }
     }

@@ -30,9 +30,10 @@ pub mod binding {
     pub const KEYS: u32 = 6;
     /// Values of a layer.
     pub const VALUES: u32 = 7;
-    /// Batch metadata: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages.
+    /// Batch table: `[rows][token, position, slot to write, start of its pages]`, then rotations, outputs and pages. Of sampling,
+    /// the records of the rows, then masks and edits.
     pub const BATCH: u32 = 8;
-    /// Tokens sampled on the device.
+    /// Tokens sampled on the device, by slot.
     pub const SAMPLED: u32 = 9;
     /// Scale of each row of activations in half precision, times the inverse RMS of an input norm.
     pub const ROW_SCALES: u32 = 10;
@@ -77,7 +78,7 @@ pub const KV_BLOCK: usize = 32;
 /// Largest head dimension of attention.
 pub const MAX_HEAD_DIM: usize = 256;
 
-/// Token id in the batch metadata that refers to entry 0 of the tokens sampled on the device; the ids above refer to the others.
+/// Token id in a batch metadata that refers to slot 0 of the tokens sampled on the device; the ids above refer to the others.
 pub const SAMPLED: u32 = 1 << 31;
 
 /// Sampled token if a logit is not finite.

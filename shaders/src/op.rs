@@ -69,6 +69,10 @@ pub enum Op {
     Argmax,
     /// Random sampling of a token.
     Sample,
+    /// Edited and masked copy of logits, for sampling.
+    EditLogits,
+    /// Log-probabilities of the largest logits and of a token.
+    Logprobs,
     /// Benchmark of memory bandwidth.
     Copy,
     /// Benchmark of the arithmetic rate in single precision.
@@ -80,9 +84,8 @@ pub enum Op {
 impl Op {
     /// Every operation in every composition for devices of `tier`.
     pub fn all(tier: Tier) -> Vec<Op> {
-        let mut all =
-            vec![Op::RmsNorm, Op::LayerNorm, Op::CombineSplits, Op::Quantize, Op::Select, Op::Argmax, Op::Sample];
-        all.extend([Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
+        let mut all = vec![Op::RmsNorm, Op::LayerNorm, Op::CombineSplits, Op::Quantize, Op::Select, Op::Argmax];
+        all.extend([Op::Sample, Op::EditLogits, Op::Logprobs, Op::Copy, Op::Multiply, Op::Route, Op::Combine]);
         if tier >= Tier::Coop {
             all.extend(CoopMatrix::ALL.map(Op::MultiplyCoop));
         }
@@ -186,6 +189,8 @@ impl Op {
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
             Op::Argmax => Kernel::compose(&[sampling!("argmax")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Sample => Kernel::compose(&[sampling!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::EditLogits => Kernel::compose(&[sampling!("edit_logits")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Logprobs => Kernel::compose(&[sampling!("logprobs")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
             Op::Multiply => {
                 Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])

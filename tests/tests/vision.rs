@@ -73,7 +73,7 @@ fn options(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens: Some(max_tokens), sampler, ignore_eos: true, ..GenerateOptions::default() }
 }
 
-fn ids(engine: &mut Engine, messages: &[Message], images: &[Image]) -> (Vec<u32>, usize, usize) {
+fn ids(engine: &Engine, messages: &[Message], images: &[Image]) -> (Vec<u32>, usize, usize) {
     let completion = engine.chat_with_images(messages, images, &options(6)).unwrap().collect_all().unwrap();
     (completion.ids, completion.summary.usage.prompt_tokens, completion.summary.usage.cached_tokens)
 }
@@ -82,25 +82,25 @@ fn ids(engine: &mut Engine, messages: &[Message], images: &[Image]) -> (Vec<u32>
 fn two_pictures_and_a_longer_chat() {
     let folder = folder(CROPS);
     for device_options in machines() {
-        let mut engine = engine(&folder, &device_options);
+        let engine = engine(&folder, &device_options);
         let (first, second) = (image(&engine, "rgb.png"), image(&engine, "exif-6.jpg"));
         assert_eq!((first.tokens(), first.grid()), (73, (2, 3)));
         let compare = [Message::user("compare them")];
-        let (both, prompt, cached) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
+        let (both, prompt, cached) = ids(&engine, &compare, &[first.clone(), second.clone()]);
         // "<s><|user|>\n", "<s>\n" and "<s>\ncompare them<|end|>\n<|assistant|>\n" of single letters
         let text = 3 + 2 + 18;
         assert_eq!((prompt, cached), (first.tokens() + second.tokens() + text, 0));
         // explicit tags in the text give the same result
         let own = [Message::user("<|image_1|>\n<|image_2|>\ncompare them")];
-        assert_eq!(ids(&mut engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
+        assert_eq!(ids(&engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
         // pictures in another order give another answer, and the first picture is not taken from the cache
-        let (swapped, _, cached) = ids(&mut engine, &compare, &[second.clone(), first.clone()]);
+        let (swapped, _, cached) = ids(&engine, &compare, &[second.clone(), first.clone()]);
         assert!(swapped != both && cached < 10, "{cached}");
         // the next question does not compute the pictures again
-        let (answer, _, _) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
+        let (answer, _, _) = ids(&engine, &compare, &[first.clone(), second.clone()]);
         let text = engine.tokenizer().unwrap().decode(&answer, true).unwrap();
         let longer = [own[0].clone(), Message::assistant(text), Message::user("why?")];
-        let (more, longer_prompt, cached) = ids(&mut engine, &longer, &[first.clone(), second.clone()]);
+        let (more, longer_prompt, cached) = ids(&engine, &longer, &[first.clone(), second.clone()]);
         assert!(cached >= prompt && longer_prompt > cached, "{cached} of {longer_prompt}");
         assert_eq!(more.len(), 6);
     }
@@ -111,31 +111,31 @@ fn two_pictures_and_a_longer_chat() {
 fn two_whole_pictures_and_a_longer_chat() {
     let folder = folder(PATCHES);
     for device_options in machines() {
-        let mut engine = engine(&folder, &device_options);
+        let engine = engine(&folder, &device_options);
         assert_eq!(engine.image_reader().unwrap().tag(), ImageTag::InOrder);
         let (first, second) = (image(&engine, "rgb.png"), image(&engine, "exif-6.jpg"));
         assert_eq!([first.grid(), second.grid()], [(5, 8), (8, 5)]);
         let compare = [Message::user("compare them")];
-        let (both, prompt, cached) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
+        let (both, prompt, cached) = ids(&engine, &compare, &[first.clone(), second.clone()]);
         // "<s><|user|>\n", "\n" and "\ncompare them<|end|>\n<|assistant|>\n" of single letters
         let text = 3 + 1 + 17;
         assert_eq!((prompt, cached), (first.tokens() + second.tokens() + text, 0));
         let own = [Message::user("<image>\n<image>\ncompare them")];
-        assert_eq!(ids(&mut engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
-        let (swapped, _, cached) = ids(&mut engine, &compare, &[second.clone(), first.clone()]);
+        assert_eq!(ids(&engine, &own, &[first.clone(), second.clone()]), (both.clone(), prompt, prompt - 1));
+        let (swapped, _, cached) = ids(&engine, &compare, &[second.clone(), first.clone()]);
         assert!(swapped != both && cached < 10, "{cached}");
-        // of the three pictures of the next chat, only the new one is computed
-        let (answer, _, _) = ids(&mut engine, &compare, &[first.clone(), second.clone()]);
+        // one picture more with the next question: it alone is computed
+        let (answer, _, _) = ids(&engine, &compare, &[first.clone(), second.clone()]);
         let text = engine.tokenizer().unwrap().decode(&answer, true).unwrap();
         let longer = [own[0].clone(), Message::assistant(text), Message::user("<image> and this?")];
         let third = image(&engine, "gray.png");
-        let (_, longer_prompt, cached) = ids(&mut engine, &longer, &[first.clone(), second.clone(), third.clone()]);
+        let (_, longer_prompt, cached) = ids(&engine, &longer, &[first.clone(), second.clone(), third.clone()]);
         assert!(cached >= prompt && longer_prompt > cached + third.tokens(), "{cached} of {longer_prompt}");
         // a tag in an answer is text, and so are tags without pictures
         let svg = [own[0].clone(), Message::assistant("<image>"), Message::user("why?")];
-        let (_, with_text, _) = ids(&mut engine, &svg, &[first.clone(), second.clone()]);
+        let (_, with_text, _) = ids(&engine, &svg, &[first.clone(), second.clone()]);
         assert!(with_text > prompt);
-        let (_, alone, _) = ids(&mut engine, &own, &[]);
+        let (_, alone, _) = ids(&engine, &own, &[]);
         assert!(alone < first.tokens() + second.tokens());
         let error = engine.chat_with_images(&own, std::slice::from_ref(&first), &options(1)).err().unwrap();
         assert!(
@@ -149,7 +149,7 @@ fn two_whole_pictures_and_a_longer_chat() {
 #[test]
 fn whole_pictures_of_any_shape() {
     let folder = folder(PATCHES);
-    let mut engine = engine(&folder, &on(Device::Cpu));
+    let engine = engine(&folder, &on(Device::Cpu));
     let reader = engine.image_reader().unwrap().clone();
     for (width, height, grid) in [
         (1, 1, (3, 3)),
@@ -164,7 +164,7 @@ fn whole_pictures_of_any_shape() {
         let picture = Picture::new(width, height, rgb).unwrap();
         let image = reader.prepare("made", &picture).unwrap();
         assert_eq!((image.grid(), image.tokens()), (grid, grid.0 * grid.1), "{width} x {height}");
-        assert_eq!(ids(&mut engine, &[Message::user("who?")], &[image]).0.len(), 6);
+        assert_eq!(ids(&engine, &[Message::user("who?")], &[image]).0.len(), 6);
     }
 }
 
@@ -192,7 +192,7 @@ fn a_turned_picture_is_the_upright_one() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let folder = folder(CROPS);
-    let mut engine = engine(&folder, &on(Device::Cpu));
+    let engine = engine(&folder, &on(Device::Cpu));
     let reader = engine.image_reader().unwrap().clone();
     let broken = reader.read(&data("oracle/family/images/cut.png")).unwrap_err().to_string();
     assert!(broken.contains("cut.png") && broken.contains("hint: "), "{broken}");
@@ -200,7 +200,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(missing.contains("nowhere.png"), "{missing}");
     let picture = image(&engine, "rgb.png");
     let question = [Message::user("<|image_2|> who?")];
-    let mut refused = |messages: &[Message], images: &[Image]| match engine.chat_with_images(
+    let refused = |messages: &[Message], images: &[Image]| match engine.chat_with_images(
         messages,
         images,
         &GenerateOptions::default(),
@@ -214,15 +214,16 @@ fn what_does_not_fit_is_an_error() {
     let many = vec![picture.clone(); 28];
     assert!(refused(&[Message::user("who?")], &many).contains("prompt too long"));
 
-    let mut text = Engine::builder().device(Device::Cpu).build().unwrap();
+    let text = Engine::builder().device(Device::Cpu).build().unwrap();
     let error = text.chat_with_images(&[Message::user("who?")], &[picture], &GenerateOptions::default());
     assert!(error.err().unwrap().to_string().contains("a model with a vision tower"));
     // without pictures a tag is text
     assert!(text.chat(&question, &GenerateOptions::default()).is_ok());
 
-    let input = TowerInput { values: &[0.0; 12], grid: (1, 1) };
-    for (model, words) in [(engine.model(), "values of a picture"), (text.model(), "reads text only")] {
-        let error = model.encode_image(&input, None).unwrap_err();
+    for (engine, words) in [(engine, "values of a picture"), (text, "reads text only")] {
+        let encoded =
+            engine.with_model(|model| model.encode_image(&TowerInput { values: &[0.0; 12], grid: (1, 1) }, None));
+        let error = encoded.unwrap().unwrap_err();
         assert!(matches!(error, Error::Request { .. }) && error.to_string().contains(words), "{error}");
     }
 }
@@ -243,7 +244,8 @@ fn pictures_survive_the_rope_switch() {
         // all at once with the long factors, compared with token by token across the limit of 96
         let want = logits(model, &inputs, usize::MAX, RopePolicy::Exact, None).unwrap();
         let want = &want[want.len() - 96..];
-        let mut sequence = model.sequence();
+        let mut session = phi3_model::Session::new(model);
+        let mut sequence = session.sequence();
         let mut row = Vec::new();
         let settings = phi3_model::PrefillOptions {
             chunk: 40,
@@ -253,7 +255,7 @@ fn pictures_survive_the_rope_switch() {
         };
         for part in [&inputs[..80], &inputs[80..95], &inputs[95..100], &inputs[100..]] {
             let watch = &mut |_| std::ops::ControlFlow::Continue(());
-            phi3_model::prefill(model, &mut sequence, part, settings, &mut row, None, watch).unwrap();
+            session.prefill(&mut sequence, part, settings, &mut row, None, watch).unwrap();
         }
         assert_eq!(sequence.inputs(), inputs);
         let most = want.iter().zip(&row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -1,6 +1,7 @@
 //! Command-line arguments.
 
 mod bench;
+mod grammar;
 mod images;
 mod models;
 mod sampling;

@@ -19,7 +19,7 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
 
     args.sampling.check()?;
     let images = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = load::chat(&args.model, &args.talk)?;
+    let engine = load::chat(&args.model, &args.talk)?;
     output::note_system(&engine, args.talk.system.as_deref(), args.model.quiet);
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
@@ -126,7 +126,7 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
             found: format!("token ids and the picture {}", image.path().display()),
         });
     }
-    let mut engine = load::engine(&args.model)?;
+    let engine = load::engine(&args.model)?;
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.raw = args.raw;
     options.cancel = Some(output::stop_on_ctrl_c());
@@ -160,11 +160,11 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
 }
 
 /// Runs a generation to its end, printing notes only; returns ids, text and summary.
-fn silently(generation: phi3_runner::Generation<'_>, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
+fn silently(generation: phi3_runner::Generation, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
     let (mut ids, mut text) = (Vec::new(), String::new());
     for event in generation {
         match event? {
-            Event::Token { id, text: piece } => {
+            Event::Token { id, text: piece, .. } => {
                 ids.push(id);
                 text.push_str(&piece);
             }

@@ -1,11 +1,14 @@
 //! `phi3-run bench`: llama-bench's tests, columns and formats.
 
-use crate::args::{self, Bench, BenchCommand};
+mod parallel;
+
+use self::parallel::Parallel;
+use crate::args::{self, Bench, BenchCommand, BenchFormat};
 use crate::fetch;
 use crate::kernels;
 use crate::output::{self, Outcome};
 use crate::rows::{Record, Table, Writer, plain};
-use phi3_model::{Checkpoint, type_label};
+use phi3_model::{Checkpoint, Model, type_label};
 use phi3_runner::bench::{BenchOptions, Samples, Shape, measure, statistics};
 use phi3_runner::{DeviceOptions, Error, Result, RopePolicy, Source, TIERS};
 use phi3_tensor::DeviceKind;
@@ -19,27 +22,10 @@ pub(super) fn bench(args: &Bench) -> Result<Outcome> {
     if let Some(BenchCommand::Kernels(args)) = &args.command {
         return kernels::kernels(args);
     }
-    let stop = output::stop_on_ctrl_c();
-    let mut run =
-        Run { args, stop, out: Writer::new(args.output, Tests { by_tier: args.by_tier() }), outcome: Outcome::Done };
-    let all_options = args.all_options()?;
-    for path in args.models() {
-        let source = match args.source(path) {
-            Ok(source) => source,
-            Err(error) if fetch::is_stopped(&error) => return Err(error),
-            Err(error) => {
-                run.failed(&name(path), error);
-                continue;
-            }
-        };
-        for device_options in &all_options {
-            if run.outcome != Outcome::Interrupted {
-                run.subject(path, &source, device_options)?;
-            }
-        }
+    match args.is_parallel() {
+        false => Run::new(args, args.output, Tests { by_tier: args.by_tier() }).all(measure_tests),
+        true => Run::new(args, parallel::format(args.output), Parallel).all(parallel::measure_tests),
     }
-    output::print(&run.out.end())?;
-    Ok(run.outcome)
 }
 
 /// Commit of the build, or the version if the commit is not known.
@@ -52,14 +38,44 @@ const BUILD: &str = match option_env!("PHI3_COMMIT") {
 const BUILD_NUMBER: u32 = 0;
 
 /// A run of all tests of a command line.
-struct Run<'a> {
+struct Run<'a, T: Table> {
     args: &'a Bench,
     stop: Arc<AtomicBool>,
-    out: Writer<Tests>,
+    out: Writer<T>,
     outcome: Outcome,
 }
 
-impl Run<'_> {
+/// Runs every test of a model that was loaded with these options.
+type RunTests<T> = fn(&mut Run<'_, T>, &Subject, &DeviceOptions, &mut dyn Model) -> Result<()>;
+
+impl<'a, T: Table> Run<'a, T> {
+    fn new(args: &'a Bench, format: BenchFormat, table: T) -> Self {
+        Self { args, stop: output::stop_on_ctrl_c(), out: Writer::new(format, table), outcome: Outcome::Done }
+    }
+
+    /// Runs `tests` for every model with every set of device options.
+    fn all(mut self, tests: RunTests<T>) -> Result<Outcome> {
+        let args = self.args;
+        let all_options = args.all_options()?;
+        for path in args.models() {
+            let source = match args.source(path) {
+                Ok(source) => source,
+                Err(error) if fetch::is_stopped(&error) => return Err(error),
+                Err(error) => {
+                    self.failed(&name(path), error);
+                    continue;
+                }
+            };
+            for device_options in &all_options {
+                if self.outcome != Outcome::Interrupted {
+                    self.subject(path, &source, device_options, tests)?;
+                }
+            }
+        }
+        output::print(&self.out.end())?;
+        Ok(self.outcome)
+    }
+
     /// Reports an error. Other rows are still measured.
     fn failed(&mut self, what: &str, error: Error) {
         output::note(&format!("{what} left out:"));
@@ -67,8 +83,14 @@ impl Run<'_> {
         self.outcome = Outcome::Error;
     }
 
-    /// Runs every test of a model with one set of device options.
-    fn subject(&mut self, path: Option<&Path>, source: &Source, device_options: &DeviceOptions) -> Result<()> {
+    /// Loads a model with one set of device options and runs `tests`.
+    fn subject(
+        &mut self,
+        path: Option<&Path>,
+        source: &Source,
+        device_options: &DeviceOptions,
+        tests: RunTests<T>,
+    ) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             self.outcome = Outcome::Interrupted;
             return Ok(());
@@ -77,40 +99,56 @@ impl Run<'_> {
             let loaded = device_options.load(&checkpoint, &mut |_| {})?;
             Ok((Subject::new(path, &checkpoint, device_options, loaded.weights), loaded.model))
         });
-        let name = name(path);
-        let (subject, mut model) = match loaded {
-            Ok(loaded) => loaded,
+        match loaded {
+            Ok((subject, mut model)) => tests(self, &subject, device_options, &mut *model),
             Err(error) => {
-                self.failed(&name, error);
-                return Ok(());
-            }
-        };
-        let args = self.args;
-        for shape in args.shapes() {
-            let options = BenchOptions {
-                repetitions: args.repetitions,
-                warm_up: !args.no_warmup,
-                chunk: rows(device_options),
-                policy: RopePolicy::Ahead,
-            };
-            let watch = &mut || match self.stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
-            match measure(&mut *model, shape, options, watch) {
-                Ok(None) => {
-                    self.outcome = Outcome::Interrupted;
-                    return Ok(());
-                }
-                Ok(Some(samples)) => {
-                    let record = subject.record(device_options, model.device(), &samples);
-                    output::print(&self.out.row(&record))?;
-                }
-                Err(error) => self.failed(&format!("{name}: {shape}"), error),
+                self.failed(&name(path), error);
+                Ok(())
             }
         }
-        Ok(())
     }
+
+    /// Options of a test.
+    fn options(&self, device_options: &DeviceOptions) -> BenchOptions {
+        BenchOptions {
+            repetitions: self.args.repetitions,
+            warm_up: !self.args.no_warmup,
+            chunk: rows(device_options),
+            policy: RopePolicy::Ahead,
+        }
+    }
+
+    /// Function that a measurement asks whether to go on.
+    fn watch(&self) -> impl FnMut() -> ControlFlow<()> + use<T> {
+        let stop = self.stop.clone();
+        move || match stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Runs llama-bench's tests of a model.
+fn measure_tests(
+    run: &mut Run<'_, Tests>,
+    subject: &Subject,
+    device_options: &DeviceOptions,
+    model: &mut dyn Model,
+) -> Result<()> {
+    for shape in run.args.shapes() {
+        match measure(model, shape, run.options(device_options), &mut run.watch()) {
+            Ok(None) => {
+                run.outcome = Outcome::Interrupted;
+                return Ok(());
+            }
+            Ok(Some(samples)) => {
+                let record = subject.record(device_options, model.device(), &samples);
+                output::print(&run.out.row(&record))?;
+            }
+            Err(error) => run.failed(&format!("{}: {shape}", subject.filename), error),
+        }
+    }
+    Ok(())
 }
 
 /// Name of a model in rows and messages.
@@ -296,11 +334,12 @@ pub(super) fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
         .ok_or_else(|| "expected a prompt's length and a number of tokens: 512,128".into())
 }
 
-/// Long form of llama-bench's options of several letters after one dash.
+/// Long form of llama.cpp's options of several letters after one dash.
 pub(super) fn long_option(word: &str) -> Option<&'static str> {
     Some(match word {
         "-pg" => "--pg",
         "-ub" => "--ubatch",
+        "-np" => "--parallel",
         "-ctk" => "--cache-type-k",
         "-ctv" => "--cache-type-v",
         "-ngl" => "--n-gpu-layers",
@@ -311,7 +350,6 @@ pub(super) fn long_option(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::BenchFormat;
 
     fn record() -> Record {
         let subject = Subject {

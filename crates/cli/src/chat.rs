@@ -94,8 +94,8 @@ impl Lines {
 pub(super) fn chat(args: &Chat) -> Result<Outcome> {
     args.sampling.check()?;
     let named = args.images.read(&args.model.source()?, args.model.quiet)?;
-    let mut engine = load::chat(&args.model, &args.talk)?;
-    // the tag of a model without a vision tower is not used: such a model takes no pictures
+    let engine = load::chat(&args.model, &args.talk)?;
+    // a model without a vision tower gets no pictures
     let tag = engine.image_reader().map_or(ImageTag::Numbered, ImageReader::tag);
     let mut gallery = Gallery { images: named, shown: 0, tag };
     let stop = output::stop_on_ctrl_c();

@@ -14,21 +14,24 @@ use std::path::Path;
 /// `phi3-run logits`
 pub(super) fn logits(args: &Logits) -> Result<Outcome> {
     let input = ask::input(&args.input)?;
-    let mut engine = load::engine(&args.model.exact())?;
+    let engine = load::engine(&args.model.exact())?;
     let ids = ask::input_ids(&engine, &input)?;
     if ids.is_empty() {
         return Err(Error::EmptyPrompt { hint: "give some text or ids" });
     }
     let (vocab, width) = (engine.spec().vocab_size, engine.spec().hidden_size);
-    let mut hidden = Hidden::new();
-    let wanted = args.hidden.then_some(&mut hidden);
-    let logits = verify::logits(engine.model(), &ids, args.model.chunk(), args.model.longrope, wanted)
-        .map_err(|error| engine.source().explain(error))?;
-    let mut tensors = vec![("logits".to_owned(), vec![ids.len(), vocab], logits)];
-    tensors.extend(hidden.into_iter().map(|(name, rows)| (name, vec![ids.len(), width], rows)));
+    let (count, wants_hidden, chunk, policy) = (ids.len(), args.hidden, args.model.chunk(), args.model.longrope);
+    let computed = engine.with_model(move |model| {
+        let mut hidden = Hidden::new();
+        let logits = verify::logits(model, &ids, chunk, policy, wants_hidden.then_some(&mut hidden))?;
+        Ok((logits, hidden))
+    })?;
+    let (logits, hidden) = computed.map_err(|error| engine.source().explain(error))?;
+    let mut tensors = vec![("logits".to_owned(), vec![count, vocab], logits)];
+    tensors.extend(hidden.into_iter().map(|(name, rows)| (name, vec![count, width], rows)));
     write(&args.out, &tensors)?;
     if !args.model.quiet {
-        output::note(&format!("wrote    {} tokens to {}", ids.len(), args.out.display()));
+        output::note(&format!("wrote    {count} tokens to {}", args.out.display()));
     }
     Ok(Outcome::Done)
 }

@@ -191,7 +191,7 @@ pub(super) fn note_system(engine: &Engine, system: Option<&str>, quiet: bool) {
 }
 
 /// Streams an answer to standard output; returns its text and summary. The text includes parts that `style` hides.
-pub(super) fn stream(generation: Generation<'_>, style: Style, quiet: bool) -> Result<(String, Summary)> {
+pub(super) fn stream(generation: Generation, style: Style, quiet: bool) -> Result<(String, Summary)> {
     let mut display = Display::new(style);
     let result = show(generation, &mut display, quiet);
     if result.is_err() {
@@ -201,7 +201,7 @@ pub(super) fn stream(generation: Generation<'_>, style: Style, quiet: bool) -> R
     result
 }
 
-fn show(generation: Generation<'_>, display: &mut Display, quiet: bool) -> Result<(String, Summary)> {
+fn show(generation: Generation, display: &mut Display, quiet: bool) -> Result<(String, Summary)> {
     let (mut whole, mut ends_line) = (String::new(), false);
     let mut put = |text: &str| {
         if text.is_empty() {

@@ -28,7 +28,10 @@ pub(super) trait Table {
 pub(super) struct Writer<T: Table> {
     format: BenchFormat,
     table: T,
+    /// Rows of the table so far.
     rows: usize,
+    /// Titles so far.
+    sections: usize,
 }
 
 /// Fields of a flat row: all except lists.
@@ -38,7 +41,18 @@ fn flat(record: &Record) -> impl Iterator<Item = (&String, &Value)> {
 
 impl<T: Table> Writer<T> {
     pub(super) fn new(format: BenchFormat, table: T) -> Self {
-        Self { format, table, rows: 0 }
+        Self { format, table, rows: 0, sections: 0 }
+    }
+
+    /// Begins another table below `title` in Markdown; the other formats have one table.
+    pub(super) fn section(&mut self, title: &str) -> String {
+        if self.format != BenchFormat::Md {
+            return String::new();
+        }
+        let space = if self.sections == 0 { "" } else { "\n" };
+        self.sections += 1;
+        self.rows = 0;
+        format!("{space}{title}\n\n")
     }
 
     pub(super) fn row(&mut self, record: &Record) -> String {

@@ -85,7 +85,7 @@ fn usage(error: &clap::Error) -> String {
     message.strip_prefix("error: ").unwrap_or(&message).to_owned()
 }
 
-/// Replaces llama-bench's options of several letters after one dash by the long options of `bench`.
+/// Replaces llama.cpp's options of several letters after one dash by the long options of `bench`.
 fn long_options(mut words: Vec<OsString>) -> Vec<OsString> {
     if words.get(1).is_some_and(|word| word == "bench") {
         for word in &mut words[2..] {

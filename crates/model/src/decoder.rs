@@ -2,18 +2,18 @@
 
 mod inputs;
 mod load;
-mod pipeline;
 
-use crate::sequence::{PagePool, Sequence};
+use crate::pages::PageId;
 use crate::table::Slot;
 use crate::vision::Tower;
-use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, Result, TowerInput};
+use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, Result, RopeSet, TowerInput};
 use inputs::FeatureRows;
-pub use inputs::{check_inputs, check_length, check_tokens};
+pub use inputs::{check_inputs, check_length};
 use load::{Loader, NormWeights};
-use phi3_tensor::{Activation, Backend, Batch, DeviceInfo, Epilogue, KvType, PAGE, Router, Sampling, TOP_EXPERTS};
-use pipeline::InFlight;
-use std::collections::VecDeque;
+use phi3_tensor::{
+    Activation, Backend, Batch, DeviceInfo, Epilogue, KvType, Phase, Readback, Router, Sampled, Samples, TOP_EXPERTS,
+};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One layer's weights, under the names that Phi-3 has for them.
@@ -55,24 +55,41 @@ struct Activations<B: Backend> {
     logits: B::Rows,
 }
 
-/// Rows of which sequence a pass computes, and whose logits are wanted.
-pub struct SequenceRows<'a> {
-    /// Where the inputs follow.
-    pub sequence: &'a mut Sequence,
-    /// At least one.
-    pub inputs: &'a [Input],
-    /// Whose logits are wanted.
+/// First value of a row of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowInput {
+    /// A token, or a row of picture features.
+    Input(Input),
+    /// The token that was sampled into this slot.
+    Sampled(u32),
+}
+
+/// Consecutive rows of a pass that belong to one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// The rows; at least one.
+    pub inputs: &'a [RowInput],
+    /// Kind of the rows.
+    pub phase: Phase,
+    /// Position of the first row in its sequence.
+    pub position: usize,
+    /// Pages of the sequence, of 16 positions each, those of the rows included. Pages that no row attends to may be
+    /// [`Batch::NO_PAGE`].
+    pub pages: &'a [PageId],
+    /// Rope factors of the sequence.
+    pub rope: RopeSet,
+    /// Rows whose logits are computed.
     pub outputs: Outputs,
 }
 
-/// Whose logits a feed wants.
+/// Rows of a segment whose logits are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outputs {
-    /// Nobody's: a chunk of a prompt that goes on.
+    /// None: a chunk of a prompt that goes on.
     None,
-    /// The last token's.
+    /// The last one.
     Last,
-    /// Every token's.
+    /// All.
     All,
 }
 
@@ -112,72 +129,72 @@ pub(crate) fn max_outputs(spec: &ModelSpec, rows: usize) -> usize {
     (LOGITS_BYTES / 4 / spec.vocab_size).clamp(1, rows)
 }
 
-/// A model on a device. The library's border: machines differ behind it.
+/// A model on a device, behind which devices differ.
+///
+/// A pass is two steps: [`forward`](Self::forward) submits the layers, and [`sample`](Self::sample) or [`logits`](Self::logits)
+/// submits what is made of the outputs. Neither waits for the device.
 pub trait Model: Send {
-    /// What the model computes.
+    /// Description of the model.
     fn spec(&self) -> &ModelSpec;
-    /// What it runs on.
+    /// The device.
     fn device(&self) -> &DeviceInfo;
-    /// Rows that one pass takes.
+    /// Most rows of a pass.
     fn max_rows(&self) -> usize;
-    /// An empty sequence, for this model only: others refuse it.
-    fn sequence(&self) -> Sequence;
-    /// Whether a sequence is one of this model's.
-    fn owns(&self, sequence: &Sequence) -> bool;
-    /// Bytes of keys and values in use.
-    fn cache_bytes(&self) -> u64;
-    /// Makes room on the device for `sequence` to grow to `tokens` tokens, where growing bit by bit would be dear. A
-    /// sliding window needs no more than itself and a pass.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sequence`] where it is another model's, and what the device reports.
-    fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()>;
-    /// One pass over any number of sequences. `logits` becomes `[outputs, vocab_size]` in the order of the parts.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Sequence`] where one is another model's or has passes under way, [`Error::Request`] where a feed does not fit the
-    /// model, and what the device reports. The sequences hold the tokens that they held then.
-    fn forward(
-        &mut self,
-        parts: &mut [SequenceRows<'_>],
-        logits: &mut Vec<f32>,
-        probe: Option<&mut Probe<'_>>,
-    ) -> Result<()>;
-    /// Features of a picture, to be fed as [`Input`]s; the model keeps nothing of it. `probe` is shown `positions`, if
-    /// their table is resized, `[patches, hidden_size of the tower]`, `tower_features`, `[patches, hidden_size of the tower]`, and
-    /// `projected`, `[tokens, hidden_size]`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Request`] where the model has no tower or the values do not fit it, [`Error::Sequence`] while submitted passes
-    /// are under way, and what the device reports.
-    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
-    /// Passes of [`submit`](Model::submit) that may be under way at once; 0 where the machine chooses no tokens.
+    /// Most outputs of a pass.
+    fn max_outputs(&self) -> usize;
+    /// Passes that may be in flight at once: more than 1 where the device computes while the host goes on.
     fn pipeline_depth(&self) -> usize;
-    /// Passes of [`submit`](Model::submit) that are under way.
-    fn in_flight(&self) -> usize;
-    /// One pass over one token, after which the machine chooses the next one; the token is not waited for. The token of the
-    /// pass is given, or it is the one that the launch before chose: then `sequence` learns of it when that one lands.
+    /// Bytes of a page of the KV cache: keys and values of all layers.
+    fn page_bytes(&self) -> u64;
+    /// Most pages that the device allows.
+    fn max_pages(&self) -> usize;
+    /// Makes room for pages `0 .. pages`, where enlarging the cache bit by bit is expensive. [`forward`](Self::forward) makes room for
+    /// the pages of its segments in any case.
     ///
     /// # Errors
     ///
-    /// [`Error::Sequence`] where it is another model's, was cut while passes were under way, or is not the one that was launched
-    /// last and no token is given; [`Error::Request`] where it is too long or too many passes are under way.
-    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()>;
-    /// Waits for the oldest pass that is under way, and gives the token that the machine chose.
+    /// Those of the device's memory.
+    fn reserve(&mut self, pages: usize) -> Result<()>;
+    /// Makes room for slots `0 .. slots` of sampled tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::Sequence`] where that pass is not one of `sequence`, [`Error::NotFinite`], and what the device reports.
-    fn wait(&mut self, sequence: &mut Sequence) -> Result<u32>;
-    /// Waits for all passes that are under way, and forgets the tokens that they chose.
+    /// Those of the device's memory.
+    fn reserve_slots(&mut self, slots: usize) -> Result<()>;
+    /// Copies pages, each pair from the first to the second, after the passes that were submitted before.
     ///
     /// # Errors
     ///
-    /// What the device reports; nothing is under way then either.
-    fn discard(&mut self) -> Result<()>;
+    /// A page that no pass has used, and those of the device.
+    fn copy_pages(&mut self, pairs: &[(PageId, PageId)]) -> Result<()>;
+    /// Submits the layers of a pass over any number of segments. Its outputs are numbered in the order of the segments. `probe` gets
+    /// the hidden states, which are waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] where segments do not fit the model, and those of the device.
+    fn forward(&mut self, segments: &[Segment<'_>], probe: Option<&mut Probe<'_>>) -> Result<()>;
+    /// Samples tokens from outputs of the last pass, whose logits are lost then. Without rows, the result is complete at the end of
+    /// the pass.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sample::sample`](phi3_tensor::ops::Sample::sample).
+    fn sample(&mut self, samples: &Samples) -> Result<Readback<Sampled>>;
+    /// Logits of outputs of the last pass, `[outputs, vocab_size]`, before any is sampled.
+    ///
+    /// # Errors
+    ///
+    /// Outputs that the pass does not have, and those of the device.
+    fn logits(&mut self, outputs: Range<usize>) -> Result<Readback<Vec<f32>>>;
+    /// Features of a picture, for [`Input`]s; the model keeps nothing of it. `probe` gets `positions`, if their table is resized,
+    /// `[patches, hidden_size of the tower]`, `tower_features`, `[patches, hidden_size of the tower]`, and `projected`,
+    /// `[tokens, hidden_size]`. They are waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`] where the model has no tower or the values do not fit it, and those of the device.
+    fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>>;
 }
 
 /// The decoder on a backend.
@@ -191,21 +208,16 @@ pub struct Decoder<B: Backend> {
     /// Absent where the embedding is the head.
     lm_head: Option<B::Matrix>,
     cache: B::Cache,
-    pool: PagePool,
     activations: Activations<B>,
     /// Rows of `activations.logits`.
     max_outputs: usize,
     /// Absent where the model has none.
     tower: Option<Tower<B>>,
     batch: Batch,
-    /// Tokens of a feed; 0 for rows of pictures.
+    /// Tokens of a segment; 0 for rows of pictures.
     tokens: Vec<u32>,
     /// Rows of the pass that are a picture's.
     features: Vec<FeatureRows>,
-    /// Launched passes whose tokens nobody has asked for yet.
-    in_flight: VecDeque<InFlight>,
-    /// The last launched pass: its token is still on the device.
-    last_submitted: Option<InFlight>,
 }
 
 /// Bytes of logits that are computed at once, about.
@@ -261,15 +273,12 @@ impl<B: Backend> Decoder<B> {
             layers,
             norm,
             lm_head,
-            pool: PagePool::default(),
             activations,
             max_outputs,
             tower,
             batch: Batch::default(),
             tokens: Vec::new(),
             features: Vec::new(),
-            in_flight: VecDeque::new(),
-            last_submitted: None,
         })
     }
 
@@ -278,66 +287,66 @@ impl<B: Backend> Decoder<B> {
         &self.backend
     }
 
-    /// Lays parts out as rows of one pass.
-    fn lay_out(&mut self, parts: &mut [SequenceRows<'_>]) -> Result<()> {
+    /// Makes the batch of a pass.
+    fn lay_out(&mut self, segments: &[Segment<'_>]) -> Result<()> {
         let Self { batch, tokens, features, .. } = self;
         batch.clear();
         features.clear();
-        for part in parts {
-            let position = part.sequence.len();
-            part.sequence.grow(part.inputs.len());
+        for segment in segments {
             tokens.clear();
-            tokens.extend(part.inputs.iter().map(|input| input.token().unwrap_or(0)));
-            let rows = batch.push(tokens, position, part.sequence.pages())?;
-            for (row, input) in rows.clone().zip(part.inputs) {
-                FeatureRows::place(features, row, input);
+            tokens.extend(segment.inputs.iter().map(RowInput::token));
+            let rows = batch.push_as(segment.phase, tokens, segment.position, segment.pages)?;
+            for (row, input) in rows.clone().zip(segment.inputs) {
+                if let RowInput::Input(input) = input {
+                    FeatureRows::place(features, row, input);
+                }
             }
-            for position in position..position + part.inputs.len() {
-                self.spec.rope.cos_sin(part.sequence.rope_set(), position, batch.rope_mut());
+            for position in segment.position..segment.position + segment.inputs.len() {
+                self.spec.rope.cos_sin(segment.rope, position, batch.rope_mut());
             }
-            let mut outputs = match part.outputs {
-                Outputs::None => rows.end..rows.end,
-                Outputs::Last => rows.end - 1..rows.end,
-                Outputs::All => rows,
+            let (phase, mut outputs) = match segment.outputs {
+                Outputs::None => (segment.phase, rows.end..rows.end),
+                Outputs::Last => (Phase::Decode, rows.end - 1..rows.end),
+                Outputs::All => (segment.phase, rows),
             };
-            outputs.try_for_each(|row| batch.push_output(row))?;
+            outputs.try_for_each(|row| batch.push_output_as(phase, row))?;
         }
-        Ok(self.backend.reserve(&mut self.cache, self.pool.made())?)
+        Ok(self.backend.reserve(&mut self.cache, self.batch.pages_needed())?)
     }
 
-    fn check(&self, parts: &[SequenceRows<'_>]) -> Result<()> {
-        for part in parts {
-            self.check_owner("forward", part.sequence)?;
-            if self.in_flight.iter().any(|pass| pass.sequence == part.sequence.id()) {
-                let found = "the sequence has submitted passes under way";
-                return Err(Error::Sequence { call: "forward", found, hint: "wait for them first" });
+    fn check(&self, segments: &[Segment<'_>]) -> Result<()> {
+        let most = |what: &'static str, found: usize, limit: usize, hint| {
+            if found <= limit {
+                return Ok(());
             }
-        }
-        let rows: usize = parts.iter().map(|part| part.inputs.len()).sum();
-        if rows > self.options.max_rows {
-            let limit = format!("a pass takes {} rows", self.options.max_rows);
-            let hint = "feed a long prompt in chunks";
-            return Err(Error::Request { what: "pass", found: format!("{rows} rows"), limit, hint });
-        }
-        for part in parts {
-            if part.inputs.is_empty() {
-                let limit = "a feed has at least one token".into();
+            Err(Error::Request {
+                what: "pass",
+                found: format!("{found} {what}"),
+                limit: format!("a pass takes {limit} {what}"),
+                hint,
+            })
+        };
+        let rows = segments.iter().map(|segment| segment.inputs.len());
+        most("rows", rows.sum(), self.options.max_rows, "compute a long prompt in chunks")?;
+        let outputs = segments.iter().map(|segment| match segment.outputs {
+            Outputs::None => 0,
+            Outputs::Last => 1,
+            Outputs::All => segment.inputs.len(),
+        });
+        most("outputs", outputs.sum(), self.max_outputs, "compute a long prompt in chunks")?;
+        for segment in segments {
+            if segment.inputs.is_empty() {
                 return Err(Error::Request {
                     what: "pass",
-                    found: "no token".into(),
-                    limit,
-                    hint: "leave the feed out",
+                    found: "a segment without rows".into(),
+                    limit: "a segment has at least one row".into(),
+                    hint: "leave the segment out",
                 });
             }
-            let length = part.sequence.len() + part.inputs.len();
-            check_length(&self.spec, length)?;
-            check_inputs(&self.spec, part.inputs)?;
+            check_length(&self.spec, segment.position.saturating_add(segment.inputs.len()))?;
+            check_inputs(&self.spec, segment.inputs.iter().filter_map(RowInput::input))?;
         }
         Ok(())
-    }
-
-    fn check_owner(&self, call: &'static str, sequence: &Sequence) -> Result<()> {
-        if self.owns(sequence) { Ok(()) } else { Err(not_of_the_model(call)) }
     }
 
     /// The pass up to the last layer.
@@ -404,28 +413,26 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// The pass itself.
-    fn run(&mut self, logits: &mut Vec<f32>, probe: Option<&mut Probe<'_>>) -> Result<()> {
+    /// The pass: the layers, and the logits of the outputs.
+    fn run(&mut self, probe: Option<&mut Probe<'_>>) -> Result<()> {
         self.layers(probe)?;
         let Self { backend, spec, activations: a, batch, .. } = self;
-        let rows = batch.rows();
-        let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
-        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        let (outputs, vocab) = (batch.outputs().len(), spec.vocab_size);
-        logits.resize(outputs * vocab, 0.0);
+        let (outputs, phases) = (batch.outputs().len(), batch.output_phases());
         if outputs == 0 {
             return Ok(backend.submit()?);
         }
-        if outputs == rows && outputs <= self.max_outputs {
-            backend.project(&a.x, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
-            return Ok(backend.read(&a.logits, logits)?);
-        }
-        for (slice, out) in logits.chunks_mut(self.max_outputs * vocab).enumerate() {
-            backend.select(&a.x, slice * self.max_outputs, out.len() / vocab, &mut a.head_input)?;
-            backend.project(&a.head_input, Some(self.norm.norm()), head, epilogue, &mut a.logits)?;
-            backend.read(&a.logits, out)?;
-        }
-        Ok(())
+        // the last row of a prompt alone is an output like a new token's
+        let same =
+            |segment: &phi3_tensor::Segment| segment.rows.clone().all(|row| phases.get(row) == Some(&segment.phase));
+        let input = if outputs == batch.rows() && batch.segments().iter().all(same) {
+            &a.x
+        } else {
+            backend.select(&a.x, 0, outputs, &mut a.head_input)?;
+            &a.head_input
+        };
+        let epilogue = Epilogue { scale: spec.logit_scale, ..Epilogue::OVERWRITE };
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
+        Ok(backend.project(input, Some(self.norm.norm()), head, epilogue, &mut a.logits)?)
     }
 }
 
@@ -442,54 +449,67 @@ impl<B: Backend> Model for Decoder<B> {
         self.options.max_rows
     }
 
-    fn sequence(&self) -> Sequence {
-        Sequence::new(self.pool.clone())
+    fn max_outputs(&self) -> usize {
+        self.max_outputs
     }
 
-    fn owns(&self, sequence: &Sequence) -> bool {
-        sequence.is_of(&self.pool)
+    fn pipeline_depth(&self) -> usize {
+        self.backend.pipeline_depth()
     }
 
-    fn cache_bytes(&self) -> u64 {
-        self.pool.used() as u64 * self.backend.page_bytes(&self.cache)
+    fn page_bytes(&self) -> u64 {
+        self.backend.page_bytes(&self.cache)
     }
 
-    fn prepare(&mut self, sequence: &Sequence, tokens: usize) -> Result<()> {
-        self.check_owner("prepare", sequence)?;
-        let window = self.spec.window().map_or(usize::MAX, |window| window + self.options.max_rows + PAGE);
-        let pages = tokens.min(window).div_ceil(PAGE).saturating_sub(sequence.pages().len());
-        Ok(self.backend.reserve_hint(&mut self.cache, self.pool.used() + pages)?)
+    fn max_pages(&self) -> usize {
+        self.backend.max_pages(&self.cache)
     }
 
-    fn forward(
-        &mut self,
-        parts: &mut [SequenceRows<'_>],
-        logits: &mut Vec<f32>,
-        probe: Option<&mut Probe<'_>>,
-    ) -> Result<()> {
-        logits.clear();
-        if parts.is_empty() {
+    fn reserve(&mut self, pages: usize) -> Result<()> {
+        Ok(self.backend.reserve_hint(&mut self.cache, pages)?)
+    }
+
+    fn reserve_slots(&mut self, slots: usize) -> Result<()> {
+        Ok(self.backend.reserve_slots(slots)?)
+    }
+
+    fn copy_pages(&mut self, pairs: &[(PageId, PageId)]) -> Result<()> {
+        let pages = pairs.iter().map(|&(from, to)| from.max(to) as usize + 1).max().unwrap_or(0);
+        self.backend.reserve(&mut self.cache, pages)?;
+        Ok(self.backend.copy_pages(&mut self.cache, pairs)?)
+    }
+
+    fn forward(&mut self, segments: &[Segment<'_>], probe: Option<&mut Probe<'_>>) -> Result<()> {
+        self.check(segments)?;
+        self.lay_out(segments)?;
+        if self.batch.rows() == 0 {
             return Ok(());
         }
-        self.check(parts)?;
-        self.lay_out(parts)?;
-        if let Err(error) = self.run(logits, probe) {
-            self.abandon();
-            return Err(error);
+        self.run(probe).inspect_err(|_| self.abandon())
+    }
+
+    fn sample(&mut self, samples: &Samples) -> Result<Readback<Sampled>> {
+        self.backend.sample(&mut self.activations.logits, samples).map_err(Error::from).inspect_err(|_| self.abandon())
+    }
+
+    fn logits(&mut self, outputs: Range<usize>) -> Result<Readback<Vec<f32>>> {
+        if outputs.end > self.batch.outputs().len() || outputs.start > outputs.end {
+            return Err(Error::Request {
+                what: "logits",
+                found: format!("outputs {} to {}", outputs.start, outputs.end),
+                limit: format!("the pass has {}", self.batch.outputs().len()),
+                hint: "ask for outputs in the segments of the pass",
+            });
         }
-        for part in parts.iter_mut() {
-            part.sequence.append(part.inputs, self.spec.window());
-        }
-        self.check_finite(logits)?;
-        self.suppress(logits);
-        Ok(())
+        let readback = self.backend.read_back(&self.activations.logits, outputs);
+        let (vocab, suppressed) = (self.spec.vocab_size, self.spec.suppressed.clone());
+        Ok(readback?.map(move |mut logits| {
+            suppress(&mut logits, vocab, &suppressed);
+            logits
+        }))
     }
 
     fn encode_image(&mut self, input: &TowerInput<'_>, probe: Option<&mut Probe<'_>>) -> Result<Arc<Features>> {
-        if !self.in_flight.is_empty() {
-            let found = "submitted passes are under way";
-            return Err(Error::Sequence { call: "encode_image", found, hint: "wait for them first" });
-        }
         let Some(tower) = &mut self.tower else {
             return Err(Error::Request {
                 what: "picture",
@@ -506,59 +526,23 @@ impl<B: Backend> Model for Decoder<B> {
             }
         }
     }
-
-    fn pipeline_depth(&self) -> usize {
-        self.backend.pipeline_depth()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    fn submit(&mut self, sequence: &mut Sequence, token: Option<u32>, sampling: Sampling) -> Result<()> {
-        self.submit_one(sequence, token, sampling)
-    }
-
-    fn wait(&mut self, sequence: &mut Sequence) -> Result<u32> {
-        self.wait_one(sequence)
-    }
-
-    fn discard(&mut self) -> Result<()> {
-        self.discard_all()
-    }
 }
 
 impl<B: Backend> Decoder<B> {
-    /// Ends a pass that failed: what the device has of it is run now, and what it reports belongs to the error that there is.
+    /// Ends a pass that failed: its recorded operations are run now, and errors of them belong to that of the pass.
     fn abandon(&mut self) {
         self.batch.clear();
         let _ = self.backend.begin(&self.batch);
     }
+}
 
-    /// Sets the logits of tokens that no text has to the lowest number.
-    fn suppress(&self, logits: &mut [f32]) {
-        for logits in logits.chunks_exact_mut(self.spec.vocab_size) {
-            for token in &self.spec.suppressed {
-                if let Some(logit) = logits.get_mut(*token as usize) {
-                    *logit = f32::MIN;
-                }
+/// Sets the logits of tokens that no text has to the lowest number.
+fn suppress(logits: &mut [f32], vocab: usize, suppressed: &[u32]) {
+    for logits in logits.chunks_exact_mut(vocab) {
+        for token in suppressed {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit = f32::MIN;
             }
         }
     }
-
-    fn check_finite(&self, logits: &[f32]) -> Result<()> {
-        let Some(at) = logits.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-        let row = self.batch.outputs().get(at / self.spec.vocab_size).map_or(0, |row| *row as usize);
-        Err(not_finite(self.batch.position(row).unwrap_or(0)))
-    }
-}
-
-/// A sequence of another model.
-pub(crate) fn not_of_the_model(call: &'static str) -> Error {
-    let hint = "a sequence is used with the model that made it";
-    Error::Sequence { call, found: "the sequence belongs to another model", hint }
-}
-
-fn not_finite(position: usize) -> Error {
-    Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() }
 }

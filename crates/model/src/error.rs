@@ -146,6 +146,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Logits that are not finite.
+    pub fn not_finite(position: usize) -> Self {
+        Error::NotFinite { what: "logits", position, cause: "hint: a weight may be damaged".into() }
+    }
+
     pub(crate) fn read(path: &Path, source: std::io::Error, hint: &'static str) -> Self {
         Self::Read { path: path.to_owned(), source, hint }
     }

@@ -3,19 +3,7 @@
 use crate::Input;
 use crate::rope::RopeSet;
 use phi3_tensor::{Batch, PAGE};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Identifier of a sequence, unique in the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SequenceId(u64);
-
-impl SequenceId {
-    fn next() -> Self {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        Self(MADE.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// Allocator of KV cache pages. A sequence gives its pages back when it is dropped, and earlier those that its window has passed.
 #[derive(Clone, Default)]
@@ -48,11 +36,6 @@ impl PagePool {
         }
     }
 
-    /// Size that the cache needs, in pages.
-    pub(crate) fn made(&self) -> usize {
-        self.with(|pages| pages.made as usize)
-    }
-
     /// Pages in use.
     pub(crate) fn used(&self) -> usize {
         self.with(|pages| pages.made as usize - pages.free.len())
@@ -61,10 +44,9 @@ impl PagePool {
 
 /// A sequence in the KV cache: its inputs, their pages, and the rope factors of its keys.
 ///
-/// It belongs to the model that made it; other models refuse it.
+/// It belongs to the session that made it; other sessions refuse it.
 pub struct Sequence {
-    id: SequenceId,
-    /// The pool of its model: page numbers are valid in that model's cache only.
+    /// The pool of its session.
     pool: PagePool,
     inputs: Vec<Input>,
     pages: Vec<u32>,
@@ -73,11 +55,7 @@ pub struct Sequence {
 
 impl Sequence {
     pub(crate) fn new(pool: PagePool) -> Self {
-        Self { id: SequenceId::next(), pool, inputs: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
-    }
-
-    pub(crate) fn id(&self) -> SequenceId {
-        self.id
+        Self { pool, inputs: Vec::new(), pages: Vec::new(), set: RopeSet::default() }
     }
 
     /// Whether its pages come from `pool`.
@@ -85,8 +63,7 @@ impl Sequence {
         Arc::ptr_eq(&self.pool.0, &pool.0)
     }
 
-    /// Tokens and rows of picture features whose keys and values are in the cache. A token sampled on the device and not read back
-    /// yet is [`Batch::SAMPLED`] or more.
+    /// Tokens and rows of picture features whose keys and values are in the cache.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
@@ -106,7 +83,7 @@ impl Sequence {
         self.set
     }
 
-    /// The empty sequence with these factors, for passes over several sequences; [`prefill`](crate::prefill) chooses them
+    /// The empty sequence with these factors, for passes over several sequences; [`prefill`](crate::Session::prefill) chooses them
     /// itself.
     pub fn with_rope(mut self, set: RopeSet) -> Self {
         self.clear();
@@ -154,31 +131,14 @@ impl Sequence {
         &self.pages
     }
 
-    /// Number of inputs before the unresolved tokens at the end.
-    fn resolved_len(&self) -> usize {
-        self.inputs.len() - self.inputs.iter().rev().take_while(|input| unresolved(input)).count()
-    }
-
-    /// Sets the token at a position, if the sequence has an unresolved one there.
-    pub(crate) fn resolve_token(&mut self, position: usize, token: u32) {
-        if let Some(input) = self.inputs.get_mut(position).filter(|input| unresolved(input)) {
-            *input = Input::Token(token);
-        }
-    }
-
-    /// Appends inputs whose keys and values a pass writes. Frees pages that no token after the resolved ones sees.
+    /// Appends inputs whose keys and values a pass writes. Frees pages that no later token attends to.
     pub(crate) fn append(&mut self, inputs: &[Input], window: Option<usize>) {
         self.inputs.extend_from_slice(inputs);
-        let seen = window.map_or(0, |window| (self.resolved_len() + 1).saturating_sub(window));
+        let seen = window.map_or(0, |window| (self.inputs.len() + 1).saturating_sub(window));
         for page in &mut self.pages[..seen / PAGE] {
             self.pool.give_back(std::mem::replace(page, Batch::NO_PAGE));
         }
     }
-}
-
-/// Whether an input is a sampled token that the host has not read yet.
-fn unresolved(input: &Input) -> bool {
-    input.token().is_some_and(|token| token >= Batch::SAMPLED)
 }
 
 impl Drop for Sequence {

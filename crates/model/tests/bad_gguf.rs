@@ -1,6 +1,6 @@
 //! Damaged and unusual GGUF files (tests/data/oracle/bad/gguf): the right error, within limits of time, and never a panic.
 
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOptions, RopePolicy, prefill};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Outputs, PrefillOptions, RopePolicy, Session};
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -46,11 +46,13 @@ fn logits(path: &Path, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>, String> {
     let one = |prompt: &Prompt| {
         // a changed file may have fewer tokens
         let ids: Vec<u32> = prompt.ids.iter().map(|id| id % vocab).collect();
-        let mut sequence = model.sequence();
+        let mut session = Session::new(&mut model);
+        let mut sequence = session.sequence();
         let settings =
             PrefillOptions { chunk: 512, policy: RopePolicy::Exact, budget: ids.len(), outputs: Outputs::All };
         let mut out = Vec::new();
-        prefill(&mut model, &mut sequence, &ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(()))
+        session
+            .prefill(&mut sequence, &ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(()))
             .map_err(|e| format!("{e}; {}", checkpoint.first_not_finite().unwrap_or_default()))?;
         Ok(out)
     };

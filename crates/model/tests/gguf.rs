@@ -3,8 +3,7 @@
 //! `PHI3_GGUF_MODELS` selects another folder with the same layout, such as the oracle's full set.
 
 use phi3_model::{
-    Checkpoint, Decoder, DecoderOptions, GenerationConfig, Model, Outputs, PrefillOptions, RopePolicy, Sequence,
-    prefill,
+    Checkpoint, Decoder, DecoderOptions, GenerationConfig, Outputs, PrefillOptions, RopePolicy, Sequence, Session,
 };
 use phi3_tensor::cpu::{Activations, Cpu, Options};
 use safetensors::SafeTensors;
@@ -35,10 +34,10 @@ fn load(path: &Path) -> Decoder<Cpu> {
     Decoder::load(cpu, &checkpoint, DecoderOptions::default(), &mut |_| {}).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn pass(model: &mut dyn Model, sequence: &mut Sequence, ids: &[u32], chunk: usize, outputs: Outputs) -> Vec<f32> {
+fn pass(session: &mut Session<'_>, sequence: &mut Sequence, ids: &[u32], chunk: usize, outputs: Outputs) -> Vec<f32> {
     let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: ids.len(), outputs };
     let mut out = Vec::new();
-    prefill(model, sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    session.prefill(sequence, ids, settings, &mut out, None, &mut |_| ControlFlow::Continue(())).unwrap();
     out
 }
 
@@ -79,8 +78,9 @@ fn check(path: &Path) -> f32 {
         let ids = golden.ids(&format!("prompt.{prompt}.input_ids"));
         let want = golden.floats(&format!("prompt.{prompt}.logits"));
         for chunk in [512, 7] {
-            let mut sequence = model.sequence();
-            let got = pass(&mut model, &mut sequence, &ids, chunk, Outputs::All);
+            let mut session = Session::new(&mut model);
+            let mut sequence = session.sequence();
+            let got = pass(&mut session, &mut sequence, &ids, chunk, Outputs::All);
             let difference = largest(&got, &want);
             assert!(difference <= TOLERANCE, "{}: {prompt} by {chunk}: {difference:e}", path.display());
             worst = worst.max(difference);
@@ -90,12 +90,13 @@ fn check(path: &Path) -> f32 {
         }
         let want = golden.ids(&format!("greedy.{prompt}.ids"));
         let rows = golden.floats(&format!("greedy.{prompt}.logits"));
-        let vocab = model.spec().vocab_size;
-        let mut sequence = model.sequence();
+        let mut session = Session::new(&mut model);
+        let vocab = session.model().spec().vocab_size;
+        let mut sequence = session.sequence();
         let mut text = ids.clone();
         for (i, want) in want.iter().enumerate() {
             let new = text[sequence.len()..].to_vec();
-            let row = pass(&mut model, &mut sequence, &new, 7, Outputs::Last);
+            let row = pass(&mut session, &mut sequence, &new, 7, Outputs::Last);
             let difference = largest(&row, &rows[i * vocab..][..vocab]);
             assert!(difference <= TOLERANCE, "{}: {prompt} step {i}: {difference:e}", path.display());
             worst = worst.max(difference);

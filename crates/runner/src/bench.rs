@@ -1,12 +1,16 @@
 //! Speed of a model: prompts and generated tokens at a depth, over several repetitions.
 //!
 //! The tests are llama-bench's: `pp512` is a prompt of 512 tokens, `tg128` are 128 tokens one after another, `@ d4096` after
-//! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled.
+//! 4096 that are not timed. Tokens are arbitrary, and nothing is sampled. [`measure_parallel`] times several sequences at once.
+
+mod parallel;
+
+pub use parallel::{ParallelSample, ParallelShape, measure_parallel};
 
 use crate::Result;
-use phi3_model::{Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
+use phi3_model::{Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, Session};
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 /// A test.
@@ -83,7 +87,8 @@ pub fn measure(
     options: BenchOptions,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Option<Samples>> {
-    let mut run = Run { sequence: model.sequence(), model, shape, options, watch, logits: Vec::new() };
+    let session = Session::new(model);
+    let mut run = Run { sequence: session.sequence(), session, shape, options, watch, logits: Vec::new() };
     let mut samples =
         Samples { shape, started: crate::text::clock::now(), ns: Vec::with_capacity(options.repetitions) };
     // as llama-bench: the whole prompt, but one token only
@@ -104,9 +109,34 @@ pub fn measure(
     Ok(Some(samples))
 }
 
+/// Arbitrary tokens, the same for the same positions.
+fn arbitrary(positions: Range<usize>, vocab: usize) -> Vec<u32> {
+    positions.map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect()
+}
+
+/// Computes `tokens` after those of `sequence`. `watch` is called before every pass; the result is `false` if it returned `Break`.
+fn prefill(
+    session: &mut Session<'_>,
+    sequence: &mut Sequence,
+    tokens: &[u32],
+    options: PrefillOptions,
+    logits: &mut Vec<f32>,
+    watch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<bool> {
+    if watch().is_break() {
+        return Ok(false);
+    }
+    let between = &mut |step: PrefillProgress| match step {
+        // after the last pass nothing is left to cancel
+        PrefillProgress::Pass { done, total } if done == total => ControlFlow::Continue(()),
+        _ => watch(),
+    };
+    Ok(session.prefill(sequence, tokens, options, logits, None, between)?)
+}
+
 /// A test in progress. Every step returns `false` if it was cancelled.
 struct Run<'a> {
-    model: &'a mut dyn Model,
+    session: Session<'a>,
     sequence: Sequence,
     shape: Shape,
     options: BenchOptions,
@@ -116,26 +146,18 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn feed(&mut self, count: usize, outputs: Outputs) -> Result<bool> {
-        if (self.watch)().is_break() {
-            return Ok(false);
-        }
-        let vocab = self.model.spec().vocab_size;
+        let vocab = self.session.model().spec().vocab_size;
         let first = self.sequence.len();
-        let tokens: Vec<u32> = (first..first + count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
+        let tokens = arbitrary(first..first + count, vocab);
         let Shape { prompt, generated, depth } = self.shape;
         let BenchOptions { chunk, policy, .. } = self.options;
         let settings = PrefillOptions { chunk, policy, budget: depth + prompt + generated, outputs };
-        let watch = &mut |step: PrefillProgress| match step {
-            // after the last pass nothing is left to cancel
-            PrefillProgress::Pass { done, total } if done == total => ControlFlow::Continue(()),
-            _ => (self.watch)(),
-        };
-        Ok(prefill(self.model, &mut self.sequence, &tokens, settings, &mut self.logits, None, watch)?)
+        prefill(&mut self.session, &mut self.sequence, &tokens, settings, &mut self.logits, self.watch)
     }
 
     /// Truncates or extends the sequence to `depth` tokens.
     fn deepen(&mut self) -> Result<bool> {
-        let window = self.model.spec().window();
+        let window = self.session.model().spec().window();
         let left = self.sequence.truncate(self.shape.depth, window);
         Ok(left >= self.shape.depth || self.feed(self.shape.depth - left, Outputs::Last)?)
     }

@@ -1,16 +1,26 @@
 //! Builder of an [`Engine`].
 
-use crate::Result;
 use crate::device::{Device, DeviceOptions};
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner, Reopen, start_thread};
+use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::source::Source;
 use crate::text::{ChatTemplate, Tokenizer};
-use phi3_model::{RopePolicy, TURN_ENDS};
+use crate::{Result, system_memory};
+use phi3_model::{Model, PageTable, RopePolicy, TURN_ENDS};
+use phi3_tensor::PAGE;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Callback with the bytes of weights loaded so far, and of all weights.
 pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
+/// Wrapper around a loaded model.
+type WrapModel = Box<dyn FnMut(Box<dyn Model>) -> Box<dyn Model> + Send>;
+
+/// Change of the scheduler's default options.
+type ChangeScheduling<'a> = dyn Fn(&mut SchedulerOptions) + 'a;
+
 /// Builder of an [`Engine`].
 #[derive(Default)]
 pub struct EngineBuilder<'a> {
@@ -19,6 +29,9 @@ pub struct EngineBuilder<'a> {
     policy: RopePolicy,
     template: Option<ChatTemplate>,
     require_chat: bool,
+    cache_memory: Option<u64>,
+    scheduling: Vec<Box<ChangeScheduling<'a>>>,
+    wrap: Option<WrapModel>,
     progress: Option<Box<Progress<'a>>>,
 }
 
@@ -72,6 +85,25 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Bytes of the KV cache, for all requests together; where absent, three quarters of the memory that is available after
+    /// loading, and at most what the running requests can use.
+    pub fn cache_memory(mut self, bytes: u64) -> Self {
+        self.cache_memory = Some(bytes);
+        self
+    }
+
+    /// Changes the scheduler's options, whose defaults depend on the model and the device.
+    pub fn scheduling(mut self, change: impl Fn(&mut SchedulerOptions) + 'a) -> Self {
+        self.scheduling.push(Box::new(change));
+        self
+    }
+
+    /// Wraps the model, also after the device was lost and opened again: for measurements, and for tests of failures.
+    pub fn wrap_model(mut self, wrap: impl FnMut(Box<dyn Model>) -> Box<dyn Model> + Send + 'static) -> Self {
+        self.wrap = Some(Box::new(wrap));
+        self
+    }
+
     /// Callback during loading, with the bytes of weights loaded so far, and of all weights.
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'a) -> Self {
         self.progress = Some(Box::new(progress));
@@ -110,23 +142,42 @@ impl<'a> EngineBuilder<'a> {
                 progress(done, total);
             }
         })?;
-        Ok(Engine {
+        let spec = checkpoint.spec().clone();
+        let mut model = match &mut self.wrap {
+            Some(wrap) => wrap(loaded.model),
+            None => loaded.model,
+        };
+        let mut scheduling = SchedulerOptions::new(&spec, model.max_rows());
+        scheduling.pipeline_depth = model.pipeline_depth();
+        self.scheduling.iter().for_each(|change| change(&mut scheduling));
+        let pages = cache_pages(&*model, self.cache_memory, scheduling.max_running);
+        let (info, depth) = (model.device().clone(), scheduling.pipeline_depth.max(1));
+        model.reserve_slots(scheduling.max_running)?;
+        let source = Arc::new(source);
+        let slots = scheduling.max_running;
+        let scheduler = Scheduler::new(scheduling, PageTable::with_budget(pages));
+        let reopen = reopen(source.clone(), self.device_options, slots, self.wrap);
+        let (shared, thread) = start_thread(scheduler, model, depth, Some(reopen))?;
+        let inner = Inner {
             turn_ends: turn_ends(tokenizer.as_ref(), template.as_ref()),
+            spec,
+            info,
             generation,
             tokenizer,
             template,
             notes,
-            sequence: loaded.model.sequence(),
-            last_chat: None,
+            chats: Arc::default(),
             image_reader,
-            features: Vec::new(),
-            breakers: None,
-            model: loaded.model,
+            breakers: Mutex::default(),
+            constraints: Mutex::default(),
             reason: loaded.reason,
             source,
             policy: self.policy,
             loading: start.elapsed(),
-        })
+            shared,
+            thread: Some(thread),
+        };
+        Ok(Engine { inner: Arc::new(inner) })
     }
 }
 
@@ -135,6 +186,29 @@ impl Engine {
     pub fn builder<'a>() -> EngineBuilder<'a> {
         EngineBuilder::default()
     }
+}
+
+/// Pages of the KV cache: as many as `memory` bytes hold, but no more than the running requests can use.
+fn cache_pages(model: &dyn Model, memory: Option<u64>, max_running: usize) -> usize {
+    /// Assumed where the memory of a device is unknown.
+    const UNKNOWN: u64 = 4 << 30;
+    let available = || system_memory::available(model.device()).map_or(UNKNOWN, |bytes| bytes / 4 * 3);
+    let affordable = memory.unwrap_or_else(available) / model.page_bytes().max(1);
+    let context = model.spec().max_position_embeddings.div_ceil(PAGE);
+    let usable = context.saturating_mul(max_running).min(model.max_pages());
+    usize::try_from(affordable).unwrap_or(usize::MAX).clamp(1, usable.max(1))
+}
+
+/// Opens the device again after a loss, and loads the weights again.
+fn reopen(source: Arc<Source>, device_options: DeviceOptions, slots: usize, mut wrap: Option<WrapModel>) -> Reopen {
+    Box::new(move || {
+        let mut model = device_options.load(&source.checkpoint()?, &mut |_| {})?.model;
+        if let Some(wrap) = &mut wrap {
+            model = wrap(model);
+        }
+        model.reserve_slots(slots)?;
+        Ok(model)
+    })
 }
 
 /// Special tokens that end a turn: those named in [`TURN_ENDS`], and the `eos_token` of the tokenizer's configuration. Many model

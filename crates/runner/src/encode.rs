@@ -1,9 +1,9 @@
 //! Conversion of texts and pictures to inputs of the decoder.
 
 use crate::Result;
-use crate::engine::{Engine, RenderedChat};
+use crate::engine::Engine;
 use crate::vision::{Image, PromptPiece, check_tags, pieces};
-use phi3_model::{Features, ImageTag, Input};
+use phi3_model::{FeatureId, Features, ImageTag, Input};
 use std::sync::Arc;
 
 impl Engine {
@@ -17,25 +17,21 @@ impl Engine {
         }
     }
 
-    /// Returns the inputs of a rendered chat. If its text continues that of the last chat with a special token, and its pictures
-    /// begin with those of the last chat, the ids of the last chat are kept as the model produced them. Their KV cache then stays
-    /// valid.
-    pub(crate) fn encode_chat(&mut self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+    /// Returns the inputs of a rendered chat. If its text continues that of an earlier chat with a special token, and its pictures
+    /// begin with those of that chat, the ids of that chat are kept as the model produced them. Their KV cache then stays valid.
+    pub(crate) fn encode_chat(&self, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         let tag = self.tag_for(images)?;
         let tokenizer = self.tokenizer()?;
-        if let Some(RenderedChat { text: past, inputs, images: seen }) = &self.last_chat
-            && let Some(rest) = text.strip_prefix(past.as_str())
-            && seen.len() <= images.len()
-            && seen.iter().zip(images).all(|(seen, image)| *seen == image.id())
-        {
+        let ids: Vec<FeatureId> = images.iter().map(Image::id).collect();
+        if let Some(past) = self.inner.chats.before(text, &ids) {
+            let rest = &text[past.text.len()..];
             let ids = tokenizer.encode(rest, false)?;
             if ids.first().is_some_and(|&id| tokenizer.is_special(id)) {
-                let inputs = inputs.clone();
+                let inputs = past.inputs.clone();
                 return match tag {
                     Some(tag) => {
                         check_tags(tag, text, images.len())?;
-                        let past = past.clone();
-                        self.encode_rest(tag, (&past, rest), images, inputs)
+                        self.encode_rest(tag, (&past.text, rest), images, inputs)
                     }
                     None => Ok([inputs, tokens(&ids)].concat()),
                 };
@@ -48,14 +44,14 @@ impl Engine {
     }
 
     /// Returns the inputs of a text with picture tags.
-    pub(crate) fn encode_pieces(&mut self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
+    pub(crate) fn encode_pieces(&self, tag: ImageTag, text: &str, images: &[Image]) -> Result<Vec<Input>> {
         check_tags(tag, text, images.len())?;
         self.encode_rest(tag, ("", text), images, Vec::new())
     }
 
     /// Appends the inputs of `text` to `inputs`, the inputs of the text `before` it.
     fn encode_rest(
-        &mut self,
+        &self,
         tag: ImageTag,
         (before, text): (&str, &str),
         images: &[Image],
@@ -68,7 +64,6 @@ impl Engine {
         };
         // checked before the vision tower runs
         phi3_model::check_length(self.spec(), inputs.len() + pieces.iter().map(length).sum::<usize>())?;
-        self.features.retain(|features| images.iter().any(|image| image.id() == features.id()));
         for piece in &pieces {
             match piece {
                 PromptPiece::Tokens(ids) => inputs.extend(ids.iter().map(Input::from)),
@@ -81,15 +76,13 @@ impl Engine {
         Ok(inputs)
     }
 
-    /// Returns the features of a picture; those of an equal picture of the last request are reused.
-    fn features_of(&mut self, image: &Image) -> Result<Arc<Features>> {
-        if let Some(features) = self.features.iter().find(|features| features.id() == image.id()) {
-            return Ok(features.clone());
+    /// Features of a picture: remembered ones of an earlier request, or computed ones.
+    fn features_of(&self, image: &Image) -> Result<Arc<Features>> {
+        if let Some(features) = self.inner.chats.picture(image.id()) {
+            return Ok(features);
         }
-        // an earlier generation may have been dropped before its end
-        let _ = self.discard();
-        let features = self.model.encode_image(&image.input(), None).map_err(|error| self.explain(error))?;
-        self.features.push(features.clone());
+        let features = self.encode_image(image)?;
+        self.inner.chats.remember_picture(features.clone());
         Ok(features)
     }
 }

@@ -1,91 +1,150 @@
 //! A loaded model with its tokenizer and chat template.
 
+pub(crate) mod chats;
+mod job;
+mod shared;
+pub(crate) mod start;
+mod worker;
+
+use crate::constraint::ConstraintFactory;
 use crate::sampler::{DryBreakers, SamplerOptions};
+use crate::scheduler::{Scheduler, SchedulerStats};
 use crate::source::Source;
 use crate::text::{ChatTemplate, Message, Tokenizer};
-use crate::vision::ImageReader;
+use crate::vision::{Image, ImageReader};
 use crate::{Error, Result};
-use phi3_model::{FeatureId, Features, GenerationConfig, Input, Model, ModelSpec, RopePolicy, Sequence};
-use std::sync::Arc;
+use chats::Chats;
+use phi3_model::{Features, GenerationConfig, Model, ModelSpec, RopePolicy};
+use phi3_tensor::DeviceInfo;
+use shared::Cache;
+pub(crate) use shared::Shared;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
+pub(crate) use worker::Reopen;
+use worker::Worker;
 
-/// A loaded model with its tokenizer and chat template.
+/// A loaded model with its tokenizer and chat template, for any number of requests at once.
 ///
-/// It keeps the KV cache of the last request. A request with the same beginning, such as the next turn of a chat, computes only
-/// its new tokens.
+/// A thread computes the passes; each pass has rows of all running requests. Clones are handles of the same engine. The KV cache
+/// keeps what earlier requests computed: a request with the same beginning, such as the next turn of a chat, computes only its
+/// new tokens.
+#[derive(Clone)]
 pub struct Engine {
-    pub(crate) model: Box<dyn Model>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all handles of an engine share. The thread ends with the last one.
+pub(crate) struct Inner {
+    pub(crate) spec: ModelSpec,
+    pub(crate) info: DeviceInfo,
     pub(crate) generation: GenerationConfig,
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     /// Tokens that end a turn of a chat, in addition to those that end a text.
     pub(crate) turn_ends: Vec<u32>,
     pub(crate) notes: Vec<String>,
-    pub(crate) sequence: Sequence,
-    /// The last chat, its answer included; a longer chat continues from the same ids.
-    pub(crate) last_chat: Option<RenderedChat>,
+    pub(crate) chats: Arc<Chats>,
     /// Image preprocessing of a model with a vision tower.
     pub(crate) image_reader: Option<ImageReader>,
-    /// Features of the last request's pictures.
-    pub(crate) features: Vec<Arc<Features>>,
     /// Sequence breakers of the last request with DRY, as texts and as tokens.
-    pub(crate) breakers: Option<(Vec<String>, Arc<DryBreakers>)>,
+    pub(crate) breakers: Mutex<Option<(Vec<String>, Arc<DryBreakers>)>>,
+    /// Constraints of the tokenizer, from the first request with a grammar on.
+    pub(crate) constraints: Mutex<Option<Arc<ConstraintFactory>>>,
     pub(crate) reason: String,
-    pub(crate) source: Source,
+    pub(crate) source: Arc<Source>,
     pub(crate) policy: RopePolicy,
     pub(crate) loading: Duration,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) thread: Option<JoinHandle<()>>,
 }
 
-/// A chat as it was fed to the model.
-pub(crate) struct RenderedChat {
-    /// Text of the template, then of the answer.
-    pub(crate) text: String,
-    /// Its tokens and rows of picture features.
-    pub(crate) inputs: Vec<Input>,
-    /// Ids of its pictures, in the order of their numbers.
-    pub(crate) images: Vec<FeatureId>,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // a panic there has ended the requests already
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the thread of an engine.
+pub(crate) fn start_thread(
+    scheduler: Scheduler,
+    model: Box<dyn Model>,
+    depth: usize,
+    reopen: Option<Reopen>,
+) -> Result<(Arc<Shared>, JoinHandle<()>)> {
+    let shared = Arc::new(Shared::new(scheduler));
+    let mut worker = Worker::new(shared.clone(), model, depth, reopen);
+    let thread = std::thread::Builder::new().name("phi3-engine".into()).spawn(move || worker.run());
+    let thread = thread.map_err(|source| Error::Program(source.into()))?;
+    Ok((shared, thread))
 }
 
 impl Engine {
-    /// The model, for custom passes.
-    pub fn model(&mut self) -> &mut dyn Model {
-        &mut *self.model
+    /// Runs `task` on the model between two passes, and waits for its result. The KV cache is lost: requests that run are computed
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unfinished`] if the engine has ended.
+    pub fn with_model<T: Send + 'static>(&self, task: impl FnOnce(&mut dyn Model) -> T + Send + 'static) -> Result<T> {
+        self.inner.shared.run(Cache::Lost, task)
+    }
+
+    /// Features of a picture, computed between two passes.
+    pub(crate) fn encode_image(&self, image: &Image) -> Result<Arc<Features>> {
+        let image = image.clone();
+        let features = self.inner.shared.run(Cache::Kept, move |model| model.encode_image(&image.input(), None))?;
+        features.map_err(|error| self.inner.source.explain(error.into()))
+    }
+
+    /// Figures of the scheduler: running and waiting requests, and use of the KV cache.
+    pub fn stats(&self) -> SchedulerStats {
+        self.inner.shared.stats()
     }
 
     /// Description of the model.
     pub fn spec(&self) -> &ModelSpec {
-        self.model.spec()
+        &self.inner.spec
+    }
+
+    /// The device.
+    pub fn device_info(&self) -> &DeviceInfo {
+        &self.inner.info
     }
 
     /// Stop tokens and sampling defaults of the checkpoint.
     pub fn generation_config(&self) -> &GenerationConfig {
-        &self.generation
+        &self.inner.generation
     }
 
     /// The device, and the reason for it.
     pub fn device(&self) -> &str {
-        &self.reason
+        &self.inner.reason
     }
 
     /// Notes about values in the model's files that are ignored or replaced: one sentence each.
     pub fn notes(&self) -> &[String] {
-        &self.notes
+        &self.inner.notes
     }
 
     /// How long loading took.
     pub fn loading(&self) -> Duration {
-        self.loading
+        self.inner.loading
     }
 
     /// Source of the model.
     pub fn source(&self) -> &Source {
-        &self.source
+        &self.inner.source
     }
 
     /// Default sampling options: those of `generation_config.json`, else temperature 0.8 and top-p 0.95. With `do_sample: false`,
     /// greedy decoding. Every call has another seed.
     pub fn sampler_defaults(&self) -> SamplerOptions {
-        let g = &self.generation;
+        let g = &self.inner.generation;
         let repetition_penalty = g.repetition_penalty.unwrap_or(1.0) as f32;
         if g.do_sample == Some(false) {
             return SamplerOptions { repetition_penalty, ..SamplerOptions::default() };
@@ -102,17 +161,34 @@ impl Engine {
     }
 
     /// Sequence breakers of DRY as tokens; none if DRY is not used.
-    pub(crate) fn breakers(&mut self, options: &SamplerOptions) -> Result<Arc<DryBreakers>> {
+    pub(crate) fn breakers(&self, options: &SamplerOptions) -> Result<Arc<DryBreakers>> {
         let texts = &options.dry.sequence_breakers;
         if !options.dry.is_active() || texts.is_empty() {
             return Ok(Arc::default());
         }
-        if let Some((_, breakers)) = self.breakers.as_ref().filter(|(known, _)| known == texts) {
+        let mut known = self.inner.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, breakers)) = known.as_ref().filter(|(known, _)| known == texts) {
             return Ok(breakers.clone());
         }
         let breakers = Arc::new(DryBreakers::new(self.tokenizer()?, texts)?);
-        self.breakers = Some((texts.clone(), breakers.clone()));
+        *known = Some((texts.clone(), breakers.clone()));
         Ok(breakers)
+    }
+
+    /// Constraints of the tokenizer, for answers that have to match a grammar. They are built by the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTokenizer`] if the checkpoint has none, and those of [`ConstraintFactory::new`].
+    pub fn constraints(&self) -> Result<Arc<ConstraintFactory>> {
+        let mut constraints = self.inner.constraints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(constraints) = &*constraints {
+            return Ok(constraints.clone());
+        }
+        let stop_tokens = [self.generation_config().eos_token_id.as_slice(), &self.inner.turn_ends].concat();
+        let built = Arc::new(ConstraintFactory::new(self.tokenizer()?, &stop_tokens)?);
+        *constraints = Some(built.clone());
+        Ok(built)
     }
 
     /// The tokenizer.
@@ -121,20 +197,20 @@ impl Engine {
     ///
     /// [`Error::NoTokenizer`] if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| self.source.no_tokenizer())
+        self.inner.tokenizer.as_ref().ok_or_else(|| self.inner.source.no_tokenizer())
     }
 
     /// The prompt for `messages`, by the chat template.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        match &self.template {
+        match &self.inner.template {
             Some(template) => Ok(template.render(messages, add_generation_prompt)?),
-            None => Ok(self.source.template()?.render(messages, add_generation_prompt)?),
+            None => Ok(self.inner.source.template()?.render(messages, add_generation_prompt)?),
         }
     }
 
     /// The chat template; `None` if the model has no usable one. [`render`](Self::render) returns the reason.
     pub fn template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+        self.inner.template.as_ref()
     }
 
     /// Image preprocessing for this model.
@@ -143,27 +219,8 @@ impl Engine {
     ///
     /// [`Error::NoVision`] if the model has no vision tower.
     pub fn image_reader(&self) -> Result<&ImageReader> {
-        self.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: self.source.path().to_owned() })
-    }
-    /// Waits for the oldest pass in flight and returns its token.
-    pub(crate) fn wait(&mut self) -> Result<u32> {
-        self.model.wait(&mut self.sequence).map_err(|error| {
-            self.sequence.clear();
-            self.explain(error)
-        })
-    }
-
-    /// Waits for all passes in flight and drops their tokens.
-    pub(crate) fn discard(&mut self) -> Result<()> {
-        self.model.discard().map_err(|error| {
-            self.sequence.clear();
-            error.into()
-        })
-    }
-
-    /// Names the damaged weight where logits were not finite.
-    pub(crate) fn explain(&self, error: phi3_model::Error) -> Error {
-        self.source.explain(error.into())
+        let path = || self.inner.source.path().to_owned();
+        self.inner.image_reader.as_ref().ok_or_else(|| Error::NoVision { path: path() })
     }
 }
 
@@ -172,3 +229,6 @@ fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() % 1_000_000_000
 }
+
+#[cfg(all(test, feature = "demo"))]
+mod tests;

@@ -22,6 +22,10 @@ pub enum Error {
     #[error(transparent)]
     Sampler(#[from] crate::sampler::SamplerError),
 
+    /// Of a grammar, or of an answer that has to match it.
+    #[error(transparent)]
+    Constraint(#[from] crate::constraint::ConstraintError),
+
     /// No model was given, and this build has no demo model.
     #[error("no model was given; hint: name a checkpoint folder or a GGUF file, or build with the demo model")]
     NoModel,
@@ -124,6 +128,14 @@ pub enum Error {
         /// Suggested fix.
         hint: &'static str,
     },
+
+    /// A request was refused.
+    #[error(transparent)]
+    Submit(#[from] crate::scheduler::SubmitError),
+
+    /// A pass failed that had rows of several requests: the text of the error, which one of them has.
+    #[error("{0}")]
+    Pass(String),
 
     /// A generation ended without its summary.
     #[error("the generation ended early; hint: start a new one")]

@@ -143,7 +143,7 @@ impl Visit for Measuring<'_> {
         let machine = Machine { device: backend.info().to_string(), clock: backend.clock(), limits };
         for &(op, dtype) in plan.kernels.iter().filter(|(op, _)| op.is_of(&plan.shape.spec)) {
             let rows: Vec<usize> = plan.rows.iter().copied().filter(|&rows| op.takes(rows)).collect();
-            if rows.is_empty() || (op.is_sampling() && backend.pipeline_depth() == 0) {
+            if rows.is_empty() {
                 continue;
             }
             let kind = dtype.map_or_else(|| plan.shape.kind(op), DType::name);

@@ -4,7 +4,7 @@
 //! use phi3_runner::text::Message;
 //! use phi3_runner::{Device, Engine, Event, GenerateOptions};
 //!
-//! let mut engine = Engine::builder().device(Device::Cpu).build()?; // .model("path/to/Phi-3-mini-4k-instruct")
+//! let engine = Engine::builder().device(Device::Cpu).build()?; // .model("path/to/Phi-3-mini-4k-instruct")
 //! let question = [Message::user("What is 47 + 38?")];
 //! for event in engine.chat(&question, &GenerateOptions::default())? {
 //!     if let Event::Token { text, .. } = event? {
@@ -16,6 +16,7 @@
 
 pub mod bench;
 mod builder;
+pub mod constraint;
 mod device;
 mod encode;
 mod engine;
@@ -27,6 +28,7 @@ pub mod profile;
 mod quantize;
 mod request;
 pub mod sampler;
+pub mod scheduler;
 mod source;
 pub mod system_memory;
 pub mod text;
@@ -34,8 +36,10 @@ pub mod verify;
 mod vision;
 
 pub use builder::{EngineBuilder, Progress};
+pub use constraint::Grammar;
 pub use device::{Device, DeviceOptions, LoadedModel, TIERS, cache_folder};
 pub use engine::Engine;
+pub use engine::start::Prompt;
 pub use error::{Cause, Error, Result};
 pub use generate::{
     Completion, Event, FinishReason, GenerateOptions, Generation, Summary, Timings, Usage, rope_policy,

@@ -7,7 +7,7 @@ pub use flame::flame;
 use crate::device::Visit;
 use crate::kernels::Bound;
 use crate::{DeviceOptions, Result, system_memory};
-use phi3_model::{Checkpoint, Decoder, Model, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, prefill};
+use phi3_model::{Checkpoint, Decoder, Outputs, PrefillOptions, PrefillProgress, RopePolicy, Sequence, Session};
 use phi3_tensor::{Backend, Clock, Label, Limits, Timed, Trace};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -171,7 +171,8 @@ impl Visit for Profiling<'_> {
         let (device, clock) = (backend.info().to_string(), backend.clock());
         let (timed, trace) = Timed::new(backend);
         let mut model = Decoder::load(timed, checkpoint, device_options.decoder(), &mut |_| {})?;
-        let mut run = Run { sequence: model.sequence(), model: &mut model, watch, logits: Vec::new() };
+        let session = Session::new(&mut model);
+        let mut run = Run { sequence: session.sequence(), session, watch, logits: Vec::new() };
         // warm-up: kernels are compiled and memory is touched
         if !run.all(plan)? {
             return Ok(None);
@@ -196,7 +197,7 @@ fn passes(trace: &Mutex<Trace>) -> usize {
 }
 
 struct Run<'a> {
-    model: &'a mut dyn Model,
+    session: Session<'a>,
     sequence: Sequence,
     watch: &'a mut dyn FnMut() -> ControlFlow<()>,
     logits: Vec<f32>,
@@ -212,18 +213,18 @@ impl Run<'_> {
         if count == 0 {
             return Ok((self.watch)().is_continue());
         }
-        let vocab = self.model.spec().vocab_size;
+        let vocab = self.session.model().spec().vocab_size;
         let tokens: Vec<u32> = (0..count).map(|i| ((i * 53 + 7) % vocab.max(1)) as u32).collect();
         let settings =
             PrefillOptions { chunk: usize::MAX, policy: RopePolicy::Ahead, budget: count, outputs: Outputs::Last };
-        let Self { model, sequence, watch, logits } = self;
+        let Self { session, sequence, watch, logits } = self;
         let mut stopped = false;
         let step = &mut |_: PrefillProgress| {
             let flow = watch();
             stopped |= flow.is_break();
             flow
         };
-        prefill(*model, sequence, &tokens, settings, logits, None, step)?;
+        session.prefill(sequence, &tokens, settings, logits, None, step)?;
         Ok(!stopped)
     }
 }

@@ -9,6 +9,7 @@ mod chain;
 mod dry;
 mod error;
 mod kind;
+mod mask;
 mod options;
 mod penalties;
 mod random;
@@ -21,7 +22,7 @@ pub use options::{DryOptions, MirostatOptions, SamplerOptions};
 
 use candidates::{Candidate, Softmax, choose, likeliest};
 use chain::{Chain, Scratch};
-use phi3_tensor::Sampling;
+use phi3_tensor::{LogitEdit, Sampling};
 use random::{Stream, draw, unit};
 use std::sync::Arc;
 use truncation::keep_surprise;
@@ -66,10 +67,25 @@ impl Sampler {
         self.options().is_greedy()
     }
 
-    /// Whether on-device sampling is possible: the choice depends on the logits and a random number only, and the device has the
-    /// samplers in this order: temperature, top-k, top-p, min-p.
-    pub fn is_independent(&self) -> bool {
+    /// Whether on-device sampling is possible: the device has the samplers in this order: penalties, temperature, top-k, top-p,
+    /// min-p.
+    pub fn is_on_device(&self) -> bool {
         self.chain.is_on_device()
+    }
+
+    /// Whether the choice depends on the text so far.
+    pub fn uses_past(&self) -> bool {
+        self.chain.has(SamplerKind::Penalties) || self.chain.has(SamplerKind::Dry) || self.options().mirostat.is_some()
+    }
+
+    /// Whether logit bias bans tokens.
+    pub(crate) fn bans_tokens(&self) -> bool {
+        self.options().logit_bias.iter().any(|(_, bias)| *bias == f32::NEG_INFINITY)
+    }
+
+    /// Adds the edits of logits for on-device sampling: logit bias and penalties. `past` is the text so far, prompt included.
+    pub fn edits(&self, past: &[u32], edits: &mut Vec<LogitEdit>) {
+        self.chain.edits(past, edits);
     }
 
     /// Options for on-device sampling of the new token of this index, as [`sample`](Self::sample) would choose it: with the same
@@ -98,7 +114,32 @@ impl Sampler {
             chain::check(logits)?;
             return Ok(argmax(logits));
         }
-        self.chain.apply(past, index, logits, &mut self.scratch)?;
+        self.choose(past, index, logits, None)
+    }
+
+    /// As [`sample`](Self::sample), from the tokens of a mask only: token t is bit t % 32 of word t / 32, and tokens beyond the
+    /// last word are not in it. The others count as absent: no probability is shared with them.
+    ///
+    /// # Errors
+    /// As those of [`sample`](Self::sample), or the mask has no token of the model.
+    pub fn sample_masked(
+        &mut self,
+        past: &[u32],
+        index: usize,
+        logits: &[f32],
+        mask: &[u32],
+    ) -> Result<u32, SamplerError> {
+        self.choose(past, index, logits, Some(mask))
+    }
+
+    fn choose(
+        &mut self,
+        past: &[u32],
+        index: usize,
+        logits: &[f32],
+        mask: Option<&[u32]>,
+    ) -> Result<u32, SamplerError> {
+        self.chain.apply(past, index, logits, mask, &mut self.scratch)?;
         let candidates = &mut self.scratch.candidates;
         if self.chain.options.is_greedy() {
             return Ok(candidates[likeliest(candidates)].id);
@@ -150,7 +191,7 @@ impl Sampler {
 
     fn candidates(&self, past: &[u32], index: usize, logits: &[f32]) -> Result<Scratch, SamplerError> {
         let mut scratch = Scratch::default();
-        self.chain.apply(past, index, logits, &mut scratch)?;
+        self.chain.apply(past, index, logits, None, &mut scratch)?;
         if self.options().mirostat.is_some() && !self.is_greedy() {
             keep_surprise(&mut scratch.candidates, &mut Vec::new(), self.mu);
         }

@@ -7,7 +7,7 @@
 mod pictures;
 
 use crate::{Cause, Error, Result};
-use phi3_model::{Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, prefill};
+use phi3_model::{Input, Model, Outputs, PrefillOptions, RopePolicy, Sequence, SequenceRows, Session};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -211,18 +211,19 @@ pub fn logits<'a, T>(
 where
     Input: From<&'a T>,
 {
-    let mut sequence = model.sequence();
+    let mut session = Session::new(model);
+    let mut sequence = session.sequence();
     let mut out = Vec::new();
     let settings = PrefillOptions { chunk, policy, budget: ids.len(), outputs: Outputs::All };
     let watch = &mut |_| ControlFlow::Continue(());
     match hidden {
-        None => prefill(model, &mut sequence, ids, settings, &mut out, None, watch)?,
+        None => session.prefill(&mut sequence, ids, settings, &mut out, None, watch)?,
         Some(hidden) => {
             let mut probe = |name: &str, rows: &[f32]| match hidden.iter_mut().find(|(known, _)| known == name) {
                 Some((_, all)) => all.extend_from_slice(rows),
                 None => hidden.push((name.to_owned(), rows.to_vec())),
             };
-            prefill(model, &mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
+            session.prefill(&mut sequence, ids, settings, &mut out, Some(&mut probe), watch)?
         }
     };
     Ok(out)
@@ -298,12 +299,13 @@ fn greedy_from(
     count: usize,
     chunk: usize,
 ) -> Result<(Vec<u32>, Vec<f32>)> {
-    let mut sequence = model.sequence();
+    let mut session = Session::new(model);
+    let mut sequence = session.sequence();
     let (mut ids, mut rows, mut row) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let new = inputs[sequence.len()..].to_vec();
         let settings = PrefillOptions { chunk, policy: RopePolicy::Exact, budget: 0, outputs: Outputs::Last };
-        prefill(model, &mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
+        session.prefill(&mut sequence, &new, settings, &mut row, None, &mut |_| ControlFlow::Continue(()))?;
         rows.extend_from_slice(&row);
         let best = (0..row.len()).reduce(|best, i| if row[i] > row[best] { i } else { best });
         let best = best.unwrap_or(0) as u32;
@@ -331,14 +333,14 @@ fn verify_batch(model: &mut dyn Model, golden: &Golden, options: VerifyOptions, 
 
 /// Logits of every token of several texts that are computed together, at most `chunk` tokens of each in a pass.
 pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> Result<Vec<Vec<f32>>> {
-    let chunk = chunk.clamp(1, (model.max_rows() / prompts.len().max(1)).max(1));
+    let most = model.max_rows().min(model.max_outputs());
+    let chunk = chunk.clamp(1, (most / prompts.len().max(1)).max(1));
     let vocab = model.spec().vocab_size;
     let prompts: Vec<Vec<Input>> = prompts.iter().map(|ids| ids.iter().map(Input::from).collect()).collect();
-    let mut sequences: Vec<Sequence> = prompts
-        .iter()
-        .map(|ids| model.spec().rope.choose(RopePolicy::Exact, ids.len(), 0))
-        .map(|set| model.sequence().with_rope(set))
-        .collect();
+    let rope = model.spec().rope.clone();
+    let mut session = Session::new(model);
+    let mut sequences: Vec<Sequence> =
+        prompts.iter().map(|ids| session.sequence().with_rope(rope.choose(RopePolicy::Exact, ids.len(), 0))).collect();
     let mut all = vec![Vec::new(); prompts.len()];
     let mut out = Vec::new();
     loop {
@@ -355,7 +357,7 @@ pub fn batch_logits(model: &mut dyn Model, prompts: &[&[u32]], chunk: usize) -> 
         if parts.is_empty() {
             return Ok(all);
         }
-        model.forward(&mut parts, &mut out, None)?;
+        session.forward(&mut parts, &mut out, None)?;
         let mut rest = out.as_slice();
         for (owner, rows) in owners {
             let (mine, others) = rest.split_at(rows * vocab);

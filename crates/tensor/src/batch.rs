@@ -7,11 +7,30 @@ use std::ops::Range;
 /// Positions in a page of the key/value cache.
 pub const PAGE: usize = 16;
 
+/// Kind of the rows of a segment. Backends choose kernels and precision by it, never by what else is in the pass: a row then has the
+/// same bits alone and among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// New tokens: one of a sequence, or several that are computed again.
+    Decode,
+    /// Inputs of a prompt, in chunks of any length.
+    Prompt,
+}
+
+impl Phase {
+    /// The phase of `rows` rows whose phase is not known: one row is a new token, several are of a prompt.
+    pub fn of(rows: usize) -> Self {
+        if rows == 1 { Phase::Decode } else { Phase::Prompt }
+    }
+}
+
 /// Consecutive rows of a pass that belong to one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Rows of the pass; at least one.
     pub rows: Range<usize>,
+    /// Kind of the rows.
+    pub phase: Phase,
     /// Position of the first row in its sequence; the others follow.
     pub position: usize,
     /// Where in [`Batch::pages`] the sequence's pages stand; entry i holds positions `i * PAGE ..`.
@@ -35,6 +54,8 @@ pub struct Batch {
     pages: Vec<u32>,
     rope: Vec<f32>,
     outputs: Vec<u32>,
+    /// Phase of each output.
+    output_phases: Vec<Phase>,
     /// Pages that the rows write, ascending.
     written: Vec<u32>,
     bounds: Bounds,
@@ -58,12 +79,13 @@ impl Clone for Batch {
 
     /// Keeps the memory that is there.
     fn clone_from(&mut self, source: &Self) {
-        let Self { tokens, segments, pages, rope, outputs, written, bounds } = self;
+        let Self { tokens, segments, pages, rope, outputs, output_phases, written, bounds } = self;
         tokens.clone_from(&source.tokens);
         segments.clone_from(&source.segments);
         pages.clone_from(&source.pages);
         rope.clone_from(&source.rope);
         outputs.clone_from(&source.outputs);
+        output_phases.clone_from(&source.output_phases);
         written.clone_from(&source.written);
         *bounds = source.bounds;
     }
@@ -73,10 +95,10 @@ impl Batch {
     /// Stands for a page that no row of the pass can see.
     pub const NO_PAGE: u32 = u32::MAX;
 
-    /// As a token: the one that [`sample`](crate::ops::Sample::sample) gave for its row 0; those of other rows follow.
+    /// As a token: the one that [`sample`](crate::ops::Sample::sample) put into slot 0; those of the other slots follow.
     pub const SAMPLED: u32 = 1 << 31;
 
-    /// The sampled token where a logit is not finite.
+    /// The sampled token where a logit is not finite or all tokens are excluded.
     pub const NO_TOKEN: u32 = u32::MAX;
 
     /// A batch of one sequence; see [`push`](Self::push).
@@ -99,14 +121,23 @@ impl Batch {
     /// [`Error::Mismatch`] where there is no token, a position is beyond 32 bits, a page is missing, or a page would be written
     /// that another row of the pass writes. The batch is empty then.
     pub fn push(&mut self, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
-        let pushed = self.try_push(tokens, position, pages);
+        self.push_as(Phase::of(tokens.len()), tokens, position, pages)
+    }
+
+    /// Adds the rows of a sequence, whose phase is given; else as [`push`](Self::push), which takes [`Phase::of`] their number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
+    pub fn push_as(&mut self, phase: Phase, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
+        let pushed = self.try_push(phase, tokens, position, pages);
         if pushed.is_err() {
             self.clear();
         }
         pushed
     }
 
-    fn try_push(&mut self, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
+    fn try_push(&mut self, phase: Phase, tokens: &[u32], position: usize, pages: &[u32]) -> Result<Range<usize>> {
         const MOST: usize = u32::MAX as usize;
         let rows = self.rows()..self.rows().saturating_add(tokens.len());
         let end = position.saturating_add(tokens.len());
@@ -131,7 +162,7 @@ impl Batch {
 
         let first = self.pages.len();
         self.pages.extend_from_slice(pages);
-        self.segments.push(Segment { rows: rows.clone(), position, pages: first..self.pages.len(), gone });
+        self.segments.push(Segment { rows: rows.clone(), phase, position, pages: first..self.pages.len(), gone });
         self.tokens.extend_from_slice(tokens);
         for token in tokens {
             let (bound, token) = match token.checked_sub(Self::SAMPLED) {
@@ -151,10 +182,20 @@ impl Batch {
     ///
     /// [`Error::Mismatch`] where it is no row, or not behind the last one.
     pub fn push_output(&mut self, row: usize) -> Result<()> {
+        self.push_output_as(Phase::Decode, row)
+    }
+
+    /// Adds a row as [`push_output`](Self::push_output), which takes [`Phase::Decode`]: the phase of its logits.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push_output`](Self::push_output).
+    pub fn push_output_as(&mut self, phase: Phase, row: usize) -> Result<()> {
         let after = self.outputs.last().map_or(0, |last| *last as usize + 1);
         expect("output row", Expected::AtLeast(after), row)?;
         expect("output row", Expected::Below(self.rows()), row)?;
         self.outputs.push(row as u32);
+        self.output_phases.push(phase);
         Ok(())
     }
 
@@ -193,6 +234,11 @@ impl Batch {
         &self.outputs
     }
 
+    /// Phase of the logits of each output.
+    pub fn output_phases(&self) -> &[Phase] {
+        &self.output_phases
+    }
+
     /// Position of a row in its sequence.
     pub fn position(&self, row: usize) -> Option<usize> {
         let segment = self.segments.iter().find(|segment| segment.rows.contains(&row))?;
@@ -204,13 +250,13 @@ impl Batch {
         self.bounds.tokens
     }
 
-    /// One more than the largest row whose sampled token is wanted.
+    /// One more than the largest slot whose token is wanted.
     pub(crate) fn sampled_bound(&self) -> usize {
         self.bounds.sampled
     }
 
-    /// One more than the largest page.
-    pub(crate) fn page_bound(&self) -> usize {
+    /// Pages that a cache needs for the batch: one more than the largest.
+    pub fn pages_needed(&self) -> usize {
         self.bounds.pages
     }
 
@@ -232,6 +278,7 @@ impl Batch {
         self.pages.clear();
         self.rope.clear();
         self.outputs.clear();
+        self.output_phases.clear();
         self.written.clear();
         self.bounds = Bounds::default();
     }
@@ -256,15 +303,18 @@ mod tests {
         assert_eq!((batch.rows(), batch.tokens()), (4, &[5, 6, Batch::SAMPLED + 2, 8][..]));
         // a page behind the last position is not kept
         assert_eq!(batch.pages(), [7, 2, NONE, 3, 4]);
-        assert_eq!(batch.segments()[1], Segment { rows: 3..4, position: 33, pages: 2..5, gone: 1 });
+        assert_eq!(
+            batch.segments()[1],
+            Segment { rows: 3..4, phase: Phase::Decode, position: 33, pages: 2..5, gone: 1 }
+        );
         assert_eq!([0, 2, 3, 4].map(|row| batch.position(row)), [Some(15), Some(17), Some(33), None]);
-        assert_eq!((batch.token_bound(), batch.sampled_bound(), batch.page_bound()), (9, 3, 8));
+        assert_eq!((batch.token_bound(), batch.sampled_bound(), batch.pages_needed()), (9, 3, 8));
         assert_eq!(batch.longest(Mask::Causal), 34);
         let mut copy = Batch::of(&[1], 0, &[0]).unwrap();
         copy.clone_from(&batch);
         assert_eq!((copy.outputs(), copy.segments()), (batch.outputs(), batch.segments()));
         batch.clear();
-        assert_eq!((batch.rows(), batch.page_bound(), batch.position(0)), (0, 0, None));
+        assert_eq!((batch.rows(), batch.pages_needed(), batch.position(0)), (0, 0, None));
         assert_eq!(batch.push(&[1], 16, &[5, 7]).unwrap(), 0..1, "no page is written any longer");
     }
 

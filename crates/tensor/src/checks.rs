@@ -1,7 +1,8 @@
 //! Checks of arguments that several operations share, the same on every backend. Checks of one operation are in its module.
 
 use crate::error::{Expected, Result};
-use crate::{Batch, Error, Heads, PAGE, Role, Weight};
+use crate::{Batch, Error, Heads, PAGE, Phase, Role, Weight};
+use std::ops::Range;
 
 /// Shape of a matrix or of activations.
 #[derive(Clone, Copy)]
@@ -36,12 +37,32 @@ pub(crate) struct ActivePass {
     pub(crate) batch: Batch,
     /// Rows of the batch, or selected rows.
     pub(crate) rows: usize,
+    /// These rows by phase, in order.
+    pub(crate) runs: Vec<(Phase, Range<usize>)>,
 }
 
 impl ActivePass {
     pub(crate) fn begin(&mut self, batch: &Batch) {
         self.batch.clone_from(batch);
         self.rows = batch.rows();
+        self.runs.clear();
+        for segment in batch.segments() {
+            self.run(segment.phase, segment.rows.len());
+        }
+    }
+
+    /// Adds rows to the runs.
+    pub(crate) fn run(&mut self, phase: Phase, rows: usize) {
+        let start = self.runs.last().map_or(0, |(_, rows)| rows.end);
+        match self.runs.last_mut().filter(|(last, _)| *last == phase) {
+            Some((_, last)) => last.end += rows,
+            None => self.runs.push((phase, start..start + rows)),
+        }
+    }
+
+    /// Phase of a row.
+    pub(crate) fn phase(&self, row: usize) -> Phase {
+        self.runs.iter().find(|(_, rows)| rows.contains(&row)).map_or(Phase::Decode, |(phase, _)| *phase)
     }
 
     /// Checks the input of a product: widths of x, norm and weight, and the rows of x.
@@ -61,7 +82,7 @@ impl ActivePass {
     pub(crate) fn cache(&self, op: &'static str, cache: CacheShape, layer: usize) -> Result<()> {
         self.all_rows(op)?;
         Expected::Below(cache.layers).check(op, "layer", layer)?;
-        at_most(op, "pages", cache.pages, self.batch.page_bound())
+        at_most(op, "pages", cache.pages, self.batch.pages_needed())
     }
 
     /// Checks that the pass has all rows of the batch, as operations on tokens or positions require: no rows were selected.
@@ -73,6 +94,18 @@ impl ActivePass {
     pub(crate) fn capacity(&self, op: &'static str, activations: Shape) -> Result<()> {
         at_most(op, "rows", activations.rows, self.rows)
     }
+}
+
+/// Rows that are read back.
+pub(crate) fn read_back(x: Shape, rows: &Range<usize>) -> Result<()> {
+    at_most("read back", "rows", x.rows, rows.end)?;
+    at_most("read back", "first row", rows.end, rows.start)
+}
+
+/// Pages that are copied, of a cache.
+pub(crate) fn copy_pages(cache: CacheShape, pairs: &[(u32, u32)]) -> Result<()> {
+    let mut pages = pairs.iter().flat_map(|&(from, to)| [from, to]);
+    pages.try_for_each(|page| Expected::Below(cache.pages).check("copy pages", "page", page as usize))
 }
 
 /// Checks a read of `len` elements. Returns its number of rows.

@@ -1,7 +1,8 @@
 //! The trait of devices: their memory, their passes and their clock. Their operations are in [`ops`](crate::ops).
 
-use crate::{Batch, Clock, DType, Error, Limits, Result, Weight};
+use crate::{Batch, Clock, DType, Error, Limits, Readback, Result, Weight};
 use std::fmt;
+use std::ops::Range;
 
 /// Kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,10 +174,10 @@ pub struct Footprint {
 /// A device: it owns memory and computes passes of decoder-sized operations, each of which is a trait of its own in
 /// [`ops`](crate::ops). A device with all operations is a [`Backend`](crate::Backend).
 ///
-/// A pass begins with [`begin`](Device::begin). Its operations may be recorded and run later. [`read`](Device::read),
-/// [`elapsed`](Device::elapsed) and [`sampled`](crate::ops::Sample::sampled) wait for their results. Other methods may wait for
-/// earlier work of the device: [`submit`](Device::submit) after many rows, [`reserve`](Device::reserve) for a copy of the cache,
-/// [`matrix`](Device::matrix) for staging memory, [`timestamp`](Device::timestamp) with [`Clock::WallAndWait`]. Activations are
+/// A pass begins with [`begin`](Device::begin). Its operations may be recorded and run later. [`read`](Device::read)
+/// and [`elapsed`](Device::elapsed) wait for their results; a [`Readback`] is waited for by its holder. Other methods may wait for
+/// earlier work of the device: [`reserve`](Device::reserve) for a copy of the cache, [`matrix`](Device::matrix) for staging
+/// memory, [`timestamp`](Device::timestamp) with [`Clock::WallAndWait`]. Activations are
 /// f32 `[rows, dim]` buffers, kept as long as the model. An operation computes their first [`Batch::rows`] rows, after
 /// [`select`](crate::ops::SelectRows::select) as many as were selected. Arguments that do not fit each other are an
 /// [`Error::Mismatch`](crate::Error::Mismatch), never a panic.
@@ -232,6 +233,18 @@ pub trait Device: Sized + Send + 'static {
         Ok(())
     }
 
+    /// Copies pages of all layers, each pair from the first to the second, after the passes that were submitted before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mismatch`](crate::Error::Mismatch) for a page that the cache does not have.
+    fn copy_pages(&mut self, cache: &mut Self::Cache, pairs: &[(u32, u32)]) -> Result<()>;
+
+    /// Most pages that a cache may have.
+    fn max_pages(&self, _cache: &Self::Cache) -> usize {
+        usize::MAX
+    }
+
     /// Bytes of one page in all layers together.
     fn page_bytes(&self, cache: &Self::Cache) -> u64;
 
@@ -241,8 +254,10 @@ pub trait Device: Sized + Send + 'static {
     /// Runs the recorded operations and copies rows `0 .. out.len() / dim` of x to the host.
     fn read(&mut self, x: &Self::Rows, out: &mut [f32]) -> Result<()>;
 
-    /// Submits the recorded operations and does not wait for their results. After a segment of many rows, such as a chunk of a
-    /// prompt, it waits for the chunk before, so that at most two are in flight.
+    /// Runs the recorded operations, then copies rows of x to the host: `[rows, dim]`. Does not wait.
+    fn read_back(&mut self, x: &Self::Rows, rows: Range<usize>) -> Result<Readback<Vec<f32>>>;
+
+    /// Runs the recorded operations. Does not wait.
     fn submit(&mut self) -> Result<()>;
 
     /// Takes a timestamp after the operations recorded so far.

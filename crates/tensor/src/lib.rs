@@ -22,6 +22,7 @@ pub mod ops;
 #[cfg(any(test, feature = "reference"))]
 pub mod parity;
 pub mod quant;
+mod readback;
 #[cfg(any(test, feature = "reference"))]
 pub mod reference;
 mod requantize;
@@ -29,7 +30,7 @@ mod timed;
 mod weight;
 
 pub use activation::Activation;
-pub use batch::{Batch, PAGE, Segment};
+pub use batch::{Batch, PAGE, Phase, Segment};
 pub use device::{Device, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Role};
 pub use dtype::DType;
 pub use epilogue::{Epilogue, Store};
@@ -39,7 +40,8 @@ pub use ops::Backend;
 pub use ops::attention::{BlockSparse, Mask};
 pub use ops::experts::{Route, Router, TOP_EXPERTS};
 pub use ops::norm::Norm;
-pub use ops::sample::Sampling;
+pub use ops::sample::{LogitEdit, Logprobs, SampleRow, Sampled, Samples, Sampling};
+pub use readback::Readback;
 pub use requantize::Rounding;
 pub use timed::{Label, Pass, Timed, Trace};
 pub use weight::{Bytes, Memory, RowOrder, Weight};

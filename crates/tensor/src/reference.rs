@@ -4,12 +4,15 @@
 
 use crate::checks::{self, ActivePass, CacheShape, Shape};
 use crate::ops::experts::Routes;
-use crate::{Batch, Device, DeviceInfo, DeviceKind, Heads, KvType, Norm, PAGE, Result, Role, Weight};
+use crate::{Batch, Device, DeviceInfo, DeviceKind, Heads, KvType, Norm, PAGE, Readback, Result, Role, Weight};
+use std::ops::Range;
 
 /// The reference backend.
 pub struct Reference {
     info: DeviceInfo,
     pub(crate) pass: ActivePass,
+    /// Sampled tokens, by slot.
+    pub(crate) sampled: Vec<u32>,
 }
 
 /// A matrix, widened.
@@ -58,7 +61,7 @@ impl Cache {
 impl Default for Reference {
     fn default() -> Self {
         let info = DeviceInfo { kind: DeviceKind::Cpu, name: "reference".into(), detail: "f64 loops".into() };
-        Self { info, pass: ActivePass::default() }
+        Self { info, pass: ActivePass::default(), sampled: Vec::new() }
     }
 }
 
@@ -148,6 +151,17 @@ impl Device for Reference {
         Ok(())
     }
 
+    fn copy_pages(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<()> {
+        checks::copy_pages(cache.shape(), pairs)?;
+        let len = PAGE * cache.heads.kv_dim();
+        for side in cache.keys.iter_mut().chain(&mut cache.values) {
+            for &(from, to) in pairs {
+                side.copy_within(from as usize * len..(from as usize + 1) * len, to as usize * len);
+            }
+        }
+        Ok(())
+    }
+
     fn page_bytes(&self, cache: &Cache) -> u64 {
         (cache.keys.len() * 2 * PAGE * cache.heads.kv_dim() * 4) as u64
     }
@@ -161,6 +175,11 @@ impl Device for Reference {
         checks::read(x.shape(), out.len())?;
         out.copy_from_slice(&x.values[..out.len()]);
         Ok(())
+    }
+
+    fn read_back(&mut self, x: &Rows, rows: Range<usize>) -> Result<Readback<Vec<f32>>> {
+        checks::read_back(x.shape(), &rows)?;
+        Ok(Readback::complete(x.values[rows.start * x.dim..rows.end * x.dim].to_vec()))
     }
 
     fn submit(&mut self) -> Result<()> {

@@ -1,10 +1,11 @@
 //! A backend that times every operation of another one.
 
 use crate::{
-    Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Result, Role,
+    Batch, Clock, DType, Device, DeviceInfo, Error, Expected, Footprint, Heads, KvType, Limits, Readback, Result, Role,
     TOP_EXPERTS, Weight,
 };
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -89,7 +90,7 @@ impl<B: Device> Timed<B> {
     }
 
     /// Ends a pass and reads its times.
-    fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         let Some(began) = self.began.take() else { return Ok(()) };
         let intervals = self.inner.elapsed()?;
         let seconds = began.elapsed().as_secs_f64();
@@ -164,6 +165,14 @@ impl<B: Device> Device for Timed<B> {
         self.inner.reserve_hint(cache, pages)
     }
 
+    fn copy_pages(&mut self, cache: &mut B::Cache, pairs: &[(u32, u32)]) -> Result<()> {
+        self.inner.copy_pages(cache, pairs)
+    }
+
+    fn max_pages(&self, cache: &B::Cache) -> usize {
+        self.inner.max_pages(cache)
+    }
+
     fn page_bytes(&self, cache: &B::Cache) -> u64 {
         self.inner.page_bytes(cache)
     }
@@ -186,6 +195,12 @@ impl<B: Device> Device for Timed<B> {
         // further operations of this pass may follow
         self.began = Some(Instant::now());
         self.inner.timestamp()
+    }
+
+    fn read_back(&mut self, x: &B::Rows, rows: Range<usize>) -> Result<Readback<Vec<f32>>> {
+        let values = self.inner.read_back(x, rows)?;
+        self.end()?;
+        Ok(values)
     }
 
     fn submit(&mut self) -> Result<()> {

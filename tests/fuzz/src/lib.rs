@@ -4,7 +4,7 @@
 //! tests also compile this file, to run the corpus.
 
 use phi3_model::gguf::{Metadata, Vocabulary};
-use phi3_model::{Checkpoint, Decoder, DecoderOptions, GenerationConfig, Input, Model, Outputs, SequenceRows};
+use phi3_model::{Checkpoint, Decoder, DecoderOptions, GenerationConfig, Input, Outputs, SequenceRows, Session};
 use phi3_runner::text::{ChatTemplate, Message, Tokenizer};
 use phi3_tensor::cpu::{Cpu, Options};
 use std::path::Path;
@@ -91,10 +91,11 @@ fn run(checkpoint: &Checkpoint) -> bool {
     let options = DecoderOptions { max_rows: 4, ..DecoderOptions::default() };
     let Ok(mut model) = Decoder::load(cpu, checkpoint, options, &mut |_| {}) else { return false };
     let inputs = [0, 1, 2].map(|token| Input::Token(token % config.vocab_size as u32));
-    let mut sequence = model.sequence();
+    let mut session = Session::new(&mut model);
+    let mut sequence = session.sequence();
     let mut logits = Vec::new();
     let mut parts = [SequenceRows { sequence: &mut sequence, inputs: &inputs, outputs: Outputs::All }];
-    let done = model.forward(&mut parts, &mut logits, None).is_ok();
+    let done = session.forward(&mut parts, &mut logits, None).is_ok();
     assert!(!done || logits.len() == 3 * config.vocab_size);
     done
 }

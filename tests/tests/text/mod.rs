@@ -3,6 +3,7 @@
 mod built;
 mod chat;
 mod companions;
+mod constraint;
 mod data;
 mod family;
 mod sampler;

@@ -6,9 +6,10 @@ use super::values::{
 use super::{MachineArgs, source};
 use crate::bench::pair;
 use crate::fetch::Need;
+use clap::builder::ArgPredicate;
 use clap::{Args, Subcommand, ValueEnum};
 use phi3_model::QuantScheme;
-use phi3_runner::bench::Shape;
+use phi3_runner::bench::{ParallelShape, Shape};
 use phi3_runner::{Device, DeviceOptions, Error, Result, Source};
 use phi3_tensor::cpu::{Activations, Isa, Repack};
 use phi3_tensor::{DType, KvType};
@@ -23,8 +24,9 @@ pub(crate) struct Bench {
     /// Folders, GGUF files or names of models, each with its own -m [default: the demo model inside the program]
     #[arg(long, short, value_name = "MODEL")]
     model: Vec<PathBuf>,
-    /// Lengths of prompts
+    /// Lengths of prompts; with --parallel the default is 128
     #[arg(long, short = 'p', value_name = "N", default_value = "512", value_parser = numbers)]
+    #[arg(default_value_if("parallel", ArgPredicate::IsPresent, "128"))]
     n_prompt: Vec<Numbers>,
     /// Numbers of tokens that are generated one by one
     #[arg(long, short, value_name = "N", default_value = "128", value_parser = numbers)]
@@ -35,6 +37,10 @@ pub(crate) struct Bench {
     /// Tokens in the KV cache before a test
     #[arg(long, short = 'd', value_name = "N", default_value = "0", value_parser = numbers)]
     n_depth: Vec<Numbers>,
+    /// Numbers of sequences that are decoded at once, each with a prompt of its own: llama-batched-bench's tests and columns;
+    /// also -np
+    #[arg(long, value_name = "N", value_parser = rows, conflicts_with_all = ["pg", "n_depth"])]
+    parallel: Vec<Numbers>,
     /// Timed runs of each test
     #[arg(long, short, value_name = "N", default_value = "5", value_parser = positive)]
     pub(crate) repetitions: usize,
@@ -191,6 +197,22 @@ impl Bench {
             shapes.extend(self.pg.iter().map(|&(prompt, generated)| of(prompt, generated)));
         }
         shapes
+    }
+
+    /// Tests of several sequences, in llama-batched-bench's order; none without --parallel.
+    pub(crate) fn parallel_shapes(&self) -> Vec<ParallelShape> {
+        let mut shapes = Vec::new();
+        for prompt in all(&self.n_prompt) {
+            for generated in all(&self.n_gen).filter(|generated| prompt > 0 || *generated > 0) {
+                shapes.extend(all(&self.parallel).map(|sequences| ParallelShape { prompt, generated, sequences }));
+            }
+        }
+        shapes
+    }
+
+    /// Whether several sequences are decoded at once.
+    pub(crate) fn is_parallel(&self) -> bool {
+        !self.parallel.is_empty()
     }
 
     /// Every combination of pass sizes, threads, cache types and tiers.

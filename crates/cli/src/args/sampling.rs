@@ -1,6 +1,7 @@
 //! Options of sampling.
 
 use super::ModelArgs;
+use super::grammar::GrammarArgs;
 use super::values::{OrNone, bias, breaker, mirostat, or_none, or_off};
 use clap::Args;
 use phi3_runner::sampler::{DryOptions, MirostatOptions, SamplerKind};
@@ -96,6 +97,8 @@ pub(crate) struct SamplingArgs {
     /// Continue after the model's stop tokens
     #[arg(long)]
     ignore_eos: bool,
+    #[command(flatten)]
+    grammar: GrammarArgs,
 }
 
 impl SamplingArgs {
@@ -162,6 +165,7 @@ impl SamplingArgs {
             sampler: Some(self.over(engine.sampler_defaults())?),
             ignore_eos: self.ignore_eos,
             stop: self.stop.clone(),
+            grammar: self.grammar.grammar(),
             chunk: Some(model.chunk()),
             ..GenerateOptions::default()
         })

@@ -129,6 +129,44 @@ fn samplers_are_ordered_and_their_values_checked() {
 }
 
 #[test]
+fn answers_match_a_schema_a_pattern_or_a_grammar() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let answer = |more: &[&str]| run(&[&["--device", "cpu", "--seed", "5", "-n", "60"], more, &["Hi"]].concat());
+    let text = r#"{"type": "object", "properties": {"a": {"enum": [1, "x"]}}, "required": ["a"], "additionalProperties": false}"#;
+    let schema = file("schema.json", &format!("\u{FEFF}{text}"));
+    for place in [text, &schema] {
+        let said = answer(&["--json-schema", place]).ok().stdout;
+        assert!([r#"{"a": 1}"#, r#"{"a": "x"}"#].contains(&said.trim_end()), "{said}");
+    }
+    assert!(["yes", "no"].contains(&answer(&["--regex", "yes|no"]).ok().stdout.trim_end()));
+    let lark = file("answer.lark", "start: \"<\" /[0-9]/ \">\"\n");
+    let said = answer(&["--grammar", &lark]).ok().stdout;
+    assert!(said.starts_with('<') && said.trim_end().len() == 3, "{said}");
+    let said = run(&["generate", "--device", "cpu", "--regex", "[a-c]{3}", "-p", "Hi"]).ok().stdout;
+    assert!(said.contains(|c: char| "abc".contains(c)), "{said}");
+    let missing = folder.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    for (args, words) in [
+        (&["--json-schema", missing][..], &["--json-schema", "cannot read", "begins with {"][..]),
+        (&["--json-schema", "{\"type\": }"], &["--json-schema", "not JSON"]),
+        (&["--json-schema", &lark], &["answer.lark", "not JSON"]),
+        (&["--json-schema", r#"{"uniqueItems": true}"#], &["JSON schema", "uniqueItems", "hint"]),
+        (&["--regex", "a("], &["regular expression", "hint"]),
+        (&["--grammar", missing], &["--grammar", "cannot read"]),
+        (&["--grammar", &schema], &["Lark grammar", "hint"]),
+        (&["--regex", "a", "--grammar", &lark], &["--regex", "cannot be used with"]),
+        (&["--regex", "a", "--ignore-eos"], &["--regex", "--ignore-eos"]),
+    ] {
+        answer(args).error(words);
+    }
+}
+
+#[test]
 fn a_stop_text_ends_the_answer_and_is_no_part_of_it() {
     let of = |stops: &[&str]| {
         let stops: Vec<&str> = stops.iter().flat_map(|stop| ["--stop", stop]).collect();

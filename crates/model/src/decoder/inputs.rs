@@ -1,8 +1,28 @@
 //! Inputs of a pass: tokens and rows of picture features.
 
+use super::RowInput;
 use crate::{Error, Features, Input, ModelSpec, Result};
+use phi3_tensor::Batch;
 use std::ops::Range;
 use std::sync::Arc;
+
+impl RowInput {
+    /// The input, if it is known on the host.
+    pub fn input(&self) -> Option<&Input> {
+        match self {
+            RowInput::Input(input) => Some(input),
+            RowInput::Sampled(_) => None,
+        }
+    }
+
+    /// The token in a batch; 0 for a row of features.
+    pub(super) fn token(&self) -> u32 {
+        match self {
+            RowInput::Input(input) => input.token().unwrap_or(0),
+            RowInput::Sampled(slot) => Batch::SAMPLED.saturating_add(*slot),
+        }
+    }
+}
 
 /// Consecutive rows of a pass, filled from consecutive rows of a picture's features.
 pub(super) struct FeatureRows {
@@ -47,28 +67,19 @@ pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
     })
 }
 
-/// Checks token ids.
-///
-/// # Errors
-///
-/// [`Error::Request`] for an id outside the vocabulary.
-pub fn check_tokens(spec: &ModelSpec, tokens: &[u32]) -> Result<()> {
-    check_all(spec, tokens.iter().copied())
-}
-
 /// Checks the inputs of a sequence.
 ///
 /// # Errors
 ///
 /// [`Error::Request`] for a token id outside the vocabulary, a row outside its features, or features of another width than the
 /// model (`hidden_size`).
-pub fn check_inputs(spec: &ModelSpec, inputs: &[Input]) -> Result<()> {
-    check_all(spec, inputs.iter().filter_map(Input::token))?;
+pub fn check_inputs<'a>(spec: &ModelSpec, inputs: impl IntoIterator<Item = &'a Input> + Clone) -> Result<()> {
+    check_tokens(spec, inputs.clone().into_iter().filter_map(Input::token))?;
     let fits = |input: &Input| match input {
         Input::Token(_) => true,
         Input::Feature { features, row } => features.width() == spec.hidden_size && *row < features.tokens(),
     };
-    match inputs.iter().all(fits) {
+    match inputs.into_iter().all(fits) {
         true => Ok(()),
         false => Err(Error::Request {
             what: "row of a picture",
@@ -79,7 +90,7 @@ pub fn check_inputs(spec: &ModelSpec, inputs: &[Input]) -> Result<()> {
     }
 }
 
-fn check_all(spec: &ModelSpec, mut tokens: impl Iterator<Item = u32>) -> Result<()> {
+fn check_tokens(spec: &ModelSpec, mut tokens: impl Iterator<Item = u32>) -> Result<()> {
     match tokens.find(|&token| token as usize >= spec.vocab_size) {
         None => Ok(()),
         Some(token) => Err(Error::Request {

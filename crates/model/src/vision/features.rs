@@ -45,7 +45,7 @@ impl TowerInput<'_> {
 }
 
 /// Identity of the picture that features were computed from: equal if grid and values are equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeatureId([u64; 2]);
 
 impl FeatureId {

@@ -5,8 +5,8 @@ use super::cost::{ModelShape, Op};
 use crate::{Result, system_memory};
 use phi3_model::NormSpec;
 use phi3_tensor::{
-    Backend, Batch, Bytes, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Role, Sampling,
-    Weight, quant,
+    Backend, Batch, Bytes, DType, DeviceInfo, DeviceKind, Epilogue, Error, Expected, Heads, Norm, PAGE, Readback, Role,
+    Sampled, Samples, Sampling, Weight, quant,
 };
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub struct Case<B: Backend> {
     layers: usize,
     /// Index of the next copy.
     turn: usize,
+    /// Results of sampling.
+    sampled: Vec<Readback<Sampled>>,
 }
 
 /// Activations for a number of rows.
@@ -82,7 +84,9 @@ impl<B: Backend> Case<B> {
         let gain = b.vector("norm", &vec![1.0; shape.spec.hidden_size])?;
         let norm_bias = b.vector("norm", &vec![0.0; shape.spec.hidden_size])?;
         let (shape, weights) = (shape.clone(), Vec::new());
-        let mut case = Self { shape, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0 };
+        let mut case =
+            Self { shape, op, weights, gain, norm_bias, cache: None, layers: 1, turn: 0, sampled: Vec::new() };
+        b.reserve_slots(1)?;
         if let Some(dtype) = dtype {
             case.weights = case.copies_of(b, dtype)?;
         }
@@ -185,7 +189,7 @@ impl<B: Backend> Case<B> {
     fn run(&mut self, b: &mut B, a: &mut Activations<B>) -> Result<()> {
         let turn = self.turn;
         self.turn = (turn + 1) % self.copies();
-        let Self { shape, op, weights, gain, norm_bias, cache, layers, .. } = self;
+        let Self { shape, op, weights, gain, norm_bias, cache, layers, sampled, .. } = self;
         let norm = match shape.spec.norm {
             NormSpec::Rms { eps } => Norm::Rms { weight: gain, eps },
             NormSpec::Layer { eps } => Norm::Layer { weight: gain, bias: norm_bias, eps },
@@ -203,8 +207,8 @@ impl<B: Backend> Case<B> {
                 b.project(x, Some(norm), weight, Epilogue::of(shape.activation()), out)?;
             }
             (Op::Head, Some(weight), _) => b.project(x, Some(norm), weight, Epilogue::OVERWRITE, out)?,
-            (Op::Argmax, ..) => b.sample(out, &[Sampling::Greedy])?,
-            (Op::Sample, ..) => b.sample(out, &[SAMPLE])?,
+            (Op::Argmax, ..) => sampled.push(b.sample(out, &Samples::greedy(1))?),
+            (Op::Sample, ..) => sampled.push(b.sample(out, &Samples::of(&[SAMPLE]))?),
             (op, ..) => {
                 let (what, expected) = ("weights", Expected::AtLeast(1));
                 return Err(Error::Mismatch { op: op.name(), what, expected, found: 0 }.into());
@@ -224,10 +228,8 @@ impl<B: Backend> Case<B> {
             self.run(b, a)?;
         }
         b.timestamp()?;
-        if self.op.is_sampling() {
-            for _ in 0..runs {
-                b.sampled(&mut [0])?;
-            }
+        for sampled in self.sampled.drain(..) {
+            sampled.wait()?;
         }
         let seconds: f64 = b.elapsed()?.iter().sum();
         Ok(seconds / runs as f64)

@@ -5,16 +5,20 @@ use super::candidates::{Candidate, divide, dynamic_temperature};
 use super::dry;
 use super::error::SamplerError;
 use super::kind::SamplerKind;
+use super::mask::keep_masked;
 use super::options::SamplerOptions;
 use super::penalties::{Penalties, add_biases};
 use super::random::{Stream, unit};
 use super::truncation::{
     self, exclude_top_choices, keep_min_p, keep_top_k, keep_top_n_sigma, keep_top_p, keep_typical,
 };
+use phi3_tensor::LogitEdit;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Samplers that a device has, in its order.
-const ON_DEVICE: [SamplerKind; 4] = [SamplerKind::Temperature, SamplerKind::TopK, SamplerKind::TopP, SamplerKind::MinP];
+const ON_DEVICE: [SamplerKind; 5] =
+    [SamplerKind::Penalties, SamplerKind::Temperature, SamplerKind::TopK, SamplerKind::TopP, SamplerKind::MinP];
 
 /// The samplers that change something, in their order.
 #[derive(Debug, Clone)]
@@ -50,21 +54,43 @@ impl Chain {
         self.kinds.contains(&kind)
     }
 
-    /// Whether a device has all of the samplers, in this order.
+    /// Whether a device has all of the samplers, in this order. Logit bias and penalties are edits of logits.
     pub(super) fn is_on_device(&self) -> bool {
         let mut left = ON_DEVICE.iter();
-        self.options.logit_bias.is_empty()
-            && self.options.mirostat.is_none()
+        self.options.mirostat.is_none()
             && !(self.has(SamplerKind::Temperature) && self.options.dynatemp_range > 0.0)
             && self.kinds.iter().all(|kind| left.any(|known| known == kind))
     }
 
-    /// Makes the candidates for the new token of this index. There is at least one.
+    /// Adds logit bias and penalties as edits of logits, one for each token. `past` is the text so far.
+    pub(super) fn edits(&self, past: &[u32], edits: &mut Vec<LogitEdit>) {
+        let SamplerOptions { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.options;
+        let mut by_token: BTreeMap<u32, LogitEdit> = BTreeMap::new();
+        let mut edit = |token, change: &mut dyn FnMut(&mut LogitEdit)| {
+            let neutral = LogitEdit { token, bias: 0.0, penalty: 1.0, offset: 0.0 };
+            change(by_token.entry(token).or_insert(neutral));
+        };
+        for &(token, bias) in &self.options.logit_bias {
+            edit(token, &mut |edit| edit.bias += bias);
+        }
+        if self.has(SamplerKind::Penalties) {
+            let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+            past.iter().for_each(|token| *counts.entry(*token).or_default() += 1);
+            for (token, count) in counts {
+                let sum = f64::from(count) * f64::from(frequency_penalty) + f64::from(presence_penalty);
+                edit(token, &mut |edit| (edit.penalty, edit.offset) = (repetition_penalty, -sum as f32));
+            }
+        }
+        edits.extend(by_token.into_values());
+    }
+
+    /// Makes the candidates for the new token of this index, from all tokens or those of a mask. There is at least one.
     pub(super) fn apply(
         &self,
         past: &[u32],
         index: usize,
         logits: &[f32],
+        mask: Option<&[u32]>,
         scratch: &mut Scratch,
     ) -> Result<(), SamplerError> {
         check(logits)?;
@@ -73,6 +99,9 @@ impl Chain {
         candidates.extend((0..).zip(logits).map(|(id, &logit)| Candidate { id, logit }));
         let options = &self.options;
         add_biases(&options.logit_bias, candidates)?;
+        if let Some(mask) = mask {
+            keep_masked(candidates, mask)?;
+        }
         for kind in &self.kinds {
             match kind {
                 SamplerKind::Penalties => {

@@ -35,6 +35,9 @@ pub enum SamplerError {
     /// Every token is banned by a bias of minus infinity.
     #[error("logit_bias: expected at least one token that is not banned, found none; hint: give fewer biases of -inf")]
     AllBanned,
+    /// No token that is not banned is in the mask.
+    #[error("mask: expected at least one token that is not banned, found none; hint: give fewer biases of -inf")]
+    AllMasked,
     /// A logit is NaN or infinite.
     #[error(
         "the logit of token {token} is {value}: the model's weights are damaged, or its numbers overflow; hint: check the checkpoint"

@@ -52,7 +52,7 @@ fn seeds_keep_their_choices() {
     let logits: Vec<f32> = (0..100).map(|i| (i * 37 % 101) as f32 / 25.0).collect();
     let chosen: Vec<u32> = (0..12).map(|index| sampler.sample(&[], index, &logits).unwrap()).collect();
     assert_eq!(chosen, [76, 19, 30, 35, 5, 87, 24, 79, 32, 60, 21, 49]);
-    assert!(sampler.is_independent());
+    assert!(sampler.is_on_device());
     let draw = (draw(42, Stream::Token, 3) >> 32) as u32;
     let expected = Sampling::Random { temperature: 0.8, top_k: 50, top_p: 0.95, min_p: 0.01, draw };
     assert_eq!(sampler.sampling(3), expected);
@@ -61,10 +61,10 @@ fn seeds_keep_their_choices() {
 #[test]
 fn greedy_takes_the_first_of_equals_and_still_penalises() {
     let mut greedy = Sampler::new(SamplerOptions::default()).unwrap();
-    assert!(greedy.is_independent());
+    assert!(greedy.is_on_device());
     assert_eq!(greedy.sample(&[], 0, &[0.0, 2.0, 2.0]), Ok(1));
     let mut greedy = Sampler::new(SamplerOptions { repetition_penalty: 2.0, ..SamplerOptions::default() }).unwrap();
-    assert!(!greedy.is_independent());
+    assert!(greedy.is_on_device() && greedy.uses_past());
     assert_eq!(greedy.sample(&[1, 1, 9999], 0, &[0.0, 2.0, 1.5]), Ok(2));
     let mut logits = [4.0, -4.0, 1.0];
     greedy.process(&[0, 1, 0], 0, &mut logits).unwrap();
@@ -93,7 +93,13 @@ fn biases_are_added_and_ban() {
         Sampler::new(SamplerOptions { logit_bias, ..SamplerOptions::default() }).unwrap()
     };
     let mut sampler = biased(&[(1, f32::NEG_INFINITY), (2, 1.5), (2, 1.0)]);
-    assert!(!sampler.is_independent());
+    let mut edits = Vec::new();
+    sampler.edits(&[], &mut edits);
+    assert_eq!(
+        edits.iter().map(|edit| (edit.token, edit.bias)).collect::<Vec<_>>(),
+        [(1, f32::NEG_INFINITY), (2, 2.5)]
+    );
+    assert!(sampler.is_on_device() && !sampler.uses_past());
     assert_eq!(sampler.sample(&[], 0, &[2.0, 9.0, 0.0]), Ok(2));
     let mut logits = [2.0, 9.0, 0.0];
     sampler.process(&[], 0, &mut logits).unwrap();
@@ -125,7 +131,7 @@ fn xtc_is_applied_as_often_as_its_probability() {
     let removed =
         (0..10_000).filter(|&index| sampler.probabilities(&[], index, &[1.0, 0.0]).unwrap()[0] == 0.0).count();
     assert!((2_850..3_150).contains(&removed), "{removed}");
-    assert!(!sampler.is_independent());
+    assert!(!sampler.is_on_device());
 }
 
 #[test]
@@ -137,29 +143,27 @@ fn the_order_matters() {
     assert_eq!(kept(&ordered(&[Temperature, MinP]), &logits), [0, 1]);
     assert_eq!(kept(&ordered(&[MinP, Temperature]), &logits), [0]);
     assert_eq!(kept(&ordered(&[Temperature]), &logits), [0, 1, 2]);
-    assert!(ordered(&[Temperature, MinP]).is_independent());
-    assert!(!ordered(&[MinP, Temperature]).is_independent());
+    assert!(ordered(&[Temperature, MinP]).is_on_device());
+    assert!(!ordered(&[MinP, Temperature]).is_on_device());
     let Sampling::Random { temperature, min_p, .. } = ordered(&[MinP]).sampling(0) else { panic!() };
     assert_eq!((temperature, min_p), (1.0, 0.4));
 }
 
 #[test]
-fn independent_only_with_the_samplers_of_a_device() {
-    let independent = |change: Change| sampler(change).is_independent();
-    assert!(independent(|o| (o.temperature, o.top_k, o.top_p, o.min_p) = (0.5, 3, 0.5, 0.5)));
-    let dependent: [Change; 9] = [
+fn on_a_device_only_with_its_samplers() {
+    let on_device = |change: Change| sampler(change).is_on_device();
+    assert!(on_device(|o| (o.temperature, o.top_k, o.top_p, o.min_p) = (0.5, 3, 0.5, 0.5)));
+    assert!(on_device(|o| (o.logit_bias, o.presence_penalty, o.frequency_penalty) = (vec![(0, 0.0)], 0.1, -0.1)));
+    let on_host: [Change; 6] = [
         |o| o.typical_p = 0.5,
         |o| o.top_n_sigma = 1.0,
         |o| o.xtc_probability = 0.1,
         |o| o.dry.multiplier = 0.5,
         |o| o.dynatemp_range = 0.5,
         |o| o.mirostat = Some(MirostatOptions::default()),
-        |o| o.logit_bias = vec![(0, 0.0)],
-        |o| o.presence_penalty = 0.1,
-        |o| o.frequency_penalty = -0.1,
     ];
-    for (i, change) in dependent.into_iter().enumerate() {
-        assert!(!independent(change), "{i}");
+    for (i, change) in on_host.into_iter().enumerate() {
+        assert!(!on_device(change), "{i}");
     }
 }
 

@@ -20,6 +20,7 @@ mod template;
 mod templates;
 mod thinking;
 mod to_gguf;
+mod token_bytes;
 mod tokenizer;
 
 pub(crate) use compare::compare;
@@ -31,4 +32,5 @@ pub use template::{ChatTemplate, SystemMessages};
 pub use templates::ChatTemplates;
 pub use thinking::{Span, ThinkingSplitter};
 pub(crate) use to_gguf::{placeholder, vocabulary};
+pub use token_bytes::{TokenBytes, TokenTable};
 pub use tokenizer::Tokenizer;

@@ -16,7 +16,7 @@ pub struct TextStream {
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Every token's characters are bytes in GPT-2's table; `bytes` is the unfinished character.
     ByteLevel { bytes: Vec<u8> },
     /// Llama's chain: rewrite each token, collect `<0xNN>` runs, join, drop spaces at the start.
@@ -71,7 +71,7 @@ impl TextStream {
 }
 
 impl State {
-    fn of(decoder: Option<&DecoderWrapper>) -> Self {
+    pub(super) fn of(decoder: Option<&DecoderWrapper>) -> Self {
         let chain = match decoder {
             Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
             Some(decoder) => std::slice::from_ref(decoder),
@@ -104,11 +104,7 @@ impl State {
                 Ok(take_whole_characters(bytes))
             }
             Self::ByteFallback { rewrite, run, strip, strip_left } => {
-                let mut tokens = vec![token];
-                for step in rewrite.iter() {
-                    tokens = step.decode_chain(tokens)?;
-                }
-                let token = tokens.concat();
+                let token = rewritten(rewrite, token)?;
                 if let Some(byte) = fallback_byte(&token) {
                     run.push(byte);
                     return Ok(String::new());
@@ -119,6 +115,30 @@ impl State {
             Self::Whole { .. } => Ok(String::new()),
         }
     }
+
+    /// The bytes of one token in the middle of a text; for [`State::Whole`], those of its name.
+    pub(super) fn bytes_of(&self, token: String) -> tokenizers::Result<Vec<u8>> {
+        match self {
+            Self::ByteLevel { .. } => {
+                let mut bytes = Vec::new();
+                append_bytes(&mut bytes, &token);
+                Ok(bytes)
+            }
+            Self::ByteFallback { rewrite, .. } => {
+                let token = rewritten(rewrite, token)?;
+                Ok(fallback_byte(&token).map_or_else(|| token.into_bytes(), |byte| vec![byte]))
+            }
+            Self::Whole { .. } => Ok(token.into_bytes()),
+        }
+    }
+}
+
+fn rewritten(steps: &[DecoderWrapper], token: String) -> tokenizers::Result<String> {
+    let mut tokens = vec![token];
+    for step in steps {
+        tokens = step.decode_chain(tokens)?;
+    }
+    Ok(tokens.concat())
 }
 
 fn fallback_byte(token: &str) -> Option<u8> {

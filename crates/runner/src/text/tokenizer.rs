@@ -115,6 +115,12 @@ impl Tokenizer {
         self.0.tokenizer.get_vocab_size(true)
     }
 
+    /// The largest id, plus 1: more than [`vocab_size`](Self::vocab_size) if ids have gaps.
+    pub fn id_limit(&self) -> u32 {
+        let ids = self.0.tokenizer.get_vocab(true).into_values();
+        ids.max().map_or(0, |id| id.saturating_add(1))
+    }
+
     /// The id of a token, written as in the vocabulary: `<|end|>`, `▁Hello`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.0.tokenizer.token_to_id(token)
@@ -132,6 +138,11 @@ impl Tokenizer {
     /// The file, for messages.
     pub(super) fn file(&self) -> &str {
         &self.0.file
+    }
+
+    /// Whether the id is an added token, special or not.
+    pub(super) fn is_added(&self, id: u32) -> bool {
+        self.0.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
 
     /// The added tokens, in the order of their ids.

@@ -14,8 +14,8 @@ use super::plain::Weights;
 use super::quants::QuantBlock;
 use super::simd::Isa;
 use super::transpose::rows_of_half;
-use crate::DType;
 use crate::quant::with_quant_type;
+use crate::{DType, Phase};
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -37,12 +37,9 @@ pub(super) struct Line([u8; 64]);
 /// Lines of a tile.
 const LINES: usize = amx::TILE / size_of::<Line>();
 
-/// Least number of rows for which this is faster than the other kernels.
-const GEMM_MIN_ROWS: usize = 24;
-
-/// Whether an ISA takes this path for this number of rows and type of weight.
-pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
-    rows >= GEMM_MIN_ROWS && isa == Isa::Amx && dtype != DType::F32
+/// Whether an ISA takes this path for this type of weight and phase.
+pub(super) fn suits(isa: Isa, dtype: DType, phase: Phase) -> bool {
+    phase == Phase::Prompt && isa == Isa::Amx && dtype != DType::F32
 }
 
 /// Lines of the tiles of activations.

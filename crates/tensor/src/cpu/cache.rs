@@ -64,6 +64,22 @@ enum Page {
     },
 }
 
+impl Page {
+    /// Copies a page of the same type.
+    fn copy_from(&mut self, other: &Self) {
+        match (self, other) {
+            (Page::F32(to), Page::F32(from)) => to.copy_from_slice(from),
+            (Page::F16(to), Page::F16(from)) => to.copy_from_slice(from),
+            (Page::Q8_0 { levels, scales }, Page::Q8_0 { levels: from, scales: scales_from }) => {
+                levels.copy_from_slice(from);
+                scales.copy_from_slice(scales_from);
+            }
+            // all pages of a cache are of one type
+            (Page::F32(_) | Page::F16(_) | Page::Q8_0 { .. }, _) => {}
+        }
+    }
+}
+
 /// Destination in the cache of the keys and values of a row of the pass.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
@@ -134,6 +150,17 @@ impl Cache {
         }
         self.made = self.made.max(pages);
         Ok(())
+    }
+
+    /// Copies pages of all layers, each pair from the first to the second. The cache has them.
+    pub(crate) fn copy_pages(&mut self, pairs: &[(u32, u32)]) {
+        for layer in &mut self.pages {
+            for (from, to) in pairs.iter().map(|&(from, to)| (from as usize, to as usize)) {
+                if let Ok([from, to]) = layer.get_disjoint_mut([from, to]) {
+                    to.copy_from(from);
+                }
+            }
+        }
     }
 
     /// Keys and values of head `kv` on a page.

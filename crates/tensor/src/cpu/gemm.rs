@@ -1,9 +1,12 @@
-//! Products of many activation rows (prefill): AMX tiles or 14-bit integers, where the processor has them.
+//! Products of a prompt's activation rows: AMX tiles or 14-bit integers, where the processor has them.
+//!
+//! They round activations otherwise than the kernels of new tokens do, so the phase decides, not the number of rows: a prompt has the
+//! same bits in chunks of any length.
 
 use super::Cpu;
 use super::kernels::{Finish, Input, Output};
 use super::matrix::Matrix;
-use crate::Result;
+use crate::{Phase, Result};
 
 /// Activations in the formats of these kernels, in buffers that are kept for the next product.
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +19,15 @@ pub(super) struct Scratch {
 #[cfg(not(target_arch = "x86_64"))]
 impl Cpu {
     /// Returns false: no kernel for many rows on this architecture.
-    pub(super) fn gemm(&mut self, _: Input<'_>, _: &Matrix, _: Finish<'_>, _: usize, _: Output<'_>) -> Result<bool> {
+    pub(super) fn gemm(
+        &mut self,
+        _: Input<'_>,
+        _: Phase,
+        _: &Matrix,
+        _: Finish<'_>,
+        _: usize,
+        _: Output<'_>,
+    ) -> Result<bool> {
         Ok(false)
     }
 }
@@ -28,13 +39,14 @@ mod x86 {
     use super::super::plain::Weights;
     use super::super::project::Shares;
     use super::super::{Activations, amx_gemm, vnni_i16, zeros};
-    use super::{Cpu, Finish, Input, Matrix, Output, Result};
+    use super::{Cpu, Finish, Input, Matrix, Output, Phase, Result};
 
     impl Cpu {
-        /// Computes the product where a kernel for many rows suits the type and the number of rows. Returns whether one does.
+        /// Computes the product where a kernel of this module suits the type and the phase. Returns whether one does.
         pub(in super::super) fn gemm(
             &mut self,
             x: Input<'_>,
+            phase: Phase,
             w: &Matrix,
             finish: Finish<'_>,
             width: usize,
@@ -44,8 +56,8 @@ mod x86 {
                 return Ok(false);
             }
             match &w.store {
-                _ if amx_gemm::suits(self.isa, w.dtype, x.rows) => self.amx_gemm(x, w, finish, width, out)?,
-                Store::Rows(rows) if vnni_i16::suits(self.isa, w.dtype, x.rows) => {
+                _ if amx_gemm::suits(self.isa, w.dtype, phase) => self.amx_gemm(x, w, finish, width, out)?,
+                Store::Rows(rows) if vnni_i16::suits(self.isa, w.dtype, phase) => {
                     self.vnni_i16(x, Weights(rows), finish, width, out)?;
                 }
                 _ => return Ok(false),

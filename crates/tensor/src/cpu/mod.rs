@@ -38,7 +38,10 @@ pub use simd::Isa;
 use crate::checks::{self, ActivePass, Shape};
 use crate::measure::{self, Limits};
 use crate::ops::experts::Routes;
-use crate::{Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Result, Role, Weight};
+use crate::{
+    Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Readback, Result, Role, Weight,
+};
+use std::ops::Range;
 use std::time::Instant;
 
 /// Options of the CPU backend.
@@ -57,9 +60,9 @@ pub struct Options {
 /// Type of the activations in products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activations {
-    /// Integers of eight bits, with a scale for every 32, for quantized weights. For many rows and weights in half precision
-    /// integers of fourteen bits, where the processor has AVX-512 VNNI. For many rows and either kind of weight bf16, where the
-    /// processor has AMX. Single precision otherwise.
+    /// Integers of eight bits, with a scale for every 32, for quantized weights. For rows of a prompt and weights in half
+    /// precision integers of fourteen bits, where the processor has AVX-512 VNNI. For rows of a prompt and either kind of weight
+    /// bf16, where the processor has AMX. Single precision otherwise.
     #[default]
     Int8,
     /// Single precision, which does not round the activations, and is slow.
@@ -121,6 +124,8 @@ pub struct Cpu {
     scratch: gemm::Scratch,
     /// A row of an embedding in panels.
     pub(crate) row: Vec<u8>,
+    /// Sampled tokens, by slot.
+    pub(crate) sampled: Vec<u32>,
     timestamps: Vec<Instant>,
 }
 
@@ -131,6 +136,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// A range of rows.
+    pub(crate) fn input_of(&self, rows: Range<usize>) -> Input<'_> {
+        Input { values: &self.values[rows.start * self.dim..], rows: rows.len(), dim: self.dim }
+    }
+
     /// The first `rows` rows.
     pub(crate) fn input(&self, rows: usize) -> Input<'_> {
         Input { values: &self.values, rows, dim: self.dim }
@@ -186,6 +196,7 @@ impl Cpu {
             #[cfg(target_arch = "x86_64")]
             scratch: gemm::Scratch::default(),
             row: Vec::new(),
+            sampled: Vec::new(),
             timestamps: Vec::new(),
         })
     }
@@ -250,6 +261,12 @@ impl Device for Cpu {
         cache.reserve(&self.info.name, pages)
     }
 
+    fn copy_pages(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<()> {
+        checks::copy_pages(cache.shape(), pairs)?;
+        cache.copy_pages(pairs);
+        Ok(())
+    }
+
     fn page_bytes(&self, cache: &Cache) -> u64 {
         cache.page_bytes()
     }
@@ -264,6 +281,11 @@ impl Device for Cpu {
         checks::read(x.shape(), out.len())?;
         out.copy_from_slice(&x.values[..out.len()]);
         Ok(())
+    }
+
+    fn read_back(&mut self, x: &Rows, rows: Range<usize>) -> Result<Readback<Vec<f32>>> {
+        checks::read_back(x.shape(), &rows)?;
+        Ok(Readback::complete(x.values[rows.start * x.dim..rows.end * x.dim].to_vec()))
     }
 
     fn submit(&mut self) -> Result<()> {

@@ -6,7 +6,7 @@ use super::kernels::{self, Finish, Input, Output};
 use super::matrix::{Matrix, Store};
 use super::plain::{self, Weights};
 use super::{Activations, Cpu, integer, zeros};
-use crate::{Epilogue, Error, Norm, Result};
+use crate::{Epilogue, Error, Norm, Phase, Result};
 use std::cell::Cell;
 
 /// Rows of activations of a call of the kernel.
@@ -20,9 +20,11 @@ const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
     /// Computes `norm(x) wᵀ + bias` and applies the epilogue.
+    #[allow(clippy::too_many_arguments, reason = "the operands of a product")]
     pub(crate) fn product(
         &mut self,
         x: Input<'_>,
+        phase: Phase,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
         epilogue: Epilogue,
@@ -43,7 +45,7 @@ impl Cpu {
         let x = Input { values, ..x };
         let finish = Finish { bias: weight.bias.as_deref(), epilogue };
         match &weight.store {
-            _ if self.gemm(x, weight, finish, width, out)? => {}
+            _ if self.gemm(x, phase, weight, finish, width, out)? => {}
             Store::Rows(rows) if !weight.dtype.is_quantized() || self.activations == Activations::F32 => {
                 self.plain(x, Weights(rows), finish, width, out);
             }

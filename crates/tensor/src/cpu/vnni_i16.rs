@@ -16,7 +16,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Isa, Portable, Simd};
 use super::transpose::rows_of_half;
-use crate::DType;
+use crate::{DType, Phase};
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -39,12 +39,9 @@ pub(super) struct BlockQ14 {
     scale: f32,
 }
 
-/// Least number of rows for which this is faster than single precision.
-const GEMM_MIN_ROWS: usize = 16;
-
-/// Whether an ISA takes this path for this number of rows and type of weight.
-pub(super) fn suits(isa: Isa, dtype: DType, rows: usize) -> bool {
-    rows >= GEMM_MIN_ROWS && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
+/// Whether an ISA takes this path for this type of weight and phase.
+pub(super) fn suits(isa: Isa, dtype: DType, phase: Phase) -> bool {
+    phase == Phase::Prompt && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 dispatch!(quantize_row = quantize_generic(x: &[f32], out: &mut [BlockQ14]));
@@ -112,7 +109,7 @@ pub(super) fn project(
     let order = Order { rows: w.0.rows, gated: finish.is_gated() };
     let sides = if order.gated { 2 } else { 1 };
     assert!(x.blocks.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.0.cols.div_ceil(Q14_LEN));
-    assert!(suits(isa, w.0.dtype, x.rows));
+    assert!(suits(isa, w.0.dtype, Phase::Prompt));
     let mut scratch = SCRATCH.take();
     let mut sums = [[[0.0; PANEL]; TILE]; 2];
     for column in columns {

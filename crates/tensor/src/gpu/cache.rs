@@ -105,6 +105,11 @@ impl Cache {
         (PAGE * self.heads.kv_heads * self.head_words() * size_of::<u32>()) as u64
     }
 
+    /// Most pages: a layer's keys, or its values, are one binding.
+    pub(crate) fn max_pages(&self, device: &Device) -> usize {
+        (device.max_binding / self.side_bytes().max(1)) as usize
+    }
+
     /// Bytes of a page in all layers.
     pub(crate) fn page_bytes(&self) -> u64 {
         2 * self.layers.len() as u64 * self.side_bytes()
@@ -115,13 +120,38 @@ impl Cache {
         if pages <= self.pages {
             return Ok(());
         }
-        let page = self.side_bytes();
-        let most = (device.max_binding / page.max(1)) as usize;
+        let most = self.max_pages(device);
         let roomy = pages.max(self.pages.saturating_mul(2)).max(FEWEST).min(most).max(pages);
         self.grow(device, recorder, roomy).or_else(|error| match error {
             crate::Error::OutOfMemory { .. } if roomy > pages => self.grow(device, recorder, pages),
             error => Err(error),
         })
+    }
+
+    /// Copies pages of all layers, through a buffer of their size: a copy within a buffer is not allowed.
+    pub(crate) fn copy_pages(
+        &mut self,
+        device: &mut Device,
+        recorder: &mut Recorder,
+        pairs: &[(u32, u32)],
+    ) -> Result<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let page = self.side_bytes();
+        let through = device.buffer("copied pages", page * pairs.len() as u64, STORAGE)?;
+        let sides = self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]).flatten();
+        recorder.flush_with(device, |encoder| {
+            for side in sides {
+                for ((from, _), at) in pairs.iter().zip((0..).step_by(page as usize)) {
+                    encoder.copy_buffer_to_buffer(&side.raw, u64::from(*from) * page, &through.raw, at, page);
+                }
+                for ((_, to), at) in pairs.iter().zip((0..).step_by(page as usize)) {
+                    encoder.copy_buffer_to_buffer(&through.raw, at, &side.raw, u64::from(*to) * page, page);
+                }
+            }
+        })?;
+        Ok(())
     }
 
     /// Enlarges the buffers one by one and waits for each copy, so that only one old buffer exists beside the new ones.

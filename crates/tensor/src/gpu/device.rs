@@ -1,12 +1,11 @@
-//! An open device, its buffers and submissions, and its failures.
+//! An open device and its buffers.
 
 use super::adapter::{AdapterInfo, AdapterKind, Options, TIMESTAMP_FEATURES, needs};
 use super::cached::Cached;
+use super::driver::{Driver, Submission, locked};
 use crate::{Error, Result};
 use phi3_shaders::{COOP_MEMORY, Tier};
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Usage of the buffers of kernels.
@@ -29,44 +28,11 @@ pub(crate) struct Device {
     pub(crate) cached: Option<Cached>,
     pub(crate) submits: u64,
     pub(crate) buffers: u64,
-    /// Longest time of a submission.
-    pub(crate) timeout: Duration,
-    /// Submissions without a wait so far, oldest first.
-    pub(crate) outstanding: VecDeque<Submission>,
-    name: String,
+    pub(crate) driver: Driver,
     max_buffer: u64,
-    failure: Arc<Mutex<Option<Failure>>>,
-    /// Numbers of dropped buffers.
+    /// Numbers of the buffers that were dropped.
     dropped: Arc<Mutex<Vec<u32>>>,
     next_id: u32,
-    #[cfg(test)]
-    pub(crate) waits: u64,
-    /// Failure that the driver reports during the next wait for a submission.
-    #[cfg(test)]
-    pub(crate) wrong_wait: Option<&'static str>,
-}
-
-/// Submitted work.
-#[derive(Clone, Debug)]
-pub(crate) struct Submission {
-    raw: wgpu::SubmissionIndex,
-    number: u64,
-}
-
-/// The first failure.
-struct Failure {
-    message: String,
-    state: State,
-}
-
-/// State of a device after a failure.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The device is usable; only the work during the failure is lost.
-    Usable,
-    Lost,
-    /// A submission did not complete within this number of seconds.
-    Hung(u64),
 }
 
 /// Time limit of a submission. A GPU needs seconds at most, because systems reset a device that takes longer.
@@ -74,12 +40,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time limit of a submission for a driver that computes on the processor, which may be busy.
 const TIMEOUT_SOFTWARE: Duration = Duration::from_secs(600);
-
-/// Longer waits are endless.
-const ENDLESS: Duration = Duration::from_secs(1 << 32);
-
-/// Largest number of submissions in `outstanding`.
-const MOST_OUTSTANDING: usize = 256;
 
 /// A buffer with a number that no other buffer of the device ever had.
 pub(crate) struct Buffer {
@@ -98,7 +58,7 @@ impl Drop for Buffer {
 impl Drop for Device {
     fn drop(&mut self) {
         // pipelines of a lost device are not kept
-        if !self.is_gone()
+        if !self.driver.is_gone()
             && let Some(cached) = &self.cached
         {
             cached.keep();
@@ -143,15 +103,11 @@ impl Device {
         }))
         .map_err(|e| failed(e.to_string()))?;
 
-        let failure = Arc::new(Mutex::new(None));
-        let errors = Arc::clone(&failure);
-        raw.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&errors, error.to_string(), State::Usable)));
-        let losses = Arc::clone(&failure);
-        raw.set_device_lost_callback(move |reason, message| {
-            let message = format!("device lost ({reason:?}): {message}");
-            record(&losses, message.trim_end_matches([':', ' ']).into(), State::Lost);
+        let timeout = options.timeout.unwrap_or(match info.kind {
+            AdapterKind::Software => TIMEOUT_SOFTWARE,
+            _ => TIMEOUT,
         });
-
+        let driver = Driver::new(&raw, &queue, &info.name, timeout);
         let cached = options.memory.as_ref().and_then(|folder| Cached::open(&raw, &adapter.get_info(), folder));
         let max_piece = max_binding.min(options.max_piece.unwrap_or(u64::MAX));
         Ok(Self {
@@ -164,20 +120,10 @@ impl Device {
             cached,
             submits: 0,
             buffers: 0,
-            timeout: options.timeout.unwrap_or(match info.kind {
-                AdapterKind::Software => TIMEOUT_SOFTWARE,
-                _ => TIMEOUT,
-            }),
-            outstanding: VecDeque::new(),
-            name: info.name.clone(),
+            driver,
             max_buffer,
-            failure,
             dropped: Arc::default(),
             next_id: 1,
-            #[cfg(test)]
-            waits: 0,
-            #[cfg(test)]
-            wrong_wait: None,
         })
     }
 
@@ -238,49 +184,17 @@ impl Device {
 
     pub(crate) fn submit(&mut self, commands: Option<wgpu::CommandBuffer>) -> Submission {
         self.submits += 1;
-        let submission = Submission { raw: self.queue.submit(commands), number: self.submits };
-        if self.outstanding.len() == MOST_OUTSTANDING {
-            self.outstanding.pop_front();
-        }
-        self.outstanding.push_back(submission.clone());
-        submission
+        self.driver.submitted(self.queue.submit(commands), self.submits)
     }
 
-    /// Waits until a submission and those before it are complete. The time limit applies to each of them.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Timeout`] beyond the time limit, and the errors of [`check`](Self::check).
+    /// As [`Driver::wait`].
     pub(crate) fn wait(&mut self, submission: Submission) -> Result<()> {
-        #[cfg(test)]
-        {
-            self.waits += 1;
-            if let Some(message) = self.wrong_wait.take() {
-                record(&self.failure, message.into(), State::Usable);
-            }
-        }
-        if self.is_gone() {
-            return self.check();
-        }
-        while let Some(before) = self.outstanding.pop_front_if(|before| before.number < submission.number) {
-            self.wait_for(before.raw)?;
-        }
-        self.outstanding.pop_front_if(|own| own.number == submission.number);
-        self.wait_for(submission.raw)?;
-        self.check()
+        self.driver.wait(&submission)
     }
 
-    fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
-        let timeout = Some(self.timeout).filter(|timeout| *timeout < ENDLESS);
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout };
-        // wgpu panics if the device is lost during the wait
-        match catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll))) {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(wgpu::PollError::Timeout)) => self.give_up(),
-            Ok(Err(error)) => return Err(self.failed(error.to_string())),
-            Err(_) => record(&self.failure, "device lost during a wait".into(), State::Lost),
-        }
-        self.check()
+    /// As [`Driver::check`].
+    pub(crate) fn check(&self) -> Result<()> {
+        self.driver.check()
     }
 
     /// Calls `show` with the first `size` bytes of a buffer after a submission has written them. On a failure the buffer is
@@ -294,8 +208,8 @@ impl Device {
     ) -> Result<()> {
         let Some(mapped) = buffer else { return Ok(()) };
         mapped.raw.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        let shown = self.wait(submission).and_then(|()| {
-            let view = mapped.raw.get_mapped_range(..size).map_err(|error| self.failed(error.to_string()))?;
+        let shown = self.driver.wait(&submission).and_then(|()| {
+            let view = mapped.raw.get_mapped_range(..size).map_err(|error| self.driver.failed(error.to_string()))?;
             show(&view);
             Ok(())
         });
@@ -306,72 +220,11 @@ impl Device {
         shown.and_then(|()| self.check())
     }
 
-    /// Leaks the handles of a device whose work never ends, because wgpu would wait for that work at the drop of the last handle.
-    fn give_up(&self) {
-        let seconds = self.timeout.as_secs();
-        record(&self.failure, format!("a kernel did not end within {seconds} s"), State::Hung(seconds));
-        std::mem::forget((self.raw.clone(), self.queue.clone()));
-    }
-
-    /// The message of the failure by which the device was lost or given up, if it was.
-    pub(crate) fn lost(&self) -> Option<String> {
-        // wgpu reports a loss when it is polled
-        let _ = catch_unwind(AssertUnwindSafe(|| self.raw.poll(wgpu::PollType::Poll)));
-        let failure = locked(&self.failure);
-        failure.as_ref().filter(|failure| failure.state != State::Usable).map(|failure| failure.message.clone())
-    }
-
-    fn is_gone(&self) -> bool {
-        locked(&self.failure).as_ref().is_some_and(|failure| failure.state != State::Usable)
-    }
-
-    /// Returns the first failure that the driver reported since the last call, as an error of the work in between. A failure is
-    /// returned once, unless the device is lost.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Device`]; [`Error::Lost`] and [`Error::Timeout`] on every call from then on.
-    pub(crate) fn check(&self) -> Result<()> {
-        if locked(&self.failure).is_none() {
-            return Ok(());
-        }
-        // failures on a lost device may be reported before the loss
-        self.lost();
-        let mut failure = locked(&self.failure);
-        let device = self.name.clone();
-        let error = match &*failure {
-            None => return Ok(()),
-            Some(Failure { message, state: State::Usable }) => Error::Device { device, message: message.clone() },
-            Some(Failure { message, state: State::Lost }) => Error::Lost { device, message: message.clone() },
-            Some(Failure { state: State::Hung(seconds), .. }) => Error::Timeout { device, seconds: *seconds },
-        };
-        failure.take_if(|failure| failure.state == State::Usable);
-        Err(error)
-    }
-
-    /// The error of a call that failed: the failure that the driver reported before, else `message`.
-    pub(crate) fn failed(&self, message: String) -> Error {
-        self.lost();
-        self.check().err().unwrap_or(Error::Device { device: self.name.clone(), message })
-    }
-
     pub(crate) fn unsupported(&self, what: &'static str, found: usize, limit: usize) -> Error {
-        Error::Unsupported { device: self.name.clone(), what, found, limit }
+        Error::Unsupported { device: self.driver.name.to_string(), what, found, limit }
     }
 
     pub(crate) fn out_of_memory(&self, what: &str, bytes: u64, detail: String) -> Error {
-        Error::OutOfMemory { device: self.name.clone(), what: what.into(), bytes, detail }
+        Error::OutOfMemory { device: self.driver.name.to_string(), what: what.into(), bytes, detail }
     }
-}
-
-/// Records a failure if it is the first one, or the first that makes the device unusable.
-fn record(failure: &Mutex<Option<Failure>>, message: String, state: State) {
-    let mut failure = locked(failure);
-    if failure.as_ref().is_none_or(|first| first.state == State::Usable && state != State::Usable) {
-        *failure = Some(Failure { message, state });
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

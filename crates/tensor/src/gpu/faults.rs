@@ -1,13 +1,15 @@
 //! Failures while a device works: the call that reports them, and the calls after it.
 
-use super::in_flight::PIPELINE_DEPTH;
 use super::{Gpu, Matrix, Options, Rows, Select};
 use crate::ops::*;
 use crate::parity::Random;
-use crate::{Batch, Clock, DType, Device, Epilogue, Error, Heads, KvType, Result, Role, Sampling};
+use crate::{Batch, Clock, DType, Device, Epilogue, Error, Heads, KvType, Readback, Result, Role, Sampled, Samples};
 use std::time::{Duration, Instant};
 
 const WIDTH: usize = 24;
+
+/// Passes in flight.
+const DEPTH: usize = 4;
 
 /// A device with a table that is embedding and head.
 struct Fixture {
@@ -30,6 +32,7 @@ impl Fixture {
         };
         let table = gpu.matrix(&Random(3).weight("table", DType::F32, WIDTH, WIDTH, 1.0), Role::Plain).unwrap();
         let (x, logits) = (gpu.rows("x", 1, WIDTH).unwrap(), gpu.rows("logits", 1, WIDTH).unwrap());
+        gpu.reserve_slots(1).unwrap();
         let mut fixture = Self { gpu, table, x, logits, want: Vec::new() };
         fixture.want = fixture.read().unwrap();
         assert!(fixture.want.iter().all(|value| value.is_finite() && *value != 0.0));
@@ -49,15 +52,9 @@ impl Fixture {
         Ok(out)
     }
 
-    fn launch(&mut self, token: u32) -> Result<()> {
+    fn launch(&mut self, token: u32) -> Result<Readback<Sampled>> {
         self.record(token)?;
-        self.gpu.sample(&mut self.logits, &[Sampling::Greedy])
-    }
-
-    fn sampled(&mut self) -> Result<u32> {
-        let mut token = [Batch::NO_TOKEN];
-        self.gpu.sampled(&mut token)?;
-        Ok(token[0])
+        self.gpu.sample(&mut self.logits, &Samples::greedy(1))
     }
 
     /// The token of the largest logit of a pass over token 5.
@@ -91,15 +88,15 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
         failed(fixture.gpu.read(&fixture.logits, &mut out), "invalid");
         assert_eq!(fixture.read().unwrap(), want);
         // during a wait, when memory is mapped
-        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+        fixture.gpu.device.driver.set_wrong_wait(Some("a fault of a driver"));
         failed(fixture.read(), "a fault of a driver");
         assert_eq!(fixture.read().unwrap(), want);
         // of several failures the first is reported
         fixture.record(5).unwrap();
         fixture.invalid();
-        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+        fixture.gpu.device.driver.set_wrong_wait(Some("a fault of a driver"));
         failed(fixture.gpu.submit(), "invalid");
-        assert_eq!(fixture.gpu.device.wrong_wait.take(), Some("a fault of a driver"));
+        assert_eq!(fixture.gpu.device.driver.set_wrong_wait(None), Some("a fault of a driver"));
         assert_eq!(fixture.read().unwrap(), want);
     }
     fixture.invalid();
@@ -111,7 +108,7 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
     let heads = Heads { heads: 1, kv_heads: 1, head_dim: 8, rotary_dim: 8 };
     let mut cache = fixture.gpu.cache(1, heads, KvType::F32).unwrap();
     fixture.gpu.reserve(&mut cache, 16).unwrap();
-    fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+    fixture.gpu.device.driver.set_wrong_wait(Some("a fault of a driver"));
     failed(fixture.gpu.reserve(&mut cache, 33), "a fault of a driver");
     fixture.gpu.reserve(&mut cache, 33).unwrap();
     assert_eq!(fixture.read().unwrap(), want);
@@ -120,16 +117,22 @@ fn an_error_belongs_to_the_pass_during_which_it_happened() {
 #[test]
 fn tokens_are_sampled_after_an_error_as_before() {
     let Some(mut fixture) = Fixture::new() else { return };
-    let want = fixture.argmax();
+    let want = vec![fixture.argmax()];
     for _ in 0..3 {
-        (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
-        fixture.gpu.device.wrong_wait = Some("a fault of a driver");
-        failed(fixture.sampled(), "a fault of a driver");
-        (1..PIPELINE_DEPTH).for_each(|_| assert_eq!(fixture.sampled().unwrap(), want));
+        let mut launched: Vec<_> = (0..DEPTH).map(|_| fixture.launch(5).unwrap()).collect();
+        fixture.gpu.device.driver.set_wrong_wait(Some("a fault of a driver"));
+        failed(launched.remove(0).wait(), "a fault of a driver");
+        launched.into_iter().for_each(|sampled| assert_eq!(sampled.wait().unwrap().tokens, want));
         fixture.record(5).unwrap();
         fixture.invalid();
-        failed(fixture.gpu.sample(&mut fixture.logits, &[Sampling::Greedy]), "invalid");
-        assert!(matches!(fixture.sampled(), Err(Error::Mismatch { op: "sampled", .. })), "it was not launched");
+        failed(fixture.gpu.sample(&mut fixture.logits, &Samples::greedy(1)), "invalid");
+        // a result that is dropped does not disturb the others
+        let launched = [5, 5, 5].map(|token| fixture.launch(token).unwrap());
+        let [dropped, polled, waited] = launched;
+        drop(dropped);
+        assert_eq!(waited.wait().unwrap().tokens, want);
+        let mut polled = polled;
+        assert!(polled.is_complete() && polled.wait().unwrap().tokens == want);
     }
 }
 
@@ -144,7 +147,7 @@ fn times_are_measured_after_an_error_as_before() {
     };
     let clock = fixture.gpu.clock();
     assert_eq!(measure(&mut fixture).unwrap().len(), 1);
-    fixture.gpu.device.wrong_wait = Some("a fault of a driver");
+    fixture.gpu.device.driver.set_wrong_wait(Some("a fault of a driver"));
     failed(measure(&mut fixture), "a fault of a driver");
     if clock == Clock::Device {
         assert_eq!(measure(&mut fixture).unwrap().len(), 1);
@@ -163,7 +166,7 @@ fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
             assert!(is_right(&error) && error.to_string().contains("; hint: open the device again"), "{what}: {error}");
         };
         check("read", fixture.read().map(drop));
-        check("launch", fixture.launch(5));
+        check("launch", fixture.launch(5).map(drop));
         check("submit", fixture.gpu.submit());
         check("rows", fixture.gpu.rows("x", 1, 8).map(drop));
         check("vector", fixture.gpu.vector("v", &[1.0]).map(drop));
@@ -177,42 +180,45 @@ fn all_fail(fixture: &mut Fixture, is_right: fn(&Error) -> bool) {
 #[test]
 fn a_lost_device_says_so_from_then_on() {
     let Some(mut fixture) = Fixture::new() else { return };
-    (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
+    let launched: Vec<_> = (0..DEPTH).map(|_| fixture.launch(5).unwrap()).collect();
     fixture.gpu.device.raw.destroy();
     let lost = |error: &Error| matches!(error, Error::Lost { message, .. } if message.contains("device lost"));
-    // the driver reports the loss when nothing is in flight
-    for left in (0..PIPELINE_DEPTH).rev() {
-        let error = fixture.sampled().unwrap_err();
-        assert!(lost(&error) || left > 0 && matches!(error, Error::Device { .. }), "{error}");
+    let want = vec![fixture.argmax()];
+    for sampled in launched {
+        match sampled.wait() {
+            // a result that was complete before the loss
+            Ok(sampled) => assert_eq!(sampled.tokens, want),
+            // the driver reports the loss when nothing is in flight
+            Err(error) => assert!(lost(&error) || matches!(error, Error::Device { .. }), "{error}"),
+        }
     }
-    assert!(matches!(fixture.sampled(), Err(Error::Mismatch { op: "sampled", .. })));
     all_fail(&mut fixture, lost);
 }
 
 #[test]
 fn a_device_that_hangs_is_given_up_once() {
     let Some(mut fixture) = Fixture::new() else { return };
-    (0..PIPELINE_DEPTH).for_each(|_| fixture.launch(5).unwrap());
+    let launched: Vec<_> = (0..DEPTH).map(|_| fixture.launch(5).unwrap()).collect();
     // work that takes longer than the wait
     let big = fixture.gpu.matrix(&Random(3).weight("big", DType::F32, 2048, 2048, 1.0), Role::Plain).unwrap();
     let (mut x, mut y) = (fixture.gpu.rows("x", 64, 2048).unwrap(), fixture.gpu.rows("y", 64, 2048).unwrap());
     fixture.gpu.begin(&Batch::of(&[1; 64], 0, &[0, 1, 2, 3]).unwrap()).unwrap();
     fixture.gpu.embed(&big, 1.0, &mut x).unwrap();
     (0..16).for_each(|_| fixture.gpu.project(&x, None, &big, Epilogue::OVERWRITE, &mut y).unwrap());
-    (0..PIPELINE_DEPTH).for_each(|_| assert!(fixture.sampled().is_ok()));
-    fixture.gpu.device.timeout = Duration::ZERO;
+    launched.into_iter().for_each(|sampled| assert!(sampled.wait().is_ok()));
+    fixture.gpu.device.driver.set_timeout(Duration::ZERO);
     let hung = |error: &Error| matches!(error, Error::Timeout { seconds: 0, .. });
     let error = fixture.gpu.read(&y, &mut [0.0; 2048]).unwrap_err();
     assert!(hung(&error) && error.to_string().contains("within 0 s"), "{error}");
     // there is no second wait
-    fixture.gpu.device.timeout = Duration::from_secs(3600);
+    fixture.gpu.device.driver.set_timeout(Duration::from_secs(3600));
     all_fail(&mut fixture, hung);
 }
 
 #[test]
 fn a_deadline_is_a_submissions_own() {
     let Some(mut fixture) = Fixture::new() else { return };
-    let outstanding = |fixture: &Fixture| fixture.gpu.device.outstanding.len();
+    let outstanding = |fixture: &Fixture| fixture.gpu.device.driver.outstanding();
     let submit = |fixture: &mut Fixture| {
         fixture.record(5).unwrap();
         fixture.gpu.recorder.flush(&mut fixture.gpu.device).unwrap().unwrap()

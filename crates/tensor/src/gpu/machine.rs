@@ -3,17 +3,20 @@
 use super::adapter::{AdapterInfo, AdapterKind, Options};
 use super::batch_metadata::BatchMetadata;
 use super::cache::Cache;
-use super::device::{self, Buffer, STORAGE, Submission};
-use super::in_flight::InFlight;
+use super::device::{self, Buffer, STORAGE};
 use super::recorder::Recorder;
 use super::routes::Routes;
+use super::sampling::Sampling;
+use super::staging::Staging;
 use super::timestamps::Timestamps;
 use super::upload::{self, GROUP, Matrix};
 use crate::checks::{self, ActivePass, Shape};
 use crate::{
-    Batch, Clock, DType, Device, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Limits, Result, Role, Weight,
+    Batch, Clock, DType, Device, DeviceInfo, DeviceKind, Footprint, Heads, KvType, Limits, Readback, Result, Role,
+    Weight,
 };
 use phi3_shaders::Tier;
+use std::ops::Range;
 
 /// Workgroups that keep a large device busy.
 const ENOUGH: u32 = 128;
@@ -27,7 +30,8 @@ pub struct Gpu {
     pub(crate) metadata: BatchMetadata,
     pub(crate) pass: ActivePass,
     pub(crate) readback: Option<Buffer>,
-    pub(crate) in_flight: InFlight,
+    pub(crate) staging: Staging,
+    pub(crate) sampling: Sampling,
     /// Partial results of attention, before they are combined.
     pub(crate) partials: Option<Buffer>,
     pub(crate) halves: Halves,
@@ -41,8 +45,6 @@ pub struct Gpu {
     pub(crate) enough: u32,
     pub(crate) read_bytes: u64,
     pub(crate) timestamps: Timestamps,
-    /// The last pass of many rows that was submitted without waiting for it.
-    pub(crate) in_queue: Option<Submission>,
 }
 
 /// f32 weights of a norm, zero from `len` to the next multiple of eight.
@@ -93,7 +95,7 @@ impl Gpu {
         let mut device = device::Device::open(&adapter, &found, tier, options)?;
         let recorder = Recorder::new(&mut device, tier, options.checked)?;
         let metadata = BatchMetadata::new(&mut device)?;
-        let in_flight = InFlight::new(&mut device)?;
+        let sampling = Sampling::new(&mut device)?;
         let info = DeviceInfo { kind, name: found.name.clone(), detail: String::new() };
         let mut gpu = Self {
             info,
@@ -103,7 +105,8 @@ impl Gpu {
             metadata,
             pass: ActivePass::default(),
             readback: None,
-            in_flight,
+            staging: Staging::default(),
+            sampling,
             partials: None,
             halves: Halves::default(),
             normed: None,
@@ -112,7 +115,6 @@ impl Gpu {
             enough: ENOUGH,
             read_bytes: 0,
             timestamps: Timestamps::default(),
-            in_queue: None,
         };
         gpu.describe(&[]);
         Ok(gpu)
@@ -138,7 +140,7 @@ impl Gpu {
             bind_groups: self.recorder.pipelines.groups_made,
             pipelines: self.recorder.pipelines.made(),
             buffers: self.device.buffers,
-            read_bytes: self.read_bytes,
+            read_bytes: self.read_bytes + self.staging.read_bytes,
         }
     }
 }
@@ -194,6 +196,15 @@ impl Device for Gpu {
         self.reserve(cache, pages)
     }
 
+    fn copy_pages(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<()> {
+        checks::copy_pages(cache.shape(), pairs)?;
+        cache.copy_pages(&mut self.device, &mut self.recorder, pairs)
+    }
+
+    fn max_pages(&self, cache: &Cache) -> usize {
+        cache.max_pages(&self.device)
+    }
+
     fn page_bytes(&self, cache: &Cache) -> u64 {
         cache.page_bytes()
     }
@@ -227,16 +238,30 @@ impl Device for Gpu {
         Ok(())
     }
 
+    fn read_back(&mut self, x: &Rows, rows: Range<usize>) -> Result<Readback<Vec<f32>>> {
+        checks::read_back(x.shape(), &rows)?;
+        if rows.is_empty() {
+            self.submit()?;
+            return Ok(Readback::complete(Vec::new()));
+        }
+        let row = (x.stride * size_of::<f32>()) as u64;
+        let (from, size) = (rows.start as u64 * row, rows.len() as u64 * row);
+        let staged = self.staging.take(&mut self.device, size)?;
+        let submission = self.recorder.flush_with(&mut self.device, |encoder| {
+            encoder.copy_buffer_to_buffer(&x.buffer.raw, from, &staged.buffer.raw, 0, size);
+        })?;
+        let (dim, stride) = (x.dim, x.stride);
+        Ok(self.staging.read(&self.device, staged, submission, move |bytes| {
+            let mut values = vec![0.0; bytes.len() / size_of::<f32>() / stride * dim];
+            for (out, row) in values.chunks_exact_mut(dim).zip(bytes.chunks_exact(stride * size_of::<f32>())) {
+                bytemuck::cast_slice_mut(out).copy_from_slice(&row[..dim * size_of::<f32>()]);
+            }
+            values
+        }))
+    }
+
     fn submit(&mut self) -> Result<()> {
-        let submission = self.recorder.flush(&mut self.device)?;
-        if !self.metadata.many_rows || submission.is_none() {
-            return Ok(());
-        }
-        // two passes in flight keep the device busy; more would only delay a stop
-        match std::mem::replace(&mut self.in_queue, submission) {
-            Some(before) => self.device.wait(before),
-            None => Ok(()),
-        }
+        self.recorder.flush(&mut self.device).map(drop)
     }
 
     fn timestamp(&mut self) -> Result<()> {

@@ -13,10 +13,10 @@ pub(crate) mod batch_metadata;
 pub(crate) mod cache;
 mod cached;
 pub(crate) mod device;
+mod driver;
 #[cfg(test)]
 mod faults;
 pub(crate) mod grid;
-pub(crate) mod in_flight;
 mod limits;
 mod machine;
 mod memory;
@@ -26,7 +26,9 @@ pub(crate) mod planes;
 pub(crate) mod project;
 pub(crate) mod recorder;
 pub(crate) mod routes;
+pub(crate) mod sampling;
 pub(crate) mod selfcheck;
+pub(crate) mod staging;
 #[cfg(test)]
 mod tests;
 mod timestamps;

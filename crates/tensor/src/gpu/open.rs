@@ -30,16 +30,16 @@ impl Gpu {
                 return Ok(gpu);
             }
             let memory = options.memory.as_ref().map(|folder| Memory::open(folder, &gpu.adapter));
-            let timeout = gpu.device.timeout;
+            let timeout = gpu.device.driver.timeout();
             // a driver that computes on the processor may take long to compile
             if gpu.info.kind != DeviceKind::SoftwareGpu {
-                gpu.device.timeout = timeout.min(selfcheck::TIMEOUT);
+                gpu.device.driver.set_timeout(timeout.min(selfcheck::TIMEOUT));
             }
             let Err(error) = gpu.select_tier(memory, forced, &mut faults) else {
-                gpu.device.timeout = timeout;
+                gpu.device.driver.set_timeout(timeout);
                 return Ok(gpu);
             };
-            options.tier = gpu.next_lower().filter(|_| !forced && gpu.device.lost().is_some());
+            options.tier = gpu.next_lower().filter(|_| !forced && gpu.device.driver.lost().is_some());
             if options.tier.is_none() {
                 return Err(error);
             }

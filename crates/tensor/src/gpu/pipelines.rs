@@ -101,7 +101,11 @@ impl Pipelines {
         for number in pipeline.bindings.iter().map(|binding| binding.number as usize).filter(|number| *number > 0) {
             match bindings[number] {
                 Some(buffer) => key[number] = buffer.id,
-                None => return Err(device.failed(format!("kernel {}: binding {number} is not given", pipeline.name))),
+                None => {
+                    return Err(device
+                        .driver
+                        .failed(format!("kernel {}: binding {number} is not given", pipeline.name)));
+                }
             }
         }
         Ok(match self.groups.entry(key) {
@@ -165,7 +169,7 @@ impl Pipelines {
 
         let internal = pollster::block_on(internal.pop());
         if let Some(error) = pollster::block_on(validation.pop()).or(internal) {
-            return Err(device.failed(format!("kernel {}: {error}", kernel.name)));
+            return Err(device.driver.failed(format!("kernel {}: {error}", kernel.name)));
         }
         Ok(Pipeline { raw, layout, bindings: kernel.bindings, name: kernel.name })
     }

@@ -1,6 +1,7 @@
 //! Records dispatches into one compute pass and submits them at once.
 
-use super::device::{Buffer, Device, Submission};
+use super::device::{Buffer, Device};
+use super::driver::Submission;
 use super::pipelines::{Bindings, Pipelines};
 use crate::Result;
 use bytemuck::{Pod, bytes_of, cast_slice};

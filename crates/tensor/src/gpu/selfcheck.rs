@@ -39,7 +39,7 @@ impl Gpu {
                 Some(fault) => fault,
                 None => {
                     let found = self_check(self);
-                    let fault = match self.device.lost() {
+                    let fault = match self.device.driver.lost() {
                         Some(lost) => Some(lost),
                         None => {
                             // an error that is not a fault of the kernels is no finding
@@ -61,7 +61,7 @@ impl Gpu {
                 }
                 Some(fault) => faults.push(format!("{} kernels compute wrongly: {fault}", tier.name())),
             }
-            if forced || self.device.lost().is_some() {
+            if forced || self.device.driver.lost().is_some() {
                 break;
             }
         }
@@ -158,7 +158,7 @@ mod tests {
     fn a_tier_on_which_the_device_is_lost_makes_way_and_stays_away() {
         let Some(best) = wrong(("", ""), false).map(|gpu| gpu.tier()) else { return };
         let lost: fn(&mut Gpu) = |gpu| gpu.device.raw.destroy();
-        let hung: fn(&mut Gpu) = |gpu| gpu.device.timeout = Duration::ZERO;
+        let hung: fn(&mut Gpu) = |gpu| gpu.device.driver.set_timeout(Duration::ZERO);
         for (says, lose) in [("device lost", lost), ("a kernel did not end within 0 s", hung)] {
             let folder = folder("lost");
             let options = Options { software: true, check: true, memory: Some(folder.clone()), ..Options::default() };

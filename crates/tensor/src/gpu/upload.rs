@@ -1,6 +1,7 @@
 //! Upload of weights: rows in the order of the kernels, in pieces that fit into a binding.
 
-use super::device::{Buffer, Device, STORAGE, Submission};
+use super::device::{Buffer, Device, STORAGE};
+use super::driver::Submission;
 use super::planes::{self, BLOCKS, Planes};
 use crate::checks::{self, Shape};
 use crate::{DType, Footprint, Result, Role, Weight};

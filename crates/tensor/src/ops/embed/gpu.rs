@@ -9,11 +9,11 @@ use phi3_shaders::{Op, binding};
 
 impl Embed for Gpu {
     fn embed(&mut self, table: &Matrix, scale: f32, out: &mut Rows) -> Result<()> {
-        self.pass.embed(table.shape(), table.role, self.in_flight.rows, out.shape())?;
+        self.pass.embed(table.shape(), table.role, self.sampling.slots, out.shape())?;
         let mut bindings = Bindings::default();
         bindings[binding::OUTPUT as usize] = Some(&out.buffer);
         bindings[binding::BATCH as usize] = self.metadata.buffer.as_ref();
-        bindings[binding::SAMPLED as usize] = Some(&self.in_flight.sampled);
+        bindings[binding::SAMPLED as usize] = Some(&self.sampling.sampled);
         for piece in &table.pieces {
             bindings[binding::WEIGHT as usize] = Some(&piece.weight);
             bindings[binding::SCALES as usize] = piece.scales.as_ref();

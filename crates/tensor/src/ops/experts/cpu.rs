@@ -1,9 +1,10 @@
 //! Experts: the rows of each expert are gathered, so that its weights are read once.
 
-use super::{Experts, Router, Routes};
+use super::{Experts, Route, Router, Routes};
 use crate::cpu::kernels::{Input, Output};
 use crate::cpu::{Cpu, Matrix, Rows, zeros};
-use crate::{Activation, Epilogue, Result, Store};
+use crate::{Activation, Epilogue, Phase, Result};
+use std::ops::Range;
 
 impl Experts for Cpu {
     fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
@@ -33,6 +34,19 @@ impl Experts for Cpu {
 }
 
 impl Cpu {
+    /// An expert's pairs by the phase of their rows, in order.
+    fn runs_of(&self, pairs: &[(usize, Route)]) -> Vec<(Phase, Range<usize>)> {
+        let mut runs: Vec<(Phase, Range<usize>)> = Vec::new();
+        for (i, (row, _)) in pairs.iter().enumerate() {
+            let phase = self.pass.phase(*row);
+            match runs.last_mut().filter(|(last, _)| *last == phase) {
+                Some((_, rows)) => rows.end += 1,
+                None => runs.push((phase, i..i + 1)),
+            }
+        }
+        runs
+    }
+
     /// Outputs of each expert for its rows, in the order of the routes' pairs.
     fn up_experts(
         &mut self,
@@ -53,9 +67,12 @@ impl Cpu {
             for ((row, _), to) in pairs.iter().zip(gathered.chunks_exact_mut(x.dim)) {
                 to.copy_from_slice(&x.values[row * x.dim..][..x.dim]);
             }
-            let input = Input { values: &gathered, rows: pairs.len(), dim: x.dim };
-            let out = Output::new(&mut out[range.start * width..range.end * width], width);
-            self.product(input, None, &experts[expert], Epilogue::of(activation), width, out)?;
+            let out = &mut out[range.start * width..range.end * width];
+            for (phase, rows) in self.runs_of(pairs) {
+                let input = Input { values: &gathered[rows.start * x.dim..], rows: rows.len(), dim: x.dim };
+                let out = Output::new(&mut out[rows.start * width..], width);
+                self.product(input, phase, None, &experts[expert], Epilogue::of(activation), width, out)?;
+            }
         }
         self.gathered[0] = gathered;
         Ok(())
@@ -74,18 +91,15 @@ impl Cpu {
         let mut outputs = std::mem::take(&mut self.gathered[1]);
         for (expert, range) in routes.groups() {
             let pairs = &routes.pairs[range.clone()];
-            let input = Input { values: &x.values[range.start * x.dim..], rows: pairs.len(), dim: x.dim };
-            if let [(row, route)] = pairs {
-                let out = Output::new(&mut out[row * width..][..width], width);
-                let epilogue = Epilogue { scale: route.weight, store: Store::Accumulate, ..Epilogue::OVERWRITE };
-                self.product(input, None, &experts[expert], epilogue, width, out)?;
-                continue;
-            }
             if outputs.len() < pairs.len() * width {
                 outputs = zeros(&self.info.name, "outputs of an expert", routes.capacity * width)?;
             }
-            let to = Output::new(&mut outputs, width);
-            self.product(input, None, &experts[expert], Epilogue::OVERWRITE, width, to)?;
+            for (phase, rows) in self.runs_of(pairs) {
+                let values = &x.values[(range.start + rows.start) * x.dim..];
+                let input = Input { values, rows: rows.len(), dim: x.dim };
+                let to = Output::new(&mut outputs[rows.start * width..], width);
+                self.product(input, phase, None, &experts[expert], Epilogue::OVERWRITE, width, to)?;
+            }
             // an expert has a row once
             for ((row, route), outputs) in pairs.iter().zip(outputs.chunks_exact(width)) {
                 let out = &mut out[row * width..][..width];

@@ -16,6 +16,11 @@ impl Project for Cpu {
     ) -> Result<()> {
         let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
         let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
-        self.product(x.input(self.pass.rows), norm, weight, epilogue, width, Output::new(&mut out.values, width))
+        for run in 0..self.pass.runs.len() {
+            let (phase, rows) = self.pass.runs[run].clone();
+            let to = Output::new(&mut out.values[rows.start * width..], width);
+            self.product(x.input_of(rows), phase, norm, weight, epilogue, width, to)?;
+        }
+        Ok(())
     }
 }

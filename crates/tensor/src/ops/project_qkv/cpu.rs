@@ -27,8 +27,11 @@ impl ProjectQkv for Cpu {
         }
         let mut first = 0;
         for weight in weights {
-            let out = Output::new(&mut projected[first..], width);
-            self.product(x.input(self.pass.rows), norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
+            for run in 0..self.pass.runs.len() {
+                let (phase, rows) = self.pass.runs[run].clone();
+                let out = Output::new(&mut projected[rows.start * width + first..], width);
+                self.product(x.input_of(rows), phase, norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
+            }
             first += weight.rows;
         }
         self.projected = projected;

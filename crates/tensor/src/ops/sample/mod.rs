@@ -1,16 +1,19 @@
-//! Sampling: the next token of each row of logits, on the device.
+//! Sampling: the next token of rows of logits, and log-probabilities.
 
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod cases;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod host;
 #[cfg(any(test, feature = "reference"))]
 pub(crate) mod reference;
 #[cfg(feature = "gpu")]
 pub(crate) mod self_check;
 
-use crate::{Device, Error, Result, Timed};
+use crate::checks::{Shape, at_most};
+use crate::{Device, Expected, Readback, Result, Timed};
+use std::ops::Range;
 
 /// Sampling of a token from logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,42 +38,168 @@ pub enum Sampling {
         /// The random number, of 32 bits.
         draw: u32,
     },
+    /// This token, whatever the logits are: for log-probabilities of a text that is given.
+    Given(u32),
 }
 
-/// The operation `sample`. A machine that does not sample keeps the default methods.
+/// Change of a logit before a token is sampled: `(logit + bias)`, multiplied by the penalty if negative, else divided by it, plus
+/// offset. Results beyond the largest number become that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitEdit {
+    /// The token; at most one edit of a row has it.
+    pub token: u32,
+    /// Added first; minus infinity excludes the token.
+    pub bias: f32,
+    /// More than 0; 1 is neutral.
+    pub penalty: f32,
+    /// Added last.
+    pub offset: f32,
+}
+
+/// What is sampled from a row of logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleRow {
+    /// Row of the logits.
+    pub row: u32,
+    /// Where the device keeps the token: [`Batch::SAMPLED`](crate::Batch::SAMPLED) + slot stands for it in later passes.
+    pub slot: u32,
+    /// How the token is chosen.
+    pub sampling: Sampling,
+    /// Number of the mask in [`masks`](field@Samples::masks) whose bits tell which tokens may be chosen; all where absent.
+    pub mask: Option<u32>,
+    /// Edits of this row, a range of [`edits`](field@Samples::edits).
+    pub edits: Range<u32>,
+    /// Number of the largest log-probabilities to return; none, nor that of the token, where absent.
+    pub logprobs: Option<u8>,
+}
+
+/// Rows to sample, all in one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    /// The rows.
+    pub rows: Vec<SampleRow>,
+    /// Masks of `vocab.div_ceil(32)` words each; bit `token % 32` of word `token / 32` is 1 where a token may be chosen.
+    pub masks: Vec<u32>,
+    /// Edits of all rows.
+    pub edits: Vec<LogitEdit>,
+}
+
+impl Samples {
+    /// Greedy sampling of the first rows of logits into slots of the same numbers.
+    pub fn greedy(rows: usize) -> Self {
+        Self::of(&vec![Sampling::Greedy; rows])
+    }
+
+    /// Sampling of the first rows of logits into slots of the same numbers.
+    pub fn of(samplings: &[Sampling]) -> Self {
+        let row = |(row, &sampling)| SampleRow { row, slot: row, sampling, mask: None, edits: 0..0, logprobs: None };
+        Self { rows: (0..).zip(samplings).map(row).collect(), ..Self::default() }
+    }
+
+    /// Empties the lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.masks.clear();
+        self.edits.clear();
+    }
+
+    /// Most log-probabilities of a row; `None` where no row wants any.
+    pub(crate) fn most_logprobs(&self) -> Option<usize> {
+        self.rows.iter().filter_map(|row| row.logprobs).max().map(usize::from)
+    }
+
+    /// The row's mask.
+    pub(crate) fn mask(&self, row: &SampleRow, vocab: usize) -> Option<&[u32]> {
+        let words = vocab.div_ceil(32);
+        row.mask.and_then(|mask| self.masks.get(mask as usize * words..(mask as usize + 1) * words))
+    }
+
+    /// The row's edits.
+    pub(crate) fn edits(&self, row: &SampleRow) -> &[LogitEdit] {
+        self.edits.get(row.edits.start as usize..row.edits.end as usize).unwrap_or_default()
+    }
+}
+
+/// Sampled tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// Token of each row of [`Samples::rows`]; [`Batch::NO_TOKEN`](crate::Batch::NO_TOKEN) where a logit is not finite, or all tokens are excluded.
+    pub tokens: Vec<u32>,
+    /// Log-probabilities of the rows that want some.
+    pub logprobs: Vec<Option<Logprobs>>,
+}
+
+/// Log-probabilities of a row, by its logits before edits, masks and temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// Natural logarithm of the token's probability.
+    pub token: f32,
+    /// The likeliest tokens with the natural logarithms of their probabilities, falling; of equals the first one first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// The operation `sample`.
 pub trait Sample: Device {
-    /// Passes that may be in flight at once whose tokens the machine samples; 0 where it samples none.
+    /// Passes that may be in flight at once: on a device that computes while the host goes on, more than 1.
     fn pipeline_depth(&self) -> usize {
-        0
+        1
     }
 
-    /// Samples a token from each of the first rows of logits, `[rows, vocab]`, whose contents are lost, runs the recorded
-    /// operations and waits for nothing. The next pass may embed the token of row i as
-    /// [`Batch::SAMPLED`](crate::Batch::SAMPLED) + i, before it is read back.
+    /// Makes room for the tokens of slots `0 .. slots`; contents are kept.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`] on a machine that does not sample, [`Error::Mismatch`] where `samplings` are not as many as the rows of
-    /// the pass, or too many passes are in flight.
-    fn sample(&mut self, _logits: &mut Self::Rows, _samplings: &[Sampling]) -> Result<()> {
-        Err(not_sampled(self))
-    }
+    /// Those of the device's memory.
+    fn reserve_slots(&mut self, slots: usize) -> Result<()>;
 
-    /// Waits for the oldest pass in flight and gives its tokens; [`Batch::NO_TOKEN`](crate::Batch::NO_TOKEN) where a logit was not
-    /// finite.
+    /// Samples tokens from rows of logits, `[rows, vocab]`, whose contents are lost. Runs the recorded operations; does not wait.
+    /// Without rows, the result is complete at the end of the recorded operations.
+    /// The next pass may embed the token of a slot as [`Batch::SAMPLED`](crate::Batch::SAMPLED) + slot, before it is read back.
     ///
     /// # Errors
     ///
-    /// [`Error::Absent`] on a machine that does not sample, [`Error::Mismatch`] where no pass is in flight, or it had another
-    /// number of rows.
-    fn sampled(&mut self, _tokens: &mut [u32]) -> Result<()> {
-        Err(not_sampled(self))
+    /// [`Error::Mismatch`](crate::Error::Mismatch) where a row, slot, mask, edit or token does not exist.
+    fn sample(&mut self, logits: &mut Self::Rows, samples: &Samples) -> Result<Readback<Sampled>>;
+}
+
+impl<D: Sample> Sample for Timed<D> {
+    /// Passes follow one another, so that the operations of each are timed.
+    fn pipeline_depth(&self) -> usize {
+        1
+    }
+
+    fn reserve_slots(&mut self, slots: usize) -> Result<()> {
+        self.inner.reserve_slots(slots)
+    }
+
+    fn sample(&mut self, logits: &mut D::Rows, samples: &Samples) -> Result<Readback<Sampled>> {
+        let sampled = self.inner.sample(logits, samples)?;
+        self.end()?;
+        Ok(sampled)
     }
 }
 
-/// Every pass ends with logits on the host, so that all its operations are timed.
-impl<D: Device> Sample for Timed<D> {}
-
-fn not_sampled(device: &impl Device) -> Error {
-    Error::Absent { device: device.info().name.clone(), what: "sampling of tokens" }
+/// Arguments of [`Sample::sample`].
+pub(crate) fn check(samples: &Samples, logits: Shape, slots: usize) -> Result<()> {
+    const OP: &str = "sample";
+    let vocab = logits.cols;
+    let words = vocab.div_ceil(32);
+    Expected::MultipleOf(words).check(OP, "words of masks", samples.masks.len())?;
+    let masks = samples.masks.len() / words;
+    for row in &samples.rows {
+        Expected::Below(logits.rows).check(OP, "row", row.row as usize)?;
+        Expected::Below(slots).check(OP, "slot", row.slot as usize)?;
+        if let Some(mask) = row.mask {
+            Expected::Below(masks).check(OP, "mask", mask as usize)?;
+        }
+        at_most(OP, "edits", samples.edits.len(), row.edits.end as usize)?;
+        at_most(OP, "edits", row.edits.end as usize, row.edits.start as usize)?;
+        if let Sampling::Given(token) = row.sampling {
+            Expected::Below(vocab).check(OP, "token", token as usize)?;
+        }
+        for edit in samples.edits(row) {
+            Expected::Below(vocab).check(OP, "token", edit.token as usize)?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Case of the self-check of a GPU: sampling.
 
 use crate::gpu::selfcheck::inputs::{VOCAB, batch};
-use crate::{Backend, Bytes, DType, Result, Role, Sampling, Weight};
+use crate::{Backend, Bytes, DType, Result, Role, Samples, Sampling, Weight};
 
 /// Fault of a greedy and a random token, if there is any; one token is far likelier than the others.
 pub(crate) fn fault<B: Backend>(b: &mut B) -> Result<Option<String>> {
@@ -12,9 +12,8 @@ pub(crate) fn fault<B: Backend>(b: &mut B) -> Result<Option<String>> {
     let mut logits = b.rows("logits", 2, VOCAB)?;
     b.begin(&batch(&[5, 11], 0, 0)?)?;
     b.embed(&table, 1.0, &mut logits)?;
-    b.sample(&mut logits, &[Sampling::Greedy, random])?;
-    let mut tokens = [0; 2];
-    b.sampled(&mut tokens)?;
+    b.reserve_slots(2)?;
+    let tokens = b.sample(&mut logits, &Samples::of(&[Sampling::Greedy, random]))?.wait()?.tokens;
     let want = [5, 11].map(|token| token * 7 % VOCAB as u32);
     Ok((tokens != want).then(|| format!("the sampled tokens are {tokens:?}, not {want:?}")))
 }

@@ -31,6 +31,10 @@ impl ActivePass {
         at_most(OP, "rows", x.rows, self.batch.rows())?;
         at_most(OP, "rows", out.rows, count)?;
         self.rows = count;
+        self.runs.clear();
+        for i in first..first + count {
+            self.run(self.batch.output_phases()[i], 1);
+        }
         Ok(())
     }
 }
