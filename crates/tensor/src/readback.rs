@@ -12,6 +12,7 @@ pub struct Readback<T>(State<T>);
 
 enum State<T> {
     Complete(Result<T>),
+    #[cfg_attr(not(any(feature = "gpu", test)), allow(dead_code, reason = "results of the CPU are complete"))]
     Pending(Box<dyn Pending<T>>),
     Taken,
 }
@@ -23,7 +24,6 @@ pub(crate) trait Pending<T>: Send {
     fn poll(&mut self, waker: Option<&Waker>) -> Option<Result<T>>;
 
     /// Waits for the result.
-    #[cfg(not(target_family = "wasm"))]
     fn wait(self: Box<Self>) -> Result<T>;
 }
 
@@ -50,7 +50,6 @@ impl<T> Readback<T> {
     ///
     /// Those of the device: a pass that failed, a lost device, or [`Error::Timeout`] where the pass takes longer than the device's
     /// limit.
-    #[cfg(not(target_family = "wasm"))]
     pub fn wait(self) -> Result<T> {
         match self.0 {
             State::Complete(result) => result,
@@ -108,7 +107,6 @@ impl<T, U, F: FnOnce(T) -> U + Send> Pending<U> for Mapped<T, F> {
         Some(result.and_then(|value| self.change.take().map(|change| change(value)).ok_or_else(taken)))
     }
 
-    #[cfg(not(target_family = "wasm"))]
     fn wait(self: Box<Self>) -> Result<U> {
         let value = self.inner.wait()?;
         self.change.map(|change| change(value)).ok_or_else(taken)

@@ -104,6 +104,7 @@ impl Samples {
     }
 
     /// Most log-probabilities of a row; `None` where no row wants any.
+    #[cfg(feature = "gpu")]
     pub(crate) fn most_logprobs(&self) -> Option<usize> {
         self.rows.iter().filter_map(|row| row.logprobs).max().map(usize::from)
     }
