@@ -22,9 +22,6 @@ struct Params {
 
 const THREADS: u32 = 256u;
 
-var<workgroup> keys: array<u32, THREADS>;
-var<workgroup> tokens: array<u32, THREADS>;
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let index = params.first + group.x;
@@ -40,21 +37,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             token = i;
         }
     }
-    keys[t] = best;
-    tokens[t] = token;
-    workgroupBarrier();
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        if (t < half) {
-            let other = keys[t + half];
-            if (other > keys[t] || (other == keys[t] && tokens[t + half] < tokens[t])) {
-                keys[t] = other;
-                tokens[t] = tokens[t + half];
-            }
-        }
-        workgroupBarrier();
-    }
+    let largest = first_largest(t, best, token);
     if (t == 0u) {
-        let result = select(tokens[0], NO_TOKEN, keys[0] == NOT_FINITE);
+        let result = select(largest.y, NO_TOKEN, largest.x == NOT_FINITE);
         sampled[samples[record + SLOT]] = result;
         results[index * params.result] = result;
     }

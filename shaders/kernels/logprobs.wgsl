@@ -18,8 +18,6 @@ struct Params {
 
 const THREADS: u32 = 256u;
 
-var<workgroup> keys: array<u32, THREADS>;
-var<workgroup> tokens: array<u32, THREADS>;
 var<workgroup> sums: array<f32, THREADS>;
 
 @compute @workgroup_size(256)
@@ -43,22 +41,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 token = i;
             }
         }
-        keys[t] = best;
-        tokens[t] = token;
-        workgroupBarrier();
-        for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-            if (t < half) {
-                let other = keys[t + half];
-                if (other > keys[t] || (other == keys[t] && tokens[t + half] < tokens[t])) {
-                    keys[t] = other;
-                    tokens[t] = tokens[t + half];
-                }
-            }
-            workgroupBarrier();
-        }
-        last_key = keys[0];
-        last_token = tokens[0];
-        workgroupBarrier();
+        let found = first_largest(t, best, token);
+        last_key = found.x;
+        last_token = found.y;
         let logit = select(0xff800000u, logits[start + min(last_token, params.vocab - 1u)], last_token != NO_TOKEN);
         if (round == 0u) {
             largest = bitcast<f32>(logit);

@@ -2,7 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::{
-    Activation, Attention, CHAINS, CoopMatrix, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Precision,
+    Activation, Attention, CHAINS, CoopMatrix, Epilogue, Format, Input, Kv, Mask, NO_ROUTE, NO_TOKEN, Part, Precision,
     Product, RowMap, SAMPLED, Sink, Store, TOP_EXPERTS, Tier,
 };
 
@@ -19,6 +19,9 @@ macro_rules! sampling {
         )
     };
 }
+
+/// Reduction to the largest logit of a workgroup.
+const LARGEST: Part = ("", include_str!("../kernels/largest.wgsl"));
 
 /// Operation of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,10 +190,10 @@ impl Op {
                 Kernel::compose(&[("combine_splits", include_str!("../kernels/combine_splits.wgsl"))], &[])
             }
             Op::Select => Kernel::compose(&[("select", include_str!("../kernels/select.wgsl"))], &[]),
-            Op::Argmax => Kernel::compose(&[sampling!("argmax")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Argmax => Kernel::compose(&[sampling!("argmax"), LARGEST], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Sample => Kernel::compose(&[sampling!("sample")], &[("NO_TOKEN", NO_TOKEN)]),
             Op::EditLogits => Kernel::compose(&[sampling!("edit_logits")], &[("NO_TOKEN", NO_TOKEN)]),
-            Op::Logprobs => Kernel::compose(&[sampling!("logprobs")], &[("NO_TOKEN", NO_TOKEN)]),
+            Op::Logprobs => Kernel::compose(&[sampling!("logprobs"), LARGEST], &[("NO_TOKEN", NO_TOKEN)]),
             Op::Copy => Kernel::compose(&[("copy", include_str!("../kernels/copy.wgsl"))], &[]),
             Op::Multiply => {
                 Kernel::compose(&[("multiply", include_str!("../kernels/multiply.wgsl"))], &[("CHAINS", CHAINS)])

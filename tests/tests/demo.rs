@@ -91,7 +91,8 @@ fn an_interrupted_answer_goes_on_where_it_stopped() {
     let question = [Message::user("Tell me a story about a brave fox.")];
     let whole = engine.chat(&question, &greedy(40)).unwrap().collect_all().unwrap();
 
-    let options = GenerateOptions { cancel: Some(stop.clone()), ..greedy(40) };
+    // far more tokens than the engine is ahead of its reader
+    let options = GenerateOptions { cancel: Some(stop.clone()), ignore_eos: true, ..greedy(1000) };
     let mut ids = Vec::new();
     for event in engine.chat(&question, &options).unwrap() {
         match event.unwrap() {
@@ -99,15 +100,12 @@ fn an_interrupted_answer_goes_on_where_it_stopped() {
                 ids.push(id);
                 stop.store(ids.len() >= 5, Ordering::Relaxed);
             }
-            phi3_runner::Event::Done(summary) => {
-                let all = ids.len() == whole.ids.len();
-                assert!(all || summary.finish_reason == FinishReason::Interrupted);
-            }
+            phi3_runner::Event::Done(summary) => assert_eq!(summary.finish_reason, FinishReason::Interrupted),
             _ => {}
         }
     }
-    // the engine may be ahead of its reader
-    assert!(ids.len() >= 5 && whole.ids.starts_with(&ids));
+    let both = ids.len().min(whole.ids.len());
+    assert!(both >= 5 && ids[..both] == whole.ids[..both]);
     let after = engine.chat(&question, &greedy(40)).unwrap().collect_all().unwrap();
     assert_eq!(after.ids, whole.ids);
 }

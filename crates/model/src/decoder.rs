@@ -93,6 +93,17 @@ pub enum Outputs {
     All,
 }
 
+impl Outputs {
+    /// Those of the rows of a segment.
+    pub fn of(self, rows: Range<usize>) -> Range<usize> {
+        match self {
+            Outputs::None => rows.end..rows.end,
+            Outputs::Last => rows.end.saturating_sub(1).max(rows.start)..rows.end,
+            Outputs::All => rows,
+        }
+    }
+}
+
 /// Is shown the hidden states of a pass: `hidden.0` (input of layer 0), `hidden.i` (output of layer i - 1) and
 /// `hidden.norm`, each `[rows, hidden_size]`.
 pub type Probe<'a> = dyn FnMut(&str, &[f32]) + 'a;
@@ -304,12 +315,8 @@ impl<B: Backend> Decoder<B> {
             for position in segment.position..segment.position + segment.inputs.len() {
                 self.spec.rope.cos_sin(segment.rope, position, batch.rope_mut());
             }
-            let (phase, mut outputs) = match segment.outputs {
-                Outputs::None => (segment.phase, rows.end..rows.end),
-                Outputs::Last => (Phase::Decode, rows.end - 1..rows.end),
-                Outputs::All => (segment.phase, rows),
-            };
-            outputs.try_for_each(|row| batch.push_output_as(phase, row))?;
+            let phase = if segment.outputs == Outputs::Last { Phase::Decode } else { segment.phase };
+            segment.outputs.of(rows).try_for_each(|row| batch.push_output_as(phase, row))?;
         }
         Ok(self.backend.reserve(&mut self.cache, self.batch.pages_needed())?)
     }
@@ -328,12 +335,6 @@ impl<B: Backend> Decoder<B> {
         };
         let rows = segments.iter().map(|segment| segment.inputs.len());
         most("rows", rows.sum(), self.options.max_rows, "compute a long prompt in chunks")?;
-        let outputs = segments.iter().map(|segment| match segment.outputs {
-            Outputs::None => 0,
-            Outputs::Last => 1,
-            Outputs::All => segment.inputs.len(),
-        });
-        most("outputs", outputs.sum(), self.max_outputs, "compute a long prompt in chunks")?;
         for segment in segments {
             if segment.inputs.is_empty() {
                 return Err(Error::Request {
@@ -346,7 +347,8 @@ impl<B: Backend> Decoder<B> {
             check_length(&self.spec, segment.position.saturating_add(segment.inputs.len()))?;
             check_inputs(&self.spec, segment.inputs.iter().filter_map(RowInput::input))?;
         }
-        Ok(())
+        let outputs = segments.iter().map(|segment| segment.outputs.of(0..segment.inputs.len()).len());
+        most("outputs", outputs.sum(), self.max_outputs, "compute a long prompt in chunks")
     }
 
     /// The pass up to the last layer.

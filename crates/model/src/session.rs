@@ -79,12 +79,8 @@ impl<'m> Session<'m> {
             .collect();
         self.model.forward(&segments, probe)?;
         let positions = |part: &SequenceRows<'_>| {
-            let (first, rows) = (part.sequence.len(), part.inputs.len());
-            match part.outputs {
-                Outputs::None => first..first,
-                Outputs::Last => first + rows - 1..first + rows,
-                Outputs::All => first..first + rows,
-            }
+            let first = part.sequence.len();
+            part.outputs.of(first..first + part.inputs.len())
         };
         let outputs: Vec<usize> = parts.iter().flat_map(positions).collect();
         self.finish(&outputs, logits)?;

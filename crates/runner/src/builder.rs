@@ -151,13 +151,13 @@ impl<'a> EngineBuilder<'a> {
         scheduling.pipeline_depth = model.pipeline_depth();
         self.scheduling.iter().for_each(|change| change(&mut scheduling));
         let pages = cache_pages(&*model, self.cache_memory, scheduling.max_running);
-        let (info, depth) = (model.device().clone(), scheduling.pipeline_depth.max(1));
+        let info = model.device().clone();
         model.reserve_slots(scheduling.max_running)?;
         let source = Arc::new(source);
         let slots = scheduling.max_running;
         let scheduler = Scheduler::new(scheduling, PageTable::with_budget(pages));
         let reopen = reopen(source.clone(), self.device_options, slots, self.wrap);
-        let (shared, thread) = start_thread(scheduler, model, depth, Some(reopen))?;
+        let (shared, thread) = start_thread(scheduler, model, Some(reopen))?;
         let inner = Inner {
             turn_ends: turn_ends(tokenizer.as_ref(), template.as_ref()),
             spec,

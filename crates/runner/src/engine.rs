@@ -73,11 +73,10 @@ impl Drop for Inner {
 pub(crate) fn start_thread(
     scheduler: Scheduler,
     model: Box<dyn Model>,
-    depth: usize,
     reopen: Option<Reopen>,
 ) -> Result<(Arc<Shared>, JoinHandle<()>)> {
     let shared = Arc::new(Shared::new(scheduler));
-    let mut worker = Worker::new(shared.clone(), model, depth, reopen);
+    let mut worker = Worker::new(shared.clone(), model, reopen);
     let thread = std::thread::Builder::new().name("phi3-engine".into()).spawn(move || worker.run());
     let thread = thread.map_err(|source| Error::Program(source.into()))?;
     Ok((shared, thread))

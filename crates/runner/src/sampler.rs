@@ -2,7 +2,6 @@
 //!
 //! Options with a counterpart in transformers have its meaning, the others llama.cpp's. The default order is transformers'.
 
-mod arithmetic;
 mod breakers;
 mod candidates;
 mod chain;

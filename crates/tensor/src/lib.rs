@@ -6,6 +6,7 @@
 //! [`Backend`] once.
 
 mod activation;
+pub mod arithmetic;
 mod batch;
 mod checks;
 #[cfg(any(test, feature = "reference"))]

@@ -115,7 +115,7 @@ impl<T, U, F: FnOnce(T) -> U + Send> Pending<U> for Mapped<T, F> {
 
 /// A result that was taken before.
 fn taken() -> Error {
-    Error::Absent { device: "the backend".into(), what: "results that are read twice" }
+    Error::Device { device: "readback".into(), message: "the result was taken before".into() }
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub struct Trace {
 
 /// A backend that records the time of every operation of another one.
 ///
-/// It samples no tokens, so every pass ends with logits on the host.
+/// A pass ends when its logits are read or its tokens are sampled; passes do not overlap.
 pub struct Timed<B: Device> {
     pub(crate) inner: B,
     trace: Arc<Mutex<Trace>>,

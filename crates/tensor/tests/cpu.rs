@@ -244,8 +244,10 @@ fn integers_do_not_depend_on_the_other_rows_or_the_threads() {
                 .collect::<Vec<_>>()
         };
         let whole = run(2, Repack::AtLoad, 23);
+        // one row is a new token, for which AMX rounds otherwise than for a prompt
+        let fewest = if isa == Isa::Amx { 2 } else { 1 };
         for (threads, repack, rows) in
-            [(1, Repack::AtLoad, 23), (3, Repack::Never, 23), (2, Repack::AtLoad, 2), (2, Repack::Never, 5)]
+            [(1, Repack::AtLoad, 23), (3, Repack::Never, 23), (2, Repack::AtLoad, fewest), (2, Repack::Never, 5)]
         {
             for (whole, part) in whole.iter().zip(run(threads, repack, rows)) {
                 let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();

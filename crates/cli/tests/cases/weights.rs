@@ -125,7 +125,7 @@ fn adapters_that_are_not_merged_and_unknown_names_are_told() {
     continued(folder.path()).error(&["lora_A", "LoRA adapter", "merge"]);
 
     let other = renamed(false, |name| format!("decoder.{name}"));
-    let error = continued(other.path()).error(&["decoder.model.", "instead"]);
+    let error = continued(other.path()).error(&["; found decoder.model.", " instead"]);
     assert!(!error.contains("incomplete"), "{error}");
     let quantized = renamed(false, |name| name.replace("qkv_proj.weight", "qkv_proj.qweight"));
     continued(quantized.path()).error(&["qkv_proj.qweight"]);

@@ -45,7 +45,6 @@ pub(super) struct Job {
     /// Log-probabilities of the prompt's tokens, if they are wanted: none for the first.
     pub(super) prompt_logprobs: Vec<Option<Logprobs>>,
     pub(super) clock: Clock,
-    pub(super) ended: bool,
 }
 
 /// Times of a request.
@@ -85,10 +84,6 @@ impl Job {
         self.inputs.len() - self.prompt_tokens
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Whether the caller has set the cancel flag.
     pub(super) fn is_cancelled(&self) -> bool {
         self.options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed))
@@ -114,7 +109,8 @@ impl Job {
             }
             scheduler::Event::Paused => {}
             scheduler::Event::Token { id, .. } => return self.token(id),
-            scheduler::Event::Finished(reason) => self.finish(reason)?,
+            // an answer ends by `finish`
+            scheduler::Event::Finished(_) => {}
         }
         Ok(None)
     }
@@ -139,7 +135,7 @@ impl Job {
         self.time_token(index == 0);
         self.ids.push(id);
         self.inputs.push(Input::Token(id));
-        let mut stop = self.stop_tokens.contains(&id);
+        let stop = self.stop_tokens.contains(&id);
         let full = self.new_tokens() == self.limit;
         let mut text = String::new();
         let mut ended = false;
@@ -155,7 +151,6 @@ impl Job {
             if ended {
                 // the ids of the answer go beyond its text
                 self.chat = None;
-                stop = true;
             } else if stop || full {
                 text.push_str(&self.stop_texts.finish());
             }
@@ -163,7 +158,7 @@ impl Job {
         self.say(&text);
         let logprobs = self.logprobs.remove(&index);
         self.events.push(Ok(Event::Token { id, text, logprobs }));
-        Ok((ended && stop).then_some(FinishReason::Stop))
+        Ok(ended.then_some(FinishReason::Stop))
     }
 
     fn time_token(&mut self, first: bool) {
@@ -208,21 +203,21 @@ impl Job {
         Ok(())
     }
 
-    fn finish(&mut self, reason: FinishReason) -> Result<()> {
-        if reason == FinishReason::Interrupted || self.new_tokens() < self.limit {
-            self.let_go()?;
+    /// Ends the request.
+    pub(super) fn finish(mut self, reason: FinishReason) {
+        if (reason == FinishReason::Interrupted || self.new_tokens() < self.limit)
+            && let Err(error) = self.let_go()
+        {
+            return self.fail(error);
         }
         self.remember(reason);
-        self.ended = true;
         self.events.push(Ok(Event::Done(self.summary(reason))));
         self.events.close();
-        Ok(())
     }
 
     /// Ends the request with an error; text that was held back is emitted before it.
     pub(super) fn fail(mut self, error: Error) {
         let _ = self.let_go();
-        self.ended = true;
         if !matches!(error, Error::Model(phi3_model::Error::NotFinite { .. })) {
             self.events.push(Err(error));
             self.events.close();

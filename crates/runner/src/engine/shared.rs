@@ -2,11 +2,11 @@
 
 use super::job::Job;
 use crate::generate::FinishReason;
-use crate::scheduler::{NewRequest, RequestId, Scheduler, SchedulerStats, Time};
+use crate::scheduler::{self, NewRequest, RequestId, Scheduler, SchedulerStats, Time};
 use crate::{Error, Result};
 use phi3_model::Model;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// Work on the model between two passes. The result tells whether the KV cache is as it was.
@@ -106,31 +106,20 @@ impl Shared {
         cache: Cache,
         task: impl FnOnce(&mut dyn Model) -> T + Send + 'static,
     ) -> Result<T> {
-        let result = Arc::new((Mutex::new(None), Condvar::new()));
-        let to = result.clone();
+        let (to, result) = mpsc::channel();
         let mut state = self.locked();
         if state.ended {
             return Err(Error::Unfinished);
         }
         state.tasks.push_back(Box::new(move |model| {
-            let value = task(model);
-            *to.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-            to.1.notify_all();
+            // a caller that is gone needs no result
+            let _ = to.send(task(model));
             cache
         }));
         drop(state);
         self.notify();
-        let mut value = result.0.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(value) = value.take() {
-                return Ok(value);
-            }
-            // a thread that has ended holds no task
-            if Arc::strong_count(&result) == 1 {
-                return Err(Error::Unfinished);
-            }
-            value = result.1.wait_timeout(value, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        // a thread that ends drops its tasks
+        result.recv().map_err(|_| Error::Unfinished)
     }
 }
 
@@ -151,9 +140,13 @@ impl State {
     }
 
     /// Gives events to the jobs.
-    pub(super) fn deliver(&mut self, events: Vec<(RequestId, crate::scheduler::Event)>) {
+    pub(super) fn deliver(&mut self, events: Vec<(RequestId, scheduler::Event)>) {
         let mut ended = Vec::new();
         for (id, event) in events {
+            if let scheduler::Event::Finished(reason) = event {
+                self.jobs.remove(&id).into_iter().for_each(|job| job.finish(reason));
+                continue;
+            }
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             match job.take(event) {
                 Ok(None) => {}
@@ -164,6 +157,5 @@ impl State {
         for (id, reason) in ended {
             self.end(id, reason);
         }
-        self.jobs.retain(|_, job| !job.has_ended());
     }
 }

@@ -49,7 +49,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::EmptyPrompt`], options out of range, a prompt that is longer than the context or needs more of the KV cache than there
-    /// is, and [`Error::Busy`](crate::Error::Submit) if too many requests wait.
+    /// is, and [`Error::Submit`] if too many requests wait.
     pub fn generate(&self, prompt: &Prompt, options: &GenerateOptions) -> Result<Generation> {
         let Prompt { inputs, chat } = prompt;
         if inputs.is_empty() {
@@ -103,7 +103,6 @@ impl Engine {
             logprobs: BTreeMap::new(),
             prompt_logprobs: vec![None; prompt_logprobs],
             clock: Clock::new(self.inner.loading),
-            ended: false,
             sampler,
         };
         let seed = job.seed();

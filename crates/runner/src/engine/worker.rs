@@ -4,10 +4,9 @@ use super::shared::{Cache, Shared, State};
 use crate::sampler::SamplerError;
 use crate::scheduler::{Pass, PassId, RequestId};
 use crate::{Error, Result};
-use phi3_model::{Model, Outputs, Segment};
+use phi3_model::{Model, Segment};
 use phi3_tensor::{Batch, Logprobs, Readback, SampleRow, Sampled, Samples, Sampling};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,6 @@ pub(super) struct Worker {
     /// Absent after a loss, until the device is open again.
     model: Option<Box<dyn Model>>,
     reopen: Option<Reopen>,
-    depth: usize,
     flights: VecDeque<Flight>,
     /// When the last pass completed.
     completed: Instant,
@@ -63,12 +61,11 @@ struct Output {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, model: Box<dyn Model>, depth: usize, reopen: Option<Reopen>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, model: Box<dyn Model>, reopen: Option<Reopen>) -> Self {
         Self {
             shared,
             model: Some(model),
             reopen,
-            depth,
             flights: VecDeque::new(),
             completed: Instant::now(),
             losses: 0,
@@ -83,11 +80,6 @@ impl Worker {
                 self.recover(error);
             }
         }
-        let mut state = self.shared.locked();
-        state.ended = true;
-        state.tasks.clear();
-        let open: Vec<RequestId> = state.jobs.keys().copied().collect();
-        open.into_iter().for_each(|id| state.fail(id, Error::Unfinished));
     }
 
     /// Waits for something to do, runs tasks, and looks at cancel flags; false at the end.
@@ -129,7 +121,7 @@ impl Worker {
     fn turn(&mut self) -> phi3_model::Result<()> {
         self.sample()?;
         let all_sampled = self.flights.back().is_none_or(|flight| flight.sampled.is_some());
-        if all_sampled && self.flights.len() < self.depth && self.submit()? {
+        if all_sampled && self.submit()? {
             return Ok(());
         }
         match self.flights.front() {
@@ -270,6 +262,17 @@ impl Worker {
     }
 }
 
+/// Requests that are open end with the thread, also if it panics.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let mut state = self.shared.locked();
+        state.ended = true;
+        state.tasks.clear();
+        let open: Vec<RequestId> = state.jobs.keys().copied().collect();
+        open.into_iter().for_each(|id| state.fail(id, Error::Unfinished));
+    }
+}
+
 /// Submits the layers of a pass.
 fn forward(model: &mut dyn Model, pass: &Pass) -> phi3_model::Result<()> {
     let segments: Vec<Segment<'_>> = pass
@@ -292,11 +295,7 @@ fn outputs(pass: &Pass) -> Vec<Output> {
     let mut outputs = Vec::new();
     for segment in &pass.segments {
         let end = segment.position + segment.rows.len();
-        let positions: Range<usize> = match segment.outputs {
-            Outputs::None => end..end,
-            Outputs::Last => end - 1..end,
-            Outputs::All => segment.position..end,
-        };
+        let positions = segment.outputs.of(segment.position..end);
         outputs.extend(positions.map(|position| Output {
             request: segment.request,
             slot: segment.slot.index() as u32,
@@ -323,6 +322,7 @@ fn rows(state: &mut State, outputs: &[Output], vocab: usize, samples: &mut Sampl
     let (mut on_device, mut on_host) = (Vec::new(), Vec::new());
     for (i, output) in outputs.iter().enumerate() {
         let Some(job) = state.jobs.get_mut(&output.request) else { continue };
+        let next = job.new_tokens();
         let edits_from = samples.edits.len() as u32;
         let mut mask = None;
         let (sampling, logprobs) = match output.token_index {
@@ -333,9 +333,7 @@ fn rows(state: &mut State, outputs: &[Output], vocab: usize, samples: &mut Sampl
             Some(index) => {
                 job.sampler.edits(&job.ids, &mut samples.edits);
                 // a token of an earlier index than the next one is dropped
-                if let Some(constraint) =
-                    job.constraint.as_mut().filter(|_| index == job.inputs.len() - job.prompt_tokens)
-                {
+                if let Some(constraint) = job.constraint.as_mut().filter(|_| index == next) {
                     let mut allowed = Vec::new();
                     if let Err(error) = constraint.mask(&mut allowed) {
                         samples.edits.truncate(edits_from as usize);

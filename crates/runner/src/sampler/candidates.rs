@@ -1,6 +1,6 @@
 //! Tokens that can be chosen, with their logits.
 
-use super::arithmetic::{exp, ln, power};
+use phi3_tensor::arithmetic::{exp, ln, power};
 
 /// A token that can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]

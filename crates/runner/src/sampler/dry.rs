@@ -1,10 +1,10 @@
 //! DRY, "don't repeat yourself": a penalty on tokens that would continue a repetition. p-e-w, text-generation-webui pull request
 //! 5677 (2024); numbers as in llama.cpp's `llama_sampler_init_dry`.
 
-use super::arithmetic::whole_power;
 use super::breakers::DryBreakers;
 use super::candidates::Candidate;
 use super::options::DryOptions;
+use phi3_tensor::arithmetic::whole_power;
 use std::collections::HashMap;
 
 /// Memory that is kept from token to token.

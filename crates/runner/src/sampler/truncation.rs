@@ -1,7 +1,7 @@
 //! Samplers that remove tokens. Candidates are in the order of their ids, before and after each of them.
 
-use super::arithmetic::exp;
 use super::candidates::{Candidate, Softmax, likeliest, max_logit};
+use phi3_tensor::arithmetic::exp;
 
 /// Memory that is kept from token to token.
 #[derive(Debug, Clone, Default)]

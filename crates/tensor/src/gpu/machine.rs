@@ -29,7 +29,6 @@ pub struct Gpu {
     pub(crate) recorder: Recorder,
     pub(crate) metadata: BatchMetadata,
     pub(crate) pass: ActivePass,
-    pub(crate) readback: Option<Buffer>,
     pub(crate) staging: Staging,
     pub(crate) sampling: Sampling,
     /// Partial results of attention, before they are combined.
@@ -104,7 +103,6 @@ impl Gpu {
             recorder,
             metadata,
             pass: ActivePass::default(),
-            readback: None,
             staging: Staging::default(),
             sampling,
             partials: None,
@@ -219,22 +217,7 @@ impl Device for Gpu {
 
     fn read(&mut self, x: &Rows, out: &mut [f32]) -> Result<()> {
         let rows = checks::read(x.shape(), out.len())?;
-        if rows == 0 {
-            return self.submit();
-        }
-        let size = (rows * x.stride * size_of::<f32>()) as u64;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        self.device.grow(&mut self.readback, "readback", size, usage)?;
-        let Some(readback) = &self.readback else { return Ok(()) };
-        let copied = self.recorder.flush_with(&mut self.device, |encoder| {
-            encoder.copy_buffer_to_buffer(&x.buffer.raw, 0, &readback.raw, 0, size);
-        })?;
-        self.device.read(&mut self.readback, size, copied, |bytes| {
-            for (out, row) in out.chunks_exact_mut(x.dim).zip(bytes.chunks_exact(x.stride * size_of::<f32>())) {
-                bytemuck::cast_slice_mut(out).copy_from_slice(&row[..x.dim * size_of::<f32>()]);
-            }
-        })?;
-        self.read_bytes += size;
+        out.copy_from_slice(&self.read_back(x, 0..rows)?.wait()?);
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use super::{Experts, Route, Router, Routes};
 use crate::cpu::kernels::{Input, Output};
 use crate::cpu::{Cpu, Matrix, Rows, zeros};
 use crate::{Activation, Epilogue, Phase, Result};
-use std::ops::Range;
 
 impl Experts for Cpu {
     fn route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
@@ -34,17 +33,10 @@ impl Experts for Cpu {
 }
 
 impl Cpu {
-    /// An expert's pairs by the phase of their rows, in order.
-    fn runs_of(&self, pairs: &[(usize, Route)]) -> Vec<(Phase, Range<usize>)> {
-        let mut runs: Vec<(Phase, Range<usize>)> = Vec::new();
-        for (i, (row, _)) in pairs.iter().enumerate() {
-            let phase = self.pass.phase(*row);
-            match runs.last_mut().filter(|(last, _)| *last == phase) {
-                Some((_, rows)) => rows.end += 1,
-                None => runs.push((phase, i..i + 1)),
-            }
-        }
-        runs
+    /// Phase of an expert's first rows, and their number; `None` without rows.
+    fn phase_run(&self, pairs: &[(usize, Route)]) -> Option<(Phase, usize)> {
+        let phase = self.pass.phase(pairs.first()?.0);
+        Some((phase, pairs.iter().take_while(|(row, _)| self.pass.phase(*row) == phase).count()))
     }
 
     /// Outputs of each expert for its rows, in the order of the routes' pairs.
@@ -68,9 +60,11 @@ impl Cpu {
                 to.copy_from_slice(&x.values[row * x.dim..][..x.dim]);
             }
             let out = &mut out[range.start * width..range.end * width];
-            for (phase, rows) in self.runs_of(pairs) {
-                let input = Input { values: &gathered[rows.start * x.dim..], rows: rows.len(), dim: x.dim };
-                let out = Output::new(&mut out[rows.start * width..], width);
+            let mut first = 0;
+            while let Some((phase, count)) = self.phase_run(&pairs[first..]) {
+                let input = Input { values: &gathered[first * x.dim..], rows: count, dim: x.dim };
+                let out = Output::new(&mut out[first * width..], width);
+                first += count;
                 self.product(input, phase, None, &experts[expert], Epilogue::of(activation), width, out)?;
             }
         }
@@ -94,10 +88,11 @@ impl Cpu {
             if outputs.len() < pairs.len() * width {
                 outputs = zeros(&self.info.name, "outputs of an expert", routes.capacity * width)?;
             }
-            for (phase, rows) in self.runs_of(pairs) {
-                let values = &x.values[(range.start + rows.start) * x.dim..];
-                let input = Input { values, rows: rows.len(), dim: x.dim };
-                let to = Output::new(&mut outputs[rows.start * width..], width);
+            let mut first = 0;
+            while let Some((phase, count)) = self.phase_run(&pairs[first..]) {
+                let input = Input { values: &x.values[(range.start + first) * x.dim..], rows: count, dim: x.dim };
+                let to = Output::new(&mut outputs[first * width..], width);
+                first += count;
                 self.product(input, phase, None, &experts[expert], Epilogue::OVERWRITE, width, to)?;
             }
             // an expert has a row once

@@ -1,7 +1,6 @@
 //! Sampling on the CPU: rows in parallel.
 
-use super::host::{self, Scratch};
-use super::{Logprobs, Sample, SampleRow, Sampled, Samples, check};
+use super::{Logprobs, Sample, SampleRow, Sampled, Samples, check, host};
 use crate::cpu::{Cpu, Rows};
 use crate::{Batch, Readback, Result};
 use std::sync::{Mutex, PoisonError};
@@ -22,9 +21,8 @@ impl Sample for Cpu {
         let logits = &*logits;
         let sample = |row: &SampleRow| {
             let of = &logits.values[row.row as usize * logits.dim..][..logits.dim];
-            let mut scratch = Scratch::default();
             let (mask, edits) = (samples.mask(row, logits.dim), samples.edits(row));
-            let token = host::token(of, row.sampling, mask, edits, &mut scratch);
+            let token = host::token(of, row.sampling, mask, edits);
             let wanted = row.logprobs.filter(|_| token != Batch::NO_TOKEN);
             (token, wanted.map(|top| Logprobs::of(of, token, top.into())))
         };

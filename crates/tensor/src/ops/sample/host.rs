@@ -2,28 +2,13 @@
 
 use super::{LogitEdit, Logprobs, Sampling};
 use crate::Batch;
+use crate::arithmetic::exp;
 
 /// The weight of the likeliest token.
 const ONE: f64 = 2_147_483_648.0;
 
-/// Memory that is kept from row to row.
-#[derive(Default)]
-pub(super) struct Scratch {
-    edited: Vec<f32>,
-    keys: Vec<u32>,
-    /// Tokens with weights above 0, by token.
-    weights: Vec<(u32, u32)>,
-    order: Vec<(u32, u32)>,
-}
-
 /// A token by a row's logits; [`Batch::NO_TOKEN`] where one is not finite, or all tokens are excluded.
-pub(super) fn token(
-    logits: &[f32],
-    sampling: Sampling,
-    mask: Option<&[u32]>,
-    edits: &[LogitEdit],
-    scratch: &mut Scratch,
-) -> u32 {
+pub(super) fn token(logits: &[f32], sampling: Sampling, mask: Option<&[u32]>, edits: &[LogitEdit]) -> u32 {
     if logits.iter().any(|logit| !logit.is_finite()) {
         return Batch::NO_TOKEN;
     }
@@ -31,15 +16,11 @@ pub(super) fn token(
         return token;
     }
     if mask.is_none() && edits.is_empty() {
-        return choose(logits, sampling, scratch);
+        return choose(logits, sampling);
     }
-    let mut edited = std::mem::take(&mut scratch.edited);
-    edited.clear();
-    edited.extend_from_slice(logits);
+    let mut edited = logits.to_vec();
     edit(&mut edited, mask, edits);
-    let token = choose(&edited, sampling, scratch);
-    scratch.edited = edited;
-    token
+    choose(&edited, sampling)
 }
 
 /// Applies edits, then a mask: excluded tokens become minus infinity.
@@ -62,13 +43,13 @@ pub(super) fn edit(logits: &mut [f32], mask: Option<&[u32]>, edits: &[LogitEdit]
     }
 }
 
-fn choose(logits: &[f32], sampling: Sampling, scratch: &mut Scratch) -> u32 {
+fn choose(logits: &[f32], sampling: Sampling) -> u32 {
     let largest = argmax(logits);
     match sampling {
         _ if logits[largest as usize] == f32::NEG_INFINITY => Batch::NO_TOKEN,
         Sampling::Greedy => largest,
         Sampling::Given(token) => token,
-        Sampling::Random { .. } => random(logits, logits[largest as usize], sampling, scratch),
+        Sampling::Random { .. } => random(logits, logits[largest as usize], sampling),
     }
 }
 
@@ -86,18 +67,17 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 /// A random token, by weights in whole numbers as in `sample.wgsl`.
-fn random(logits: &[f32], largest: f32, sampling: Sampling, scratch: &mut Scratch) -> u32 {
+fn random(logits: &[f32], largest: f32, sampling: Sampling) -> u32 {
     let Sampling::Random { temperature, top_k, top_p, min_p, draw } = sampling else { return Batch::NO_TOKEN };
-    let Scratch { keys, weights, order, .. } = scratch;
     let temperature = f64::from(temperature.max(f32::MIN_POSITIVE));
     let mut least = f32::NEG_INFINITY;
     if top_k > 0 && (top_k as usize) < logits.len() {
-        keys.clear();
-        keys.extend(logits.iter().map(|logit| descending_key(*logit)));
+        let mut keys: Vec<u32> = logits.iter().map(|logit| descending_key(*logit)).collect();
         let (_, key, _) = keys.select_nth_unstable(top_k as usize - 1);
         least = from_descending_key(*key);
     }
-    weights.clear();
+    // tokens with weights above 0, by token
+    let mut weights: Vec<(u32, u32)> = Vec::new();
     let lowest = f64::from(largest) - 30.0 * temperature;
     for (token, &logit) in (0..).zip(logits) {
         if logit >= least && f64::from(logit) >= lowest && logit > f32::NEG_INFINITY {
@@ -113,10 +93,9 @@ fn random(logits: &[f32], largest: f32, sampling: Sampling, scratch: &mut Scratc
     let drop = ((1.0 - f64::from(top_p)) * 4_294_967_296.0) as u32;
     if drop > 0 {
         // of equal weights the later tokens are dropped first
-        order.clear();
-        order.extend(weights.iter().map(|&(token, weight)| (weight, u32::MAX - token)));
+        let mut order: Vec<(u32, u32)> = weights.iter().map(|&(token, weight)| (weight, u32::MAX - token)).collect();
         order.sort_unstable();
-        let mut left = part(total(weights), drop);
+        let mut left = part(total(&weights), drop);
         let kept = order.iter().position(|&(weight, _)| match left.checked_sub(u64::from(weight)) {
             Some(rest) => {
                 left = rest;
@@ -129,7 +108,7 @@ fn random(logits: &[f32], largest: f32, sampling: Sampling, scratch: &mut Scratc
     }
     let floor = (f64::from(min_p).min(1.0) * ONE).ceil() as u32;
     weights.retain(|&(_, weight)| weight >= floor);
-    let mut left = part(total(weights), draw);
+    let mut left = part(total(&weights), draw);
     let chosen = weights.iter().find(|&&(_, weight)| match left.checked_sub(u64::from(weight)) {
         Some(rest) => {
             left = rest;
@@ -149,21 +128,6 @@ fn descending_key(value: f32) -> u32 {
 fn from_descending_key(key: u32) -> f32 {
     let bits = !key;
     f32::from_bits(if bits >> 31 == 1 { bits & !(1 << 31) } else { !bits })
-}
-
-/// `e^x` for `x <= 0`, of basic operations only: the system's own differs between platforms in the last bit.
-fn exp(x: f64) -> f64 {
-    const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
-    if x < -700.0 {
-        return 0.0;
-    }
-    let k = (x * std::f64::consts::LOG2_E).round_ties_even();
-    let r = (x - k * LN_2[0]) - k * LN_2[1];
-    let mut sum = 1.0;
-    for n in (1..=13).rev() {
-        sum = 1.0 + sum * r / f64::from(n);
-    }
-    sum * f64::from_bits(((1023 + k as i64) as u64) << 52)
 }
 
 impl Logprobs {
@@ -210,7 +174,7 @@ mod tests {
         ];
         edit(&mut logits, Some(&[0b0111]), &edits);
         assert_eq!(logits, [1.25, -1.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
-        let token = |mask: u32| token(&[1.0, 2.0], Sampling::Greedy, Some(&[mask]), &[], &mut Scratch::default());
+        let token = |mask: u32| token(&[1.0, 2.0], Sampling::Greedy, Some(&[mask]), &[]);
         assert_eq!([token(1), token(2), token(3), token(0)], [0, 1, 1, Batch::NO_TOKEN]);
     }
 

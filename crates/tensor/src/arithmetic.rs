@@ -6,7 +6,7 @@ use std::f64::consts::{LOG2_E, SQRT_2};
 const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
 
 /// `e^x` for `x <= 0`.
-pub(super) fn exp(x: f64) -> f64 {
+pub fn exp(x: f64) -> f64 {
     if x < -700.0 {
         return 0.0;
     }
@@ -20,7 +20,7 @@ pub(super) fn exp(x: f64) -> f64 {
 }
 
 /// The natural logarithm of a normal number above 0.
-pub(super) fn ln(x: f64) -> f64 {
+pub fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut k = ((bits >> 52) & 0x7FF) as i32 - 1023;
     let mut m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));
@@ -38,7 +38,7 @@ pub(super) fn ln(x: f64) -> f64 {
 }
 
 /// `x^exponent` for `x` in [0, 1] and an exponent of at least 0; `0^0` is 1.
-pub(super) fn power(x: f64, exponent: f64) -> f64 {
+pub fn power(x: f64, exponent: f64) -> f64 {
     match (exponent == 0.0, x < f64::MIN_POSITIVE) {
         (true, _) => 1.0,
         (_, true) => 0.0,
@@ -47,7 +47,7 @@ pub(super) fn power(x: f64, exponent: f64) -> f64 {
 }
 
 /// `base^exponent` for a base of at least 1. The exponent is lowered until the result is at most [`f32::MAX`].
-pub(super) fn whole_power(base: f64, exponent: usize) -> f64 {
+pub fn whole_power(base: f64, exponent: usize) -> f64 {
     let most = f64::from(f32::MAX);
     let (mut power, mut square, mut left) = (1.0, base, exponent);
     while left > 0 {
