@@ -5,6 +5,8 @@ mod grammar;
 mod images;
 mod models;
 mod sampling;
+#[cfg(feature = "server")]
+mod serve;
 mod values;
 
 pub(super) use bench::{Bench, BenchCommand, BenchFormat, Kernels, all_threads};
@@ -13,6 +15,8 @@ pub(super) use models::Models;
 #[cfg(feature = "hub")]
 pub(super) use models::ModelsCommand;
 pub(super) use sampling::SamplingArgs;
+#[cfg(feature = "server")]
+pub(super) use serve::Serve;
 
 use crate::fetch::{self, Need};
 use crate::thinking::Style;
@@ -46,6 +50,9 @@ pub(super) enum Command {
     Chat(Chat),
     /// Continue a text or token ids, without a chat template
     Generate(Generate),
+    /// Answer requests of OpenAI's clients over HTTP
+    #[cfg(feature = "server")]
+    Serve(Box<Serve>),
     /// Write the logits of every token of a text to a file
     Logits(Logits),
     /// Compare a checkpoint with a golden of the reference implementation

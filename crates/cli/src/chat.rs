@@ -162,7 +162,10 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             Ok(result) => result,
             // on a terminal, a request that does not fit or cannot be rendered ends the turn only
             Err(
-                error @ (Error::Text(_) | Error::ImageTags { .. } | Error::Model(phi3_model::Error::Request { .. })),
+                error @ (Error::Text(_)
+                | Error::ImageTags { .. }
+                | Error::Submit(_)
+                | Error::Model(phi3_model::Error::Request { .. } | phi3_model::Error::TooLong { .. })),
             ) => {
                 if !std::io::stdin().is_terminal() {
                     return Err(error);

@@ -21,6 +21,8 @@ mod plan;
 mod profile;
 mod rows;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod text;
 mod thinking;
 

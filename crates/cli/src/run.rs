@@ -31,6 +31,8 @@ pub(crate) fn run() -> ExitCode {
         None => ask::ask(&cli.ask),
         Some(Command::Chat(args)) => chat::chat(&args),
         Some(Command::Generate(args)) => ask::generate(&args),
+        #[cfg(feature = "server")]
+        Some(Command::Serve(args)) => crate::serve::serve(*args),
         Some(Command::Logits(args)) => check::logits(&args),
         Some(Command::Verify(args)) => check::verify(&args),
         Some(Command::Tokenize(args)) => text::tokenize(&args),

@@ -118,6 +118,17 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// A sequence is longer than the model's context.
+    #[error(
+        "prompt too long: {tokens} tokens, but the model's context is {limit} tokens (max_position_embeddings); hint: shorten the prompt"
+    )]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// The model's context.
+        limit: usize,
+    },
+
     /// A sequence is of another model, or its state does not allow the call.
     #[error("{call}: {found}; hint: {hint}")]
     Sequence {

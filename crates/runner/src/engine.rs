@@ -8,7 +8,7 @@ mod worker;
 
 use crate::constraint::ConstraintFactory;
 use crate::sampler::{DryBreakers, SamplerOptions};
-use crate::scheduler::{Scheduler, SchedulerStats};
+use crate::scheduler::{Busy, Scheduler, SchedulerStats};
 use crate::source::Source;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 use crate::vision::{Image, ImageReader};
@@ -103,6 +103,11 @@ impl Engine {
     /// Figures of the scheduler: running and waiting requests, and use of the KV cache.
     pub fn stats(&self) -> SchedulerStats {
         self.inner.shared.stats()
+    }
+
+    /// Why a request with a prompt of `tokens` tokens would be refused now, because too many wait: before the work on its prompt.
+    pub fn busy(&self, tokens: usize) -> Option<Busy> {
+        self.inner.shared.busy(tokens)
     }
 
     /// Description of the model.

@@ -15,6 +15,16 @@ pub(super) fn positive(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
+/// A time in seconds, of at least a millisecond and at most a year.
+#[cfg(feature = "server")]
+pub(super) fn seconds(text: &str) -> std::result::Result<std::time::Duration, String> {
+    const YEAR: f64 = 365.0 * 24.0 * 3600.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if (1e-3..=YEAR).contains(&seconds) => Ok(std::time::Duration::from_secs_f64(seconds)),
+        _ => Err(format!("expected a number of seconds from 0.001 to {YEAR}")),
+    }
+}
+
 /// A number, or -1 for none: no limit, all tokens, a new seed each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrNone<T>(pub(crate) Option<T>);

@@ -54,17 +54,12 @@ impl FeatureRows {
 ///
 /// # Errors
 ///
-/// [`Error::Request`] for more tokens than the model's context (`max_position_embeddings`).
+/// [`Error::TooLong`] for more tokens than the model's context (`max_position_embeddings`).
 pub fn check_length(spec: &ModelSpec, tokens: usize) -> Result<()> {
     if tokens <= spec.max_position_embeddings {
         return Ok(());
     }
-    Err(Error::Request {
-        what: "prompt too long",
-        found: format!("{tokens} tokens"),
-        limit: format!("the model's context is {} tokens (max_position_embeddings)", spec.max_position_embeddings),
-        hint: "shorten the prompt",
-    })
+    Err(Error::TooLong { tokens, limit: spec.max_position_embeddings })
 }
 
 /// Checks the inputs of a sequence.

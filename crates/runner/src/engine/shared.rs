@@ -75,6 +75,10 @@ impl Shared {
         self.locked().scheduler.stats()
     }
 
+    pub(super) fn busy(&self, tokens: usize) -> Option<scheduler::Busy> {
+        self.locked().scheduler.busy(tokens)
+    }
+
     /// Takes a request with its job.
     ///
     /// # Errors

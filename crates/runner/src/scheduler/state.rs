@@ -63,6 +63,8 @@ pub struct SchedulerStats {
     pub waiting: usize,
     /// Inputs of waiting requests.
     pub queued_tokens: usize,
+    /// Pages of the KV cache.
+    pub pages: usize,
     /// Share of the pages that running requests use, from 0 to 1.
     pub used_pages: f64,
     /// Times that a request was paused, since the start.
@@ -166,22 +168,27 @@ impl Scheduler {
         if needed > self.pages.budget() {
             return Err(SubmitError::TooLarge { found: needed, limit: self.pages.budget() });
         }
-        let queued = self.queued_tokens();
-        let limit = if self.waiting() >= self.options.max_queued_requests {
-            Some(QueueLimit::Requests)
-        } else {
-            let full = queued > 0 && queued + tokens > self.options.max_queued_tokens;
-            full.then_some(QueueLimit::Tokens)
-        };
-        if let Some(limit) = limit {
-            let retry_after = self.costs.time_of(queued).unwrap_or(Duration::from_secs(1));
-            return Err(SubmitError::Busy(Busy { retry_after, limit }));
+        if let Some(busy) = self.busy(tokens) {
+            return Err(SubmitError::Busy(busy));
         }
         let id = RequestId(self.submitted);
         self.submitted += 1;
         self.keys.enter(&request.key);
         self.requests.insert(id, Request::new(request, positions, now));
         Ok(id)
+    }
+
+    /// Why a request of `tokens` inputs would be refused now, because too many wait.
+    pub fn busy(&self, tokens: usize) -> Option<Busy> {
+        let queued = self.queued_tokens();
+        let limit = if self.waiting() >= self.options.max_queued_requests {
+            QueueLimit::Requests
+        } else if queued > 0 && queued + tokens > self.options.max_queued_tokens {
+            QueueLimit::Tokens
+        } else {
+            return None;
+        };
+        Some(Busy { retry_after: self.costs.time_of(queued).unwrap_or(Duration::from_secs(1)), limit })
     }
 
     /// Ends a request at once, also while passes hold rows of it: their results are ignored. Nothing happens if it has ended.
@@ -249,6 +256,7 @@ impl Scheduler {
             running: self.running(),
             waiting: self.waiting(),
             queued_tokens: self.queued_tokens(),
+            pages: self.pages.budget(),
             used_pages: self.pages.used() as f64 / self.pages.budget().max(1) as f64,
             preemptions: self.preemptions,
             prefix_queries: self.prefix_queries,
