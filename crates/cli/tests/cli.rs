@@ -2,6 +2,9 @@
 
 #[path = "cli/parallel.rs"]
 mod parallel;
+#[cfg(feature = "server")]
+#[path = "cli/serve.rs"]
+mod serve;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

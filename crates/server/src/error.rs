@@ -40,7 +40,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// An allowed origin is not one.
-    #[error("allowed origin: expected `*`, or a scheme and a host such as http://localhost:3000, found {found:?}")]
+    #[error("allowed origin: expected `*`, or a scheme and a host such as http://localhost:3000, found {found:?}; hint: write it as browsers do")]
     Origin {
         /// The value.
         found: String,

@@ -30,7 +30,9 @@ pub(crate) fn stream(answers: Answers, mut chunks: impl Chunks) -> Response {
         let line = state.next().await?;
         Some((Ok::<_, Infallible>(SseEvent::default().data(line)), state))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(SILENCE).text("keep-alive")).into_response()
+    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(SILENCE).text("keep-alive"));
+    // proxies such as nginx hold events back otherwise
+    ([("x-accel-buffering", "no")], stream).into_response()
 }
 
 struct State<C> {

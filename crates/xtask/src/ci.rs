@@ -66,12 +66,12 @@ fn doc() -> Result {
 }
 
 /// Minimal builds: the decoder without GPU code and tokenizers; the library without GPU code, terminal, command line, network
-/// and demo model; the program without GPU code and network.
+/// and demo model; the program without GPU code and network, as client and as server.
 fn floor() -> Result {
     for (package, unwanted) in [
         ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
-        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo", "ureq", "rustls"]),
-        ("phi3-cli", &["wgpu", "naga", "phi3-hub", "ureq", "rustls"]),
+        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo", "ureq", "rustls", "tokio"]),
+        ("phi3-cli", &["wgpu", "naga", "phi3-hub", "ureq", "rustls", "phi3-server", "tokio"]),
     ] {
         let package_only = ["-p", package, "--no-default-features"];
         run_program(cargo().arg("check").args(package_only))?;
