@@ -5,6 +5,7 @@ use crate::passages::{Passage, split, without_special_tokens};
 use phi3_runner::text::Message;
 use phi3_runner::{Engine, Error, Prompt, Result};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// Stands for passages that are left out.
 const GAP: &str = "[...]\n";
@@ -16,6 +17,20 @@ pub(crate) struct Fitted {
     pub(crate) text_tokens: usize,
     /// What is left out; `None` if the whole text fits.
     pub(crate) cut: Option<Cut>,
+}
+
+/// One sentence for a whole text, three for a cut one.
+impl fmt::Display for Fitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.text_tokens;
+        let Some(Cut { tokens, passages, of_passages, matching }) = self.cut else {
+            return write!(f, "The text fits: {all} tokens.");
+        };
+        let others = of_passages - passages - matching;
+        writeln!(f, "The text does not fit: {tokens} of {all} tokens are left out.")?;
+        write!(f, "Left out: {passages} of {of_passages} passages. ")?;
+        write!(f, "Kept: {matching} that match the question, {others} others from the start of the text on.")
+    }
 }
 
 /// What is left out of a text.

@@ -21,7 +21,9 @@ mod passages;
 
 use arguments::Arguments;
 use fit::fit;
-use phi3_runner::{Device, DeviceOptions, Engine, Error, Event, GenerateOptions, Result, RopePolicy, SamplerOptions};
+use phi3_runner::{
+    Device, DeviceOptions, Engine, Error, Event, GenerateOptions, Prompt, Result, RopePolicy, SamplerOptions, Summary,
+};
 use report::{Report, RopeFactors, table};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -62,8 +64,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut arguments = Arguments::of_program()?;
     if arguments.flag("--help") {
-        println!("{USAGE}");
-        return Ok(());
+        return print(&mut io::stdout(), &format!("{USAGE}\n"));
     }
     compare(&options(arguments)?, &mut io::stdout().lock()).map(|_| ())
 }
@@ -115,57 +116,16 @@ fn ask(model: Option<&Path>, text: &str, options: &Options, out: &mut impl Write
     }
     let engine = builder.build()?;
     let name = engine.source().path().display().to_string();
-    let spec = engine.spec();
-    let context = spec.max_position_embeddings;
+    let context = engine.spec().max_position_embeddings;
     eprintln!("{name}: {}", engine.device());
-    print(out, &format!("{name}, context of {context} tokens\n"))?;
 
     let fitted = fit(&engine, text, &options.question, budget(context, options.max_tokens)?)?;
-    match fitted.cut {
-        None => print(out, &format!("The text fits: {} tokens.\n", fitted.text_tokens))?,
-        Some(cut) => print(
-            out,
-            &format!(
-                "The text does not fit: {} of {} tokens are left out, in {} of {} passages. Of the {} that are kept, {} match the \
-                 question, and the others are the first ones.\n",
-                cut.tokens,
-                fitted.text_tokens,
-                cut.passages,
-                cut.of_passages,
-                cut.of_passages - cut.passages,
-                cut.matching,
-            ),
-        )?,
-    }
-
-    let generate_options = GenerateOptions {
-        max_tokens: Some(options.max_tokens),
-        sampler: Some(SamplerOptions::default()),
-        ..GenerateOptions::default()
-    };
-    let mut rope = match spec.rope.scaling() {
-        None => RopeFactors::One,
-        Some(_) => RopeFactors::Same(spec.rope.choose(RopePolicy::Exact, fitted.prompt.len(), fitted.prompt.len())),
-    };
-    let mut summary = None;
-    print(out, &format!("\nQuestion: {}\n", options.question))?;
-    for event in engine.generate(&fitted.prompt, &generate_options)? {
-        match event? {
-            Event::Token { text, .. } | Event::Text { text } => print(out, &text)?,
-            Event::Prompt { done, total } => eprintln!("prompt: {done} of {total} tokens"),
-            Event::RopeSwitch { set, tokens } => {
-                eprintln!("LongRoPE: {tokens} tokens are computed again with the {} factors", report::name(set));
-                rope = RopeFactors::Switched { set, tokens };
-            }
-            Event::Done(done) => summary = Some(done),
-            _ => {}
-        }
-    }
+    print(out, &format!("{name}, context of {context} tokens\n{fitted}\n\nQuestion: {}\n", options.question))?;
+    let (summary, rope) = answer(&engine, &fitted.prompt, options.max_tokens, out)?;
     print(out, "\n\n")?;
-    let summary = summary.ok_or(Error::Unfinished)?;
 
     let (plan, _) = device_options.plan(&engine.source().checkpoint()?)?;
-    let cache = |tokens| plan.cache(spec, device_options.decoder(), tokens);
+    let cache = |tokens| plan.cache(engine.spec(), device_options.decoder(), tokens);
     Ok(Report {
         model: name,
         context,
@@ -176,6 +136,35 @@ fn ask(model: Option<&Path>, text: &str, options: &Options, out: &mut impl Write
         rope,
         summary,
     })
+}
+
+/// Prints an answer while it is generated. Greedy decoding: the same prompt has the same answer.
+fn answer(engine: &Engine, prompt: &Prompt, max_tokens: usize, out: &mut impl Write) -> Result<(Summary, RopeFactors)> {
+    let generate_options = GenerateOptions {
+        max_tokens: Some(max_tokens),
+        sampler: Some(SamplerOptions::default()),
+        ..GenerateOptions::default()
+    };
+    let rope = &engine.spec().rope;
+    let mut factors = match rope.scaling() {
+        None => RopeFactors::One,
+        Some(_) => RopeFactors::Same(rope.choose(RopePolicy::Exact, prompt.len(), prompt.len())),
+    };
+    for event in engine.generate(prompt, &generate_options)? {
+        match event? {
+            Event::Token { text, .. } | Event::Text { text } => print(out, &text)?,
+            Event::Prompt { done, total } => {
+                eprint!("\rprompt: {done} of {total} tokens{}", if done == total { "\n" } else { "" });
+            }
+            Event::RopeSwitch { set, tokens } => {
+                eprintln!("\nLongRoPE: {tokens} tokens are computed again with the {} factors", report::name(set));
+                factors = RopeFactors::Switched { set, tokens };
+            }
+            Event::Done(summary) => return Ok((summary, factors)),
+            _ => {}
+        }
+    }
+    Err(Error::Unfinished)
 }
 
 /// Most tokens of a prompt: the context without the room for the answer.

@@ -49,16 +49,15 @@ pub(crate) fn table(reports: &[Report]) -> String {
         ("LongRoPE factors", |report| rope(report.rope)),
         ("end of the answer", |report| finish(report.summary.finish_reason).into()),
     ];
-    let mut table = String::new();
-    for (name, value) in rows {
-        let mut line = format!("{name:30}");
-        for report in reports {
-            line.push_str(&format!("{:24} ", value(report)));
+    let mut lines: Vec<String> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for report in reports {
+        // A column starts two spaces after the longest line so far.
+        let start = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) + 2;
+        for (line, (_, value)) in lines.iter_mut().zip(rows) {
+            *line = format!("{line:start$}{}", value(report));
         }
-        table.push_str(line.trim_end());
-        table.push('\n');
     }
-    table
+    lines.join("\n") + "\n"
 }
 
 fn mebibytes(bytes: u64) -> String {

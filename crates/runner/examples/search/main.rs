@@ -28,7 +28,7 @@ use folder::Corpus;
 use passages::Passage;
 use phi3_runner::{Device, Engine, Error, Event, FinishReason, GenerateOptions, Generation, Result, SamplerOptions};
 use prompt::{Selection, select};
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ Answers questions about a folder of text files.
   --device NAME      auto, cpu, gpu, gpu:N or part of an adapter's name
   --folder PATH      folder of .md, .markdown and .txt files; the project's docs where absent
   --question TEXT    a question, also several times; lines of standard input where absent
-  --parallel N       questions that are answered at once; 1 where absent
+  --parallel N       questions that are computed at once; 1 where absent
   --passages N       most passages of a prompt; 5 where absent
   --max-tokens N     most tokens of an answer; 256 where absent";
 
@@ -57,7 +57,8 @@ struct Options {
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(2),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
@@ -65,11 +66,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+/// Returns the number of questions that failed.
+fn run() -> Result<usize> {
     let mut arguments = Arguments::of_program()?;
     if arguments.flag("--help") {
-        println!("{USAGE}");
-        return Ok(());
+        print(&mut io::stdout(), &format!("{USAGE}\n"))?;
+        return Ok(0);
     }
     let options = options(arguments)?;
     let corpus = Corpus::read(&options.folder)?;
@@ -86,6 +88,9 @@ fn run() -> Result<()> {
     let search = Search::new(engine, corpus, &options)?;
     let out = &mut io::stdout().lock();
     if options.questions.is_empty() {
+        if io::stdin().is_terminal() {
+            eprintln!("One question a line; an end of file (Ctrl-D, on Windows Ctrl-Z) ends the program.");
+        }
         search.serve(lines(io::stdin().lock()), options.parallel, out)
     } else {
         search.serve(options.questions.into_iter().map(Ok), options.parallel, out)
@@ -155,7 +160,8 @@ impl Search {
         Ok(Self { engine, corpus, index, most_passages, max_tokens, budget })
     }
 
-    /// Answers all questions, `parallel` at once. An error of one question is printed, and the next one is answered.
+    /// Answers all questions, `parallel` at once. An error of one question is printed, and the next one is answered. Returns the number
+    /// of errors.
     ///
     /// # Errors
     ///
@@ -165,11 +171,12 @@ impl Search {
         mut questions: impl Iterator<Item = Result<String>>,
         parallel: usize,
         out: &mut impl Write,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut failed = 0;
         loop {
             let batch: Vec<String> = questions.by_ref().take(parallel).collect::<Result<_>>()?;
             if batch.is_empty() {
-                return Ok(());
+                return Ok(failed);
             }
             // The engine computes all of them from here on. Events of a generation wait until they are taken.
             let replies: Vec<Result<Reply<'_>>> = batch.iter().map(|question| self.ask(question)).collect();
@@ -177,7 +184,10 @@ impl Search {
                 print(out, &format!("Question: {question}\n"))?;
                 match reply.and_then(|reply| self.print_reply(reply, out)) {
                     Err(error @ Error::Stream { .. }) => return Err(error),
-                    Err(error) => eprintln!("error: {error}"),
+                    Err(error) => {
+                        eprintln!("error: {error}");
+                        failed += 1;
+                    }
                     Ok(()) => {}
                 }
                 print(out, "\n")?;

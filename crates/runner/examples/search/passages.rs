@@ -26,7 +26,10 @@ pub(crate) struct Passage {
 /// The citation: file, lines and headings.
 impl fmt::Display for Passage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}-{}", self.file, self.first_line, self.last_line)?;
+        write!(f, "{}:{}", self.file, self.first_line)?;
+        if self.last_line > self.first_line {
+            write!(f, "-{}", self.last_line)?;
+        }
         if self.heading.is_empty() { Ok(()) } else { write!(f, " ({})", self.heading) }
     }
 }
@@ -150,8 +153,8 @@ mod tests {
     #[test]
     fn a_heading_without_text_joins_the_next() {
         assert_eq!(citations("# Guide\n## Setup\n\nText.\n"), ["a.md:1-4 (Guide > Setup)"]);
-        assert_eq!(citations("# Only a title\n"), ["a.md:1-1 (Only a title)"]);
-        assert_eq!(citations("#include <a>\n"), ["a.md:1-1"]);
+        assert_eq!(citations("# Only a title\n"), ["a.md:1 (Only a title)"]);
+        assert_eq!(citations("#include <a>\n"), ["a.md:1"]);
     }
 
     #[test]
@@ -159,7 +162,7 @@ mod tests {
         let short = "A short paragraph.\n\n";
         assert_eq!(citations(&short.repeat(3)), ["a.md:1-5"]);
         let long = format!("{}\n\n", "word ".repeat(100));
-        assert_eq!(citations(&long.repeat(3)), ["a.md:1-1", "a.md:3-3", "a.md:5-5"]);
+        assert_eq!(citations(&long.repeat(3)), ["a.md:1", "a.md:3", "a.md:5"]);
     }
 
     #[test]

@@ -105,8 +105,11 @@ fn an_error_of_one_question_does_not_end_the_service() {
     let folder = folder();
     let search = search(&folder, &["--max-tokens", "4"]).unwrap();
     let long = "fox ".repeat(6000);
-    let text = answers(&search, &[&long, "Where is the moon?"], 2);
-    assert!(text.contains("[1] moon.txt:1-1"), "{text}");
+    let mut out = Vec::new();
+    let questions = [&long, "Where is the moon?"].map(|question| Ok(question.to_owned()));
+    assert_eq!(search.serve(questions.into_iter(), 2, &mut out).unwrap(), 1);
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.contains("[1] moon.txt:1"), "{text}");
     let questions = ["Where is the moon?"].map(|question| Ok(question.to_owned()));
     let error = search.serve(questions.into_iter(), 1, &mut Closed).unwrap_err().to_string();
     assert!(error.contains("standard output"), "{error}");
@@ -133,7 +136,7 @@ fn cited_passages_are_marked() {
     let ranked: Vec<&Passage> = search.corpus.passages.iter().collect();
     let selection = select(&search.engine, "fox", &ranked, 1000).unwrap();
     let list = passage_list(&selection, 7, "A key [1]. A moon [9].");
-    let want = "Passages, * cited (2 of 7 that match):\n* [1] fox.md:1-3 (Foxes)\n  [2] moon.txt:1-1\n\
+    let want = "Passages, * cited (2 of 7 that match):\n* [1] fox.md:1-3 (Foxes)\n  [2] moon.txt:1\n\
         The answer cites [9], which is no passage.\n";
     assert_eq!(list, want);
     assert!(passage_list(&selection, 2, "None.").ends_with("The answer cites no passage.\n"));
