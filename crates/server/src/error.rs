@@ -40,7 +40,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// An allowed origin is not one.
-    #[error("allowed origin: expected `*`, or a scheme and a host such as http://localhost:3000, found {found:?}; hint: write it as browsers do")]
+    #[error(
+        "allowed origin: expected `*`, or a scheme and a host such as http://localhost:3000, found {found:?}; hint: write it as browsers do"
+    )]
     Origin {
         /// The value.
         found: String,
@@ -187,9 +189,9 @@ impl From<phi3_runner::Error> for ApiError {
             | E::Model(ModelError::TooLong { .. }) => invalid("context_length_exceeded"),
             E::Submit(_) | E::EmptyPrompt { .. } => invalid("empty_prompt"),
             E::Model(ModelError::Request { .. }) => invalid("invalid_prompt"),
-            E::Text(TextError::TemplateRaised { .. } | TextError::NoTemplate { .. } | TextError::TemplateFailed { .. }) => {
-                invalid("chat_template")
-            }
+            E::Text(
+                TextError::TemplateRaised { .. } | TextError::NoTemplate { .. } | TextError::TemplateFailed { .. },
+            ) => invalid("chat_template"),
             E::Text(TextError::Encode { .. } | TextError::Decode { .. }) => invalid("tokenizer"),
             E::Sampler(SamplerError::Option { option, .. }) => invalid("invalid_value").param(*option),
             E::Sampler(SamplerError::NotFinite { .. }) => Self::server(message),

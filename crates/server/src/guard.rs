@@ -67,9 +67,8 @@ pub(crate) async fn place(State(app): State<App>, request: Request, next: Next) 
 }
 
 fn check_place(app: &App, headers: &HeaderMap, uri: &Uri, method: &Method) -> ApiResult<()> {
-    let refused = |message: String, code| {
-        Err(ApiError::new(StatusCode::FORBIDDEN, Kind::Permission, message).code(code))
-    };
+    let refused =
+        |message: String, code| Err(ApiError::new(StatusCode::FORBIDDEN, Kind::Permission, message).code(code));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(uri.authority().map(|a| a.as_str()));
     let options = app.options();
     let name = host.map(host_name).unwrap_or_default();
@@ -80,7 +79,8 @@ fn check_place(app: &App, headers: &HeaderMap, uri: &Uri, method: &Method) -> Ap
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
-    let own = origin.split_once("://").is_some_and(|(_, place)| host.is_some_and(|host| place.eq_ignore_ascii_case(host)));
+    let own =
+        origin.split_once("://").is_some_and(|(_, place)| host.is_some_and(|host| place.eq_ignore_ascii_case(host)));
     let allowed = options.allowed_origins.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(origin));
     match own || allowed {
         true => Ok(()),

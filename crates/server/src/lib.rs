@@ -55,12 +55,14 @@ impl Server {
     /// [`Error::Runtime`].
     pub fn bind(options: ServerOptions) -> Result<Self> {
         for origin in &options.allowed_origins {
-            let is_origin = origin.split_once("://").is_some_and(|(_, place)| !place.is_empty() && !place.contains('/'));
+            let is_origin =
+                origin.split_once("://").is_some_and(|(_, place)| !place.is_empty() && !place.contains('/'));
             if origin != "*" && (!is_origin || HeaderValue::from_str(origin).is_err()) {
                 return Err(Error::Origin { found: origin.clone() });
             }
         }
-        let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("phi3-server").enable_all().build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(THREADS).thread_name("phi3-server").enable_all().build();
         let runtime = runtime.map_err(Error::Runtime)?;
         let bound = runtime.block_on(connection::listen(&options));
         let failed = |source| Error::Bind { host: options.host.clone(), port: options.port, source };

@@ -4,13 +4,15 @@ use crate::state::Loaded;
 use phi3_runner::{FinishReason, Summary};
 use phi3_tensor::PAGE;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    TextEncoder,
 };
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Seconds of short times: between tokens.
-const SHORT: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0];
+const SHORT: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0];
 
 /// Seconds of long times: of whole requests and prompts.
 const LONG: &[f64] =
@@ -71,15 +73,27 @@ impl Metrics {
             cache_config: make.gauge("cache_config_info", "Pages of the KV cache.", &["block_size", "num_gpu_blocks"]),
             first_token: histogram("time_to_first_token_seconds", "From the request to its first token.", LONG),
             inter_token: histogram("inter_token_latency_seconds", "From a token to the next.", SHORT),
-            per_token: histogram("request_time_per_output_token_seconds", "Mean time of a token after the first.", SHORT),
+            per_token: histogram(
+                "request_time_per_output_token_seconds",
+                "Mean time of a token after the first.",
+                SHORT,
+            ),
             end_to_end: histogram("e2e_request_latency_seconds", "From the request to the end of its answer.", LONG),
             queue: histogram("request_queue_time_seconds", "From the request to the first pass with rows of it.", LONG),
-            inference: histogram("request_inference_time_seconds", "From the first pass to the end of the answer.", LONG),
+            inference: histogram(
+                "request_inference_time_seconds",
+                "From the first pass to the end of the answer.",
+                LONG,
+            ),
             prefill: histogram("request_prefill_time_seconds", "From the first pass to the first token.", LONG),
             decode: histogram("request_decode_time_seconds", "From the first token to the last.", LONG),
             request_prompt: histogram("request_prompt_tokens", "Tokens of a prompt.", TOKENS),
             request_generation: histogram("request_generation_tokens", "New tokens of an answer.", TOKENS),
-            request_most: histogram("request_max_num_generation_tokens", "Most new tokens that a request asked for.", TOKENS),
+            request_most: histogram(
+                "request_max_num_generation_tokens",
+                "Most new tokens that a request asked for.",
+                TOKENS,
+            ),
             registry,
             refreshing: Mutex::new(()),
         }
@@ -213,7 +227,8 @@ impl Recorder {
         self.done = true;
         let (usage, timings) = (&summary.usage, &summary.timings);
         let end_to_end = self.arrived.elapsed();
-        let [first, prefill, decode] = [timings.first_token_ms, timings.prompt_ms, timings.decode_ms].map(|ms| ms / 1e3);
+        let [first, prefill, decode] =
+            [timings.first_token_ms, timings.prompt_ms, timings.decode_ms].map(|ms| ms / 1e3);
         self.prompt.inc_by(usage.prompt_tokens as u64);
         match summary.finish_reason {
             FinishReason::Stop => self.stop.inc(),

@@ -70,7 +70,10 @@ fn doc() -> Result {
 fn floor() -> Result {
     for (package, unwanted) in [
         ("phi3-model", &["wgpu", "naga", "tokenizers"][..]),
-        ("phi3-runner", &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo", "ureq", "rustls", "tokio"]),
+        (
+            "phi3-runner",
+            &["wgpu", "naga", "clap", "ctrlc", "indicatif", "rustyline", "phi3-demo", "ureq", "rustls", "tokio"],
+        ),
         ("phi3-cli", &["wgpu", "naga", "phi3-hub", "ureq", "rustls", "phi3-server", "tokio"]),
     ] {
         let package_only = ["-p", package, "--no-default-features"];

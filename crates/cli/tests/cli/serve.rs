@@ -52,7 +52,8 @@ fn serves_the_demo_model() {
     let answer = serving.ask(&format!("{MODELS}\r\n"));
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"id\":\"story\""), "{answer}");
     let body = r#"{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}"#;
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
+    let head =
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
     let answer = serving.ask(&format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     assert!(answer.contains("\"completion_tokens\":3"), "{answer}");
 }

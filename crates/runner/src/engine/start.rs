@@ -7,6 +7,7 @@ use crate::generate::events::Events;
 use crate::generate::{GenerateOptions, Generation};
 use crate::sampler::{Sampler, SamplerError};
 use crate::scheduler::NewRequest;
+use crate::text::TextStream;
 use crate::text::stop::StopTexts;
 use crate::{Error, Result};
 use phi3_model::{Input, Outputs};
@@ -88,7 +89,7 @@ impl Engine {
         let prompt_logprobs = if options.prompt_logprobs.is_some() { inputs.len() } else { 0 };
         let job = Job {
             options: options.clone(),
-            stream: self.inner.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(!options.raw)),
+            stream: self.stream(prompt, options),
             stop_texts: StopTexts::new(stop_texts),
             stop_tokens,
             constraint,
@@ -108,6 +109,16 @@ impl Engine {
         let seed = job.seed();
         let id = self.inner.shared.submit(request, job)?;
         Ok(Generation { engine: self.clone(), id, events, seed })
+    }
+
+    /// The text of an answer's tokens. An answer that goes on from a text keeps its first space; one after a special token, as in a
+    /// chat, or of a grammar is a text of its own.
+    fn stream(&self, prompt: &Prompt, options: &GenerateOptions) -> Option<TextStream> {
+        let tokenizer = self.inner.tokenizer.as_ref()?;
+        let stream = tokenizer.stream(!options.raw);
+        let last = prompt.inputs.last().and_then(Input::token);
+        let goes_on = prompt.chat.is_none() && last.is_some_and(|id| !tokenizer.is_special(id));
+        Some(if goes_on && options.grammar.is_none() { stream.continued() } else { stream })
     }
 
     /// Stop tokens and stop strings of an answer: those of the request and, without `ignore_eos`, those of the model's files. A chat

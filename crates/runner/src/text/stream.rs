@@ -34,6 +34,15 @@ impl Tokenizer {
 }
 
 impl TextStream {
+    /// The stream of the middle of a text: a space that the decoder drops at the start of a text is kept.
+    #[must_use]
+    pub fn continued(mut self) -> Self {
+        if let State::ByteFallback { strip_left, .. } = &mut self.state {
+            *strip_left = 0;
+        }
+        self
+    }
+
     /// Takes the next id and returns the text that is final now, often none.
     ///
     /// # Errors

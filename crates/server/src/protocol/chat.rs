@@ -44,7 +44,8 @@ impl Request {
         let options = common.each(&loaded.engine.sampler_defaults())?;
         let prompt = loaded.engine.chat_prompt(&chat.messages, &chat.images);
         let prompt = prompt.map_err(|error| with_param(error.into(), "messages"))?;
-        let start = |options| loaded.engine.generate(&prompt, options).map_err(|error| with_param(error.into(), "messages"));
+        let start =
+            |options| loaded.engine.generate(&prompt, options).map_err(|error| with_param(error.into(), "messages"));
         options.iter().map(start).collect()
     }
 }

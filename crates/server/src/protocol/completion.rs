@@ -72,7 +72,8 @@ impl Request {
         if best_of.is_some_and(|best_of| best_of as usize != common.n) {
             return Err(ApiError::unsupported("best_of", "expected the value of n: all answers are given"));
         }
-        common.options.max_tokens = if fields.has("max_tokens") { fields.limit("max_tokens")? } else { Some(MAX_TOKENS) };
+        common.options.max_tokens =
+            if fields.has("max_tokens") { fields.limit("max_tokens")? } else { Some(MAX_TOKENS) };
         let echo = fields.flag("echo")?.unwrap_or(false);
         let logprobs = fields.integer("logprobs", 0, MOST_TOP)?.map(|top| top as u8);
         common.options.logprobs = logprobs;
@@ -137,11 +138,14 @@ fn prompts(fields: &mut Fields) -> ApiResult<Vec<PromptText>> {
         Value::Array(items) if items.iter().all(Value::is_number) => {
             Ok(vec![PromptText::Ids(ids(items).ok_or_else(|| fault(&value))?)])
         }
-        Value::Array(items) => items.iter().map(|item| match item {
-            Value::String(text) => Ok(PromptText::Text(text.clone())),
-            Value::Array(inner) => ids(inner).map(PromptText::Ids).ok_or_else(|| fault(&value)),
-            other => Err(fault(other)),
-        }).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(PromptText::Text(text.clone())),
+                Value::Array(inner) => ids(inner).map(PromptText::Ids).ok_or_else(|| fault(&value)),
+                other => Err(fault(other)),
+            })
+            .collect(),
         other => Err(fault(other)),
     }
 }

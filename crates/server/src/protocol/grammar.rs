@@ -18,7 +18,9 @@ pub(crate) fn read(fields: &mut Fields) -> ApiResult<Option<Grammar>> {
 
 fn response_format(fields: &mut Fields) -> ApiResult<Option<Grammar>> {
     const NAME: &str = "response_format";
-    let Some(mut format) = fields.optional::<Map<String, Value>>(NAME, "an object with `type`")? else { return Ok(None) };
+    let Some(mut format) = fields.optional::<Map<String, Value>>(NAME, "an object with `type`")? else {
+        return Ok(None);
+    };
     let kind = format.get("type").cloned().unwrap_or_default();
     match kind.as_str() {
         Some("text") => Ok(None),
@@ -71,12 +73,16 @@ fn choice(choices: &[Value]) -> ApiResult<Option<Grammar>> {
     let texts: Option<Vec<&str>> = choices.iter().map(Value::as_str).collect();
     match texts.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty())) {
         Some(texts) => Ok(Some(Grammar::Regex(texts.iter().map(|text| escape(text)).collect::<Vec<_>>().join("|")))),
-        None => Err(ApiError::field("structured_outputs.choice", "an array of strings that are not empty", "another value")),
+        None => {
+            Err(ApiError::field("structured_outputs.choice", "an array of strings that are not empty", "another value"))
+        }
     }
 }
 
 /// A text as a regular expression that matches it alone.
 fn escape(text: &str) -> String {
     let special = |c: char| "\\.+*?()|[]{}^$#&-~/".contains(c);
-    text.chars().fold(String::new(), |all, c| if special(c) { all + "\\" + c.encode_utf8(&mut [0; 4]) } else { all + c.encode_utf8(&mut [0; 4]) })
+    text.chars().fold(String::new(), |all, c| {
+        if special(c) { all + "\\" + c.encode_utf8(&mut [0; 4]) } else { all + c.encode_utf8(&mut [0; 4]) }
+    })
 }

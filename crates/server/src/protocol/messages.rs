@@ -75,7 +75,9 @@ impl Chat {
             let text = |field: &str| {
                 let value = part.get(field);
                 let text = value.and_then(Value::as_str);
-                text.ok_or_else(|| ApiError::field(&format!("{name}.{field}"), "a string", value.map_or("none".into(), found)))
+                text.ok_or_else(|| {
+                    ApiError::field(&format!("{name}.{field}"), "a string", value.map_or("none".into(), found))
+                })
             };
             match kind {
                 "text" | "input_text" | "output_text" | "refusal" => {
@@ -88,7 +90,8 @@ impl Chat {
                 "image_url" | "input_image" => {
                     let url = part.get("image_url");
                     let url = url.and_then(|url| url.get("url").unwrap_or(url).as_str());
-                    let url = url.ok_or_else(|| ApiError::field(&format!("{name}.image_url"), "an object with url", "none"))?;
+                    let url =
+                        url.ok_or_else(|| ApiError::field(&format!("{name}.image_url"), "an object with url", "none"))?;
                     let tag = loaded.engine.image_reader()?.tag();
                     self.picture(&name, url, loaded)?;
                     if after_text {

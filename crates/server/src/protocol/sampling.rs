@@ -45,7 +45,11 @@ impl Common {
             None | Some(Value::Null) => false,
             Some(Value::Bool(include)) => *include,
             Some(other) => {
-                return Err(ApiError::field("stream_options.include_usage", "true or false", crate::body::found(other)));
+                return Err(ApiError::field(
+                    "stream_options.include_usage",
+                    "true or false",
+                    crate::body::found(other),
+                ));
             }
         };
         let skip_special = fields.flag("skip_special_tokens")?.unwrap_or(true);

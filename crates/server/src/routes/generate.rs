@@ -70,7 +70,8 @@ fn note_limit(app: &App, model: &str, most: Option<usize>) {
 /// Adds the names of fields that the server does not know.
 fn with_ignored(mut response: Response, fields: &Fields) -> Response {
     const MOST: usize = 32;
-    let is_name = |name: &&str| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_name =
+        |name: &&str| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let names: Vec<&str> = fields.unread().filter(is_name).take(MOST).collect();
     if let Ok(value) = HeaderValue::from_str(&names.join(", "))
         && !names.is_empty()
@@ -79,4 +80,3 @@ fn with_ignored(mut response: Response, fields: &Fields) -> Response {
     }
     response
 }
-

@@ -23,12 +23,18 @@ pub(super) async fn tokenize(State(app): State<App>, mut fields: Fields) -> ApiR
     let answer = app.prepare(move |loaded| {
         let ids = match (messages, text) {
             (Some(_), Some(_)) => return Err(ApiError::field("prompt", "one of prompt and messages", "both")),
-            (None, None) => return Err(ApiError::field("prompt", "a string", "none").code("missing_required_parameter")),
+            (None, None) => {
+                return Err(ApiError::field("prompt", "a string", "none").code("missing_required_parameter"));
+            }
             (None, Some(text)) => loaded.engine.tokenizer()?.encode(&text, add_special.unwrap_or(true)),
             (Some(messages), None) => {
                 let chat = Chat::read(messages, loaded)?;
                 if !chat.images.is_empty() {
-                    return Ok(listed(loaded, &loaded.engine.chat_prompt(&chat.messages, &chat.images)?.ids(), with_texts));
+                    return Ok(listed(
+                        loaded,
+                        &loaded.engine.chat_prompt(&chat.messages, &chat.images)?.ids(),
+                        with_texts,
+                    ));
                 }
                 let text = loaded.engine.render(&chat.messages, add_header)?;
                 loaded.engine.tokenizer()?.encode_chat(&text)
@@ -40,9 +46,8 @@ pub(super) async fn tokenize(State(app): State<App>, mut fields: Fields) -> ApiR
 }
 
 fn listed(loaded: &Loaded, ids: &[u32], with_texts: bool) -> Value {
-    let texts: Option<Vec<String>> = loaded.texts().ok().filter(|_| with_texts).map(|texts| {
-        ids.iter().map(|&id| texts.text(id)).collect()
-    });
+    let texts: Option<Vec<String>> =
+        loaded.texts().ok().filter(|_| with_texts).map(|texts| ids.iter().map(|&id| texts.text(id)).collect());
     json!({"count": ids.len(), "max_model_len": loaded.context(), "tokens": ids, "token_strs": texts})
 }
 

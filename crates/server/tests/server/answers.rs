@@ -59,7 +59,8 @@ fn chats_answer_as_the_library_does() {
         assert_eq!(whole["usage"]["prompt_tokens"], alone.summary.usage.prompt_tokens);
         assert_eq!(whole["model"], "demo");
 
-        let chunks = running.post(CHAT, &with(body, &json!({"stream": true, "stream_options": {"include_usage": true}})));
+        let chunks =
+            running.post(CHAT, &with(body, &json!({"stream": true, "stream_options": {"include_usage": true}})));
         let chunks = chunks.chunks();
         assert_eq!(streamed(&chunks, 0), alone.text);
         assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
@@ -70,14 +71,17 @@ fn chats_answer_as_the_library_does() {
         // the same question again is cached but for its last token
         let cached = last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
         assert!(cached + 2 >= whole["usage"]["prompt_tokens"].as_u64().unwrap(), "{last}");
-        assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk"));
+        assert!(
+            chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk")
+        );
     }
 }
 
 #[test]
 fn several_answers_and_seeds() {
     let running = Running::start();
-    let body = json!({"messages": question("A story?"), "n": 3, "seed": 7, "temperature": 1.5, "top_p": 1, "max_tokens": 12});
+    let body =
+        json!({"messages": question("A story?"), "n": 3, "seed": 7, "temperature": 1.5, "top_p": 1, "max_tokens": 12});
     let texts = |answer: &Value| -> Vec<String> {
         let choices = answer["choices"].as_array().unwrap();
         choices.iter().map(|choice| choice["message"]["content"].as_str().unwrap().to_owned()).collect()
@@ -105,7 +109,10 @@ fn stop_strings_end_answers() {
         let body = with(body.clone(), &json!({"stop": stop}));
         let answer = running.post(CHAT, &body).json();
         let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
-        assert_eq!((text, &answer["choices"][0]["finish_reason"]), (&whole[..whole.find(word).unwrap()], &"stop".into()));
+        assert_eq!(
+            (text, &answer["choices"][0]["finish_reason"]),
+            (&whole[..whole.find(word).unwrap()], &"stop".into())
+        );
         assert_eq!(streamed(&running.post(CHAT, &with(body, &json!({"stream": true}))).chunks(), 0), text);
     }
 }
@@ -120,9 +127,16 @@ fn log_probabilities_of_chats() {
     check_form(&running, "ChatCompletion", &answer);
     let choice = &answer["choices"][0];
     let tokens = choice["logprobs"]["content"].as_array().unwrap();
-    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token["bytes"].as_array().unwrap()).map(|byte| byte.as_u64().unwrap() as u8).collect();
+    let bytes: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| token["bytes"].as_array().unwrap())
+        .map(|byte| byte.as_u64().unwrap() as u8)
+        .collect();
     // the tokenizer drops the space in front of an answer
-    assert_eq!(String::from_utf8(bytes).unwrap().trim_start(), choice["message"]["content"].as_str().unwrap().trim_start());
+    assert_eq!(
+        String::from_utf8(bytes).unwrap().trim_start(),
+        choice["message"]["content"].as_str().unwrap().trim_start()
+    );
     for token in tokens {
         let top = token["top_logprobs"].as_array().unwrap();
         assert_eq!((top.len(), &top[0]["token"], &top[0]["logprob"]), (3, &token["token"], &token["logprob"]));
@@ -157,11 +171,14 @@ fn log_likelihoods_of_prompts() {
             assert!(length == count || (choice["finish_reason"] == "stop" && length + 1 == count), "{name}: {choice}");
         }
         assert_eq!((&scores["token_logprobs"][0], &scores["top_logprobs"][0]), (&Value::Null, &Value::Null));
-        for (score, top) in scores["token_logprobs"].as_array().unwrap().iter().zip(scores["top_logprobs"].as_array().unwrap()).skip(1) {
+        for (score, top) in
+            scores["token_logprobs"].as_array().unwrap().iter().zip(scores["top_logprobs"].as_array().unwrap()).skip(1)
+        {
             let best = top.as_object().unwrap().values().map(|value| value.as_f64().unwrap()).fold(f64::MIN, f64::max);
             assert!(score.as_f64().unwrap() <= best && best <= 0.0);
         }
-        let text = running.post("/detokenize", &json!({"tokens": prompt})).json()["prompt"].as_str().unwrap().to_owned();
+        let text =
+            running.post("/detokenize", &json!({"tokens": prompt})).json()["prompt"].as_str().unwrap().to_owned();
         assert!(choice["text"].as_str().unwrap().starts_with(&text), "{choice}");
     }
     // alone, and in a stream, the same
@@ -169,9 +186,16 @@ fn log_likelihoods_of_prompts() {
     assert_eq!(running.post(TEXT, &one).json()["choices"][0]["logprobs"], answer["choices"][1]["logprobs"]);
     let chunks = running.post(TEXT, &with(body, &json!({"stream": true}))).chunks();
     for number in [0, 1] {
-        let own = || chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).filter(|choice| choice["index"] == number);
-        let scores: Vec<&Value> = own().filter_map(|choice| choice["logprobs"]["token_logprobs"].as_array()).flatten().collect();
-        let wanted: Vec<&Value> = answer["choices"][number]["logprobs"]["token_logprobs"].as_array().unwrap().iter().collect();
+        let own = || {
+            chunks
+                .iter()
+                .flat_map(|chunk| chunk["choices"].as_array().unwrap())
+                .filter(|choice| choice["index"] == number)
+        };
+        let scores: Vec<&Value> =
+            own().filter_map(|choice| choice["logprobs"]["token_logprobs"].as_array()).flatten().collect();
+        let wanted: Vec<&Value> =
+            answer["choices"][number]["logprobs"]["token_logprobs"].as_array().unwrap().iter().collect();
         assert_eq!(scores, wanted);
         assert_eq!(streamed(&chunks, number), answer["choices"][number]["text"].as_str().unwrap());
     }
@@ -187,6 +211,10 @@ fn texts_are_continued() {
     let texts: Vec<&str> = choices.iter().map(|choice| choice["text"].as_str().unwrap()).collect();
     assert!(texts[0].starts_with("Once") && texts[2].starts_with("The brave") && texts[0] == texts[1]);
     assert_eq!(choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    // the answer goes on in the text of the prompt
+    let whole =
+        running.post(TEXT, &json!({"prompt": "Once upon", "temperature": 0, "max_tokens": 3, "echo": true})).json();
+    assert_eq!(whole["choices"][0]["text"], "Once upon a time,");
     let chunks = running.post(TEXT, &with(body.clone(), &json!({"stream": true}))).chunks();
     assert!((0..4).all(|number| streamed(&chunks, number) == texts[number]));
     // the default is 16 tokens; none is a valid number
@@ -206,7 +234,8 @@ fn answers_have_the_form_that_is_asked_for() {
     });
     let format = json!({"type": "json_schema", "json_schema": {"name": "city", "strict": true, "schema": schema}});
     for seed in 0..4 {
-        let body = json!({"messages": question("A city?"), "response_format": format, "seed": seed, "temperature": 1.2});
+        let body =
+            json!({"messages": question("A city?"), "response_format": format, "seed": seed, "temperature": 1.2});
         let answer = running.post(CHAT, &body).json();
         let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
         let city: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {answer}"));
@@ -224,8 +253,14 @@ fn answers_have_the_form_that_is_asked_for() {
     assert!(number.len() == 6 && number.as_bytes()[3] == b'-', "{number}");
     assert_eq!(answer(json!({"structured_outputs": {"grammar": "start: \"ab\" \"c\""}})), "abc");
     for (form, named) in [
-        (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"uniqueItems": true, "type": "array"}}}}), "uniqueItems"),
-        (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "strange"}}}}), "strange"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"uniqueItems": true, "type": "array"}}}}),
+            "uniqueItems",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "strange"}}}}),
+            "strange",
+        ),
         (json!({"structured_outputs": {"regex": "(?=x)"}}), "regular expression"),
         (json!({"structured_outputs": {"grammar": "start: nowhere"}}), "nowhere"),
         (json!({"response_format": {"type": "xml"}}), "response_format.type"),

@@ -27,7 +27,10 @@ fn faults_name_their_field() {
         (user(json!({"messages": [3]})), "messages[0]"),
         (user(json!({"messages": [{"content": "hi"}]})), "messages[0].role"),
         (user(json!({"messages": [{"role": "user"}]})), "messages[0].content"),
-        (user(json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]})), "messages[0].content[0].type"),
+        (
+            user(json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]})),
+            "messages[0].content[0].type",
+        ),
         (user(json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]})), "messages[0].content[0].text"),
         (user(json!({"messages": [{"role": "user", "content": long}]})), "messages"),
         (user(json!({"n": 0})), "n"),
@@ -111,7 +114,8 @@ fn what_clients_and_routers_add_is_tolerated() {
     assert!(!ignored.contains(&"top_p") && !ignored.contains(&"temperature"));
     let plain = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1});
     assert_eq!(running.post(CHAT, &plain).header("x-ignored-fields"), "");
-    let tools = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "tools": [{}], "tool_choice": "none"});
+    let tools =
+        json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "tools": [{}], "tool_choice": "none"});
     assert_eq!(running.post(CHAT, &tools).status, 200);
 }
 
@@ -134,7 +138,9 @@ fn bodies_and_paths() {
     assert_eq!((method.status, method.header("allow")), (405, "POST"));
     assert!(method.json()["error"]["message"].is_string());
     // a line of rubbish ends its connection, not the server
-    for rubbish in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "TRACE /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"] {
+    for rubbish in
+        ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "TRACE /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"]
+    {
         let mut stream = running.connect();
         stream.write_all(rubbish.as_bytes()).unwrap();
         let mut text = Vec::new();

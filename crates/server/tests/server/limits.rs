@@ -92,7 +92,10 @@ fn bodies_have_a_limit() {
 
 #[test]
 fn answers_have_a_time() {
-    let running = Running::with(ServerOptions { request_time: Duration::from_millis(100), ..Running::options() }, || demo().build());
+    let running =
+        Running::with(ServerOptions { request_time: Duration::from_millis(100), ..Running::options() }, || {
+            demo().build()
+        });
     let mut body = endless();
     let events = running.post(CHAT, &body).chunks();
     assert_eq!(events.last().unwrap()["error"]["type"], "timeout_error");
@@ -113,7 +116,9 @@ fn too_many_requests_are_refused() {
     let held: Vec<_> = (0..3)
         .map(|number| {
             let connection = running.raw(CHAT, &body);
-            running.wait_until(|running| running.metric("vllm:num_requests_running") + waiting(running) > f64::from(number));
+            running.wait_until(|running| {
+                running.metric("vllm:num_requests_running") + waiting(running) > f64::from(number)
+            });
             connection
         })
         .collect();

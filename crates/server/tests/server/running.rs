@@ -108,7 +108,8 @@ impl Running {
     }
 
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let request = headers.iter().fold(self.agent.get(self.url(path)), |request, (name, value)| request.header(*name, *value));
+        let request =
+            headers.iter().fold(self.agent.get(self.url(path)), |request, (name, value)| request.header(*name, *value));
         answer(request.call().unwrap())
     }
 
@@ -117,7 +118,9 @@ impl Running {
     }
 
     pub(crate) fn post_with(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
-        let request = headers.iter().fold(self.agent.post(self.url(path)), |request, (name, value)| request.header(*name, *value));
+        let request = headers
+            .iter()
+            .fold(self.agent.post(self.url(path)), |request, (name, value)| request.header(*name, *value));
         answer(request.send(body).unwrap())
     }
 

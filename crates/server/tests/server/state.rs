@@ -82,8 +82,13 @@ fn metrics_count() {
     assert!(metric("prefix_cache_queries_total") > 0.0);
     let text = running.get("/metrics").text;
     for name in [
-        "num_requests_waiting", "num_requests_running", "kv_cache_usage_perc", "e2e_request_latency_seconds_bucket",
-        "request_queue_time_seconds_sum", "cache_config_info{block_size=\"16\",num_gpu_blocks=\"", "num_preemptions_total",
+        "num_requests_waiting",
+        "num_requests_running",
+        "kv_cache_usage_perc",
+        "e2e_request_latency_seconds_bucket",
+        "request_queue_time_seconds_sum",
+        "cache_config_info{block_size=\"16\",num_gpu_blocks=\"",
+        "num_preemptions_total",
     ] {
         assert!(text.contains(&format!("vllm:{name}")), "{name}: {text}");
     }
@@ -94,14 +99,19 @@ fn metrics_count() {
 fn models_and_tokens() {
     let running = Running::start();
     let models = running.get("/v1/models").json();
-    assert_eq!((&models["object"], &models["data"][0]["id"], &models["data"][1]["id"]), (&"list".into(), &"demo".into(), &"phi".into()));
+    assert_eq!(
+        (&models["object"], &models["data"][0]["id"], &models["data"][1]["id"]),
+        (&"list".into(), &"demo".into(), &"phi".into())
+    );
     assert!(models["data"][0]["max_model_len"].as_u64().unwrap() > 0);
     assert_eq!(running.get("/v1/models/phi").json()["id"], "phi");
     let unknown = running.get("/v1/models/owner/other");
     assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &"model_not_found".into()));
 
     for text in ["The brave fox", "naïve 🦊 ", "<|user|>\nhi<|end|>"] {
-        let tokens = running.post("/tokenize", &json!({"prompt": text, "return_token_strs": true, "add_special_tokens": false})).json();
+        let tokens = running
+            .post("/tokenize", &json!({"prompt": text, "return_token_strs": true, "add_special_tokens": false}))
+            .json();
         assert_eq!(tokens["count"], tokens["tokens"].as_array().unwrap().len());
         assert_eq!(tokens["token_strs"].as_array().unwrap().len(), tokens["tokens"].as_array().unwrap().len());
         let back = running.post("/detokenize", &json!({"tokens": tokens["tokens"]})).json();
