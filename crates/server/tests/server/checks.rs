@@ -19,7 +19,7 @@ fn faults_name_their_field() {
         (CHAT, body)
     };
     let text = |body: Value| (TEXT, body);
-    let long = "word ".repeat(4000);
+    let long = "word ".repeat(40_000);
     let requests = [
         ((CHAT, json!({})), "messages"),
         (user(json!({"messages": []})), "messages"),

@@ -93,7 +93,12 @@ impl Running {
         drop(self.stop.take());
     }
 
-    /// Waits for the server's end.
+    /// Waits until the server has ended by itself.
+    pub(crate) fn wait_for_end(&self) {
+        self.wait_until(|running| running.thread.as_ref().is_some_and(JoinHandle::is_finished));
+    }
+
+    /// Ends the server, and returns its result.
     pub(crate) fn end(mut self) -> Result<()> {
         self.signal();
         self.thread.take().unwrap().join().unwrap()

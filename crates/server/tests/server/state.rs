@@ -34,7 +34,8 @@ fn a_server_answers_while_it_loads() {
 #[test]
 fn a_failure_to_load_ends_the_server() {
     let running = Running::loading(Running::options(), || demo().model("no/such/folder").build());
-    assert!(matches!(running.end(), Err(Error::Model(_))) || cfg!(windows));
+    running.wait_for_end();
+    assert!(matches!(running.end(), Err(Error::Model(_))));
 }
 
 /// After the signal, open answers are completed and new requests refused.
@@ -108,7 +109,7 @@ fn models_and_tokens() {
     let unknown = running.get("/v1/models/owner/other");
     assert_eq!((unknown.status, &unknown.json()["error"]["code"]), (404, &"model_not_found".into()));
 
-    for text in ["The brave fox", "naïve 🦊 ", "<|user|>\nhi<|end|>"] {
+    for text in ["The brave fox", "naïve 🦊 ", "<|end|>"] {
         let tokens = running
             .post("/tokenize", &json!({"prompt": text, "return_token_strs": true, "add_special_tokens": false}))
             .json();
