@@ -2,6 +2,7 @@
 
 use phi3_model::Error as ModelError;
 use phi3_runner::Error;
+use phi3_runner::scheduler::SubmitError;
 use phi3_runner::system_memory::Smaller;
 use phi3_tensor::Error as DeviceError;
 
@@ -20,6 +21,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Text(phi3_runner::text::Error::NoTemplate { .. }) => {
             "phi3-run generate --prompt TEXT continues plain text, --chat-template FILE or NAME gives a template"
         }
+        Error::Submit(SubmitError::TooLarge { .. }) => "--cache-memory gives the cache more",
         Error::NoTokenizer { .. } => "phi3-run generate --ids takes token ids",
         _ => return None,
     };
