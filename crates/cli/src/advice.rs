@@ -9,7 +9,9 @@ use phi3_tensor::Error as DeviceError;
 /// Options that help against an error, if there are any.
 pub(crate) fn advice(error: &Error) -> Option<String> {
     let text = match error {
-        Error::Model(ModelError::Device(error)) => return of_device(error),
+        Error::Model(ModelError::Device(error) | ModelError::CacheMemory { source: error, .. }) => {
+            return of_device(error);
+        }
         Error::TooLarge { instead, .. } => {
             let options = instead.as_ref().map_or(String::new(), |smaller| format!("{}; ", options(smaller)));
             return Some(format!("{options}--force loads it anyway, phi3-run plan shows the sizes"));
