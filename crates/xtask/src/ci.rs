@@ -95,6 +95,21 @@ fn targets() -> Result {
         }
         run_program(cargo().args(["clippy", "--target", target, "-p", "phi3-cli", "--", "-D", "warnings"]))?;
     }
+    web()
+}
+
+/// The library compiles for browsers, without and with the GPU backend.
+fn web() -> Result {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    if !has_target(TARGET) {
+        println!("skipped: rustup cannot add {TARGET} here");
+        return Ok(());
+    }
+    for features in ["", "gpu"] {
+        let clippy =
+            ["clippy", "--target", TARGET, "-p", "phi3-runner", "--no-default-features", "--features", features];
+        run_program(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
+    }
     Ok(())
 }
 
