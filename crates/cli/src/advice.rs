@@ -2,13 +2,16 @@
 
 use phi3_model::Error as ModelError;
 use phi3_runner::Error;
+use phi3_runner::scheduler::SubmitError;
 use phi3_runner::system_memory::Smaller;
 use phi3_tensor::Error as DeviceError;
 
 /// Options that help against an error, if there are any.
 pub(crate) fn advice(error: &Error) -> Option<String> {
     let text = match error {
-        Error::Model(ModelError::Device(error)) => return of_device(error),
+        Error::Model(ModelError::Device(error) | ModelError::CacheMemory { source: error, .. }) => {
+            return of_device(error);
+        }
         Error::TooLarge { instead, .. } => {
             let options = instead.as_ref().map_or(String::new(), |smaller| format!("{}; ", options(smaller)));
             return Some(format!("{options}--force loads it anyway, phi3-run plan shows the sizes"));
@@ -20,6 +23,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Text(phi3_runner::text::Error::NoTemplate { .. }) => {
             "phi3-run generate --prompt TEXT continues plain text, --chat-template FILE or NAME gives a template"
         }
+        Error::Submit(SubmitError::TooLarge { .. }) => "--cache-memory gives the cache more",
         Error::NoTokenizer { .. } => "phi3-run generate --ids takes token ids",
         _ => return None,
     };

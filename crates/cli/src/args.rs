@@ -102,6 +102,10 @@ pub(super) struct ModelArgs {
     /// Type of the KV cache: f32 (exact), f16 or q8_0 [default: f16; f32 if activations are f32]
     #[arg(long, value_name = "TYPE", value_parser = kv_type)]
     kv: Option<KvType>,
+    /// Memory of the KV cache for all requests together, in bytes, with K, M or G [default: three quarters of the memory that
+    /// is free after loading]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    cache_memory: Option<u64>,
     /// Load even if memory does not seem to suffice
     #[arg(long)]
     force: bool,
@@ -226,7 +230,8 @@ pub(super) struct Generate {
     /// Show special tokens in the text
     #[arg(long)]
     pub(super) raw: bool,
-    /// Print one JSON object at the end: ids, text, finish_reason, usage, timings, device
+    /// Print one JSON object at the end: ids, text, finish_reason, usage, timings, device, seed, and with --logprobs
+    /// logprobs
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -446,7 +451,8 @@ impl ModelArgs {
 
     /// Builder of an engine with these arguments.
     pub(super) fn engine<'a>(&self, source: Source) -> EngineBuilder<'a> {
-        Engine::builder().source(source).device_options(self.device_options()).rope_policy(self.longrope)
+        let builder = Engine::builder().source(source).device_options(self.device_options()).rope_policy(self.longrope);
+        self.cache_memory.into_iter().fold(builder, EngineBuilder::cache_memory)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::args::{self, Ask, Generate, InputArgs, PromptFile};
 use crate::load;
-use crate::output::{self, Outcome};
+use crate::logprobs;
+use crate::output::{self, Answer, Outcome};
 use crate::thinking::Style;
 use phi3_runner::text::Message;
-use phi3_runner::{Engine, Error, Event, Result, Summary};
+use phi3_runner::{Engine, Error, Result, Summary};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -24,7 +25,8 @@ pub(super) fn ask(args: &Ask) -> Result<Outcome> {
     let mut options = args.sampling.options(&engine, &args.model)?;
     options.cancel = Some(output::stop_on_ctrl_c());
     let answer = engine.chat_with_images(&messages, &images, &options)?;
-    let (_, summary) = output::stream(answer, args.talk.style(), args.model.quiet)?;
+    let Answer { logprobs, summary, .. } = output::stream(answer, args.talk.style(), args.model.quiet)?;
+    logprobs::print(&engine, &logprobs);
     if !args.model.quiet {
         output::note(&output::statistics(&summary));
     }
@@ -136,45 +138,35 @@ pub(super) fn generate(args: &Generate) -> Result<Outcome> {
         Input::Text(text) => engine.complete_with_images(text, &images, &options)?,
         Input::Ids(ids) => engine.continue_ids(ids, &options)?,
     };
+    let silently = |generation| output::collect(generation, args.model.quiet, |_| Ok(()));
     let summary = if args.json {
-        let (ids, text, summary) = silently(generation, args.model.quiet)?;
+        let Answer { ids, text, logprobs, summary } = silently(generation)?;
         let text = has_tokenizer.then_some(text);
         let Summary { finish_reason, usage, timings, seed } = &summary;
-        let object = json!({
+        let mut object = json!({
             "ids": ids, "text": text, "finish_reason": finish_reason, "usage": usage, "timings": timings,
             "device": device, "seed": seed,
         });
+        if options.logprobs.is_some() {
+            object["logprobs"] = logprobs::json(&engine, &logprobs);
+        }
         output::print(&format!("{object}\n"))?;
         summary
-    } else if has_tokenizer {
-        output::stream(generation, Style::Plain, args.model.quiet)?.1
     } else {
-        let (ids, _, summary) = silently(generation, args.model.quiet)?;
-        output::print(&format!("{}\n", spaced(&ids)))?;
+        let Answer { ids, logprobs, summary, .. } = match has_tokenizer {
+            true => output::stream(generation, Style::Plain, args.model.quiet)?,
+            false => silently(generation)?,
+        };
+        if !has_tokenizer {
+            output::print(&format!("{}\n", spaced(&ids)))?;
+        }
+        logprobs::print(&engine, &logprobs);
         summary
     };
     if !args.model.quiet {
         output::note(&output::statistics(&summary));
     }
     Ok(output::outcome(&summary))
-}
-
-/// Runs a generation to its end, printing notes only; returns ids, text and summary.
-fn silently(generation: phi3_runner::Generation, quiet: bool) -> Result<(Vec<u32>, String, Summary)> {
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    for event in generation {
-        match event? {
-            Event::Token { id, text: piece, .. } => {
-                ids.push(id);
-                text.push_str(&piece);
-            }
-            Event::Text { text: piece } => text.push_str(&piece),
-            Event::RopeSwitch { set, tokens } if !quiet => output::note(&output::rope_switch(set, tokens)),
-            Event::Done(summary) => return Ok((ids, text, summary)),
-            _ => {}
-        }
-    }
-    Err(Error::Unfinished)
 }
 
 /// Ids separated by spaces.

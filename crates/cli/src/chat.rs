@@ -2,7 +2,8 @@
 
 use crate::args::Chat;
 use crate::load;
-use crate::output::{self, Outcome};
+use crate::logprobs;
+use crate::output::{self, Answer, Outcome};
 use phi3_runner::text::Message;
 use phi3_runner::{
     Cause, Engine, Error, FinishReason, Image, ImageReader, ImageTag, Result, missing_tags, shown_images,
@@ -158,7 +159,7 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
         let result = engine
             .chat_with_images(&messages, &gallery.images, &options)
             .and_then(|answer| output::stream(answer, style, args.model.quiet));
-        let (answer, summary) = match result {
+        let Answer { text, logprobs, summary, .. } = match result {
             Ok(result) => result,
             // on a terminal, a request that does not fit or cannot be rendered ends the turn only
             Err(
@@ -177,7 +178,8 @@ pub(super) fn chat(args: &Chat) -> Result<Outcome> {
             }
             Err(error) => return Err(error),
         };
-        messages.push(Message::assistant(answer));
+        messages.push(Message::assistant(text));
+        logprobs::print(&engine, &logprobs);
         if !args.model.quiet {
             output::note(&output::statistics(&summary));
         }

@@ -13,6 +13,7 @@ mod fetch;
 mod files;
 mod kernels;
 mod load;
+mod logprobs;
 #[cfg(feature = "hub")]
 mod models;
 mod output;

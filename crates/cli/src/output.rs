@@ -5,6 +5,7 @@ use crate::thinking::{self, Display, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phi3_runner::text::{ChatTemplate, SystemMessages};
 use phi3_runner::{Cause, Engine, Error, Event, FinishReason, Generation, Result, RopeSet, Summary};
+use phi3_tensor::Logprobs;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -190,19 +191,19 @@ pub(super) fn note_system(engine: &Engine, system: Option<&str>, quiet: bool) {
     }
 }
 
-/// Streams an answer to standard output; returns its text and summary. The text includes parts that `style` hides.
-pub(super) fn stream(generation: Generation, style: Style, quiet: bool) -> Result<(String, Summary)> {
-    let mut display = Display::new(style);
-    let result = show(generation, &mut display, quiet);
-    if result.is_err() {
-        // ends dimming before the error is printed
-        let _ = print(&display.finish());
-    }
-    result
+/// An answer that has ended.
+pub(super) struct Answer {
+    pub(super) ids: Vec<u32>,
+    pub(super) text: String,
+    /// New tokens that have log-probabilities.
+    pub(super) logprobs: Vec<(u32, Logprobs)>,
+    pub(super) summary: Summary,
 }
 
-fn show(generation: Generation, display: &mut Display, quiet: bool) -> Result<(String, Summary)> {
-    let (mut whole, mut ends_line) = (String::new(), false);
+/// Streams an answer to standard output. Its text includes parts that `style` hides.
+pub(super) fn stream(generation: Generation, style: Style, quiet: bool) -> Result<Answer> {
+    let mut display = Display::new(style);
+    let mut ends_line = false;
     let mut put = |text: &str| {
         if text.is_empty() {
             return Ok(());
@@ -210,20 +211,36 @@ fn show(generation: Generation, display: &mut Display, quiet: bool) -> Result<(S
         ends_line = text.ends_with('\n');
         print(text)
     };
+    let result = collect(generation, quiet, |text| put(&display.push(text)));
+    if result.is_err() {
+        // ends dimming before the error is printed
+        let _ = print(&display.finish());
+        return result;
+    }
+    put(&display.finish())?;
+    if !ends_line {
+        print("\n")?;
+    }
+    result
+}
+
+/// Runs a generation to its end, and gives each piece of its text to `show`.
+pub(super) fn collect(generation: Generation, quiet: bool, mut show: impl FnMut(&str) -> Result<()>) -> Result<Answer> {
+    let (mut ids, mut whole, mut all_logprobs) = (Vec::new(), String::new(), Vec::new());
     for event in generation {
         match event? {
-            Event::Token { text, .. } | Event::Text { text } => {
-                put(&display.push(&text))?;
+            Event::Token { id, text, logprobs } => {
+                show(&text)?;
+                whole.push_str(&text);
+                ids.push(id);
+                all_logprobs.extend(logprobs.map(|logprobs| (id, logprobs)));
+            }
+            Event::Text { text } => {
+                show(&text)?;
                 whole.push_str(&text);
             }
             Event::RopeSwitch { set, tokens } if !quiet => note(&rope_switch(set, tokens)),
-            Event::Done(summary) => {
-                put(&display.finish())?;
-                if !ends_line {
-                    print("\n")?;
-                }
-                return Ok((whole, summary));
-            }
+            Event::Done(summary) => return Ok(Answer { ids, text: whole, logprobs: all_logprobs, summary }),
             _ => {}
         }
     }
@@ -231,7 +248,7 @@ fn show(generation: Generation, display: &mut Display, quiet: bool) -> Result<(S
 }
 
 /// Note on a change of LongRoPE's factors.
-pub(super) fn rope_switch(set: RopeSet, tokens: usize) -> String {
+fn rope_switch(set: RopeSet, tokens: usize) -> String {
     let set = match set {
         RopeSet::Long => "long",
         RopeSet::Short => "short",

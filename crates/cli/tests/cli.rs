@@ -1,5 +1,7 @@
 //! The program's output, errors and exit codes.
 
+#[path = "cli/logprobs.rs"]
+mod logprobs;
 #[path = "cli/parallel.rs"]
 mod parallel;
 #[cfg(feature = "server")]
@@ -124,6 +126,18 @@ fn generate_continues_text_and_stops() {
     assert!(stdout(&raw).ends_with("<|end|>\n"), "{}", stdout(&raw));
     let none = output(&[&args[..], &["--max-tokens", "0"]].concat());
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&none.stdout).unwrap()["finish_reason"], "length");
+}
+
+#[test]
+fn the_memory_of_the_cache_is_a_limit() {
+    let ask = |memory: &str| {
+        output(&["--device", "cpu", "--greedy", "-n", "40", "--cache-memory", memory, "Tell me a story."])
+    };
+    assert_eq!(ask("64M").status.code(), Some(0));
+    let long = "word ".repeat(100);
+    let refused = output(&["--device", "cpu", "--cache-memory", "1K", &long]);
+    assert_error(&refused, &["pages of the KV cache", "(--cache-memory gives the cache more)"]);
+    assert_error(&ask("much"), &["--cache-memory", "128M"]);
 }
 
 #[test]

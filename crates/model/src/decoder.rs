@@ -4,6 +4,7 @@ mod inputs;
 mod load;
 
 use crate::pages::PageId;
+use crate::reserve::reserve_pages;
 use crate::table::Slot;
 use crate::vision::Tower;
 use crate::{Block, Checkpoint, Error, Features, Input, ModelSpec, QuantScheme, Result, RopeSet, TowerInput};
@@ -176,14 +177,15 @@ pub trait Model: Send {
     ///
     /// # Errors
     ///
-    /// A page that no pass has used, and those of the device.
+    /// [`Error::CacheMemory`] where the device has no memory for the pages, and those of the device.
     fn copy_pages(&mut self, pairs: &[(PageId, PageId)]) -> Result<()>;
     /// Submits the layers of a pass over any number of segments. Its outputs are numbered in the order of the segments. `probe` gets
     /// the hidden states, which are waited for.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] where segments do not fit the model, and those of the device.
+    /// [`Error::Request`] where segments do not fit the model, [`Error::CacheMemory`] where the device has no memory for their pages,
+    /// and those of the device.
     fn forward(&mut self, segments: &[Segment<'_>], probe: Option<&mut Probe<'_>>) -> Result<()>;
     /// Samples tokens from outputs of the last pass, whose logits are lost then. Without rows, the result is complete at the end of
     /// the pass.
@@ -219,6 +221,8 @@ pub struct Decoder<B: Backend> {
     /// Absent where the embedding is the head.
     lm_head: Option<B::Matrix>,
     cache: B::Cache,
+    /// Pages that the cache has at least.
+    pages: usize,
     activations: Activations<B>,
     /// Rows of `activations.logits`.
     max_outputs: usize,
@@ -277,6 +281,7 @@ impl<B: Backend> Decoder<B> {
         };
         Ok(Self {
             cache: backend.cache(spec.layers.len(), spec.heads, options.kv)?,
+            pages: 0,
             options: DecoderOptions { max_rows: rows, ..options },
             backend,
             spec,
@@ -318,7 +323,7 @@ impl<B: Backend> Decoder<B> {
             let phase = if segment.outputs == Outputs::Last { Phase::Decode } else { segment.phase };
             segment.outputs.of(rows).try_for_each(|row| batch.push_output_as(phase, row))?;
         }
-        Ok(self.backend.reserve(&mut self.cache, self.batch.pages_needed())?)
+        self.reserve_pages(self.batch.pages_needed())
     }
 
     fn check(&self, segments: &[Segment<'_>]) -> Result<()> {
@@ -477,7 +482,7 @@ impl<B: Backend> Model for Decoder<B> {
 
     fn copy_pages(&mut self, pairs: &[(PageId, PageId)]) -> Result<()> {
         let pages = pairs.iter().map(|&(from, to)| from.max(to) as usize + 1).max().unwrap_or(0);
-        self.backend.reserve(&mut self.cache, pages)?;
+        self.reserve_pages(pages)?;
         Ok(self.backend.copy_pages(&mut self.cache, pairs)?)
     }
 
@@ -531,6 +536,16 @@ impl<B: Backend> Model for Decoder<B> {
 }
 
 impl<B: Backend> Decoder<B> {
+    /// Makes room for pages `0 .. pages` of the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CacheMemory`] with the number of pages that there is memory for.
+    fn reserve_pages(&mut self, pages: usize) -> Result<()> {
+        let Self { backend, cache, .. } = self;
+        reserve_pages(&mut self.pages, pages, |pages| backend.reserve(cache, pages))
+    }
+
     /// Ends a pass that failed: its recorded operations are run now, and errors of them belong to that of the pass.
     fn abandon(&mut self) {
         self.batch.clear();

@@ -140,6 +140,17 @@ pub enum Error {
         hint: &'static str,
     },
 
+    /// The device has no memory for that many pages of the KV cache. What is in its pages is kept.
+    #[error("{needed} pages of the KV cache are needed, and there is memory for {found}: {source}")]
+    CacheMemory {
+        /// Number of pages.
+        needed: usize,
+        /// Number of pages that there is memory for.
+        found: usize,
+        /// The device's error.
+        source: phi3_tensor::Error,
+    },
+
     /// The model computed NaN or infinity.
     #[error("{what} not finite (NaN or infinity) at position {position}; {cause}")]
     NotFinite {

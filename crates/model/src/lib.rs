@@ -28,6 +28,7 @@ mod plan;
 mod prefill;
 mod published;
 mod quant_scheme;
+mod reserve;
 mod rope;
 mod safetensors;
 mod sequence;

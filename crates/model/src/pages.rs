@@ -37,10 +37,10 @@ pub enum Write {
     },
 }
 
-/// Table of a fixed number of pages.
+/// Table of a number of pages that only shrinks.
 ///
 /// A page is *used* while references to it are held. Without references it is *cached* if it has published content, else *free*.
-/// Cached pages are evicted in the order of their last use.
+/// Cached pages are evicted in the order of their last use, and only when no other page is left.
 pub struct PageTable {
     budget: usize,
     /// Pages that were allocated at least once.
@@ -126,8 +126,10 @@ impl PageTable {
         prefix
     }
 
-    /// Allocates `count` pages, or none where fewer are available. Pages that were never allocated come first, then other free pages,
-    /// then cached pages, which are evicted. The caller holds a reference to each.
+    /// Allocates `count` pages, or none where fewer are available. The caller holds a reference to each.
+    ///
+    /// Free pages that were allocated before come first, so that a device needs more memory only where all of them are of use. Then
+    /// come pages that were never allocated, by number; then cached pages, which are evicted.
     pub fn allocate(&mut self, count: usize) -> Option<Vec<PageId>> {
         if count > self.available() {
             return None;
@@ -193,6 +195,19 @@ impl PageTable {
         }
     }
 
+    /// Lowers the number of pages to `budget`, or to what is needed for the last page in use: the device has no more memory. Content
+    /// of the other pages is forgotten.
+    pub fn shrink(&mut self, budget: usize) {
+        let in_use = self.pages.iter().rposition(|page| page.references > 0).map_or(0, |last| last + 1);
+        let budget = budget.max(in_use).min(self.budget);
+        for page in budget..self.pages.len() {
+            self.forget(page as PageId);
+        }
+        self.freed.retain(|page| (*page as usize) < budget);
+        self.pages.truncate(budget);
+        self.budget = budget;
+    }
+
     /// Forgets all published content: the device has lost it.
     pub fn clear_cached(&mut self) {
         self.tree.clear();
@@ -201,16 +216,17 @@ impl PageTable {
     }
 
     fn allocate_one(&mut self) -> Option<PageId> {
-        let page = if self.pages.len() < self.budget {
-            self.pages.push(Page::default());
-            (self.pages.len() - 1) as PageId
-        } else {
-            if self.freed.is_empty()
-                && let Some((_, &oldest)) = self.cached.first_key_value()
-            {
-                self.forget(oldest);
+        let page = match self.freed.pop() {
+            Some(page) => page,
+            None if self.pages.len() < self.budget => {
+                self.pages.push(Page::default());
+                (self.pages.len() - 1) as PageId
             }
-            self.freed.pop()?
+            None => {
+                let (_, &oldest) = self.cached.first_key_value()?;
+                self.forget(oldest);
+                self.freed.pop()?
+            }
         };
         self.pages[page as usize].references = 1;
         self.used += 1;

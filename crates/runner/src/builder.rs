@@ -111,7 +111,14 @@ impl<'a> EngineBuilder<'a> {
     }
 
     /// Loads the model.
+    ///
+    /// # Errors
+    ///
+    /// Those of the model's files and of the device, and [`Error::NoThreads`](crate::Error::NoThreads) in a browser.
     pub fn build(mut self) -> Result<Engine> {
+        if cfg!(target_family = "wasm") {
+            return Err(crate::Error::NoThreads { platform: std::env::consts::ARCH });
+        }
         let start = Instant::now();
         #[cfg(feature = "demo")]
         let source = self.source.unwrap_or(Source::Demo);

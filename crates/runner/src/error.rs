@@ -30,6 +30,15 @@ pub enum Error {
     #[error("no model was given; hint: name a checkpoint folder or a GGUF file, or build with the demo model")]
     NoModel,
 
+    /// The platform has no threads.
+    #[error(
+        "expected a platform with threads, since an engine computes on one of its own; found {platform}; hint: compute passes with a Session of phi3-model"
+    )]
+    NoThreads {
+        /// The platform.
+        platform: &'static str,
+    },
+
     /// The text of a request is empty.
     #[error("the prompt is empty; hint: {hint}")]
     EmptyPrompt {

@@ -30,6 +30,7 @@ mod request;
 pub mod sampler;
 pub mod scheduler;
 mod source;
+mod sync;
 pub mod system_memory;
 pub mod text;
 pub mod verify;

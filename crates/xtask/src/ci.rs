@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -28,6 +28,7 @@ const STEPS: [Step; 11] = [
     ("floor", floor),
     ("targets", targets),
     ("test", tests),
+    ("loom", loom),
     ("neon", neon),
     ("units", units),
     ("readme", readme),
@@ -97,11 +98,33 @@ fn targets() -> Result {
         }
         run_program(cargo().args(["clippy", "--target", target, "-p", "phi3-cli", "--", "-D", "warnings"]))?;
     }
+    web()
+}
+
+/// The library compiles for browsers, without and with the GPU backend.
+fn web() -> Result {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    if !has_target(TARGET) {
+        println!("skipped: rustup cannot add {TARGET} here");
+        return Ok(());
+    }
+    for features in ["", "gpu"] {
+        let clippy =
+            ["clippy", "--target", TARGET, "-p", "phi3-runner", "--no-default-features", "--features", features];
+        run_program(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
+    }
     Ok(())
 }
 
 fn tests() -> Result {
     test::run(&test::Arguments { require_gpu: true, rest: Vec::new() })
+}
+
+/// The hand-over between threads, in the orders in which loom lets them meet.
+fn loom() -> Result {
+    let mut test = cargo();
+    test.args(["test", "--locked", "--manifest-path"]).arg(root().join("tests/loom/Cargo.toml"));
+    run_program(test.arg("--target-dir").arg(root().join("target/loom")))
 }
 
 /// Tests of the CPU kernels for AArch64 in an emulator; skipped if the tools are not available.

@@ -97,6 +97,10 @@ pub(crate) struct SamplingArgs {
     /// Continue after the model's stop tokens
     #[arg(long)]
     ignore_eos: bool,
+    /// Log-probability of every new token, and of the N likeliest tokens in its place, 0 to 255: in generate --json as
+    /// logprobs, else on standard error
+    #[arg(long, value_name = "N")]
+    logprobs: Option<u8>,
     #[command(flatten)]
     grammar: GrammarArgs,
 }
@@ -166,6 +170,7 @@ impl SamplingArgs {
             ignore_eos: self.ignore_eos,
             stop: self.stop.clone(),
             grammar: self.grammar.grammar(),
+            logprobs: self.logprobs,
             chunk: Some(model.chunk()),
             ..GenerateOptions::default()
         })

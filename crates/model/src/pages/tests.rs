@@ -99,6 +99,48 @@ fn the_end_of_the_oldest_text_is_evicted_first() {
 }
 
 #[test]
+fn memory_grows_only_where_all_free_pages_are_cached() {
+    let mut table = PageTable::with_budget(5);
+    let root = table.root(&CacheRoot::default());
+    let pages = table.allocate(3).unwrap();
+    assert_eq!(pages, [0, 1, 2]);
+    table.publish(root, 1, &tokens(0..16));
+    table.release(pages);
+    // pages 0 and 2 hold nothing; page 1 is kept, and the memory of page 3 is taken before that
+    let mut pages = table.allocate(3).unwrap();
+    pages.sort_unstable();
+    assert_eq!(pages, [0, 2, 3]);
+    assert_eq!((table.allocate(1).unwrap(), counts(&table)), (vec![4], [4, 1, 0]));
+    assert_eq!((table.allocate(1).unwrap(), counts(&table)), (vec![1], [5, 0, 0]));
+    assert_eq!(table.lookup(root, &tokens(0..16), 16).tokens, 0);
+}
+
+#[test]
+fn a_table_shrinks_to_the_last_page_in_use() {
+    let mut table = PageTable::with_budget(10);
+    let root = table.root(&CacheRoot::default());
+    table.allocate(2).unwrap();
+    cache(&mut table, root, &tokens(0..48));
+    assert_eq!(counts(&table), [2, 3, 5]);
+    table.shrink(4);
+    assert_eq!((table.budget(), counts(&table)), (4, [2, 2, 0]));
+    assert_eq!(table.lookup(root, &tokens(0..48), 48).tokens, 32);
+    table.shrink(20);
+    assert_eq!(table.budget(), 4);
+    // the first page of the text goes, and with it the pages after it
+    let mut table = PageTable::with_budget(10);
+    let root = table.root(&CacheRoot::default());
+    let text = table.allocate(3).unwrap();
+    let node = table.publish(root, text[2], &tokens(0..16));
+    table.publish(node, text[0], &tokens(16..32));
+    table.release(text);
+    table.shrink(2);
+    assert_eq!((table.lookup(root, &tokens(0..32), 32).tokens, counts(&table)), (0, [0, 0, 2]));
+    table.shrink(0);
+    assert_eq!((table.budget(), table.allocate(1)), (0, None));
+}
+
+#[test]
 fn equal_content_is_published_once() {
     let mut table = PageTable::with_budget(4);
     let root = table.root(&CacheRoot::default());
@@ -197,10 +239,12 @@ impl Naive {
 
     /// A page was allocated.
     fn take(&mut self, page: PageId, freed: usize, budget: usize) {
-        if self.made < budget {
+        if freed > 0 {
+            assert!((page as usize) < self.made);
+        } else if self.made < budget {
             assert_eq!(page as usize, self.made);
             self.made += 1;
-        } else if freed == 0 {
+        } else {
             let oldest = self.released[0];
             self.forget(oldest);
         }
@@ -279,6 +323,15 @@ fn random_operations(random: &mut Random, budget: usize, steps: usize) {
             10 if !holders.is_empty() => {
                 let holder = holders.swap_remove(random.below(holders.len()));
                 release(&mut table, &mut naive, &holders, holder.pages);
+            }
+            11 if random.below(200) == 0 => {
+                let used = holders.iter().flat_map(|holder| &holder.pages).max().map_or(0, |page| *page as usize + 1);
+                let budget = random.below(table.budget() + 1).max(1);
+                table.shrink(budget);
+                let kept = budget.max(used);
+                assert_eq!(table.budget(), kept);
+                (kept..naive.made).for_each(|page| naive.forget(page as PageId));
+                naive.made = naive.made.min(kept);
             }
             11 if random.below(40) == 0 => {
                 table.clear_cached();

@@ -3,10 +3,10 @@
 use super::job::Job;
 use crate::generate::FinishReason;
 use crate::scheduler::{self, NewRequest, RequestId, Scheduler, SchedulerStats, Time};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use crate::{Error, Result};
 use phi3_model::Model;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// Work on the model between two passes. The result tells whether the KV cache is as it was.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::generate::{Completion, Event, FinishReason, GenerateOptions};
+use crate::scheduler::SubmitError;
 use crate::text::Message;
 use crate::{Device, Generation, SamplerOptions};
 use phi3_model::{Features, PageId, Probe, Segment, TowerInput};
@@ -127,7 +128,7 @@ fn a_full_queue_refuses_at_once() {
     for one in accepted {
         match one {
             Ok(generation) => assert_eq!(generation.collect_all().unwrap().ids, want),
-            Err(error) => assert!(matches!(error, Error::Submit(crate::scheduler::SubmitError::Busy(_))), "{error}"),
+            Err(error) => assert!(matches!(error, Error::Submit(SubmitError::Busy(_))), "{error}"),
         }
     }
 }
@@ -198,11 +199,11 @@ fn an_interrupted_answer_gives_out_what_a_stop_text_held_back() {
     assert_eq!(answer(&engine, QUESTIONS[0], &at_the_limit).text, beginning(&engine, 5));
 }
 
-/// A model whose passes fail by number; the first is 0.
+/// A model whose passes fail, by their number, from 0, and the number of pages that they need.
 struct Faulty {
     model: Box<dyn Model>,
     passes: Arc<AtomicUsize>,
-    fails: fn(usize) -> Option<phi3_model::Error>,
+    fails: fn(usize, usize) -> Option<phi3_model::Error>,
 }
 
 impl Model for Faulty {
@@ -237,7 +238,8 @@ impl Model for Faulty {
         self.model.copy_pages(pairs)
     }
     fn forward(&mut self, segments: &[Segment<'_>], probe: Option<&mut Probe<'_>>) -> phi3_model::Result<()> {
-        if let Some(error) = (self.fails)(self.passes.fetch_add(1, Ordering::Relaxed)) {
+        let pages = segments.iter().flat_map(|segment| segment.pages).map(|page| *page as usize + 1).max().unwrap_or(0);
+        if let Some(error) = (self.fails)(self.passes.fetch_add(1, Ordering::Relaxed), pages) {
             return Err(error);
         }
         self.model.forward(segments, probe)
@@ -257,15 +259,16 @@ impl Model for Faulty {
     }
 }
 
-/// An engine whose passes fail, and the number of times that its model was loaded.
-fn faulty(fails: fn(usize) -> Option<phi3_model::Error>) -> (Engine, Arc<AtomicUsize>) {
+/// An engine whose passes fail, `depth` of them in flight, and the number of times that its model was loaded.
+fn faulty(depth: usize, fails: fn(usize, usize) -> Option<phi3_model::Error>) -> (Engine, Arc<AtomicUsize>) {
     let (passes, loaded) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let count = loaded.clone();
     let wrap = move |model| -> Box<dyn Model> {
         count.fetch_add(1, Ordering::Relaxed);
         Box::new(Faulty { model, passes: passes.clone(), fails })
     };
-    (Engine::builder().device(Device::Cpu).wrap_model(wrap).build().unwrap(), loaded)
+    let scheduling = move |options: &mut crate::scheduler::SchedulerOptions| options.pipeline_depth = depth;
+    (Engine::builder().device(Device::Cpu).scheduling(scheduling).wrap_model(wrap).build().unwrap(), loaded)
 }
 
 fn lost() -> phi3_model::Error {
@@ -278,7 +281,7 @@ fn refused() -> phi3_model::Error {
 
 #[test]
 fn streams_survive_a_lost_device() {
-    let (engine, loaded) = faulty(|pass| matches!(pass, 5 | 12).then(lost));
+    let (engine, loaded) = faulty(1, |pass, _| matches!(pass, 5 | 12).then(lost));
     assert_eq!(ids(at_once(&engine, &greedy(&[]))), alone());
     assert_eq!(loaded.load(Ordering::Relaxed), 3);
     assert_idle(&engine);
@@ -286,16 +289,58 @@ fn streams_survive_a_lost_device() {
 
 #[test]
 fn a_device_that_is_always_lost_ends_every_request_with_its_error() {
-    let (engine, _) = faulty(|pass| (pass >= 5).then(lost));
+    let (engine, _) = faulty(1, |pass, _| (pass >= 5).then(lost));
     let all: Vec<Generation> = QUESTIONS.iter().map(|question| ask(&engine, question, &greedy(&[]))).collect();
     let mut texts = all.into_iter().map(|one| one.collect_all().unwrap_err().to_string());
     assert!(texts.all(|text| text.contains("injected")));
     assert_idle(&engine);
 }
 
+/// The error of a device with memory for nine pages.
+fn full(_: usize, pages: usize) -> Option<phi3_model::Error> {
+    let (device, what, detail) = ("a device".to_owned(), "a page".to_owned(), String::new());
+    let source = phi3_tensor::Error::OutOfMemory { device, what, bytes: 1, detail };
+    (pages > 9).then_some(phi3_model::Error::CacheMemory { needed: pages, found: 9, source })
+}
+
+#[test]
+fn requests_go_on_in_the_pages_that_there_is_memory_for() {
+    let want = alone();
+    for depth in [1, 3] {
+        let (engine, loaded) = faulty(depth, full);
+        assert_eq!(ids(at_once(&engine, &greedy(&[]))), want);
+        assert_eq!((loaded.load(Ordering::Relaxed), engine.stats().pages), (1, 9));
+        assert_idle(&engine);
+    }
+    // so does a sampler of the host that has a state
+    let mirostat = Some(crate::sampler::MirostatOptions::default());
+    let sampling = SamplerOptions { temperature: 1.0, mirostat, seed: 5, ..SamplerOptions::default() };
+    let options = GenerateOptions { sampler: Some(sampling), ..greedy(&[]) };
+    let (engine, _) = faulty(3, full);
+    assert_eq!(ids(at_once(&engine, &options)), ids(at_once(&self::engine(), &options)));
+}
+
+#[test]
+fn a_prompt_that_there_is_no_memory_for_is_refused() {
+    let (engine, _) = faulty(1, full);
+    let other = ask(&engine, QUESTIONS[0], &greedy(&[]));
+    let long: Vec<u32> = (0..200).map(|i| i % 2000).collect();
+    // the first is refused when its pages are reserved, the second at once
+    let errors = [
+        engine.continue_ids(&long, &greedy(&[])).unwrap().collect_all().unwrap_err(),
+        engine.continue_ids(&long, &greedy(&[])).err().unwrap(),
+    ];
+    for error in errors {
+        let is_refused = matches!(error, Error::Submit(SubmitError::TooLarge { found: 13, limit: 9 }));
+        assert!(is_refused, "{error}");
+    }
+    assert_eq!(other.collect_all().unwrap().ids, alone()[0]);
+    assert_idle(&engine);
+}
+
 #[test]
 fn an_answer_that_fails_gives_out_what_a_stop_text_held_back() {
-    let (engine, _) = faulty(|pass| (pass >= 4).then(refused));
+    let (engine, _) = faulty(1, |pass, _| (pass >= 4).then(refused));
     let text = beginning(&self::engine(), 4);
     let mut events: Vec<_> = ask(&engine, QUESTIONS[0], &greedy(&[&format!("{text}\0")])).collect();
     assert!(events.pop().is_some_and(|last| matches!(last, Err(Error::Model(_)))));

@@ -208,8 +208,21 @@ impl Worker {
         Ok(())
     }
 
-    /// A pass was not submitted: its requests end with the error, unless the device is lost.
+    /// A pass was not submitted: its requests end with the error, unless the device is lost, or has no memory for another page of the
+    /// cache. They are computed again then, in the pages that there are.
     fn failed(&mut self, pass: &Pass, error: phi3_model::Error) -> phi3_model::Result<()> {
+        if let phi3_model::Error::CacheMemory { found, .. } = error {
+            // the tokens of earlier passes are kept
+            while !self.flights.is_empty() {
+                self.complete()?;
+            }
+            let mut state = self.shared.locked();
+            state.scheduler.fail(pass.id);
+            for (request, refusal) in state.scheduler.shrink_pages(found) {
+                state.fail(request, refusal.into());
+            }
+            return Ok(());
+        }
         let mut state = self.shared.locked();
         state.scheduler.fail(pass.id);
         if is_loss(&error) {

@@ -2,8 +2,8 @@
 
 use super::Event;
 use crate::Result;
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 /// A queue of events that ends.

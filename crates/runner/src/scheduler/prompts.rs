@@ -193,12 +193,14 @@ impl Scheduler {
             0 => 0,
             running => running + usize::from(cached % PAGE > 0),
         };
+        let fits_alone =
+            self.running.is_empty() && self.options.window.is_some() && self.least_pages(known) <= self.pages.budget();
         let Some(request) = self.requests.get_mut(&id) else { return Admission::Blocked };
         request.start_after(prefix);
         request.release_unseen(&mut self.pages, self.options.window);
         let available = self.pages.available().saturating_sub(reserve);
-        if self.running.is_empty() && self.options.window.is_some() {
-            // alone, its window always fits
+        if fits_alone {
+            // its window fits, whatever the whole text needs
             new = new.min(available);
         }
         let pages = if new > available { None } else { self.pages.allocate(new) };

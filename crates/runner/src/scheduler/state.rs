@@ -7,7 +7,7 @@ use super::pass::{Event, NewRequest, PassId, RequestId, Slot, Time};
 use super::request::Request;
 use crate::generate::FinishReason;
 use phi3_model::{ModelSpec, PageId, PageTable, Rope};
-use phi3_tensor::PAGE;
+use phi3_tensor::{Batch, PAGE};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub struct SchedulerStats {
     pub waiting: usize,
     /// Inputs of waiting requests.
     pub queued_tokens: usize,
-    /// Pages of the KV cache.
+    /// Pages of the KV cache; fewer than at the start if the device had no memory for all of them.
     pub pages: usize,
     /// Share of the pages that running requests use, from 0 to 1.
     pub used_pages: f64,
@@ -164,10 +164,7 @@ impl Scheduler {
         if tokens > positions {
             return Err(SubmitError::TooLong { found: tokens, limit: positions });
         }
-        let needed = self.least_pages(tokens);
-        if needed > self.pages.budget() {
-            return Err(SubmitError::TooLarge { found: needed, limit: self.pages.budget() });
-        }
+        self.check_pages(tokens)?;
         if let Some(busy) = self.busy(tokens) {
             return Err(SubmitError::Busy(busy));
         }
@@ -199,6 +196,19 @@ impl Scheduler {
     /// Refuses requests from now on. Those taken before are computed to their end.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Lowers the number of pages: the device has memory for `pages`. Requests that hold others are computed again. Returns those whose
+    /// prompts no longer fit, with the refusal, which the caller ends them with.
+    pub fn shrink_pages(&mut self, pages: usize) -> Vec<(RequestId, SubmitError)> {
+        let holds_lost =
+            |request: &Request| request.pages.iter().any(|&page| page != Batch::NO_PAGE && page as usize >= pages);
+        let lost: Vec<RequestId> =
+            self.requests.iter().filter(|(_, request)| holds_lost(request)).map(|(id, _)| *id).collect();
+        lost.into_iter().for_each(|id| self.stop_running(id));
+        self.pages.shrink(pages);
+        let refusal = |(id, request): (&RequestId, &Request)| Some((*id, self.check_pages(request.prompt).err()?));
+        self.requests.iter().filter_map(refusal).collect()
     }
 
     /// Forgets all that the device holds, after it was lost: no pass is in flight, nothing is cached, and every request waits with
@@ -268,6 +278,12 @@ impl Scheduler {
     pub(super) fn least_pages(&self, tokens: usize) -> usize {
         let all = tokens.div_ceil(PAGE);
         self.options.window.map_or(all, |window| all.min(window.div_ceil(PAGE) + 1))
+    }
+
+    /// Refuses a prompt of `tokens` inputs that needs more pages than there are.
+    fn check_pages(&self, tokens: usize) -> Result<(), SubmitError> {
+        let (found, limit) = (self.least_pages(tokens), self.pages.budget());
+        if found > limit { Err(SubmitError::TooLarge { found, limit }) } else { Ok(()) }
     }
 
     /// Ends a request: publishes what is computed and releases its pages.

@@ -122,6 +122,13 @@ fn run(case: &Case, seed: u64) -> SchedulerStats {
             scheduler.reset();
             flights.clear();
         }
+        if case.failures.is_some() && random.one_in(400) {
+            let pages = scheduler.pages().budget().saturating_sub(1);
+            for (id, error) in scheduler.shrink_pages(pages) {
+                assert!(matches!(error, SubmitError::TooLarge { limit, .. } if limit == pages));
+                scheduler.cancel(id, FinishReason::Interrupted, &mut events);
+            }
+        }
         check_references(&scheduler);
         // nobody waits longer than the work of all takes, one after the other, some of it twice
         let waited = events.iter().filter_map(|(_, event)| match event {
@@ -133,7 +140,7 @@ fn run(case: &Case, seed: u64) -> SchedulerStats {
     }
     assert_eq!((scheduler.pages().used(), scheduler.waiting(), scheduler.running()), (0, 0, 0));
     for (id, followed) in &followed {
-        judge(*id, followed, case);
+        judge(*id, followed, case, scheduler.pages().budget());
     }
     scheduler.stats()
 }
@@ -161,7 +168,8 @@ fn follow(followed: &mut BTreeMap<RequestId, Followed>, events: &mut Vec<(Reques
     }
 }
 
-fn judge(id: RequestId, followed: &Followed, case: &Case) {
+/// `pages` is the smallest number of pages during the run.
+fn judge(id: RequestId, followed: &Followed, case: &Case, pages: usize) {
     let expected = answer(&followed.request, &case.options);
     let found = &followed.tokens;
     assert!(expected.starts_with(found), "{id:?} {:?}: {found:?} instead of {expected:?}", followed.request);
@@ -169,7 +177,7 @@ fn judge(id: RequestId, followed: &Followed, case: &Case) {
         FinishReason::Stop => assert_eq!(found, &expected),
         // or the pages were full
         FinishReason::Length if found.len() < expected.len() => {
-            assert!(case.options.window.is_some() || (followed.request.inputs.len() + found.len()) / 16 >= case.pages);
+            assert!(case.options.window.is_some() || (followed.request.inputs.len() + found.len()) / 16 >= pages);
         }
         FinishReason::Length | FinishReason::Interrupted => {}
     }
@@ -186,7 +194,7 @@ fn judge(id: RequestId, followed: &Followed, case: &Case) {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for pages in [4, 12, 16, 20, 30, 200] {
+    for pages in [2, 4, 12, 16, 20, 30, 200] {
         for depth in 1..=4 {
             for (window, border) in [(None, 4000), (None, 48), (Some(24), 4000), (Some(40), 64)] {
                 let options = SchedulerOptions {

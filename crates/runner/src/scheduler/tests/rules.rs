@@ -247,6 +247,30 @@ fn cancelling_frees_pages_at_once() {
 }
 
 #[test]
+fn pages_that_go_away_end_what_no_longer_fits() {
+    for window in [None, Some(40)] {
+        let mut run = Run::new(SchedulerOptions { window, ..options() }, 10);
+        let short = request(text(1, 20), 100);
+        let id = run.submit(short.clone());
+        while run.tokens(id).len() < 50 {
+            assert!(run.step());
+        }
+        let long = run.submit(request(text(2, 60), 4));
+        let refused = run.scheduler.shrink_pages(2);
+        assert_eq!(refused, [(long, SubmitError::TooLarge { found: 4, limit: 2 })]);
+        run.scheduler.cancel(long, FinishReason::Interrupted, &mut run.events);
+        // its prompt fits, its answer does not any more
+        run.finish();
+        assert_eq!((run.tokens(id).len(), run.finish_reason(id)), (50, Some(FinishReason::Length)));
+        assert!(answer(&short, &run.scheduler.options).starts_with(&run.tokens(id)));
+        // others go on in the pages that are left
+        let small = run.submit(request(text(3, 20), 5));
+        run.finish();
+        assert_eq!(run.tokens(small).len(), 5);
+    }
+}
+
+#[test]
 fn answers_end_where_the_pages_end() {
     let mut run = Run::new(options(), 3);
     let id = run.submit(request(text(1, 20), 100));
