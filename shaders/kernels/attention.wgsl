@@ -4,7 +4,7 @@
 // Shapes: q [rows, q_stride], keys and values [slots, slot_stride], out [rows, out_stride]. A head of the cache is 4 * head4
 // numbers, zero from head_dim on; head_dim is at most 256. The sources in cache/ define the storage format of keys and values;
 // the strides of the cache count its elements. The sources in mask/ define the positions that a row attends to.
-// Grid: (heads, rows).
+// The batch metadata holds the rows from tiles_at on: [rows][row, 1]. Grid: (heads, rows, kv_splits).
 
 struct Params {
     heads: u32,
@@ -18,11 +18,13 @@ struct Params {
     scale: f32,
     head_stride: u32, // of a head of the cache
     kv_splits: u32,
-    kv_per_split: u32, // positions of a split
+    most_splits: u32, // of a row
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
     head_step: u32,
+    least_split: u32, // positions
+    first_row: u32,   // of the partial results
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -44,11 +46,14 @@ fn slot(pages_at: u32, position: u32) -> u32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let t = thread.t;
     let head = group.x;
-    let row = group.y;
+    let row = batch[params.tiles_at + 2u * group.y];
     let position = batch[4u * row + 1u];
     let pages_at = batch[4u * row + 3u];
-    var first = first_seen(position) + group.z * params.kv_per_split;
-    let end = min(seen_end(row, position + 1u), first + params.kv_per_split);
+    let seen_from = first_seen(position);
+    let seen_to = seen_end(row, position + 1u);
+    let split = kv_per_split(seen_to - seen_from);
+    let first = seen_from + group.z * split;
+    let end = min(seen_to, first + split);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {
@@ -114,6 +119,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
         for (var i = 1u; i < shares; i++) {
             v += parts[i * params.head4 + t];
         }
-        write_output(group, t, v, running_max, running_sum);
+        write_output(vec3<u32>(head, row, group.z), t, v, running_max, running_sum);
     }
 }

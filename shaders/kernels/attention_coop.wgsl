@@ -7,8 +7,8 @@
 // when that score is more than MARGIN larger; then all results are scaled in workgroup memory (arXiv:2205.14135; when to scale:
 // FlashAttention-4).
 //
-// Shapes: as attention.wgsl; the batch metadata holds the tiles from tiles_at on: [tiles][first row, count].
-// Grid: (heads, tiles).
+// Shapes: as attention.wgsl; the batch metadata holds the tiles from tiles_at on: [tiles][first row, count]. The positions of a
+// tile's rows have the same quotient by ROWS. Grid: (heads, tiles, kv_splits).
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -25,11 +25,13 @@ struct Params {
     scale: f32,
     head_stride: u32, // of a head of the cache
     kv_splits: u32,
-    kv_per_split: u32, // positions of a split
+    most_splits: u32, // of a row
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
     head_step: u32,
+    least_split: u32, // positions
+    first_row: u32,   // of the partial results
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -84,8 +86,13 @@ fn main(
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = first_seen(position0) + group.z * params.kv_per_split;
-    let end = min(seen_end(row0, position0 + count), first + params.kv_per_split);
+    // positions are grouped as for a whole tile, wherever its rows begin and end
+    let base = position0 / ROWS * ROWS;
+    let base_from = first_seen(base);
+    let split = kv_per_split(seen_end(row0, base + ROWS) - base_from);
+    let first = base_from + group.z * split;
+    let end = min(seen_end(row0, position0 + count), first + split);
+    let seen_from = first_seen(position0);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < ROWS * DIM4; at += THREADS) {
@@ -123,7 +130,7 @@ fn main(
             let position = start + at / DIM4;
             let lane = at % DIM4;
             var k = vec4<f32>();
-            if (position < end && lane < params.head4) {
+            if (position >= seen_from && position < end && lane < params.head4) {
                 k = key(slot(pages_at, position) * params.slot_stride + kv, lane);
             }
             cache(at / DIM4 * PITCH + 4u * lane, k);
@@ -186,7 +193,7 @@ fn main(
             let position = start + at / DIM4;
             let lane = at % DIM4;
             var v = vec4<f32>();
-            if (position < end && lane < params.head4) {
+            if (position >= seen_from && position < end && lane < params.head4) {
                 v = value(slot(pages_at, position) * params.slot_stride + kv, lane);
             }
             cache(at / DIM4 * PITCH + 4u * lane, v);

@@ -4,8 +4,8 @@
 // Thread t scores position t % 32 of a tile for four rows, shares the softmax of row t / 8 with seven others, and sums vec4
 // number t % 32 of the head for four rows.
 //
-// Shapes: as attention.wgsl; the batch metadata holds the tiles from tiles_at on: [tiles][first row, count].
-// Grid: (heads, tiles).
+// Shapes: as attention.wgsl; the batch metadata holds the tiles from tiles_at on: [tiles][first row, count]. The positions of a
+// tile's rows have the same quotient by TILE_ROWS. Grid: (heads, tiles, kv_splits).
 
 struct Params {
     heads: u32,
@@ -19,11 +19,13 @@ struct Params {
     scale: f32,
     head_stride: u32, // of a head of the cache
     kv_splits: u32,
-    kv_per_split: u32, // positions of a split
+    most_splits: u32, // of a row
     tiles_at: u32,
     local_blocks: u32,
     block_stride: u32,
     head_step: u32,
+    least_split: u32, // positions
+    first_row: u32,   // of the partial results
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -52,8 +54,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    var first = first_seen(position0) + group.z * params.kv_per_split;
-    let end = min(seen_end(row0, position0 + count), first + params.kv_per_split);
+    // positions are grouped as for a whole tile, wherever its rows begin and end
+    let base = position0 / TILE_ROWS * TILE_ROWS;
+    let base_from = first_seen(base);
+    let split = kv_per_split(seen_end(row0, base + TILE_ROWS) - base_from);
+    let first = base_from + group.z * split;
+    let end = min(seen_end(row0, position0 + count), first + split);
+    let seen_from = first_seen(position0);
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < TILE_ROWS * params.head4; at += THREADS) {
@@ -85,7 +92,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // for r in ROWS_EACH
         var score$(r) = 0.0;
         // end
-        if (position < end) {
+        if (position >= seen_from && position < end) {
             let at = slot(pages_at, position) * params.slot_stride + kv;
             for (var i = 0u; i < params.head4; i++) {
                 let k = key(at, i);
@@ -124,7 +131,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum$(r) *= rescales[line + $(r)u];
         // end
         if (lane < params.head4) {
-            for (var i = 0u; i < min(WIDTH, end - start); i++) {
+            for (var i = max(start, seen_from) - start; i < min(WIDTH, end - start); i++) {
                 let v = value(slot(pages_at, start + i) * params.slot_stride + kv, lane);
                 // for r in ROWS_EACH
                 sum$(r) += scores[(line + $(r)u) * PITCH + i] * v;

@@ -1,7 +1,7 @@
 // out[r][k] = gained(x[r][k]) / s in half precision, where s is a power of two that keeps the row's magnitudes below 2^TOP;
 // row_scales[r] = s * inverse_rms(x[r]). With EXACT = 1 the rounding errors follow as halves, `low` pairs later.
 //
-// Shapes: x [rows, 4 * stride], out [rows, 2 * pairs] halves, zero past x. Grid: one workgroup per row, folded.
+// Shapes: x [rows_at + rows, 4 * stride], out [rows, 2 * pairs] halves, zero past x. Grid: one workgroup per row, folded.
 
 struct Params {
     rows: u32,
@@ -10,8 +10,8 @@ struct Params {
     pairs: u32,  // of out, in pairs of halves
     low: u32,    // offset of the rounding errors, in pairs of halves
     eps: f32,
+    rows_at: u32, // first row of x
     pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -24,7 +24,7 @@ const THREADS: u32 = 128u;
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let row = folded(group);
-    let at_x = row * params.stride;
+    let at_x = (params.rows_at + row) * params.stride;
     var power = 0.0;
     var most = 0.0;
     if (row < params.rows) {

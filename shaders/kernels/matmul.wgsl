@@ -7,14 +7,14 @@
 // Grid: (outputs / 64, rows / 32).
 
 struct Params {
-    rows: u32,
+    rows: u32,    // end of the rows
     cols: u32,
     k8: u32,      // groups of eight weights in a row
     stride: u32,  // of x, in vec4
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     eps: f32,
-    routes_at: u32,
+    rows_at: u32, // first row; of routes, start of the tiles
     epilogue: Epilogue,
 }
 

@@ -19,7 +19,7 @@ struct Params {
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     low: u32,
-    pad0: u32,
+    rows_at: u32, // first row of the outputs
     epilogue: Epilogue,
 }
 
@@ -63,7 +63,7 @@ fn give(t: u32, row0: u32, n0: u32, i: u32, j: u32) {
         let n = n0 + subgroup / 2u * (TILE_OUTPUTS / 2u) + j * SIDE + at % FOURS * 4u;
         if (row < params.rows && n < params.outputs) {
             let y = vec4<f32>(ys[4u * at], ys[4u * at + 1u], ys[4u * at + 2u], ys[4u * at + 3u]);
-            epilogue(row, params.first + n, y * row_scales[row]);
+            epilogue(params.rows_at + row, params.first + n, y * row_scales[row]);
         }
     }
 }

@@ -16,7 +16,7 @@ struct Params {
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     low: u32,     // unused
-    pad0: u32,
+    rows_at: u32, // first row of the outputs
     epilogue: Epilogue,
 }
 
@@ -35,7 +35,7 @@ var<workgroup> ws: array<vec4<f16>, TILE_OUTPUTS * PITCH>;
 
 fn give(row: u32, n: u32, y: vec4<f32>) {
     if (row < params.rows && n < params.outputs) {
-        epilogue(row, params.first + n, y * row_scales[row]);
+        epilogue(params.rows_at + row, params.first + n, y * row_scales[row]);
     }
 }
 

@@ -1,7 +1,7 @@
 // y[r][n] = inverse_rms(x[r]) * sum over k of w[n][k] * gained(x[r][k]), then the epilogue
 //
-// For few rows: the threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once,
-// so that every weight is read once per TILE_ROWS rows.
+// The threads of a workgroup share the sum over k, for TILE_OUTPUTS = 4 outputs of TILE_ROWS rows at once, so that every weight is
+// read once per TILE_ROWS rows. The order of a row's sum does not depend on TILE_ROWS.
 //
 // The sources in reduce/ add the threads' sums. The sources in rows/ define the rows of a tile.
 //
@@ -9,14 +9,14 @@
 // Grid: (outputs / 4, folded into x and y; rows / TILE_ROWS in z).
 
 struct Params {
-    rows: u32,
+    rows: u32,    // end of the rows
     cols: u32,
     k8: u32,      // groups of eight weights in a row
     stride: u32,  // of x, in vec4
     outputs: u32, // of this piece
     first: u32,   // first output of this piece
     eps: f32,
-    routes_at: u32,
+    rows_at: u32, // first row; of routes, start of the tiles
     epilogue: Epilogue,
 }
 

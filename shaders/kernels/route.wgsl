@@ -1,4 +1,5 @@
-// Chooses TOP experts for each row by its scores (sparsemixer, arXiv:2310.00811), and lists the routes by expert, in tiles.
+// Chooses TOP experts for each row from `first` to `end` by its scores (sparsemixer, arXiv:2310.00811), and lists the routes by
+// expert, in tiles.
 //
 // The weight of the best expert is its share in a softmax over the scores s with (best - s) / max(|s|, best) <= 2 * jitter. The
 // next expert is chosen in the same way, without the one before. Route TOP * r + i is the i-th of row r.
@@ -7,14 +8,18 @@
 // [tiles][expert, `tile` routes], where missing routes, and the expert of an empty tile, are NO_ROUTE. Grid: one workgroup.
 
 struct Params {
-    rows: u32,
+    rows: u32,      // of all routes
     experts: u32,
     stride: u32, // of scores, in f32
     jitter: f32,
     routes_at: u32,
     tile: u32,
     tiles: u32,
+    first: u32,
+    end: u32,
     pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -57,7 +62,7 @@ fn tiles_before(expert: u32) -> u32 {
     var tiles = 0u;
     for (var e = 0u; e < expert; e++) {
         var count = 0u;
-        for (var route = 0u; route < TOP * params.rows; route++) {
+        for (var route = TOP * params.first; route < TOP * params.end; route++) {
             count += u32(routes[TOP * params.rows + route] == e);
         }
         tiles += (count + params.tile - 1u) / params.tile;
@@ -67,7 +72,7 @@ fn tiles_before(expert: u32) -> u32 {
 
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) t: u32) {
-    for (var row = t; row < params.rows; row += THREADS) {
+    for (var row = params.first + t; row < params.end; row += THREADS) {
         var without = NO_ROUTE;
         for (var i = 0u; i < TOP; i++) {
             without = choose(row, TOP * row + i, without);
@@ -82,7 +87,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var expert = t; expert < params.experts; expert += THREADS) {
         let first = params.routes_at + tiles_before(expert) * size;
         var count = 0u;
-        for (var route = 0u; route < TOP * params.rows; route++) {
+        for (var route = TOP * params.first; route < TOP * params.end; route++) {
             if (routes[TOP * params.rows + route] == expert) {
                 let tile = first + count / params.tile * size;
                 routes[tile] = expert;

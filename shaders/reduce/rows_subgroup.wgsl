@@ -13,27 +13,37 @@ struct Sums {
     squares: f32,
 }
 
-var<workgroup> partial: array<vec4<f32>, TILE_ROWS * THREADS>;
-var<workgroup> squares: array<f32, TILE_ROWS * THREADS>;
+const ROUND: u32 = min(TILE_ROWS, 4u); // rows that fit into the memory at once
+
+var<workgroup> partial: array<vec4<f32>, ROUND * THREADS>;
+var<workgroup> squares: array<f32, ROUND * THREADS>;
 
 fn row_sums(thread: Thread, sums: array<vec4<f32>, TILE_ROWS>, powers: array<f32, TILE_ROWS>) -> Sums {
-    for (var r = 0u; r < TILE_ROWS; r++) {
-        let y = subgroupAdd(sums[r]);
-        var power = 0.0;
-        if (NORMED) {
-            power = subgroupAdd(powers[r]);
+    var result = Sums();
+    for (var first = 0u; first < TILE_ROWS; first += ROUND) {
+        if (first > 0u) {
+            workgroupBarrier();
         }
-        if (thread.lane == 0u) {
-            partial[r * THREADS + thread.subgroup] = y;
-            squares[r * THREADS + thread.subgroup] = power;
+        for (var r = 0u; r < ROUND; r++) {
+            let y = subgroupAdd(sums[first + r]);
+            var power = 0.0;
+            if (NORMED) {
+                power = subgroupAdd(powers[first + r]);
+            }
+            if (thread.lane == 0u) {
+                partial[r * THREADS + thread.subgroup] = y;
+                squares[r * THREADS + thread.subgroup] = power;
+            }
         }
-    }
-    workgroupBarrier();
-    let at = min(thread.t, TILE_ROWS - 1u) * THREADS;
-    var result = Sums(partial[at], squares[at]);
-    for (var i = 1u; i < thread.subgroups; i++) {
-        result.y += partial[at + i];
-        result.squares += squares[at + i];
+        workgroupBarrier();
+        if (thread.t >= first && thread.t < first + ROUND) {
+            let at = (thread.t - first) * THREADS;
+            result = Sums(partial[at], squares[at]);
+            for (var i = 1u; i < thread.subgroups; i++) {
+                result.y += partial[at + i];
+                result.squares += squares[at + i];
+            }
+        }
     }
     return result;
 }

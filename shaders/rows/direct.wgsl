@@ -13,13 +13,13 @@ fn first_output() -> u32 {
 }
 
 fn has_row(tile: u32, i: u32) -> bool {
-    return tile * TILE_ROWS + i < params.rows;
+    return params.rows_at + tile * TILE_ROWS + i < params.rows;
 }
 
 fn row_from(tile: u32, i: u32) -> u32 {
-    return min(tile * TILE_ROWS + i, params.rows - 1u);
+    return min(params.rows_at + tile * TILE_ROWS + i, params.rows - 1u);
 }
 
 fn row_to(tile: u32, i: u32) -> u32 {
-    return tile * TILE_ROWS + i;
+    return params.rows_at + tile * TILE_ROWS + i;
 }

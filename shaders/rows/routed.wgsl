@@ -5,7 +5,7 @@
 @group(0) @binding(12) var<storage, read> routes: array<u32>;
 
 fn tile_at(tile: u32) -> u32 {
-    return params.routes_at + tile * (TILE_ROWS + 1u);
+    return params.rows_at + tile * (TILE_ROWS + 1u);
 }
 
 // NO_ROUTE, the expert of an empty tile, is in no piece.

@@ -90,16 +90,17 @@ impl Attention {
 
     pub(crate) fn kernel(self, kv: Kv, mask: Mask, output: Part, tier: Tier) -> Kernel {
         let rows = self.rows();
+        let split = ("", include_str!("../kernels/kv_split.wgsl"));
         match self {
             Attention::Row => {
                 let text = ("attention", include_str!("../kernels/attention.wgsl"));
-                Kernel::compose(&[text, kv.load(), mask.part(), output, tier.all()], &[])
+                Kernel::compose(&[text, split, kv.load(), mask.part(), output, tier.all()], &[])
             }
             Attention::Flash => {
                 let text = ("attention_flash", include_str!("../kernels/attention_flash.wgsl"));
                 // four groups of threads share the rows
                 Kernel::compose(
-                    &[text, kv.load(), mask.part(), output],
+                    &[text, split, kv.load(), mask.part(), output],
                     &[("TILE_ROWS", rows), ("ROWS_EACH", rows / 4)],
                 )
             }
@@ -108,7 +109,7 @@ impl Attention {
                 // matrices per subgroup: half of the rows by half of a head
                 let matrices = [("HIGH", rows / 2 / side), ("WIDE", dim / 2 / side)];
                 let constants = [("ROWS", rows), ("DIM", dim), ("SIDE", side), ("THREADS", 4 * subgroup_size)];
-                Kernel::compose(&[text, kv.load(), mask.part(), output], &[&constants[..], &matrices].concat())
+                Kernel::compose(&[text, split, kv.load(), mask.part(), output], &[&constants[..], &matrices].concat())
                     .named(&format!("{side}x{side}.{subgroup_size}.{dim}"))
             }
         }

@@ -91,7 +91,7 @@ pub const TOP_EXPERTS: u32 = 2;
 pub const NO_ROUTE: u32 = u32::MAX;
 
 /// Size of the binding of parameters, in bytes: no `Params` is larger.
-pub const PARAMS_SIZE: u64 = 64;
+pub const PARAMS_SIZE: u64 = 80;
 
 /// Largest size of workgroup memory of attention on matrix units, in bytes; other kernels keep to WebGPU's default limit.
 pub const COOP_MEMORY: u32 = 32768;

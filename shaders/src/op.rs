@@ -125,7 +125,7 @@ impl Op {
     /// Products of experts: the up projection, where a row is shared by several routes, and the down projection, with one
     /// row per route.
     fn of_experts(product: Product, format: Format) -> Vec<Op> {
-        if !matches!(product, Product::Matvec | Product::Matmul) {
+        if !matches!(product, Product::Matvec | Product::Matvec4 | Product::Matmul) {
             return Vec::new();
         }
         let up = (Activation::Swiglu, RowMap::Routed { share: TOP_EXPERTS });
@@ -157,7 +157,7 @@ impl Op {
                 let mut parts = vec![product.part(), format.part(), input.part()];
                 parts.extend(epilogue.parts());
                 match product {
-                    Product::Matvec | Product::Matvec4 => parts.extend([tier.rows(), rows.part()]),
+                    Product::Matvec | Product::Matvec4 | Product::Matvec16 => parts.extend([tier.rows(), rows.part()]),
                     Product::Matmul => parts.push(rows.part()),
                     Product::MatmulHalves | Product::MatmulCoop { .. } => parts.retain(|part| *part != input.part()),
                 }

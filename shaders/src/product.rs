@@ -50,10 +50,12 @@ impl Precision {
 /// Kernel for a matrix product of activations and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Product {
-    /// One row.
+    /// One row, in single precision.
     Matvec,
-    /// Few rows, four at a time.
+    /// Rows four at a time; each has the same bits as by [`Product::Matvec`].
     Matvec4,
+    /// Rows sixteen at a time; each has the same bits as by [`Product::Matvec`].
+    Matvec16,
     /// Many rows, tiled, in single precision.
     Matmul,
     /// Many rows, tiled, in half precision.
@@ -109,9 +111,9 @@ impl Product {
     /// Kernels that a tier adds to the next lower one.
     pub fn all(tier: Tier) -> Vec<Product> {
         match tier {
-            Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matmul],
+            Tier::Base => vec![Product::Matvec, Product::Matvec4, Product::Matvec16, Product::Matmul],
             Tier::F16 => vec![Product::MatmulHalves],
-            Tier::Subgroup => vec![Product::Matvec, Product::Matvec4],
+            Tier::Subgroup => vec![Product::Matvec, Product::Matvec4, Product::Matvec16],
             Tier::Coop => CoopMatrix::ALL
                 .into_iter()
                 .flat_map(|matrix| {
@@ -127,6 +129,7 @@ impl Product {
         match self {
             Product::Matvec => (1, 4),
             Product::Matvec4 => (4, 4),
+            Product::Matvec16 => (16, 4),
             Product::Matmul | Product::MatmulHalves => (32, 64),
             Product::MatmulCoop { matrix, high, .. } => (2 * high * matrix.side, 2 * high * matrix.side),
         }
@@ -135,7 +138,7 @@ impl Product {
     /// Precision of the f16 activations that the kernel takes from [`Op::Halve`](crate::Op::Halve); `None` if it takes f32.
     pub const fn halves(self) -> Option<Precision> {
         match self {
-            Product::Matvec | Product::Matvec4 | Product::Matmul => None,
+            Product::Matvec | Product::Matvec4 | Product::Matvec16 | Product::Matmul => None,
             Product::MatmulHalves => Some(Precision::Half),
             Product::MatmulCoop { precision, .. } => Some(precision),
         }
@@ -145,6 +148,7 @@ impl Product {
         match self {
             Product::Matvec => ("matvec", include_str!("../kernels/matvec.wgsl")),
             Product::Matvec4 => ("matvec4", include_str!("../kernels/matvec.wgsl")),
+            Product::Matvec16 => ("matvec16", include_str!("../kernels/matvec.wgsl")),
             Product::Matmul => ("matmul", include_str!("../kernels/matmul.wgsl")),
             Product::MatmulHalves => ("matmul_halves", include_str!("../kernels/matmul_halves.wgsl")),
             Product::MatmulCoop { .. } => ("matmul_coop", include_str!("../kernels/matmul_coop.wgsl")),

@@ -67,7 +67,6 @@ struct Bounds {
     tokens: usize,
     sampled: usize,
     pages: usize,
-    positions: usize,
 }
 
 impl Clone for Batch {
@@ -172,7 +171,6 @@ impl Batch {
             *bound = (*bound).max(token as usize + 1);
         }
         self.bounds.pages = self.bounds.pages.max(last + 1);
-        self.bounds.positions = self.bounds.positions.max(end);
         Ok(rows)
     }
 
@@ -265,10 +263,19 @@ impl Batch {
         segment.position + segment.rows.len()
     }
 
-    /// Positions that a row sees, at most.
-    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only a GPU shares them out"))]
-    pub(crate) fn longest(&self, mask: Mask) -> usize {
-        self.bounds.positions.min(mask.window().unwrap_or(usize::MAX))
+    /// Positions that a row of a phase sees, at most.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only a GPU splits its work"))]
+    pub(crate) fn longest(&self, phase: Phase, mask: Mask) -> usize {
+        let ends = self.segments.iter().filter(|segment| segment.phase == phase).map(Self::end);
+        ends.max().unwrap_or(0).min(mask.window().unwrap_or(usize::MAX))
+    }
+
+    /// From the first row of a phase to the last.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only a GPU computes the phases one after the other"))]
+    pub(crate) fn rows_of(&self, phase: Phase) -> Range<usize> {
+        let mut of_phase = self.segments.iter().filter(|segment| segment.phase == phase).map(|segment| &segment.rows);
+        let start = of_phase.next().map_or(0..0, Range::clone);
+        start.start..of_phase.next_back().map_or(start.end, |last| last.end)
     }
 
     /// Empties the batch and keeps its memory.
@@ -309,7 +316,8 @@ mod tests {
         );
         assert_eq!([0, 2, 3, 4].map(|row| batch.position(row)), [Some(15), Some(17), Some(33), None]);
         assert_eq!((batch.token_bound(), batch.sampled_bound(), batch.pages_needed()), (9, 3, 8));
-        assert_eq!(batch.longest(Mask::Causal), 34);
+        assert_eq!([Phase::Prompt, Phase::Decode].map(|phase| batch.longest(phase, Mask::Causal)), [18, 34]);
+        assert_eq!([Phase::Prompt, Phase::Decode].map(|phase| batch.rows_of(phase)), [0..3, 3..4]);
         let mut copy = Batch::of(&[1], 0, &[0]).unwrap();
         copy.clone_from(&batch);
         assert_eq!((copy.outputs(), copy.segments()), (batch.outputs(), batch.segments()));

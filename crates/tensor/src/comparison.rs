@@ -1,7 +1,7 @@
 //! Comparison of results: a case on a backend and on the [reference](crate::reference), repeatable numbers, tolerances.
 
 use crate::reference::Reference;
-use crate::{Backend, Batch, Bytes, DType, KvType, PAGE, Result, Weight, quant};
+use crate::{Backend, Batch, Bytes, DType, KvType, PAGE, Phase, Result, Weight, quant};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -150,8 +150,14 @@ pub(crate) fn mean(a: &[f32], b: &[f32]) -> f64 {
 
 /// A batch of one sequence from position 0 on, with pages of its own and some outputs.
 pub(crate) fn flat(tokens: &[u32], outputs: &[u32]) -> Result<Batch> {
+    flat_as(Phase::of(tokens.len()), tokens, outputs)
+}
+
+/// As [`flat`], whose rows are of a phase.
+pub(crate) fn flat_as(phase: Phase, tokens: &[u32], outputs: &[u32]) -> Result<Batch> {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE) as u32).collect();
-    let mut batch = Batch::of(tokens, 0, &pages)?;
+    let mut batch = Batch::default();
+    batch.push_as(phase, tokens, 0, &pages)?;
     outputs.iter().try_for_each(|row| batch.push_output(*row as usize))?;
     Ok(batch)
 }

@@ -68,17 +68,17 @@ fn parity_with_checks_on_the_device() {
     assert_parity(Options { exact: true, checked: true, validation: true, ..Options::default() });
 }
 
-/// Without the option `exact`, many rows are multiplied in half precision: the error of a product is at most the rounding of its
-/// factors, and the sum of four products is rounded once more. Rows of very large and very small numbers are as exact as others.
+/// Without the option `exact`, rows of a prompt are multiplied in half precision: the error of a product is at most the rounding of
+/// its factors, and the sum of four products is rounded once more. Rows of very large and very small numbers are as exact as others.
 #[test]
-fn products_of_many_rows_are_as_exact_as_halves() {
+fn products_of_a_prompt_are_as_exact_as_halves() {
     for exact in [true, false] {
         let options = Options { exact, ..Options::default() };
-        every_tier(&options).into_iter().for_each(|gpu| products_of_many_rows(gpu, exact));
+        every_tier(&options).into_iter().for_each(|gpu| products_of_a_prompt(gpu, exact));
     }
 }
 
-fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
+fn products_of_a_prompt(mut gpu: Gpu, exact: bool) {
     for (dtype, rows, inputs, outputs) in [
         (DType::F32, 9, 40, 20),
         (DType::Bf16, 33, 131, 68),
@@ -100,7 +100,7 @@ fn products_of_many_rows(mut gpu: Gpu, exact: bool) {
         let weight = gpu.matrix(&weight, Role::Plain).unwrap();
         let mut x = gpu.rows("x", rows, inputs).unwrap();
         let mut y = gpu.rows("y", rows, outputs).unwrap();
-        gpu.begin(&decode(&(0..rows as u32).collect::<Vec<_>>(), &vec![0; rows], 0)).unwrap();
+        gpu.begin(&Batch::of(&(0..rows as u32).collect::<Vec<_>>(), 0, &(0..20).collect::<Vec<_>>()).unwrap()).unwrap();
         gpu.embed(&embedding, 1.0, &mut x).unwrap();
         gpu.project(&x, None, &weight, Epilogue::OVERWRITE, &mut y).unwrap();
         let mut got = vec![0.0; rows * outputs];

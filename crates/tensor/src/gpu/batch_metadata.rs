@@ -1,7 +1,7 @@
 //! Metadata of a batch: tokens, positions, slots and pages of a pass, its rotations and outputs, in one buffer.
 
 use super::device::{Buffer, Device, STORAGE};
-use crate::{Batch, PAGE, Result};
+use crate::{Batch, PAGE, Phase, Result};
 use phi3_shaders::{Attention, CoopMatrix};
 
 const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
@@ -9,11 +9,18 @@ const _: () = assert!(PAGE == phi3_shaders::PAGE as usize);
 /// Words of a row's record: token, position, slot to write, start of the sequence's pages.
 const RECORD: usize = 4;
 
-/// Least number of rows of a segment for which attention takes tiles of rows.
-const MANY_ROWS: usize = 8;
-
-/// Heights of tiles.
-const TILE_ROWS: [u32; 2] = [Attention::Flash.rows(), Attention::Coop { matrix: CoopMatrix::ALL[0], dim: 0 }.rows()];
+/// Heights of tiles for each phase.
+const HEIGHTS: [(Phase, &[u32]); 2] = [
+    (Phase::Decode, &[Attention::Row.rows()]),
+    (
+        Phase::Prompt,
+        &[
+            Attention::Row.rows(),
+            Attention::Flash.rows(),
+            Attention::Coop { matrix: CoopMatrix::ALL[0], dim: 0 }.rows(),
+        ],
+    ),
+];
 
 /// Bytes of the first buffer, large enough for most batches.
 const FIRST_SIZE: u64 = 1 << 16;
@@ -24,17 +31,16 @@ pub(crate) struct BatchMetadata {
     pub(crate) outputs_at: usize,
     /// Start of the list of the rows' ends: the position after the last one of a row's segment.
     pub(crate) ends_at: usize,
-    /// Whether a segment has at least [`MANY_ROWS`] rows.
-    pub(crate) many_rows: bool,
-    /// Tiles of attention for each of [`TILE_ROWS`]; empty where no segment has many rows.
     tiles: Vec<Tiles>,
     words: Vec<u32>,
 }
 
-/// Tiles of at most `rows` rows.
+/// Tiles of attention for the rows of a phase: first row and count of each, `height` rows at most. Their positions have the same
+/// quotient by `height`, so that a row is computed alike in prompts that are cut into other chunks.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiles {
-    rows: u32,
+    phase: Phase,
+    pub(crate) height: usize,
     pub(crate) at: usize,
     pub(crate) count: usize,
 }
@@ -42,15 +48,7 @@ pub(crate) struct Tiles {
 impl BatchMetadata {
     pub(crate) fn new(device: &mut Device) -> Result<Self> {
         let buffer = Some(device.buffer("batch metadata", FIRST_SIZE, STORAGE)?);
-        Ok(Self {
-            buffer,
-            rope_at: 0,
-            outputs_at: 0,
-            ends_at: 0,
-            many_rows: false,
-            tiles: Vec::new(),
-            words: Vec::new(),
-        })
+        Ok(Self { buffer, rope_at: 0, outputs_at: 0, ends_at: 0, tiles: Vec::new(), words: Vec::new() })
     }
 
     /// Uploads the metadata of a batch.
@@ -86,28 +84,38 @@ impl BatchMetadata {
         Ok(())
     }
 
-    /// Lists the tiles of the rows of each segment.
+    /// Lists the tiles of each phase.
     fn tile(&mut self, batch: &Batch) {
         self.tiles.clear();
-        self.many_rows = batch.segments().iter().any(|segment| segment.rows.len() >= MANY_ROWS);
-        if !self.many_rows {
-            return;
-        }
-        for rows in TILE_ROWS {
+        for (phase, height) in
+            HEIGHTS.iter().flat_map(|(phase, heights)| heights.iter().map(|height| (*phase, *height as usize)))
+        {
             let at = self.words.len();
-            for segment in batch.segments() {
-                for start in segment.rows.clone().step_by(rows as usize) {
-                    let count = (segment.rows.end - start).min(rows as usize);
+            for segment in batch.segments().iter().filter(|segment| segment.phase == phase) {
+                let mut start = segment.rows.start;
+                while start < segment.rows.end {
+                    let position = segment.position + (start - segment.rows.start);
+                    let count = (height - position % height).min(segment.rows.end - start);
                     self.words.extend([start as u32, count as u32]);
+                    start += count;
                 }
             }
-            self.tiles.push(Tiles { rows, at, count: (self.words.len() - at) / 2 });
+            self.tiles.push(Tiles { phase, height, at, count: (self.words.len() - at) / 2 });
         }
     }
 
-    /// The tiles of a kernel of attention, if it takes any.
-    pub(crate) fn tiles(&self, how: Attention) -> Option<Tiles> {
-        self.tiles.iter().copied().find(|tiles| tiles.rows == how.rows())
+    /// The tiles of a phase for a kernel of attention; `None` where the phase has no rows.
+    pub(crate) fn tiles(&self, phase: Phase, how: Attention) -> Option<Tiles> {
+        let fits = |tiles: &Tiles| tiles.phase == phase && tiles.height == how.rows() as usize;
+        self.tiles.iter().copied().find(fits).filter(|tiles| tiles.count > 0)
+    }
+
+    /// First rows of tiles, their positions and the ends of their segments.
+    pub(crate) fn firsts(&self, tiles: Tiles) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.words[tiles.at..][..2 * tiles.count].chunks_exact(2).map(|tile| {
+            let row = tile[0] as usize;
+            (row, self.words[RECORD * row + 1] as usize, self.words[self.ends_at + row] as usize)
+        })
     }
 
     fn records(&mut self, batch: &Batch, pages_at: usize) {

@@ -3,12 +3,22 @@
 use super::recorder::folded;
 use phi3_shaders::Product;
 
-/// Largest number of rows for which reading a weight once per four rows is faster than tiles.
-pub(super) const FEW_ROWS: usize = 8;
+/// Largest number of rows for which reading a weight once per four rows is faster than once per sixteen, and of routes for which
+/// reading it for each is.
+const FEW_ROWS: usize = 8;
 
-/// Whether a product of `rows` rows takes the kernels for few rows.
-pub(super) fn is_few(rows: usize) -> bool {
-    rows <= FEW_ROWS
+/// The kernel of new tokens for a number of rows, which does not change their bits.
+pub(crate) fn matvec(rows: usize) -> Product {
+    match rows {
+        0..=1 => Product::Matvec,
+        2..=FEW_ROWS => Product::Matvec4,
+        _ => Product::Matvec16,
+    }
+}
+
+/// As [`matvec`], for rows of experts.
+pub(crate) fn routed_matvec(rows: usize) -> Product {
+    if rows <= FEW_ROWS { Product::Matvec } else { Product::Matvec4 }
 }
 
 /// Workgroups of a product: outputs and rows in tiles.
@@ -17,7 +27,7 @@ pub(crate) fn grid(product: Product, rows: usize, outputs: usize) -> [u32; 3] {
     let rows = (rows as u32).div_ceil(tile_rows);
     let outputs = (outputs as u32).div_ceil(tile_outputs);
     match product {
-        Product::Matvec | Product::Matvec4 => {
+        Product::Matvec | Product::Matvec4 | Product::Matvec16 => {
             let [x, y, _] = folded(outputs as usize);
             [x, y, rows]
         }

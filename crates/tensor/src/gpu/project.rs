@@ -1,14 +1,15 @@
 //! Products of activations and weights: the kernel, and its parameters.
 
 use super::device::{Buffer, STORAGE};
-use super::grid::{FEW_ROWS, grid};
+use super::grid::{grid, matvec};
 use super::machine::{Gpu, Rows, Vector};
 use super::pipelines::Bindings;
 use super::recorder::folded;
 use super::upload::Matrix;
-use crate::{Norm, Result, Store};
+use crate::{Norm, Phase, Result, Store};
 use bytemuck::{Pod, Zeroable};
 use phi3_shaders::{Epilogue, Input, Op, Precision, Product, RowMap, Sink, Tier, binding};
+use std::ops::Range;
 
 /// The halves of a row are a multiple of this number: DEPTH in matmul_coop.wgsl.
 const HALVES: usize = 32;
@@ -24,7 +25,7 @@ pub(crate) struct Params {
     pub(crate) outputs: u32,
     pub(crate) first: u32,
     pub(crate) eps: u32,
-    pub(crate) routes_at: u32,
+    pub(crate) rows_at: u32,
     pub(crate) epilogue: EpilogueParams,
 }
 
@@ -52,12 +53,13 @@ pub(crate) fn epilogue_of(epilogue: crate::Epilogue, stride: usize) -> (Sink, Ep
     (Sink::Rows(activation, store), params)
 }
 
-/// Input of a product: `[rows, dim]` f32, `stride` of them a row.
-#[derive(Clone, Copy)]
+/// Input of a product: these rows of `[rows, dim]` f32, `stride` of them a row.
+#[derive(Clone)]
 struct Activations<'a> {
     buffer: &'a Buffer,
     dim: usize,
     stride: usize,
+    rows: Range<usize>,
 }
 
 /// Layout of the halves in their buffer.
@@ -79,7 +81,7 @@ impl Layout {
 }
 
 impl Gpu {
-    /// Records the product of x and a weight, one dispatch per piece of the weight.
+    /// Records the product of x and a weight, one dispatch per run of rows of a phase and piece of the weight.
     pub(crate) fn product(
         &mut self,
         x: &Rows,
@@ -87,8 +89,24 @@ impl Gpu {
         weight: &Matrix,
         target: &Target<'_>,
     ) -> Result<()> {
+        for run in 0..self.pass.runs.len() {
+            let (phase, rows) = self.pass.runs[run].clone();
+            self.product_of(phase, rows, x, norm, weight, target)?;
+        }
+        Ok(())
+    }
+
+    fn product_of(
+        &mut self,
+        phase: Phase,
+        rows: Range<usize>,
+        x: &Rows,
+        norm: Option<Norm<'_, Self>>,
+        weight: &Matrix,
+        target: &Target<'_>,
+    ) -> Result<()> {
         let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
-        let product = self.product_for(weight, epilogue);
+        let product = self.product_for(phase, rows.len(), weight, epilogue);
         // the weight of RMSNorm and a bias have the same binding
         let gain = match norm {
             Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
@@ -97,14 +115,14 @@ impl Gpu {
         let normed = self.normed.take();
         match norm.filter(|_| gain.is_none()) {
             Some(norm) => self.normed_first(x, norm, normed).and_then(|normed| {
-                let x = Activations { buffer: &normed, dim: x.dim, stride: x.stride };
+                let x = Activations { buffer: &normed, dim: x.dim, stride: x.stride, rows };
                 let result = self.multiply(x, None, weight, target, product, epilogue);
                 self.normed = Some(normed);
                 result
             }),
             None => {
                 self.normed = normed;
-                let x = Activations { buffer: &x.buffer, dim: x.dim, stride: x.stride };
+                let x = Activations { buffer: &x.buffer, dim: x.dim, stride: x.stride, rows };
                 self.multiply(x, gain, weight, target, product, epilogue)
             }
         }
@@ -130,10 +148,10 @@ impl Gpu {
         product: Product,
         epilogue: Epilogue,
     ) -> Result<()> {
-        let layout = Layout::of(x.dim, self.pass.rows, product);
+        let layout = Layout::of(x.dim, x.rows.len(), product);
         let halved = match product.halves() {
             Some(precision) => {
-                self.halve(x, gain, precision, &layout)?;
+                self.halve(&x, gain, precision, &layout)?;
                 true
             }
             None => false,
@@ -142,7 +160,8 @@ impl Gpu {
         let kernel = Op::Project { product, format: weight.format, input, epilogue, rows: RowMap::Direct };
         for piece in &weight.pieces {
             let params = Params {
-                rows: self.pass.rows as u32,
+                // the halves are those of these rows only
+                rows: if halved { x.rows.len() } else { x.rows.end } as u32,
                 cols: weight.cols as u32,
                 k8: weight.groups() as u32,
                 stride: if halved { layout.stride } else { x.stride / 4 } as u32,
@@ -150,7 +169,7 @@ impl Gpu {
                 first: (weight.first + piece.rows.start) as u32,
                 // `low` of matmul_coop.wgsl has this offset
                 eps: if halved { layout.low as u32 } else { gain.map_or(0, |(_, eps)| eps.to_bits()) },
-                routes_at: 0,
+                rows_at: x.rows.start as u32,
                 epilogue: target.params,
             };
             let mut bindings = Bindings::default();
@@ -166,8 +185,8 @@ impl Gpu {
             bindings[binding::KEYS as usize] = target.keys;
             bindings[binding::VALUES as usize] = target.values;
             bindings[binding::BATCH as usize] = self.metadata.buffer.as_ref();
-            let grid = grid(product, self.pass.rows, piece.padded());
-            let work = self.pass.rows as u64 * piece.padded() as u64 * weight.cols as u64;
+            let grid = grid(product, x.rows.len(), piece.padded());
+            let work = x.rows.len() as u64 * piece.padded() as u64 * weight.cols as u64;
             self.recorder.reserve_work(&mut self.device, work)?;
             self.recorder.dispatch(&mut self.device, kernel, &bindings, &params, grid)?;
         }
@@ -175,17 +194,19 @@ impl Gpu {
     }
 
     /// The kernel of a product.
-    fn product_for(&self, weight: &Matrix, epilogue: Epilogue) -> Product {
-        let best = self.best_for(weight.rows);
+    fn product_for(&self, phase: Phase, rows: usize, weight: &Matrix, epilogue: Epilogue) -> Product {
+        let best = match phase {
+            Phase::Decode => matvec(rows),
+            Phase::Prompt => self.matmul(rows, weight.rows),
+        };
         if epilogue.fits(best, weight.format) { best } else { Product::Matmul }
     }
 
-    fn best_for(&self, outputs: usize) -> Product {
+    /// The kernel of a prompt. The number of rows chooses between tiles with the same order of a row's sum.
+    fn matmul(&self, rows: usize, outputs: usize) -> Product {
         let tier = self.tier();
-        match (self.pass.rows, self.adapter.coop_matrix) {
-            (1, _) => Product::Matvec,
-            (2..=FEW_ROWS, _) => Product::Matvec4,
-            (rows, Some(matrix)) if tier == Tier::Coop => {
+        match self.adapter.coop_matrix {
+            Some(matrix) if tier == Tier::Coop => {
                 let precision = if self.exact { Precision::TwoHalves } else { Precision::Half };
                 let large = Product::MatmulCoop { matrix, high: 4, precision };
                 let [x, y, _] = grid(large, rows, outputs);
@@ -199,22 +220,22 @@ impl Gpu {
 
     fn halve(
         &mut self,
-        x: Activations<'_>,
+        x: &Activations<'_>,
         gain: Option<(&Vector, f32)>,
         precision: Precision,
         layout: &Layout,
     ) -> Result<()> {
         self.device.grow(&mut self.halves.values, "activations in half precision", layout.bytes, STORAGE)?;
-        let bytes = (self.pass.rows * size_of::<f32>()) as u64;
+        let bytes = (x.rows.len() * size_of::<f32>()) as u64;
         self.device.grow(&mut self.halves.row_scales, "scales of activations", bytes, STORAGE)?;
         let params = [
-            self.pass.rows as u32,
+            x.rows.len() as u32,
             x.dim as u32,
             (x.stride / 4) as u32,
             (layout.stride / 2) as u32,
             (layout.low / 2) as u32,
             gain.map_or(0, |(_, eps)| eps.to_bits()),
-            0,
+            x.rows.start as u32,
             0,
         ];
         let mut bindings = Bindings::default();
@@ -223,6 +244,6 @@ impl Gpu {
         bindings[binding::OUTPUT as usize] = self.halves.values.as_ref();
         bindings[binding::ROW_SCALES as usize] = self.halves.row_scales.as_ref();
         let op = Op::Halve(if gain.is_some() { Input::Normed } else { Input::Plain }, precision);
-        self.recorder.dispatch(&mut self.device, op, &bindings, &params, folded(self.pass.rows))
+        self.recorder.dispatch(&mut self.device, op, &bindings, &params, folded(x.rows.len()))
     }
 }

@@ -1,6 +1,6 @@
 //! Inputs of the self-check's cases, the same on every backend.
 
-use crate::{Batch, Bytes, DType, Heads, KvType, PAGE, Result, Weight, quant};
+use crate::{Batch, Bytes, DType, Heads, KvType, PAGE, Phase, Result, Weight, quant};
 
 /// Width of activations and of the rows of weights.
 pub(crate) const HIDDEN: usize = 256;
@@ -20,8 +20,8 @@ const fn heads(head_dim: usize, rotary_dim: usize) -> Heads {
 /// Pages of the cache: more positions than attention on matrix units processes at a time.
 pub(crate) const PAGES: usize = 5;
 
-/// A position from which on attention is split.
-pub(crate) const FAR: usize = 700;
+/// A position from which on attention is split, of new tokens and of a prompt.
+pub(crate) const FAR: usize = 1100;
 
 /// Different tokens.
 pub(crate) fn few(tokens: usize) -> Vec<u32> {
@@ -29,10 +29,11 @@ pub(crate) fn few(tokens: usize) -> Vec<u32> {
 }
 
 /// Tokens of one sequence from a position on; the last is an output. The pages are [`PAGES`], in turn.
-pub(crate) fn batch(tokens: &[u32], position: usize, rotary_dim: usize) -> Result<Batch> {
+pub(crate) fn batch(phase: Phase, tokens: &[u32], position: usize, rotary_dim: usize) -> Result<Batch> {
     let end = position + tokens.len();
     let pages: Vec<u32> = (0..end.div_ceil(PAGE) as u32).map(|page| page % PAGES as u32).collect();
-    let mut batch = Batch::of(tokens, position, &pages)?;
+    let mut batch = Batch::default();
+    batch.push_as(phase, tokens, position, &pages)?;
     let turn = |position: usize, i: usize| position as f32 / (i + 1) as f32;
     let angles = (position..end).flat_map(|position| (0..rotary_dim / 2).map(move |i| turn(position, i)));
     batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));

@@ -1,10 +1,10 @@
 //! Cases of the self-check of a GPU: attention.
 
 use crate::gpu::selfcheck::inputs::{FAR, HEADS, HIDDEN, PAGES, VOCAB, batch, few, numbers, weight};
-use crate::{Backend, BlockSparse, DType, KvType, Mask, Norm, PAGE, Result, Role};
+use crate::{Backend, BlockSparse, DType, KvType, Mask, Norm, PAGE, Phase, Result, Role};
 
-/// Attention with weights of a type, each type with a type of cache: one row, a few and a tile, at the beginning of a sequence
-/// and at a late position.
+/// Attention with weights of a type, each type with a type of cache: a new token, a short prompt and a tile, at the beginning of a
+/// sequence and at a late position.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let turn = DType::ALL.iter().position(|other| *other == dtype).unwrap_or(0);
     let Some((kv, heads)) = KvType::ALL.into_iter().zip(HEADS).nth(turn) else { return Ok(Vec::new()) };
@@ -18,16 +18,17 @@ pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String
     let filling: Vec<u32> = (0..PAGES * PAGE).map(|i| ((i % PAGE + 7 * (i / PAGE)) % VOCAB) as u32).collect();
     let mut all = b.rows("all", filling.len(), HIDDEN)?;
     let mut queries = b.rows("queries", filling.len(), heads.q_dim())?;
-    b.begin(&batch(&filling, 0, heads.rotary_dim)?)?;
+    b.begin(&batch(Phase::Prompt, &filling, 0, heads.rotary_dim)?)?;
     b.embed(&table, 1.0, &mut all)?;
     b.project_qkv(&all, Some(norm), &[&qkv], &mut queries, &mut cache, 0)?;
     b.submit()?;
     let mut results = Vec::new();
     for (tokens, position) in [(20, 0), (3, 20), (20, 60), (1, 23), (1, FAR), (20, FAR)] {
+        let phase = Phase::of(tokens);
         let mut x = b.rows("x", tokens, HIDDEN)?;
         let mut q = b.rows("q", tokens, heads.q_dim())?;
         let mut out = b.rows("out", tokens, heads.q_dim())?;
-        b.begin(&batch(&few(tokens), position, heads.rotary_dim)?)?;
+        b.begin(&batch(phase, &few(tokens), position, heads.rotary_dim)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.project_qkv(&x, Some(norm), &[&qkv], &mut q, &mut cache, 0)?;
         // large scores would make the result depend on their rounding
@@ -54,10 +55,11 @@ fn blocks<B: Backend>(b: &mut B) -> Result<Vec<(String, Vec<f32>)>> {
     let mask = Mask::Blocks(BlockSparse { block: PAGE, local: 1, stride: 2, head_step: 1 });
     let mut results = Vec::new();
     for (tokens, position) in [(60, 0), (1, 60), (19, 61)] {
+        let phase = Phase::of(tokens);
         let mut x = b.rows("x", tokens, HIDDEN)?;
         let mut q = b.rows("q", tokens, heads.q_dim())?;
         let mut mixed = b.rows("mixed", tokens, heads.q_dim())?;
-        b.begin(&batch(&few(tokens), position, heads.rotary_dim)?)?;
+        b.begin(&batch(phase, &few(tokens), position, heads.rotary_dim)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.project_qkv(&x, None, &[&qkv], &mut q, &mut cache, 0)?;
         b.attention(&q, &cache, 0, mask, 0.3 / (heads.head_dim as f32).sqrt(), &mut mixed)?;

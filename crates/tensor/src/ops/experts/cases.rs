@@ -1,19 +1,23 @@
 //! Cases of experts.
 
-use crate::comparison::{Case, Comparison, Random, allowed, flat};
-use crate::{Activation, Backend, DType, Epilogue, Result, Role, Router, TOP_EXPERTS};
+use crate::comparison::{Case, Comparison, Random, allowed, flat_as};
+use crate::{Activation, Backend, DType, Epilogue, Phase, Result, Role, Router, TOP_EXPERTS};
+use Phase::{Decode, Prompt};
 
 /// Rows through their experts, one row to many, of sizes that no tile divides.
 pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     for dtype in comparison.dtypes.clone() {
         // quantizing weights takes long; they are reused for equal counts and sizes
-        let cases: &[(usize, usize)] =
-            if dtype.is_quantized() { &[(1, 2), (11, 2)] } else { &[(1, 5), (6, 3), (9, 7), (75, 5)] };
-        for &(rows, count) in cases {
+        let cases: &[(Phase, usize, usize)] = if dtype.is_quantized() {
+            &[(Decode, 1, 2), (Decode, 11, 2), (Prompt, 11, 2)]
+        } else {
+            &[(Decode, 1, 5), (Decode, 6, 3), (Decode, 9, 7), (Prompt, 9, 7), (Prompt, 75, 5)]
+        };
+        for &(phase, rows, count) in cases {
             let hidden = 50usize.next_multiple_of(dtype.block().0);
             let inner = if dtype.is_quantized() { dtype.block().0 } else { 35 };
-            let case = format!("experts {dtype} {rows} rows to {count} experts, {hidden}, {inner}");
-            let mixture = Mixture { dtype, rows, count, hidden, inner };
+            let case = format!("experts {dtype} {phase:?} {rows} rows to {count} experts, {hidden}, {inner}");
+            let mixture = Mixture { dtype, phase, rows, count, hidden, inner };
             comparison.case(case, &mixture, |size| 4.0 * allowed(hidden + inner, size))?;
         }
     }
@@ -22,6 +26,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
 
 struct Mixture {
     dtype: DType,
+    phase: Phase,
     rows: usize,
     count: usize,
     hidden: usize,
@@ -30,7 +35,7 @@ struct Mixture {
 
 impl Case for Mixture {
     fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>> {
-        let Self { dtype, rows, count, hidden, inner } = *self;
+        let Self { dtype, phase, rows, count, hidden, inner } = *self;
         let (mut random, vocab) = (Random(count as u64), 78);
         let table = b.matrix(&random.weight("table", DType::F32, vocab, hidden, 2.0), Role::Plain)?;
         // scores far enough apart that rounding changes no route
@@ -45,7 +50,7 @@ impl Case for Mixture {
         let mut activated = b.rows("activated", TOP_EXPERTS * rows, inner)?;
         let mut routes = b.routes(rows, count)?;
         let tokens: Vec<u32> = (0..rows).map(|_| (random.bits() % vocab as u64) as u32).collect();
-        b.begin(&flat(&tokens, &[])?)?;
+        b.begin(&flat_as(phase, &tokens, &[])?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.embed(&table, 0.25, &mut y)?;
         b.project(&x, None, &router, Epilogue::OVERWRITE, &mut scores)?;

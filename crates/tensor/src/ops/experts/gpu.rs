@@ -43,22 +43,29 @@ impl Experts for Gpu {
 impl Gpu {
     fn record_route(&mut self, scores: &Rows, router: Router, routes: &mut Routes) -> Result<()> {
         routes.routed = self.pass.rows;
-        let tiles = Tiles::of(self.pass.rows, routes.experts);
+        routes.tiles = Tiles::of(&self.pass.runs, routes.experts);
         let Router::SparseMixer { jitter } = router;
-        let params = [
-            self.pass.rows as u32,
-            routes.experts as u32,
-            scores.stride as u32,
-            jitter.to_bits(),
-            tiles.at as u32,
-            tiles.size as u32,
-            tiles.count as u32,
-            0,
-        ];
         let mut bindings = Bindings::default();
         bindings[binding::INPUT as usize] = Some(&scores.buffer);
         bindings[binding::ROUTES as usize] = Some(&routes.buffer);
-        self.recorder.dispatch(&mut self.device, Op::Route, &bindings, &params, [1, 1, 1])
+        for tiles in &routes.tiles {
+            let params = [
+                self.pass.rows as u32,
+                routes.experts as u32,
+                scores.stride as u32,
+                jitter.to_bits(),
+                tiles.at as u32,
+                tiles.size as u32,
+                tiles.count as u32,
+                tiles.rows.start as u32,
+                tiles.rows.end as u32,
+                0,
+                0,
+                0,
+            ];
+            self.recorder.dispatch(&mut self.device, Op::Route, &bindings, &params, [1, 1, 1])?;
+        }
+        Ok(())
     }
 
     fn up_experts(
@@ -102,12 +109,13 @@ impl Gpu {
         rows: RowMap,
         (out, out_stride): (&Buffer, usize),
     ) -> Result<()> {
-        let tiles = Tiles::of(self.pass.rows, routes.experts);
         let (sink, epilogue) = epilogue_of(Epilogue::of(activation), out_stride);
         let epilogue_text = phi3_shaders::Epilogue { bias: false, sink };
-        let (product, format) = (tiles.product, weight.format);
-        let op = Op::Project { product, format, input: Input::Plain, epilogue: epilogue_text, rows };
-        for piece in &weight.pieces {
+        for (tiles, piece) in
+            routes.tiles.iter().flat_map(|tiles| weight.pieces.iter().map(move |piece| (tiles, piece)))
+        {
+            let (product, format) = (tiles.product, weight.format);
+            let op = Op::Project { product, format, input: Input::Plain, epilogue: epilogue_text, rows };
             let outputs = piece.padded() / piece.experts.len().max(1);
             let mut epilogue = epilogue;
             epilogue[EPILOGUE_FIRST] = piece.first as u32;
@@ -119,7 +127,7 @@ impl Gpu {
                 outputs: outputs as u32,
                 first: piece.experts.start as u32,
                 eps: 0,
-                routes_at: tiles.at as u32,
+                rows_at: tiles.at as u32,
                 epilogue,
             };
             let mut bindings = Bindings::default();
@@ -128,9 +136,8 @@ impl Gpu {
             bindings[binding::SCALES as usize] = piece.scales.as_ref();
             bindings[binding::OUTPUT as usize] = Some(out);
             bindings[binding::ROUTES as usize] = Some(&routes.buffer);
-            // a tile of Product::Matvec is one row of its grid
             let grid = grid(product, tiles.count * tiles.size, outputs);
-            let work = (TOP_EXPERTS * self.pass.rows * outputs * weight.cols) as u64;
+            let work = (TOP_EXPERTS * tiles.rows.len() * outputs * weight.cols) as u64;
             self.recorder.reserve_work(&mut self.device, work)?;
             self.recorder.dispatch(&mut self.device, op, &bindings, &params, grid)?;
         }

@@ -1,9 +1,9 @@
 //! Cases of the self-check of a GPU: experts.
 
 use crate::gpu::selfcheck::inputs::{HIDDEN, VOCAB, batch, few, weight};
-use crate::{Activation, Backend, DType, Epilogue, Result, Role, Router, TOP_EXPERTS};
+use crate::{Activation, Backend, DType, Epilogue, Phase, Result, Role, Router, TOP_EXPERTS};
 
-/// Routes and products of one row and of a tile, with weights in single precision.
+/// Routes and products of new tokens, one and many, and of a prompt, with weights in single precision.
 pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     const COUNT: usize = 4;
     if dtype != DType::F32 {
@@ -14,12 +14,12 @@ pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String
     let up = b.matrix(&weight(DType::F32, 10, COUNT * 2 * HIDDEN)?, Role::Experts { count: COUNT, gated: true })?;
     let down = b.matrix(&weight(DType::F32, 11, COUNT * HIDDEN)?, Role::Experts { count: COUNT, gated: false })?;
     let mut results = Vec::new();
-    for tokens in [1, 20] {
+    for (phase, tokens) in [(Phase::Decode, 1), (Phase::Decode, 20), (Phase::Prompt, 20)] {
         let (mut x, mut y) = (b.rows("x", tokens, HIDDEN)?, b.rows("y", tokens, HIDDEN)?);
         let mut scores = b.rows("scores", tokens, COUNT)?;
         let mut activated = b.rows("activated", TOP_EXPERTS * tokens, HIDDEN)?;
         let mut routes = b.routes(tokens, COUNT)?;
-        b.begin(&batch(&few(tokens), 0, 0)?)?;
+        b.begin(&batch(phase, &few(tokens), 0, 0)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.embed(&table, 1.0, &mut y)?;
         b.project(&x, None, &router, Epilogue::OVERWRITE, &mut scores)?;
@@ -28,7 +28,7 @@ pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String
         b.combine_experts(&activated, &down, &routes, &mut y)?;
         let mut out = vec![0.0; tokens * HIDDEN];
         b.read(&y, &mut out)?;
-        results.push((format!("experts of {tokens} rows"), out));
+        results.push((format!("experts of {tokens} rows, {phase:?}"), out));
     }
     Ok(results)
 }

@@ -1,7 +1,8 @@
 //! Cases of projections.
 
-use crate::comparison::{Case, Comparison, Random, allowed, flat};
-use crate::{Activation, Backend, DType, Epilogue, Norm, Result, Role, Store};
+use crate::comparison::{Case, Comparison, Random, allowed, flat_as};
+use crate::{Activation, Backend, DType, Epilogue, Norm, Phase, Result, Role, Store};
+use Phase::{Decode, Prompt};
 
 /// Norm in front of a projection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,10 +15,20 @@ enum Normed {
 /// Types, shapes, norms, biases and epilogues.
 pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
     for dtype in comparison.dtypes.clone() {
-        // (rows, inputs, outputs): decode, a few rows, a tile and a bit, larger than a tile each way
-        let shapes =
-            [(1, 48usize, 20), (1, 1027, 37), (3, 96, 10), (5, 131, 70), (33, 65, 129), (70, 200, 36), (130, 40, 2)];
-        for (rows, inputs, outputs) in shapes {
+        // (phase, rows, inputs, outputs): one new token, a few, many; a few rows of a prompt, a tile and a bit, larger than a tile
+        // each way
+        let shapes = [
+            (Decode, 1, 48usize, 20),
+            (Decode, 1, 1027, 37),
+            (Decode, 3, 96, 10),
+            (Decode, 5, 131, 70),
+            (Decode, 33, 65, 34),
+            (Prompt, 5, 131, 70),
+            (Prompt, 33, 65, 129),
+            (Prompt, 70, 200, 36),
+            (Prompt, 130, 40, 2),
+        ];
+        for (phase, rows, inputs, outputs) in shapes {
             // a quantized row is a whole number of blocks
             let inputs = inputs.next_multiple_of(dtype.block().0);
             let mut plans = Vec::new();
@@ -37,14 +48,14 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
                 plans.extend(epilogues.map(|epilogue| (epilogue, Normed::Layer, true)));
                 let gated = Epilogue { store: Store::Accumulate, ..Epilogue::of(Activation::SwiGlu) };
                 plans.push((gated, Normed::Rms, true));
-            } else if rows == 5 {
+            } else if rows == 5 && phase == Decode {
                 plans.push((Epilogue::of(Activation::SwiGlu), Normed::Rms, true));
                 plans.push((Epilogue::ACCUMULATE, Normed::Layer, true));
             }
             for (epilogue, norm, bias) in plans {
-                let shape = format!("[{rows}, {inputs}] x [{outputs}, {inputs}]");
+                let shape = format!("{phase:?} [{rows}, {inputs}] x [{outputs}, {inputs}]");
                 let case = format!("project {dtype} {shape} {epilogue:?} {norm:?} bias {bias}");
-                let plan = Projection { dtype, rows, inputs, outputs, epilogue, norm, bias };
+                let plan = Projection { dtype, phase, rows, inputs, outputs, epilogue, norm, bias };
                 comparison.case(case, &plan, |size| allowed(inputs, size))?;
             }
         }
@@ -54,6 +65,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
 
 struct Projection {
     dtype: DType,
+    phase: Phase,
     rows: usize,
     inputs: usize,
     outputs: usize,
@@ -64,7 +76,7 @@ struct Projection {
 
 impl Case for Projection {
     fn run<B: Backend>(&self, b: &mut B) -> Result<Vec<f32>> {
-        let Self { dtype, rows, inputs, outputs, epilogue, norm, bias } = *self;
+        let Self { dtype, phase, rows, inputs, outputs, epilogue, norm, bias } = *self;
         let mut random = Random(inputs as u64 * 1000 + outputs as u64);
         let gated = epilogue.activation.is_gated();
         let role = if gated { Role::GateUp } else { Role::Plain };
@@ -84,7 +96,7 @@ impl Case for Projection {
         let capacity = rows + 3;
         let mut x = b.rows("x", capacity, inputs)?;
         let mut y = b.rows("y", capacity, outputs)?;
-        b.begin(&flat(&vec![0; rows], &[])?)?;
+        b.begin(&flat_as(phase, &vec![0; rows], &[])?)?;
         b.write(&mut x, 0, &random.vector(rows * inputs, 1.0))?;
         b.write(&mut y, 0, &random.vector(rows * outputs, 9.0))?;
         b.project(&x, norm, &weight, epilogue, &mut y)?;

@@ -1,7 +1,8 @@
 //! Cases of the self-check of a GPU: embedding, norms, projections and selected rows.
 
 use crate::gpu::selfcheck::inputs::{HIDDEN, INNER, VOCAB, batch, few, numbers, weight};
-use crate::{Activation, Backend, DType, Epilogue, KvType, Norm, Result, Role};
+use crate::{Activation, Backend, DType, Epilogue, KvType, Norm, Phase, Result, Role};
+use Phase::{Decode, Prompt};
 
 /// Products with weights of a type. For the types of [`attention`](crate::ops::attention::self_check), the products of a
 /// feed-forward.
@@ -17,7 +18,7 @@ pub(crate) fn results<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String
     Ok(results)
 }
 
-/// Norm, gated projection, accumulation and selection of one row, a few and a tile.
+/// Norm, gated projection, accumulation and selection of a prompt, and of one new token, a few and many.
 fn feed_forward<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let table = b.matrix(&weight(dtype, 1, VOCAB)?, Role::Plain)?;
     let gates = b.matrix(&weight(dtype, 3, 2 * INNER)?, Role::GateUp)?;
@@ -25,12 +26,12 @@ fn feed_forward<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<
     let gain = b.vector("gain", &numbers(5, HIDDEN))?;
     let norm = Norm::Rms { weight: &gain, eps: 1e-3 };
     let mut results = Vec::new();
-    for tokens in [20, 3, 1] {
+    for (phase, tokens) in [(Prompt, 20), (Decode, 20), (Decode, 3), (Decode, 1)] {
         let mut x = b.rows("x", tokens, HIDDEN)?;
         let mut normed = b.rows("normed", tokens, HIDDEN)?;
         let mut gated = b.rows("gated", tokens, INNER)?;
         let mut selected = b.rows("selected", tokens, INNER)?;
-        b.begin(&batch(&few(tokens), 0, 0)?)?;
+        b.begin(&batch(phase, &few(tokens), 0, 0)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.norm(&x, norm, &mut normed)?;
         b.project(&x, Some(norm), &gates, Epilogue::of(Activation::SwiGlu), &mut gated)?;
@@ -41,7 +42,7 @@ fn feed_forward<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<
         {
             let mut out = vec![0.0; count * dim];
             b.read(rows, &mut out)?;
-            results.push((format!("{name} of {tokens} rows"), out));
+            results.push((format!("{name} of {tokens} rows, {phase:?}"), out));
         }
     }
     Ok(results)
@@ -60,7 +61,7 @@ fn biases<B: Backend>(b: &mut B) -> Result<Vec<(String, Vec<f32>)>> {
         let width = if activation.is_gated() { INNER / 2 } else { INNER };
         let matrix = b.matrix(&biased, role)?;
         let (mut x, mut y) = (b.rows("x", tokens, HIDDEN)?, b.rows("y", tokens, width)?);
-        b.begin(&batch(&few(tokens), 0, 0)?)?;
+        b.begin(&batch(Phase::of(tokens), &few(tokens), 0, 0)?)?;
         b.embed(&table, 0.5, &mut x)?;
         b.project(&x, Some(norm), &matrix, Epilogue { scale: 0.5, ..Epilogue::of(activation) }, &mut y)?;
         let mut out = vec![0.0; tokens * width];
@@ -70,21 +71,22 @@ fn biases<B: Backend>(b: &mut B) -> Result<Vec<(String, Vec<f32>)>> {
     Ok(results)
 }
 
-/// Embedding, and a product of many rows and of one.
+/// Embedding, and products of a prompt and of new tokens.
 fn products<B: Backend>(b: &mut B, dtype: DType) -> Result<Vec<(String, Vec<f32>)>> {
     let table = b.matrix(&weight(dtype, 1, VOCAB)?, Role::Embedding)?;
     let plain = b.matrix(&weight(dtype, 4, INNER)?, Role::Plain)?;
     let mut results = Vec::new();
-    for tokens in [&[7, 2, 23, 0, 1, 2, 3, 4, 5][..], &[9]] {
+    let many = [7, 2, 23, 0, 1, 2, 3, 4, 5];
+    for (phase, tokens) in [(Prompt, &many[..]), (Decode, &many), (Decode, &[9])] {
         let mut x = b.rows("x", tokens.len(), HIDDEN)?;
         let mut y = b.rows("y", tokens.len(), INNER)?;
-        b.begin(&batch(tokens, 0, 0)?)?;
+        b.begin(&batch(phase, tokens, 0, 0)?)?;
         b.embed(&table, 1.0, &mut x)?;
         b.project(&x, None, &plain, Epilogue::OVERWRITE, &mut y)?;
         for (name, rows, dim) in [("embed", &x, HIDDEN), ("project", &y, INNER)] {
             let mut out = vec![0.0; tokens.len() * dim];
             b.read(rows, &mut out)?;
-            results.push((format!("{name} of {} rows", tokens.len()), out));
+            results.push((format!("{name} of {} rows, {phase:?}", tokens.len()), out));
         }
     }
     Ok(results)

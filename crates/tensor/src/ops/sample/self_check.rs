@@ -1,7 +1,7 @@
 //! Case of the self-check of a GPU: sampling.
 
 use crate::gpu::selfcheck::inputs::{VOCAB, batch};
-use crate::{Backend, Bytes, DType, Result, Role, Samples, Sampling, Weight};
+use crate::{Backend, Bytes, DType, Phase, Result, Role, Samples, Sampling, Weight};
 
 /// Fault of a greedy and a random token, if there is any; one token is far likelier than the others.
 pub(crate) fn fault<B: Backend>(b: &mut B) -> Result<Option<String>> {
@@ -10,7 +10,7 @@ pub(crate) fn fault<B: Backend>(b: &mut B) -> Result<Option<String>> {
     (0..VOCAB).for_each(|token| values[token * VOCAB + token * 7 % VOCAB] = 30.0);
     let table = b.matrix(&plain("table", VOCAB, VOCAB, &values)?, Role::Embedding)?;
     let mut logits = b.rows("logits", 2, VOCAB)?;
-    b.begin(&batch(&[5, 11], 0, 0)?)?;
+    b.begin(&batch(Phase::Prompt, &[5, 11], 0, 0)?)?;
     b.embed(&table, 1.0, &mut logits)?;
     b.reserve_slots(2)?;
     let tokens = b.sample(&mut logits, &Samples::of(&[Sampling::Greedy, random]))?.wait()?.tokens;
