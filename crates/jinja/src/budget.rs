@@ -1,5 +1,6 @@
 //! Limits of one rendering.
 
+use crate::depth::Limit;
 use crate::error::{Result, fail};
 
 /// Maximum number of steps: expressions, statements, items. The longest chat templates take some hundred per message.
@@ -9,14 +10,14 @@ const STEPS: u64 = 20_000_000;
 pub(crate) const BYTES: u64 = 512 << 20;
 
 /// Maximum nesting of calls and expressions.
-const DEPTH: u32 = 4000;
+const DEPTH: Limit = Limit::new(48, 4000);
 
 /// Remaining budget of a rendering.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u64,
     bytes: u64,
-    depth: u32,
+    depth: usize,
 }
 
 impl Budget {
@@ -52,8 +53,8 @@ impl Budget {
     }
 
     pub(crate) fn enter(&mut self) -> Result<()> {
-        if self.depth == DEPTH {
-            return fail!(Limit, "the template nests calls and expressions more than {DEPTH} deep");
+        if let Some(limit) = DEPTH.reached(self.depth) {
+            return fail!(Limit, "the template nests calls and expressions more than {limit} deep");
         }
         self.depth += 1;
         Ok(())

@@ -21,6 +21,7 @@ mod ast;
 mod attributes;
 mod budget;
 mod compare;
+mod depth;
 mod entities;
 mod error;
 mod filters;
@@ -48,9 +49,6 @@ use std::sync::Arc;
 pub use error::{Error, ErrorKind, Result};
 use value::Value;
 
-/// Stack size in bytes for parsing and rendering. Only the used part takes physical memory.
-const STACK: usize = 256 << 20;
-
 /// Maximum size of a template in bytes.
 const MOST_SOURCE: usize = 1 << 20;
 
@@ -71,7 +69,7 @@ impl Template {
         if source.len() > MOST_SOURCE {
             return error::fail!(Syntax, "the template has {} bytes, more than {MOST_SOURCE}", source.len());
         }
-        let program = on_large_stack(|| resolve::resolve(parser::parse(&source)?))?;
+        let program = depth::on_enough_stack(|| resolve::resolve(parser::parse(&source)?))?;
         Ok(Self { source, program })
     }
 
@@ -80,7 +78,7 @@ impl Template {
     /// # Errors
     /// The template fails, calls `raise_exception`, or exceeds the limits of a rendering.
     pub fn render(&self, variables: &[(&str, &serde_json::Value)], clock: fn(&str) -> String) -> Result<String> {
-        on_large_stack(|| {
+        depth::on_enough_stack(|| {
             let mut context = HashMap::new();
             for (name, value) in variables {
                 context.insert(Arc::from(*name), Value::from_json(value)?);
@@ -93,16 +91,4 @@ impl Template {
     pub fn source(&self) -> &str {
         &self.source
     }
-}
-
-/// Runs `work` on a thread with a stack for deeply nested values and expressions.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("jinja".into()).stack_size(STACK);
-        match thread.spawn_scoped(scope, work).map(|thread| thread.join()) {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => error::fail!(Unsupported, "the template engine failed"),
-            Err(error) => error::fail!(Limit, "cannot start a thread for the template: {error}"),
-        }
-    })
 }

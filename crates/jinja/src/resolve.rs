@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ast::{Escape, Expr, For, Literal, Load, Macro, Name, Part, Program, Scope, Slot, Stmt, StmtKind};
+use crate::depth::Limit;
 use crate::error::{Result, fail};
 use crate::filters;
 use crate::predicates;
@@ -16,7 +17,7 @@ use crate::walk::{self, Use};
 use symbols::{Begin, Ident, Symbols};
 
 /// Maximum nesting of operators; deeper expressions overflow Python's stack.
-const DEEPEST: usize = 1000;
+const DEEPEST: Limit = Limit::new(48, 1000);
 
 /// The program of a template's statements.
 pub(crate) fn resolve(mut body: Vec<Stmt>) -> Result<Program> {
@@ -377,8 +378,8 @@ impl Resolver {
     }
 
     fn expression(&mut self, expr: &mut Expr, frame: Frame) -> Result<()> {
-        if self.depth == DEEPEST {
-            return fail!(Syntax, "expressions are nested more than {DEEPEST} deep");
+        if let Some(limit) = DEEPEST.reached(self.depth) {
+            return fail!(Syntax, "expressions are nested more than {limit} deep");
         }
         self.depth += 1;
         let resolved = self.parts(expr, frame);

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::depth::Limit;
 use crate::error::{Error, ErrorKind, Result, fail};
 use crate::iterate::Lazy;
 use crate::objects::Object;
 
 /// Maximum nesting of values.
-const DEEPEST: u16 = 1000;
+const DEEPEST: Limit = Limit::new(150, 1000);
 
 /// Size of a list item in bytes.
 pub(crate) const ITEM: usize = size_of::<Value>();
@@ -174,9 +175,10 @@ impl Dict {
 
 /// Nesting depth of a container of the value.
 pub(crate) fn deeper(value: &Value) -> Result<u16> {
-    match value.depth() {
-        DEEPEST => fail!(Limit, "values are nested more than {DEEPEST} deep"),
-        depth => Ok(depth + 1),
+    let depth = value.depth();
+    match DEEPEST.reached(depth.into()) {
+        Some(limit) => fail!(Limit, "values are nested more than {limit} deep"),
+        None => Ok(depth + 1),
     }
 }
 

@@ -78,8 +78,11 @@ impl Parser {
 
     /// Counts chained operators, each of which is nested in the next.
     fn chain(&self, count: &mut usize) -> Result<()> {
+        if let Some(limit) = DEEPEST.reached(*count) {
+            return fail!(Syntax, "more than {limit} operators in a row");
+        }
         *count += 1;
-        if *count > DEEPEST { fail!(Syntax, "more than {DEEPEST} operators in a row") } else { Ok(()) }
+        Ok(())
     }
 
     fn or_expression(&mut self) -> Result<Expr> {

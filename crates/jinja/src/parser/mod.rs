@@ -6,11 +6,12 @@ mod statements;
 use std::sync::Arc;
 
 use crate::ast::{Escape, Part, Stmt, StmtKind};
+use crate::depth::Limit;
 use crate::error::{Result, fail};
 use crate::lexer::{Token, tokens};
 
 /// Maximum nesting of brackets, operators and tags; Python's own parser stops at 200 brackets.
-const DEEPEST: usize = 200;
+const DEEPEST: Limit = Limit::new(24, 200);
 
 /// A template's statements.
 pub(crate) fn parse(source: &str) -> Result<Vec<Stmt>> {
@@ -123,8 +124,8 @@ impl Parser {
 
     /// Counts the nesting depth of `parse`.
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        if self.depth == DEEPEST {
-            return fail!(Syntax, "expressions or tags are nested more than {DEEPEST} deep");
+        if let Some(limit) = DEEPEST.reached(self.depth) {
+            return fail!(Syntax, "expressions or tags are nested more than {limit} deep");
         }
         self.depth += 1;
         let parsed = parse(self);

@@ -1,14 +1,14 @@
 //! `/v1/chat/completions`.
 
 use super::sampling::{Common, refuse_unsupported};
-use super::{FINGERPRINT, finish_reason, logprobs, messages, new_id};
+use super::{Head, finish_reason, logprobs, messages};
 use crate::answers::{Answers, ScoredToken, ScoredTokens, UsageSum};
 use crate::body::Fields;
 use crate::error::{ApiError, ApiResult};
 use crate::events::Chunks;
-use crate::state::{App, Loaded, unix_time};
+use crate::state::{App, Loaded};
 use phi3_runner::{Event, FinishReason, Generation};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Most of the likeliest tokens at each position, as in OpenAI's interface.
 const MOST_TOP: i64 = 20;
@@ -58,31 +58,7 @@ pub(super) fn with_param(error: ApiError, name: &str) -> ApiError {
     }
 }
 
-/// Fields of every chunk and of the whole answer.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-impl Head {
-    fn new(model: &str) -> Self {
-        Self { id: new_id("chatcmpl-"), created: unix_time(), model: model.to_owned() }
-    }
-
-    fn object(&self, object: &str, choices: Vec<Value>) -> Map<String, Value> {
-        let Self { id, created, model } = self;
-        let all = json!({
-            "id": id, "object": object, "created": created, "model": model, "system_fingerprint": FINGERPRINT, "choices": choices,
-        });
-        match all {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        }
-    }
-}
-
-/// An answer of the number that it has in a response.
+/// An answer while it is collected.
 #[derive(Default)]
 struct Answer {
     text: String,
@@ -124,7 +100,7 @@ pub(crate) async fn whole(mut answers: Answers, loaded: &Loaded, n: usize, with_
             "finish_reason": answer.finished.map(finish_reason),
         }));
     }
-    let mut object = Head::new(loaded.name()).object("chat.completion", choices);
+    let mut object = Head::new("chatcmpl-", loaded.name()).object("chat.completion", choices);
     object.insert("usage".into(), usage.to_json());
     Ok(Value::Object(object))
 }
@@ -154,7 +130,7 @@ impl ChatChunks {
     pub(crate) fn new(app: &App, model: &str, request: &Request) -> Self {
         Self {
             app: app.clone(),
-            head: Head::new(model),
+            head: Head::new("chatcmpl-", model),
             scored: (0..request.common.n).map(|_| ScoredTokens::default()).collect(),
             usage: UsageSum::default(),
             include_usage: request.common.include_usage,

@@ -3,15 +3,15 @@
 use super::chat::{scored, with_param};
 use super::logprobs::OfCompletion;
 use super::sampling::{Common, refuse_unsupported};
-use super::{FINGERPRINT, finish_reason, new_id};
+use super::{Head, finish_reason};
 use crate::answers::{Answers, ScoredToken, ScoredTokens, UsageSum};
 use crate::body::{Fields, found};
 use crate::error::{ApiError, ApiResult};
 use crate::events::Chunks;
-use crate::state::{App, Loaded, unix_time};
+use crate::state::{App, Loaded};
 use phi3_runner::{Event, FinishReason, Generation, Prompt};
 use phi3_tensor::Logprobs;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// OpenAI's default for the most new tokens.
 const MAX_TOKENS: usize = 16;
@@ -199,30 +199,8 @@ impl Answer {
     }
 }
 
-/// Fields of every chunk and of the whole answer.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-}
-
-impl Head {
-    fn new(model: &str) -> Self {
-        Self { id: new_id("cmpl-"), created: unix_time(), model: model.to_owned() }
-    }
-
-    fn object(&self, choices: Vec<Value>) -> Map<String, Value> {
-        let Self { id, created, model } = self;
-        let all = json!({
-            "id": id, "object": "text_completion", "created": created, "model": model, "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        });
-        match all {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        }
-    }
-}
+/// The value of `object` in answers and chunks.
+const OBJECT: &str = "text_completion";
 
 fn choice(number: usize, text: &str, logprobs: Value, finished: Option<FinishReason>) -> Value {
     json!({"text": text, "index": number, "logprobs": logprobs, "finish_reason": finished.map(finish_reason)})
@@ -248,7 +226,7 @@ pub(crate) async fn whole(mut answers: Answers, loaded: &Loaded, echoes: &[Echo]
         let logprobs = if view.logprobs { answer.logprobs.to_json() } else { Value::Null };
         choice(number, &answer.text, logprobs, answer.finished)
     });
-    let mut object = Head::new(loaded.name()).object(choices.collect());
+    let mut object = Head::new("cmpl-", loaded.name()).object(OBJECT, choices.collect());
     object.insert("usage".into(), usage.to_json());
     Ok(Value::Object(object))
 }
@@ -267,11 +245,11 @@ pub(crate) struct CompletionChunks {
 impl CompletionChunks {
     pub(crate) fn new(app: &App, model: &str, echoes: Vec<Echo>, view: View) -> Self {
         let parts = (0..echoes.len() * view.n).map(|_| Answer::default()).collect();
-        Self { app: app.clone(), head: Head::new(model), echoes, parts, usage: UsageSum::default(), view }
+        Self { app: app.clone(), head: Head::new("cmpl-", model), echoes, parts, usage: UsageSum::default(), view }
     }
 
     fn chunk(&self, choices: Vec<Value>) -> Value {
-        let mut chunk = self.head.object(choices);
+        let mut chunk = self.head.object(OBJECT, choices);
         if self.view.include_usage {
             chunk.insert("usage".into(), Value::Null);
         }
@@ -317,7 +295,7 @@ impl Chunks for CompletionChunks {
         if !self.view.include_usage {
             return Vec::new();
         }
-        let mut chunk = self.head.object(Vec::new());
+        let mut chunk = self.head.object(OBJECT, Vec::new());
         chunk.insert("usage".into(), self.usage.to_json());
         vec![Value::Object(chunk)]
     }

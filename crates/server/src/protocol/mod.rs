@@ -7,7 +7,9 @@ pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod sampling;
 
+use crate::state::unix_time;
 use phi3_runner::FinishReason;
+use serde_json::{Map, Value, json};
 
 /// Why an answer ended, in OpenAI's words.
 pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
@@ -18,8 +20,33 @@ pub(crate) fn finish_reason(reason: FinishReason) -> &'static str {
     }
 }
 
+/// Fields of a whole answer, and of every chunk of a stream.
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Head {
+    fn new(prefix: &str, model: &str) -> Self {
+        Self { id: new_id(prefix), created: unix_time(), model: model.to_owned() }
+    }
+
+    fn object(&self, object: &str, choices: Vec<Value>) -> Map<String, Value> {
+        let fields = [
+            ("id", json!(self.id)),
+            ("object", json!(object)),
+            ("created", json!(self.created)),
+            ("model", json!(self.model)),
+            ("system_fingerprint", json!(FINGERPRINT)),
+            ("choices", Value::Array(choices)),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
 /// Name and version of the program in answers.
-pub(crate) const FINGERPRINT: &str = concat!("phi3-run-", env!("CARGO_PKG_VERSION"));
+const FINGERPRINT: &str = concat!("phi3-run-", env!("CARGO_PKG_VERSION"));
 
 /// A new id with a prefix.
 pub(crate) fn new_id(prefix: &str) -> String {
