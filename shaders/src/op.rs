@@ -137,6 +137,21 @@ impl Op {
         [up, down].map(of).to_vec()
     }
 
+    /// This operation, and those that take its place in passes of other numbers of rows and positions.
+    pub fn siblings(self) -> Vec<Op> {
+        match self {
+            Op::Project { product, format, input, epilogue, rows } => {
+                let of = |product| Op::Project { product, format, input, epilogue, rows };
+                product.siblings(rows).into_iter().map(of).collect()
+            }
+            Op::Attention { kv, how, mask, .. } => {
+                let of = |partial| Op::Attention { kv, how, mask, partial };
+                vec![of(false), of(true), Op::CombineSplits]
+            }
+            other => vec![other],
+        }
+    }
+
     /// Kernel of this operation for devices of `tier`.
     pub fn kernel(self, tier: Tier) -> Kernel {
         match self {

@@ -124,6 +124,20 @@ impl Product {
         }
     }
 
+    /// This kernel, and those that take its place for other numbers of rows.
+    pub(crate) fn siblings(self, rows: RowMap) -> Vec<Product> {
+        match (self, rows) {
+            (Product::Matvec | Product::Matvec4 | Product::Matvec16, RowMap::Direct) => {
+                vec![Product::Matvec, Product::Matvec4, Product::Matvec16]
+            }
+            (Product::Matvec | Product::Matvec4, RowMap::Routed { .. }) => vec![Product::Matvec, Product::Matvec4],
+            (Product::MatmulCoop { matrix, precision: Precision::Half, .. }, _) => {
+                [2, 4].map(|high| Product::MatmulCoop { matrix, high, precision: Precision::Half }).to_vec()
+            }
+            (other, _) => vec![other],
+        }
+    }
+
     /// Rows and outputs per workgroup.
     pub const fn tile(self) -> (u32, u32) {
         match self {

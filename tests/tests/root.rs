@@ -4,6 +4,8 @@
 mod bad_classes;
 /// Damaged and unusual checkpoints, each with its expected result.
 mod bad_safetensors;
+/// Texts at once on a GPU, with the bits of each alone.
+mod company;
 /// `config.json` in all forms written by programs and by hand.
 mod configs;
 /// Submits, dispatches and allocations of a decoded token.

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod load;
+mod prepare;
 
 use crate::pages::PageId;
 use crate::reserve::reserve_pages;

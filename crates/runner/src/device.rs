@@ -4,7 +4,7 @@ use crate::{Error, Result, system_memory};
 use phi3_model::{Checkpoint, Decoder, DecoderOptions, Model, Plan, QuantScheme};
 use phi3_tensor::Device as _;
 use phi3_tensor::cpu::{self, Activations, Cpu, Isa, Repack};
-use phi3_tensor::{Backend, DeviceInfo, KvType};
+use phi3_tensor::{Backend, DeviceInfo, DeviceKind, KvType};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -73,7 +73,7 @@ pub struct DeviceOptions {
     /// Instruction set of the CPU backend; the widest that the CPU has where absent.
     pub level: Option<Isa>,
     /// Activations in the CPU backend's products with quantized weights. With f32, the products of the GPU backend are as exact
-    /// as single precision, too; otherwise they are in half precision for many rows, if the tier supports it.
+    /// as single precision, too; otherwise they are in half precision for the rows of a prompt, if the tier supports it.
     pub activations: Activations,
     /// When the CPU backend interleaves quantized weights.
     pub pack: Repack,
@@ -224,7 +224,11 @@ impl DeviceOptions {
     ) -> Result<LoadedModel> {
         let plan = phi3_model::plan(&mut backend, checkpoint, self.decoder())?;
         system_memory::check(self, checkpoint, &plan, backend.info())?;
-        let model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
+        let mut model = Decoder::load(backend, checkpoint, self.decoder(), progress)?;
+        // a driver that computes on the processor is slow to compile, and what it runs is short
+        if model.device().kind == DeviceKind::Gpu {
+            model.prepare()?;
+        }
         Ok(LoadedModel { reason: format!("{}: {why}", model.device()), weights: plan.weights, model: Box::new(model) })
     }
 

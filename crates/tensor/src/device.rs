@@ -260,6 +260,12 @@ pub trait Device: Sized + Send + 'static {
     /// Runs the recorded operations. Does not wait.
     fn submit(&mut self) -> Result<()>;
 
+    /// From now on, operations compile the kernels that they and operations on other numbers of rows use, and compute nothing. Returns
+    /// false on a device without kernels to compile, whose operations compute as before.
+    fn compile_only(&mut self, _on: bool) -> bool {
+        false
+    }
+
     /// Takes a timestamp after the operations recorded so far.
     ///
     /// # Errors

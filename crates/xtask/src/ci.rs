@@ -169,10 +169,11 @@ fn units() -> Result {
         run_program(cargo().args(test).env(runner.0, runner.1).env("PHI3_TIER", "coop").env("PHI3_GPU", "require"))
     };
     let tensor = ["-p", "phi3-tensor", "--features", "gpu,reference"];
-    let kernels = ["--test", "gpu", "--", "products_of_many", "several_tiles", "attention_of_many_rows"];
+    let kernels = ["--test", "gpu", "--", "products_of_a_prompt", "several_tiles", "attention_of_many_rows"];
     tests(&[&tensor[..], &kernels].concat())?;
+    tests(&[&tensor[..], &["--test", "gpu_rows"]].concat())?;
     tests(&[&tensor[..], &["--lib", "selfcheck"]].concat())?;
-    // chunks of few rows do not use kernels for matrix units
+    // chunks of a prompt have the bits of the whole
     tests(&["-p", "phi3-tests", "--test", "root", "--", "golden", "--skip", "prompts_in_chunks"])
 }
 

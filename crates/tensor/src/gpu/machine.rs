@@ -243,6 +243,11 @@ impl Device for Gpu {
         }))
     }
 
+    fn compile_only(&mut self, on: bool) -> bool {
+        self.recorder.compile_only = on;
+        true
+    }
+
     fn submit(&mut self) -> Result<()> {
         self.recorder.flush(&mut self.device).map(drop)
     }

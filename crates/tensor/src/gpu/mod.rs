@@ -1,8 +1,9 @@
 //! Any GPU, through wgpu.
 //!
 //! A pass of the decoder is recorded into one compute pass and submitted once; a pass of much work is several submissions.
-//! Pipelines and bind groups are created at their first use and kept. The parameters of all dispatches of a pass are in one
-//! uniform buffer, at dynamic offsets; tokens, positions, rotations and pages are in one buffer. Weights keep the file's type.
+//! Pipelines and bind groups are created at their first use and kept; `compile_only` creates pipelines ahead. The parameters of all
+//! dispatches of a pass are in one uniform buffer, at dynamic offsets; tokens, positions, rotations and pages are in one buffer.
+//! Weights keep the file's type.
 //!
 //! Imports go one way: device, then pipelines, recorder, timestamps and uploads, then the backend that owns them
 //! (`machine.rs`), then its recordings (`project.rs` here, the operations in [`ops`](crate::ops)), then the self-check and

@@ -24,6 +24,8 @@ pub(super) const BUDGET: u64 = 100_000_000_000;
 pub(crate) struct Recorder {
     pub(crate) pipelines: Pipelines,
     pub(crate) dispatches: u64,
+    /// Whether kernels are compiled instead of recorded.
+    pub(crate) compile_only: bool,
     params: Buffer,
     /// Blocks of this pass, `STEP` bytes each.
     blocks: Vec<u8>,
@@ -60,6 +62,7 @@ impl Recorder {
         Ok(Self {
             pipelines: Pipelines::new(tier, checked),
             dispatches: 0,
+            compile_only: false,
             params,
             blocks: Vec::with_capacity(BLOCKS * STEP),
             offsets: HashMap::with_capacity(BLOCKS),
@@ -89,7 +92,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records a kernel over `grid` workgroups.
+    /// Records a kernel over `grid` workgroups; or compiles it, and those that take its place in other passes.
     pub(crate) fn dispatch(
         &mut self,
         device: &mut Device,
@@ -100,6 +103,9 @@ impl Recorder {
     ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
+        }
+        if self.compile_only {
+            return op.siblings().into_iter().try_for_each(|op| self.pipelines.index(device, op).map(drop));
         }
         let offset = self.block(device, params)?;
         let index = self.pipelines.index(device, op)?;
