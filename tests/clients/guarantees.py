@@ -17,7 +17,7 @@ import tempfile
 import time
 
 from server import CHAT, TEXT, Server, default_program, option
-from traffic import ENDLESS, Exchange, Times, answer, ask, health, loops, prompt_of, quarters, rate, sample, sentence, timed, until
+from traffic import ENDLESS, Exchange, Times, answer, ask, fill, health, loops, prompt_of, quarters, rate, sample, sentence, timed, until
 
 # Seconds after which the server lets go of a client that does not read.
 WRITE_TIMEOUT = 5
@@ -142,6 +142,7 @@ async def overload(start, report, options):
                 await exchange.text()
                 return True
 
+        await fill(server)
         refused, stop = [], asyncio.Event()
         best = sum(await loops(12, try_one, options.seconds)) / options.seconds
         offered, began, end = [], time.monotonic(), time.monotonic() + options.seconds

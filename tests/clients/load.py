@@ -14,7 +14,7 @@ import random
 import time
 
 from server import CHAT, PATIENCE, TEXT, Server, default_program, text_of, user
-from traffic import Exchange, answer, ask, health, quarters, request, sample, sentence, wait
+from traffic import Exchange, answer, ask, fill, health, quarters, request, sample, sentence, wait
 
 CLIENTS, LEAVING, RUBBISH, SILENT = 32, 8, 4, 4
 
@@ -146,6 +146,8 @@ async def run(server, options):
     start = time.monotonic()
     await load.prepare(options.questions)
     print(f"{len(load.known)} questions alone in {time.monotonic() - start:.1f} s; memory {server.memory():.0f} MiB", flush=True)
+    if options.fill:
+        await fill(server)
     kinds = [(load.asking, CLIENTS), (load.leaving, LEAVING), (load.rubbish, RUBBISH), (load.silent, SILENT)]
     clients = [asyncio.create_task(load.repeat(client)) for client, count in kinds for _ in range(count)]
     # caches and buffers fill up first
@@ -182,6 +184,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--growth", type=float, default=1.1, help="most growth of memory")
+    parser.add_argument("--fill", action=argparse.BooleanOptionalAction, default=True, help="fill the KV cache first, so that memory is flat")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further arguments of `phi3-run serve`, after --")
     options = parser.parse_args()

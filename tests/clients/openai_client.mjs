@@ -47,6 +47,7 @@ async function serve(...more) {
     });
     ended.then(() => fail(new Error(`the server did not start: ${lines.join("\n")}`)));
   });
+  while (!(await fetch(`${url}/health`)).ok) await sleep(20);
   const gauge = async (name) => {
     const text = await (await fetch(`${url}/metrics`)).text();
     return Number(text.match(new RegExp(`^vllm:${name}\\{.*\\} (\\S+)$`, "m"))?.[1] ?? 0);

@@ -49,6 +49,8 @@ class Server:
             raise RuntimeError("the server did not start: " + "\n".join(self.lines))
         self.url = serving[0].split()[1]
         self.address = urllib.parse.urlsplit(self.url).netloc
+        while self.ask("/health")[0] != 200:
+            time.sleep(0.02)
 
     def __enter__(self):
         return self

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import socket
 import statistics
 import time
@@ -11,8 +12,8 @@ from server import CHAT, PATIENCE, TEXT, text_of, user
 
 WORDS = "brave fox river stone winter lantern garden quiet village morning harbor letter silver cloud music bridge".split()
 
-# A chat whose answer ends at the model's context only.
-ENDLESS = {"messages": user("Tell me everything"), "ignore_eos": True}
+# A chat whose answer ends at the model's context only, with a text for each token.
+ENDLESS = {"messages": user("Tell me everything"), "ignore_eos": True, "skip_special_tokens": False}
 
 
 class Exchange:
@@ -123,7 +124,7 @@ class Times:
 async def timed(server, body, key=None, times=None):
     """Times of a streamed answer to a chat or a text."""
     times = times or Times()
-    body = {"temperature": 0, **body, "stream": True, "stream_options": {"include_usage": True}}
+    body = {"temperature": 0, "skip_special_tokens": False, **body, "stream": True, "stream_options": {"include_usage": True}}
     async with Exchange(server, CHAT if "messages" in body else TEXT, body, key) as exchange, asyncio.timeout(PATIENCE):
         status = await exchange.head()
         if status != 200:
@@ -147,9 +148,22 @@ def prompt_of(server, tokens, seed):
     numbers = random.Random(seed)
     context = server.json("/v1/models")["data"][0]["max_model_len"]
     tokens = min(tokens, context - 200)
-    text = sentence(numbers, 64)
-    count = server.json("/tokenize", {"prompt": text})["count"]
-    return sentence(numbers, max(1, tokens * 64 // count))
+    words = sentence(numbers, tokens).split()
+    count = server.json("/tokenize", {"prompt": " ".join(words)})["count"]
+    return " ".join(words[: max(1, len(words) * tokens // count)])
+
+
+async def fill(server):
+    """Writes every page of the KV cache once: the system gives memory when it is first written."""
+    sizes = re.search(r'block_size="(\d+)",num_gpu_blocks="(\d+)"', server.ask("/metrics")[2])
+    left = int(sizes[1]) * int(sizes[2]) * 1.02
+    numbers = random.Random(0)
+    start = time.monotonic()
+    while left > 0:
+        prompts = [{"prompt": prompt_of(server, 3000, numbers.random()), "max_tokens": 1} for _ in range(4)]
+        answers = await asyncio.gather(*(ask(server, TEXT, body) for body in prompts))
+        left -= sum(json.loads(text)["usage"]["prompt_tokens"] for _, _, text in answers)
+    print(f"the cache was filled in {time.monotonic() - start:.0f} s; memory {server.memory():.0f} MiB", flush=True)
 
 
 async def sample(server, stop, pause=0.25):
@@ -188,8 +202,9 @@ def quarters(values):
 
 
 async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.002)
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.002)
 
 
 async def rate(server, streams, tokens):

@@ -18,7 +18,7 @@ def ask(path, body):
 
 def likelihood(context, ending):
     """The log-likelihood of an ending, and whether each of its tokens is the likeliest."""
-    ids = [ask("/tokenize", {"prompt": text})["tokens"] for text in (context, context + ending)]
+    ids = [ask("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"] for text in (context, context + ending)]
     scores = ask("/v1/completions", {"prompt": ids[1], "echo": True, "logprobs": 1, "max_tokens": 0})["choices"][0]["logprobs"]
     first = len(ids[0])
     values, tops = scores["token_logprobs"][first:], scores["top_logprobs"][first:]
