@@ -21,7 +21,8 @@ CLIENTS, LEAVING, RUBBISH, SILENT = 32, 8, 4, 4
 # Seconds after which the server lets go of a client that does not read.
 WRITE_TIMEOUT = 5
 
-SCHEMA = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}}}
+NUMBER = {"type": "integer", "minimum": 0, "maximum": 99}
+SCHEMA = {"type": "object", "additionalProperties": False, "required": ["n"], "properties": {"n": NUMBER}}
 
 
 def questions(numbers, count):
@@ -98,7 +99,8 @@ class Load:
             self.fault(f"another answer to {path} {body}: {found!r}, alone {expected!r}")
 
     async def leaving(self):
-        body = {"messages": user(sentence(self.numbers, self.numbers.randint(1, 400))), "ignore_eos": True, "n": self.numbers.randint(1, 4)}
+        numbers = self.numbers
+        body = {"messages": user(sentence(numbers, numbers.randint(1, 400))), "ignore_eos": True, "n": numbers.randint(1, 4)}
         body["stream"] = self.numbers.random() < 0.5
         async with Exchange(self.server, CHAT, body):
             await asyncio.sleep(self.numbers.expovariate(2))
@@ -107,13 +109,14 @@ class Load:
     async def rubbish(self):
         numbers = self.numbers
         good = request(TEXT, {"prompt": "x", "max_tokens": 1}, close=True)
+        post = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         kinds = [
             lambda: numbers.randbytes(numbers.randint(1, 2000)),
             lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + numbers.randbytes(500),
             lambda: good[: numbers.randrange(1, len(good))],
             lambda: b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 100_000,
-            lambda: b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
-            lambda: b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            lambda: post + b"content-length: -1\r\n\r\n",
+            lambda: post + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
             lambda: request(TEXT, "[" * 10_000, close=True),
             lambda: request(CHAT, {"messages": [[]], "n": numbers.choice([-1, 10**9, "x", None, {}])}, close=True),
             lambda: good.replace(b'"x"', numbers.choice([b'"\xff\xfe"', b"3", b"}", b'"\\ud800"', b"[[]]"])),
@@ -134,7 +137,8 @@ class Load:
         await wait(self.stop, 0.05)
 
     async def silent(self):
-        body = {"messages": user(sentence(self.numbers, 5)), "ignore_eos": True, "n": 4, "stream": True, "logprobs": True, "top_logprobs": 20}
+        body = {"messages": user(sentence(self.numbers, 5)), "ignore_eos": True, "n": 4, "stream": True}
+        body |= {"logprobs": True, "top_logprobs": 20}
         async with Exchange(self.server, CHAT, body, buffer=4096) as exchange:
             exchange.writer.transport.pause_reading()
             await wait(self.stop, 3 * WRITE_TIMEOUT)
@@ -152,7 +156,9 @@ async def run(server, options):
     clients = [asyncio.create_task(load.repeat(client)) for client, count in kinds for _ in range(count)]
     # caches and buffers fill up first
     await asyncio.sleep(options.minutes * 60 * 0.1)
-    watches = [asyncio.create_task(watch) for watch in (sample(server, load.stop), health(server, load.stop), health(server, load.stop, "/metrics", 1))]
+    stop = load.stop
+    watches = [sample(server, stop), health(server, stop), health(server, stop, "/metrics", 1)]
+    watches = [asyncio.create_task(watch) for watch in watches]
     await asyncio.sleep(options.minutes * 60)
     load.stop.set()
     await asyncio.gather(*clients)
@@ -184,7 +190,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--growth", type=float, default=1.1, help="most growth of memory")
-    parser.add_argument("--fill", action=argparse.BooleanOptionalAction, default=True, help="fill the KV cache first, so that memory is flat")
+    fill_help = "fill the KV cache first, so that memory is flat"
+    parser.add_argument("--fill", action=argparse.BooleanOptionalAction, default=True, help=fill_help)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("more", nargs="*", help="further arguments of `phi3-run serve`, after --")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 // Checks the server with OpenAI's client for JavaScript.
 //
-//     npm install --prefix target/clients tests/clients
+//     mkdir -p target/clients && cp tests/clients/package.json target/clients && npm install --prefix target/clients
 //     node tests/clients/openai_client.mjs --program target/debug/phi3-run --modules target/clients
 //
 // Prints a line for each check. The exit code is 1 if one failed.

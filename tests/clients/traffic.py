@@ -160,8 +160,9 @@ async def fill(server):
     numbers = random.Random(0)
     start = time.monotonic()
     while left > 0:
-        prompts = [{"prompt": prompt_of(server, 3000, numbers.random()), "max_tokens": 1} for _ in range(4)]
-        answers = await asyncio.gather(*(ask(server, TEXT, body) for body in prompts))
+        # short ones, as long prompts take longer for each token
+        bodies = [{"prompt": sentence(numbers, 300), "max_tokens": 1} for _ in range(8)]
+        answers = await asyncio.gather(*(ask(server, TEXT, body) for body in bodies))
         left -= sum(json.loads(text)["usage"]["prompt_tokens"] for _, _, text in answers)
     print(f"the cache was filled in {time.monotonic() - start:.0f} s; memory {server.memory():.0f} MiB", flush=True)
 
