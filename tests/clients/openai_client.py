@@ -245,15 +245,14 @@ def asynchronous(_, server):
 @check
 def limits_keys_and_errors_in_streams(_, other):
     """A server that refuses: it has a key, room for one request, and little time."""
-    program = other.process.args[0]
     with tempfile.TemporaryDirectory() as folder:
         keys = os.path.join(folder, "keys")
         with open(keys, "w") as file:
             file.write(KEY + "\n")
         limits = ["--max-running", 1, "--max-queue", 1, "--request-timeout", 3]
-        with Server(program, "--served-model-name", MODEL, "--api-key-file", keys, *limits) as server:
+        with Server(other.process.args[0], "--served-model-name", MODEL, "--api-key-file", keys, *limits) as server:
             client = openai.OpenAI(base_url=server.url + "/v1", api_key=KEY, max_retries=0)
-            wrong = openai.OpenAI(base_url=server.url + "/v1", api_key="another", max_retries=0)
+            wrong = client.with_options(api_key="another")
             refused(openai.AuthenticationError, 401, lambda: list(wrong.models.list()), code="invalid_api_key")
             assert [model.id for model in client.models.list()] == [MODEL]
             one = {**ENDLESS, "n": 1}
@@ -276,8 +275,6 @@ def limits_keys_and_errors_in_streams(_, other):
             assert next(held[0]) and next(held[0])
             held.append(client.chat.completions.create(**one))
             assert client.with_options(max_retries=5).chat.completions.create(model=MODEL, messages=STORY, max_tokens=1).choices
-            for stream in held:
-                stream.close()
 
 
 def main():
