@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::dependencies::Metadata;
 use crate::process::{cargo, command, output, root, run as run_program, succeeds};
-use crate::{Result, packages, test, tidy};
+use crate::{Result, clients, packages, test, tidy};
 
 /// Size limit of crates.io in bytes.
 const LARGEST_CRATE: u64 = 10 << 20;
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -29,6 +29,7 @@ const STEPS: [Step; 12] = [
     ("targets", targets),
     ("test", tests),
     ("loom", loom),
+    ("clients", clients::run),
     ("neon", neon),
     ("units", units),
     ("readme", readme),

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask test`, `ci`, `tidy`, `synth`, `gpu-figures`.
 
 mod ci;
+mod clients;
 mod dependencies;
 mod figures;
 mod imports;

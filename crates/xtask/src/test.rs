@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use crate::process::{cargo, root, run as run_program};
+use crate::process::{cargo, run as run_program, target};
 use crate::{Result, vulkan};
 
 #[derive(clap::Args)]
@@ -34,8 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result {
     test.env("PHI3_EMULATE", "amx");
     if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // without it, Mesa prints a warning in every test
-        let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-        let folder = folder.join("xdg-runtime");
+        let folder = target().join("xdg-runtime");
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         test.env("XDG_RUNTIME_DIR", folder);
     }
