@@ -9,6 +9,7 @@ The standard library only.
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -93,12 +94,18 @@ async def prefix_cache(start, report, options):
 async def same_answer(start, report, options):
     small = ["--cache-memory", options.small_cache] if option(options.program, "--cache-memory") else []
     with start(*small) as server:
-        fields = {"max_tokens": 96, "temperature": 0, "ignore_eos": True}
+        fields = {"max_tokens": 48, "temperature": 0, "ignore_eos": True, "logprobs": 1}
         bodies = [{"prompt": prompt_of(server, 150, seed), **fields} for seed in range(32)]
-        alone = [await answer(server, TEXT, body) for body in bodies]
-        together = await asyncio.gather(*(answer(server, TEXT, {**body, "stream": True}) for body in bodies))
+
+        async def choice(body):
+            return json.loads((await ask(server, TEXT, body))[2])["choices"]
+
+        alone = [await choice(body) for body in bodies]
+        together = await asyncio.gather(*(choice(body) for body in bodies))
         report.note("requests that were paused", f"{server.metric('vllm:num_preemptions_total'):.0f}")
-        report.holds("32 answers at once are those alone", alone == list(together))
+        texts = [[one[0]["text"] for one in all_choices] for all_choices in (alone, together)]
+        report.holds("32 answers at once are those alone", texts[0] == texts[1])
+        report.holds("so are their log-probabilities, bit by bit", alone == list(together))
 
 
 @guarantee

@@ -4,7 +4,8 @@
 #     pip install 'lm_eval[api]==0.4.13'       (0.8 GB)
 #     tests/clients/lm_eval.sh target/release/phi3-run [OPTION of `phi3-run serve`…]
 #
-# TOKENIZER=FOLDER takes the tokenizer of a folder in place of the server's; PYTHON=PROGRAM the Python that has lm_eval.
+# TOKENIZER=FOLDER takes the tokenizer of a folder in place of the server's, and needs transformers; PYTHON=PROGRAM is the Python that has
+# lm_eval.
 set -euo pipefail
 program=$(realpath "$1")
 shift
