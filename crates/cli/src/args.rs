@@ -126,7 +126,7 @@ pub(super) struct MachineArgs {
     /// Instruction set of the CPU backend: amx, avx512-vnni, avx512, avx2, neon-dot, neon or portable [default: the widest]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Isa>,
-    /// Activations in matrix products: int8 (fast; on the CPU for quantized weights, on a GPU half precision for many rows
+    /// Activations in matrix products: int8 (fast; on the CPU for quantized weights, on a GPU half precision for the rows of a prompt
     /// if it supports that) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,

@@ -73,7 +73,7 @@ pub(crate) struct Bench {
     /// Instruction set of the CPU backend
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<Isa>,
-    /// Activations in matrix products: int8 (on a GPU half precision for many rows) or f32
+    /// Activations in matrix products: int8 (on a GPU half precision for the rows of a prompt) or f32
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
     /// When the CPU backend interleaves quantized weights: load or never
