@@ -16,12 +16,8 @@ pub(super) fn serve(args: Serve) -> Result<Outcome> {
         note("note     everyone who reaches this machine can ask; --api-key-file asks for keys");
     }
     let quiet = args.model.quiet;
-    let load = move || {
-        let engine = load::server(&args)?;
-        note(&format!("serving  http://{address}"));
-        Ok(engine)
-    };
-    match server.run(load) {
+    let server = server.on_ready(move || note(&format!("serving  http://{address}")));
+    match server.run(move || load::server(&args)) {
         Ok(()) => {
             if !quiet {
                 note("ended    all requests were answered");

@@ -33,6 +33,9 @@ pub struct GenerateOptions {
     /// With 0, a pass is submitted only when the host has read the token before. Otherwise the device goes on with the tokens that it
     /// samples.
     pub pipeline_depth: Option<usize>,
+    /// Whether the answer's text goes on from the prompt's, so that both are one text. A space that the decoder drops at the start of a
+    /// text, as that of Phi-3 does, is kept then. Without this, after a special token and with a grammar, the answer is a text of its own.
+    pub continues_text: bool,
     /// Strings that end the answer and are not part of it. A string may span several tokens, or name a special token.
     pub stop: Vec<String>,
     /// Grammar that the answer has to match. An answer that ends at a stop string or at `max_tokens` may be incomplete.

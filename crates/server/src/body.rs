@@ -70,9 +70,7 @@ impl Fields {
     /// A whole number of a range. JSON has one kind of numbers, so `16.0` is a whole one.
     pub(crate) fn integer(&mut self, name: &str, least: i64, most: i64) -> ApiResult<Option<i64>> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
-        let integer = value.as_i64().or_else(|| value.as_f64().and_then(whole));
-        match integer.filter(|integer| (least..=most).contains(integer)) {
+        match whole(&value).filter(|integer| (least..=most).contains(integer)) {
             Some(integer) => Ok(Some(integer)),
             None if most == i64::MAX => {
                 Err(ApiError::field(name, format_args!("a whole number of at least {least}"), found(&value)))
@@ -98,6 +96,17 @@ impl Fields {
     pub(crate) fn unread(&self) -> impl Iterator<Item = &str> {
         self.values.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
     }
+}
+
+/// A whole number, however it is written.
+fn whole(value: &Value) -> Option<i64> {
+    let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
+    value.as_i64().or_else(|| value.as_f64().and_then(whole))
+}
+
+/// Token ids; `None` if one of the values is none.
+pub(crate) fn token_ids(values: &[Value]) -> Option<Vec<u32>> {
+    values.iter().map(|value| whole(value).and_then(|id| u32::try_from(id).ok())).collect()
 }
 
 /// A value in a message: short ones as they are, others by their kind.

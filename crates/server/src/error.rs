@@ -194,6 +194,9 @@ impl From<phi3_runner::Error> for ApiError {
             ) => invalid("chat_template"),
             E::Text(TextError::Encode { .. } | TextError::Decode { .. }) => invalid("tokenizer"),
             E::Sampler(SamplerError::Option { option, .. }) => invalid("invalid_value").param(*option),
+            E::Sampler(SamplerError::BiasedToken { .. } | SamplerError::AllBanned) => {
+                invalid("invalid_value").param("logit_bias")
+            }
             E::Sampler(SamplerError::NotFinite { .. }) => Self::server(message),
             E::Sampler(_) => invalid("invalid_value"),
             E::Constraint(

@@ -44,6 +44,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     app: App,
+    ready: Box<dyn FnOnce() + Send>,
 }
 
 impl Server {
@@ -68,12 +69,18 @@ impl Server {
         let failed = |source| Error::Bind { host: options.host.clone(), port: options.port, source };
         let listener = bound.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { runtime, listener, address, app: App::new(options) })
+        Ok(Self { runtime, listener, address, app: App::new(options), ready: Box::new(|| ()) })
     }
 
     /// The address, with the port that was taken if the options name port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Calls `ready` when the model is loaded and requests are taken.
+    #[must_use]
+    pub fn on_ready(self, ready: impl FnOnce() + Send + 'static) -> Self {
+        Self { ready: Box::new(ready), ..self }
     }
 
     /// Loads a model and serves requests until Ctrl-C or SIGTERM; then the open requests are completed and new ones refused. A second
@@ -106,8 +113,8 @@ impl Server {
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
     ) -> Result<()> {
-        let Self { runtime, listener, app, .. } = self;
-        let result = runtime.block_on(serve(listener, app, load, shutdown, hurry));
+        let Self { runtime, listener, app, ready, .. } = self;
+        let result = runtime.block_on(serve(listener, app, load, ready, shutdown, hurry));
         // an engine that still loads is not waited for
         runtime.shutdown_background();
         result
@@ -133,6 +140,7 @@ async fn serve(
     listener: TcpListener,
     app: App,
     load: impl FnOnce() -> phi3_runner::Result<Engine> + Send + 'static,
+    ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
     hurry: impl Future<Output = ()>,
 ) -> Result<()> {
@@ -149,6 +157,7 @@ async fn serve(
     let result = match loaded {
         Ok(Some(Ok(engine))) => {
             app.loaded(engine);
+            ready();
             shutdown.await;
             app.drain();
             tokio::select! {

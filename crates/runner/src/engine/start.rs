@@ -111,14 +111,14 @@ impl Engine {
         Ok(Generation { engine: self.clone(), id, events, seed })
     }
 
-    /// The text of an answer's tokens. An answer that goes on from a text keeps its first space; one after a special token, as in a
-    /// chat, or of a grammar is a text of its own.
+    /// The text of an answer's tokens.
     fn stream(&self, prompt: &Prompt, options: &GenerateOptions) -> Option<TextStream> {
         let tokenizer = self.inner.tokenizer.as_ref()?;
         let stream = tokenizer.stream(!options.raw);
         let last = prompt.inputs.last().and_then(Input::token);
-        let goes_on = prompt.chat.is_none() && last.is_some_and(|id| !tokenizer.is_special(id));
-        Some(if goes_on && options.grammar.is_none() { stream.continued() } else { stream })
+        let after_text = last.is_some_and(|id| !tokenizer.is_special(id));
+        let continues = options.continues_text && after_text && options.grammar.is_none();
+        Some(if continues { stream.continued() } else { stream })
     }
 
     /// Stop tokens and stop strings of an answer: those of the request and, without `ignore_eos`, those of the model's files. A chat

@@ -5,9 +5,7 @@
 #[non_exhaustive]
 pub enum SamplerError {
     /// An option is out of its range.
-    #[error(
-        "{option}: expected {expected}, found {found}; hint: it comes from the command line or generation_config.json"
-    )]
+    #[error("{option}: expected {expected}, found {found}; hint: it comes from the request or generation_config.json")]
     Option {
         /// Its name.
         option: &'static str,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Prompt rows beside decode rows before anything is measured.
+/// Prompt rows beside decode rows where nothing is measured.
 const UNMEASURED_ROWS: usize = 64;
 
 /// Weight of the newest measurement.
@@ -11,20 +11,29 @@ const WEIGHT: f64 = 0.3;
 /// Passes after which decode rows are measured again.
 const MEASURE_AFTER: usize = 32;
 
-/// Estimates by exponential smoothing.
+/// Most growth of an estimate from one measurement to the next. A measurement errs by the time that the system gives to others, so
+/// the least of several is nearest to the truth.
+const GROWTH: f64 = 1.1;
+
+/// Fewest rows of a pass whose time measures prompt rows alone.
+const BULK: usize = 16;
+
+/// Estimates of times.
 ///
-/// A pass of decode rows and at most one prompt row measures the decode rows; a pass of more prompt rows measures these, given the
-/// first estimate. Such a pass is therefore planned now and then, and when the number of decode rows has changed by half.
+/// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half. In a pass of both
+/// kinds the weights are read twice, once for each kind; the rest of its time is that of its prompt rows.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     /// Seconds of a pass with decode rows only.
     decode: Option<f64>,
-    /// Number of decode rows that `decode` was measured with.
-    measured_with: usize,
+    /// Number of decode rows that `decode` was measured with, and of these measurements.
+    measured: (usize, usize),
     /// Passes of decode and prompt rows since then.
     since: usize,
-    /// Seconds of a prompt row.
+    /// Seconds of a prompt row beside decode rows.
     row: Option<f64>,
+    /// Seconds of a prompt row among many.
+    bulk: Option<f64>,
 }
 
 impl Costs {
@@ -32,72 +41,78 @@ impl Costs {
     pub(super) fn observe(&mut self, decodes: usize, rows: usize, elapsed: Duration) {
         let elapsed = elapsed.as_secs_f64();
         match (decodes, rows) {
-            (0, 0) => {}
-            // the weights are read once for all rows, so that this is an upper bound
-            (0, _) => {
-                let bound = elapsed / rows as f64;
-                if self.row.is_none_or(|row| bound < row) {
-                    self.row = Some(smooth(self.row, bound));
-                }
-            }
-            (_, ..=1) => {
-                let before = self.decode.filter(|_| !self.is_other(decodes));
-                let row = self.row.unwrap_or(0.0) * rows as f64;
-                self.decode = Some(smooth(before, (elapsed - row).max(elapsed / 2.0)));
-                (self.measured_with, self.since) = (decodes, 0);
+            (0, ..BULK) => {}
+            (0, _) => self.bulk = Some(least(self.bulk, elapsed / rows as f64)),
+            (_, 0) => {
+                let is_other = self.is_other(decodes);
+                self.decode = Some(least(self.decode.filter(|_| !is_other), elapsed));
+                self.measured = (decodes, if is_other { 1 } else { self.measured.1 + 1 });
+                self.since = 0;
             }
             _ => {
                 self.since += 1;
                 if let Some(decode) = self.decode.filter(|_| !self.is_other(decodes)) {
-                    let row = ((elapsed - decode) / rows as f64).max(decode / 4096.0);
-                    self.row = Some(smooth(self.row, row));
+                    let row = ((elapsed - 2.0 * decode) / rows as f64).max(decode / 4096.0);
+                    self.row = Some(self.row.map_or(row, |before| before + WEIGHT * (row - before)));
                 }
             }
         }
     }
 
-    /// Prompt rows that make a pass at most `factor` times as long as its decode rows alone; at least 1.
+    /// Prompt rows for a pass with decode rows: as many as make it `factor + 1` times as long as without them, and at least as many as
+    /// take the time of the decode rows, so that reading the weights for them pays. 0 where the decode rows have to be measured.
     pub(super) fn rows_beside(&self, decodes: usize, factor: f64) -> usize {
-        match (self.decode, self.row) {
-            (None, None) => UNMEASURED_ROWS,
-            (Some(decode), Some(row)) if self.since < MEASURE_AFTER && !self.is_other(decodes) => {
-                // a bound alone, of which one row is the most, would never be corrected by passes of one row
-                (((factor - 1.0) * decode / row.max(f64::MIN_POSITIVE)) as usize).max(2)
-            }
-            _ => 1,
+        let Some(decode) = self.decode else { return if self.bulk.is_none() { UNMEASURED_ROWS } else { 0 } };
+        if self.is_other(decodes) {
+            // numbers that change from pass to pass must not keep prompts waiting
+            return if self.since == 0 { BULK } else { 0 };
         }
+        if self.measured.1 < 2 || self.since >= MEASURE_AFTER {
+            return 0;
+        }
+        let within = |time: f64, row: f64| (time / row.max(f64::MIN_POSITIVE)) as usize;
+        let Some(row) = self.row.or(self.bulk) else { return BULK };
+        let worthwhile = self.bulk.map_or(2, |bulk| within(decode * (factor - 1.0).min(1.0), bulk));
+        within((factor - 1.0) * decode, row).max(worthwhile).max(2)
     }
 
     /// Time of prompt rows; `None` before anything is measured.
     pub(super) fn time_of(&self, rows: usize) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.row? * rows as f64).ok()
+        Duration::try_from_secs_f64(self.bulk.or(self.row)? * rows as f64).ok()
     }
 
     /// Whether the estimate was measured with another number of decode rows.
     fn is_other(&self, decodes: usize) -> bool {
-        let (less, more) = (decodes.min(self.measured_with), decodes.max(self.measured_with));
+        let measured = self.measured.0;
+        let (less, more) = (decodes.min(measured), decodes.max(measured));
         2 * more > 3 * less
     }
 }
 
-fn smooth(before: Option<f64>, now: f64) -> f64 {
-    before.map_or(now, |before| before + WEIGHT * (now - before))
+/// The least measurement; an estimate grows slowly.
+fn least(before: Option<f64>, now: f64) -> f64 {
+    before.map_or(now, |before| now.min(before * GROWTH))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const DECODE: f64 = 0.070;
+    const ROW: f64 = 0.011;
+
+    /// Time of a pass: the weights are read once for each kind of rows.
+    fn pass(decodes: usize, rows: usize) -> Duration {
+        let kinds = usize::from(decodes > 0) + usize::from(rows > 0);
+        Duration::from_secs_f64(DECODE * kinds as f64 + ROW * rows as f64)
+    }
+
     #[test]
     fn estimates_approach_the_costs() {
-        let (decode, row) = (0.070, 0.011);
         let mut costs = Costs::default();
         assert_eq!(costs.rows_beside(1, 2.0), 64);
-        let pass = |decodes: usize, rows: usize| {
-            Duration::from_secs_f64(if decodes > 0 { decode } else { 0.05 } + row * rows as f64)
-        };
-        costs.observe(0, 20, pass(0, 20));
-        assert_eq!(costs.rows_beside(1, 2.0), 1, "decode rows have to be measured first");
+        costs.observe(0, 200, pass(0, 200));
+        assert_eq!(costs.rows_beside(1, 2.0), 0, "decode rows have to be measured first");
         costs.observe(1, 0, pass(1, 0));
         for _ in 0..20 {
             let rows = costs.rows_beside(1, 2.0);
@@ -106,7 +121,36 @@ mod tests {
         }
         assert_eq!(costs.rows_beside(1, 2.0), 6);
         assert_eq!(costs.rows_beside(1, 8.0), 44);
-        assert_eq!(costs.rows_beside(2, 2.0), 1, "twice as many decode rows are measured anew");
-        assert!((costs.time_of(100).unwrap().as_secs_f64() - 1.1).abs() < 0.05);
+        assert_eq!(costs.rows_beside(2, 2.0), 0, "twice as many decode rows are measured anew");
+        assert!((costs.time_of(100).unwrap().as_secs_f64() - 1.1).abs() < 0.1);
+    }
+
+    /// One pass that the system held up makes no later pass long.
+    #[test]
+    fn a_single_measurement_misleads_little() {
+        for held_up in 0..8 {
+            let mut costs = Costs::default();
+            costs.observe(0, 200, pass(0, 200));
+            for number in 0..200 {
+                let rows = costs.rows_beside(1, 2.0);
+                let time = pass(1, rows);
+                assert!(time <= pass(1, 0) * 7 / 2, "{held_up}: pass {number} has {rows} rows");
+                costs.observe(1, rows, if number == held_up { time * 40 } else { time });
+            }
+            assert!(costs.rows_beside(1, 2.0) >= 4);
+        }
+    }
+
+    /// Prompts go on beside decode rows whose number never stays.
+    #[test]
+    fn changing_numbers_keep_no_prompt_waiting() {
+        let mut costs = Costs::default();
+        let mut rows = 0;
+        for decodes in [1, 10, 2, 20, 3].into_iter().cycle().take(100) {
+            let now = costs.rows_beside(decodes, 2.0);
+            rows += now;
+            costs.observe(decodes, now, pass(decodes, now));
+        }
+        assert!(rows >= 40 * BULK, "{rows}");
     }
 }

@@ -51,7 +51,7 @@ impl Request {
 }
 
 /// Names the field of a prompt in an error that names none.
-pub(super) fn with_param(error: ApiError, name: &str) -> ApiError {
+pub(crate) fn with_param(error: ApiError, name: &str) -> ApiError {
     match (&error.param, error.status.is_client_error() && error.retry_after.is_none()) {
         (None, true) if error.code != Some("invalid_grammar") => error.param(name),
         _ => error,

@@ -1,11 +1,11 @@
 //! `/v1/completions`.
 
-use super::chat::{scored, with_param};
+use super::chat::with_param;
 use super::logprobs::OfCompletion;
 use super::sampling::{Common, refuse_unsupported};
 use super::{Head, finish_reason};
-use crate::answers::{Answers, ScoredToken, ScoredTokens, UsageSum};
-use crate::body::{Fields, found};
+use crate::answers::{Answers, UsageSum};
+use crate::body::{Fields, found, token_ids};
 use crate::error::{ApiError, ApiResult};
 use crate::events::Chunks;
 use crate::state::{App, Loaded};
@@ -77,6 +77,7 @@ impl Request {
         let echo = fields.flag("echo")?.unwrap_or(false);
         let logprobs = fields.integer("logprobs", 0, MOST_TOP)?.map(|top| top as u8);
         common.options.logprobs = logprobs;
+        common.options.continues_text = true;
         common.options.prompt_logprobs = logprobs.filter(|_| echo);
         let add_special_tokens = fields.flag("add_special_tokens")?.unwrap_or(true);
         Ok(Self { common, prompts, echo, add_special_tokens })
@@ -129,20 +130,17 @@ fn prompts(fields: &mut Fields) -> ApiResult<Vec<PromptText>> {
     const EXPECTED: &str = "a string, an array of strings, an array of token ids, or an array of such arrays";
     let value: Value = fields.required("prompt", EXPECTED)?;
     let fault = |value: &Value| ApiError::field("prompt", EXPECTED, found(value));
-    let ids = |items: &[Value]| -> Option<Vec<u32>> {
-        items.iter().map(|item| item.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
-    };
     match &value {
         Value::String(text) => Ok(vec![PromptText::Text(text.clone())]),
         Value::Array(items) if items.is_empty() => Err(fault(&value)),
         Value::Array(items) if items.iter().all(Value::is_number) => {
-            Ok(vec![PromptText::Ids(ids(items).ok_or_else(|| fault(&value))?)])
+            Ok(vec![PromptText::Ids(token_ids(items).ok_or_else(|| fault(&value))?)])
         }
         Value::Array(items) => items
             .iter()
             .map(|item| match item {
                 Value::String(text) => Ok(PromptText::Text(text.clone())),
-                Value::Array(inner) => ids(inner).map(PromptText::Ids).ok_or_else(|| fault(&value)),
+                Value::Array(inner) => token_ids(inner).map(PromptText::Ids).ok_or_else(|| fault(&value)),
                 other => Err(fault(other)),
             })
             .collect(),
@@ -156,19 +154,10 @@ struct Answer {
     text: String,
     logprobs: OfCompletion,
     offset: usize,
-    scored: ScoredTokens,
     finished: Option<FinishReason>,
 }
 
 impl Answer {
-    /// Takes scored tokens of the answer.
-    fn push(&mut self, tokens: impl IntoIterator<Item = ScoredToken>, loaded: &Loaded) -> ApiResult<()> {
-        for token in tokens {
-            self.logprobs.push(token.id, Some(&token.logprobs), loaded.texts()?, &mut self.offset);
-        }
-        Ok(())
-    }
-
     /// Takes the prompt's log-probabilities.
     fn echo(&mut self, echo: &Echo, logprobs: &[Option<Logprobs>], loaded: &Loaded) -> ApiResult<()> {
         for (position, &id) in echo.ids.iter().enumerate() {
@@ -183,16 +172,14 @@ impl Answer {
         match event {
             Event::Token { id, text, logprobs } => {
                 self.text.push_str(&text);
-                let tokens = scored(&mut self.scored, loaded, id, logprobs)?;
-                self.push(tokens, loaded)?;
+                // the stop token has an entry too: tools count on one for each new token
+                if logprobs.is_some() {
+                    self.logprobs.push(id, logprobs.as_ref(), loaded.texts()?, &mut self.offset);
+                }
             }
             Event::Text { text } => self.text.push_str(&text),
             Event::PromptLogprobs(logprobs) if view.echo => self.echo(echo, &logprobs, loaded)?,
-            Event::Done(summary) => {
-                self.finished = Some(summary.finish_reason);
-                let last = self.scored.finish(summary.finish_reason);
-                self.push(last, loaded)?;
-            }
+            Event::Done(summary) => self.finished = Some(summary.finish_reason),
             _ => {}
         }
         Ok(())

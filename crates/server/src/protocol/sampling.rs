@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// Most strings that end an answer.
 const MOST_STOPS: usize = 64;
 
+/// Most bytes of these strings: each new token is compared with all of them.
+const MOST_STOP_BYTES: usize = 16 << 10;
+
 /// Fields of a request, chat or text.
 pub(crate) struct Common {
     pub(crate) model: Option<String>,
@@ -156,9 +159,13 @@ fn stops(fields: &mut Fields) -> ApiResult<Vec<String>> {
         }
         Some(other) => return Err(ApiError::field("stop", EXPECTED, crate::body::found(&other))),
     };
-    match stops.len() <= MOST_STOPS {
+    let bytes: usize = stops.iter().map(String::len).sum();
+    if stops.len() > MOST_STOPS {
+        return Err(ApiError::field("stop", format_args!("at most {MOST_STOPS} strings"), stops.len()));
+    }
+    match bytes <= MOST_STOP_BYTES {
         true => Ok(stops),
-        false => Err(ApiError::field("stop", format_args!("at most {MOST_STOPS} strings"), stops.len())),
+        false => Err(ApiError::field("stop", format_args!("at most {MOST_STOP_BYTES} bytes"), bytes)),
     }
 }
 

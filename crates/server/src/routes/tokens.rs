@@ -1,12 +1,19 @@
 //! Texts to tokens and back, as routers and evaluation tools ask for them.
 
-use crate::body::{Fields, found};
+use crate::body::{Fields, found, token_ids};
 use crate::error::{ApiError, ApiResult};
+use crate::protocol::chat::with_param;
 use crate::protocol::messages::Chat;
 use crate::state::{App, Loaded};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+
+/// Longest text in bytes.
+const MOST_BYTES: usize = 2 << 20;
+
+/// Most token ids.
+const MOST_IDS: usize = 1 << 20;
 
 /// `POST /tokenize`: `prompt` (of vLLM) or `content` (of llama.cpp), or the `messages` of a chat.
 pub(super) async fn tokenize(State(app): State<App>, mut fields: Fields) -> ApiResult<Json<Value>> {
@@ -26,23 +33,33 @@ pub(super) async fn tokenize(State(app): State<App>, mut fields: Fields) -> ApiR
             (None, None) => {
                 return Err(ApiError::field("prompt", "a string", "none").code("missing_required_parameter"));
             }
-            (None, Some(text)) => loaded.engine.tokenizer()?.encode(&text, add_special.unwrap_or(true)),
+            (None, Some(text)) => {
+                check_size("prompt", &text)?;
+                loaded.engine.tokenizer()?.encode(&text, add_special.unwrap_or(true))
+            }
             (Some(messages), None) => {
                 let chat = Chat::read(messages, loaded)?;
+                let named = |error: phi3_runner::Error| with_param(error.into(), "messages");
                 if !chat.images.is_empty() {
-                    return Ok(listed(
-                        loaded,
-                        &loaded.engine.chat_prompt(&chat.messages, &chat.images)?.ids(),
-                        with_texts,
-                    ));
+                    let prompt = loaded.engine.chat_prompt(&chat.messages, &chat.images).map_err(named)?;
+                    return Ok(listed(loaded, &prompt.ids(), with_texts));
                 }
-                let text = loaded.engine.render(&chat.messages, add_header)?;
+                let text = loaded.engine.render(&chat.messages, add_header).map_err(named)?;
+                check_size("messages", &text)?;
                 loaded.engine.tokenizer()?.encode_chat(&text)
             }
         };
         Ok(listed(loaded, &ids.map_err(phi3_runner::Error::from)?, with_texts))
     });
     Ok(Json(answer.await?))
+}
+
+/// Refuses a text that would keep others waiting. It is longer than any context.
+fn check_size(name: &str, text: &str) -> ApiResult<()> {
+    match text.len() <= MOST_BYTES {
+        true => Ok(()),
+        false => Err(ApiError::field(name, format_args!("at most {MOST_BYTES} bytes"), text.len())),
+    }
 }
 
 fn listed(loaded: &Loaded, ids: &[u32], with_texts: bool) -> Value {
@@ -54,7 +71,12 @@ fn listed(loaded: &Loaded, ids: &[u32], with_texts: bool) -> Value {
 /// `POST /detokenize`
 pub(super) async fn detokenize(State(app): State<App>, mut fields: Fields) -> ApiResult<Json<Value>> {
     let model = fields.text("model")?;
-    let ids: Vec<u32> = fields.required("tokens", "an array of token ids")?;
+    const EXPECTED: &str = "an array of token ids";
+    let values: Vec<Value> = fields.required("tokens", EXPECTED)?;
+    let ids = token_ids(&values).ok_or_else(|| ApiError::field("tokens", EXPECTED, "other values"))?;
+    if ids.len() > MOST_IDS {
+        return Err(ApiError::field("tokens", format_args!("at most {MOST_IDS} ids"), ids.len()));
+    }
     app.ready()?.check_name(model.as_deref())?;
     let answer = app.prepare(move |loaded| {
         let vocabulary = loaded.engine.spec().vocab_size;

@@ -168,7 +168,7 @@ fn log_likelihoods_of_prompts() {
         let count = prompt.as_array().unwrap().len() + 1;
         for name in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
             let length = scores[name].as_array().unwrap().len();
-            assert!(length == count || (choice["finish_reason"] == "stop" && length + 1 == count), "{name}: {choice}");
+            assert_eq!(length, count, "{name}: {choice}");
         }
         assert_eq!((&scores["token_logprobs"][0], &scores["top_logprobs"][0]), (&Value::Null, &Value::Null));
         for (score, top) in
@@ -181,6 +181,13 @@ fn log_likelihoods_of_prompts() {
             running.post("/detokenize", &json!({"tokens": prompt})).json()["prompt"].as_str().unwrap().to_owned();
         assert!(choice["text"].as_str().unwrap().starts_with(&text), "{choice}");
     }
+    // a stop token has an entry, as tools take the last one for the new token
+    let ended = "<|user|> What is 47 + 38?<|end|><|assistant|> 47 + 38 = 85.";
+    let ended = with(body.clone(), &json!({"prompt": ended, "add_special_tokens": false}));
+    let ended = running.post(TEXT, &ended).json();
+    assert_eq!(ended["choices"][0]["finish_reason"], "stop");
+    let entries = ended["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().len();
+    assert_eq!(ended["usage"]["total_tokens"], entries);
     // alone, and in a stream, the same
     let one = with(body.clone(), &json!({"prompt": prompts[1]}));
     assert_eq!(running.post(TEXT, &one).json()["choices"][0]["logprobs"], answer["choices"][1]["logprobs"]);

@@ -52,6 +52,8 @@ fn faults_name_their_field() {
         (user(json!({"seed": 1.5})), "seed"),
         (user(json!({"seed": 1e30})), "seed"),
         (user(json!({"logit_bias": {"x": 1}})), "logit_bias"),
+        (user(json!({"logit_bias": {"99999999": 1}})), "logit_bias"),
+        (user(json!({"stop": "x".repeat(20_000)})), "stop"),
         (user(json!({"logit_bias": {"1": "x"}})), "logit_bias"),
         (user(json!({"top_logprobs": 3})), "top_logprobs"),
         (user(json!({"logprobs": true, "top_logprobs": 21})), "top_logprobs"),
@@ -74,6 +76,9 @@ fn faults_name_their_field() {
         (text(json!({"prompt": "x", "logprobs": true})), "logprobs"),
         (("/tokenize", json!({})), "prompt"),
         (("/tokenize", json!({"prompt": 3})), "prompt"),
+        (("/tokenize", json!({"prompt": "word ".repeat(1 << 19)})), "prompt"),
+        (("/tokenize", json!({"messages": [{"role": "user"}]})), "messages[0].content"),
+        (("/detokenize", json!({"tokens": vec![1; (1 << 20) + 1]})), "tokens"),
         (("/detokenize", json!({"tokens": [99999999]})), "tokens"),
         (("/detokenize", json!({"tokens": "1 2"})), "tokens"),
     ];
@@ -86,7 +91,13 @@ fn faults_name_their_field() {
             let answer = running.post(path, &body);
             let error = &answer.json()["error"];
             let status = if field == "model" && body["model"] == "gpt-4" { 404 } else { 400 };
-            assert_eq!((answer.status, error["param"].as_str()), (status, Some(field)), "{body}: {}", answer.text);
+            assert_eq!(
+                (answer.status, error["param"].as_str()),
+                (status, Some(field)),
+                "{:.300}: {}",
+                body.to_string(),
+                answer.text
+            );
             assert!(!error["message"].as_str().unwrap().is_empty() && error["type"].is_string(), "{}", answer.text);
         }
     }
