@@ -49,6 +49,8 @@ pub struct GenerateOptions {
     pub key: Option<String>,
     /// Requests share cached prefixes only with those of the same salt.
     pub cache_salt: Option<String>,
+    /// Most events that wait to be taken: with as many, no more tokens are computed until some are taken. No limit where absent.
+    pub max_unread: Option<usize>,
     /// Cancel flag: when set, generation ends after the current pass.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -166,6 +168,8 @@ pub struct Generation {
     pub(crate) id: RequestId,
     pub(crate) events: Arc<Events>,
     pub(crate) seed: Option<u64>,
+    /// [`GenerateOptions::max_unread`].
+    pub(crate) max_unread: Option<usize>,
 }
 
 impl Generation {
@@ -177,6 +181,13 @@ impl Generation {
     /// Number of events that were not taken yet.
     pub fn pending(&self) -> usize {
         self.events.len()
+    }
+
+    /// Lets the engine go on if it waits for a reader, after an event was taken.
+    fn taken(&self) {
+        if self.max_unread.is_some_and(|most| self.events.len() + 1 == most) {
+            self.engine.inner.shared.notify();
+        }
     }
 
     /// Ends the request; the events end with [`FinishReason::Interrupted`].
@@ -207,7 +218,9 @@ impl Iterator for Generation {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.events.wait()
+        let event = self.events.wait();
+        self.taken();
+        event
     }
 }
 
@@ -215,7 +228,11 @@ impl Stream for Generation {
     type Item = Result<Event>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.poll(cx.waker())
+        let event = self.events.poll(cx.waker());
+        if event.is_ready() {
+            self.taken();
+        }
+        event
     }
 }
 

@@ -115,6 +115,11 @@ impl Job {
         Ok(None)
     }
 
+    /// Whether so many events wait to be taken that no more tokens are computed.
+    pub(super) fn is_unread(&self) -> bool {
+        self.options.max_unread.is_some_and(|most| self.events.len() >= most.max(1))
+    }
+
     /// Whether sampling depends on the tokens before.
     pub(super) fn depends_on_past(&self) -> bool {
         !self.sampler.is_on_device() || self.sampler.uses_past() || self.constraint.is_some()

@@ -108,7 +108,7 @@ impl Engine {
         };
         let seed = job.seed();
         let id = self.inner.shared.submit(request, job)?;
-        Ok(Generation { engine: self.clone(), id, events, seed })
+        Ok(Generation { engine: self.clone(), id, events, seed, max_unread: options.max_unread })
     }
 
     /// The text of an answer's tokens.

@@ -38,6 +38,22 @@ fn answer(engine: &Engine, question: &str, options: &GenerateOptions) -> Complet
     ask(engine, question, options).collect_all().unwrap()
 }
 
+/// A request whose events are not taken waits, without its tokens, and goes on when they are.
+#[test]
+fn unread_answers_wait() {
+    let engine = engine();
+    let question = QUESTIONS[0];
+    let options = GenerateOptions { max_unread: Some(6), ..greedy(&[]) };
+    let unread = ask(&engine, question, &options);
+    let read = answer(&engine, question, &greedy(&[]));
+    std::thread::sleep(Duration::from_millis(200));
+    // passes in flight complete
+    assert!(unread.pending() <= 6 + 4, "{}", unread.pending());
+    assert_eq!(engine.stats().running, 1);
+    assert_eq!(unread.collect_all().unwrap().ids, read.ids);
+    assert_idle(&engine);
+}
+
 /// Ids of each question's answer alone.
 fn alone() -> Vec<Vec<u32>> {
     let engine = engine();

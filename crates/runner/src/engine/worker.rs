@@ -137,6 +137,8 @@ impl Worker {
     /// Plans a pass and submits its layers; false if there is none.
     fn submit(&mut self) -> phi3_model::Result<bool> {
         let mut state = self.shared.locked();
+        let State { scheduler, jobs, .. } = &mut *state;
+        jobs.iter().for_each(|(id, job)| scheduler.hold(*id, job.is_unread()));
         let mut events = Vec::new();
         let pass = state.scheduler.plan(self.shared.now(), &mut events);
         state.deliver(events);

@@ -15,6 +15,9 @@ const MEASURE_AFTER: usize = 32;
 /// the least of several is nearest to the truth.
 const GROWTH: f64 = 1.1;
 
+/// Prompt rows beside decode rows that measure the first time.
+const PROBE: usize = 4;
+
 /// Fewest rows of a pass whose time measures prompt rows alone.
 const BULK: usize = 16;
 
@@ -65,13 +68,13 @@ impl Costs {
         let Some(decode) = self.decode else { return if self.bulk.is_none() { UNMEASURED_ROWS } else { 0 } };
         if self.is_other(decodes) {
             // numbers that change from pass to pass must not keep prompts waiting
-            return if self.since == 0 { BULK } else { 0 };
+            return if self.since == 0 { PROBE } else { 0 };
         }
         if self.measured.1 < 2 || self.since >= MEASURE_AFTER {
             return 0;
         }
         let within = |time: f64, row: f64| (time / row.max(f64::MIN_POSITIVE)) as usize;
-        let Some(row) = self.row.or(self.bulk) else { return BULK };
+        let Some(row) = self.row.or(self.bulk) else { return PROBE };
         let worthwhile = self.bulk.map_or(2, |bulk| within(decode * (factor - 1.0).min(1.0), bulk));
         within((factor - 1.0) * decode, row).max(worthwhile).max(2)
     }
@@ -151,6 +154,6 @@ mod tests {
             rows += now;
             costs.observe(decodes, now, pass(decodes, now));
         }
-        assert!(rows >= 40 * BULK, "{rows}");
+        assert!(rows >= 40 * PROBE, "{rows}");
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) arrived: Time,
     /// Whether rows were planned at any time.
     pub(super) started: bool,
+    /// Whether it gets no rows of new tokens for now.
+    pub(super) held: bool,
     /// Whether its pages were released since its last rows.
     pub(super) paused: bool,
     /// The slot of a running request.
@@ -73,6 +75,7 @@ impl Request {
             chunk: request.chunk.unwrap_or(usize::MAX).max(1),
             arrived: now,
             started: false,
+            held: false,
             paused: false,
             slot: None,
             set: RopeSet::default(),
@@ -109,7 +112,7 @@ impl Request {
         let next = self.planned >= self.prompt && self.planned + 1 - self.prompt < self.limit;
         let known = self.planned + 1 == self.inputs.len();
         let sampled = self.pipelined && self.planned >= self.inputs.len() && self.computed < self.planned;
-        self.slot.is_some() && next && (known || sampled)
+        self.slot.is_some() && !self.held && next && (known || sampled)
     }
 
     /// Whether inputs before the last known token's row, or of the prompt, have to be computed.

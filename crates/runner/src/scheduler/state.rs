@@ -193,6 +193,13 @@ impl Scheduler {
         self.finish(id, reason, events);
     }
 
+    /// Sets whether a request gets no rows of new tokens for now.
+    pub fn hold(&mut self, id: RequestId, held: bool) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.held = held;
+        }
+    }
+
     /// Refuses requests from now on. Those taken before are computed to their end.
     pub fn drain(&mut self) {
         self.draining = true;

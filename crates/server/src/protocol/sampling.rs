@@ -6,6 +6,9 @@ use crate::error::{ApiError, ApiResult};
 use phi3_runner::{GenerateOptions, SamplerOptions};
 use serde_json::{Map, Value};
 
+/// Events that wait for a client that does not read. The system's buffers hold some hundred more.
+const MAX_UNREAD: usize = 64;
+
 /// Most strings that end an answer.
 const MOST_STOPS: usize = 64;
 
@@ -67,6 +70,7 @@ impl Common {
                 stop: stops(fields)?,
                 grammar: grammar::read(fields)?,
                 cache_salt: fields.text("cache_salt")?,
+                max_unread: Some(MAX_UNREAD),
                 ..GenerateOptions::default()
             },
             sampling: Sampling {

@@ -101,9 +101,11 @@ fn long_prompts_stall_nobody() {
         run.first_token(long, Duration::ZERO);
         let passes = &run.rows[before..];
         for (decodes, prompts) in passes {
-            assert!(*prompts >= 1 && *decodes == readers as usize);
+            assert_eq!(*decodes, readers as usize);
             assert!(cost(*decodes, *prompts) <= 3 * cost(*decodes, 0), "{decodes} and {prompts} rows");
         }
+        // decode rows alone are measured now and then
+        assert!(passes.iter().filter(|(_, prompts)| *prompts == 0).count() <= 2 + passes.len() / 32);
         // and the prompt has the time that the factor gives
         let mean = 700.0 / passes.len() as f64;
         assert!(mean > 5.0, "{mean} rows a pass");
