@@ -40,8 +40,7 @@ pub(crate) struct Serve {
     /// Prompt tokens of requests that wait, at most
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub(crate) max_queue_tokens: usize,
-    /// Time that prompts add to a pass while answers are computed, at most, in multiples of a pass without them: 2 keeps answers flowing,
-    /// 8 favours throughput
+    /// Longest pass while answers are computed, in multiples of one without prompts: 2 keeps answers flowing, 8 favours throughput
     #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = factor)]
     pub(crate) max_stall: f64,
     /// Size of a request's body, at most, in bytes, with K, M or G

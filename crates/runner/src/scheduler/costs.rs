@@ -15,6 +15,9 @@ const MEASURE_AFTER: usize = 32;
 /// the least of several is nearest to the truth.
 const GROWTH: f64 = 1.1;
 
+/// Ratio to the measurement before from which another one is needed.
+const SURPRISE: f64 = 1.5;
+
 /// Prompt rows beside decode rows that measure the first time.
 const PROBE: usize = 4;
 
@@ -24,16 +27,18 @@ const BULK: usize = 16;
 /// Estimates of times.
 ///
 /// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half. In a pass of both
-/// kinds the weights are read twice, once for each kind; the rest of its time is that of its prompt rows.
+/// kinds the weights are read twice, once for each kind, so that few prompt rows take as long as many.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     /// Seconds of a pass with decode rows only.
     decode: Option<f64>,
-    /// Number of decode rows that `decode` was measured with, and of these measurements.
-    measured: (usize, usize),
+    /// Number of decode rows that `decode` was measured with.
+    measured_with: usize,
+    /// Whether `decode` needs no second measurement.
+    is_sure: bool,
     /// Passes of decode and prompt rows since then.
     since: usize,
-    /// Seconds of a prompt row beside decode rows.
+    /// Seconds of a prompt row beside decode rows, with its share of reading the weights.
     row: Option<f64>,
     /// Seconds of a prompt row among many.
     bulk: Option<f64>,
@@ -48,35 +53,43 @@ impl Costs {
             (0, _) => self.bulk = Some(least(self.bulk, elapsed / rows as f64)),
             (_, 0) => {
                 let is_other = self.is_other(decodes);
+                // a time far from the one before may be that of a pass that was held up
+                self.is_sure = !is_other || self.decode.is_some_and(|before| elapsed < SURPRISE * before);
                 self.decode = Some(least(self.decode.filter(|_| !is_other), elapsed));
-                self.measured = (decodes, if is_other { 1 } else { self.measured.1 + 1 });
-                self.since = 0;
+                (self.measured_with, self.since) = (decodes, 0);
             }
             _ => {
                 self.since += 1;
                 if let Some(decode) = self.decode.filter(|_| !self.is_other(decodes)) {
-                    let row = ((elapsed - 2.0 * decode) / rows as f64).max(decode / 4096.0);
+                    let row = ((elapsed - decode) / rows as f64).max(decode / 4096.0);
                     self.row = Some(self.row.map_or(row, |before| before + WEIGHT * (row - before)));
                 }
             }
         }
     }
 
-    /// Prompt rows for a pass with decode rows: as many as make it `factor + 1` times as long as without them, and at least as many as
-    /// take the time of the decode rows, so that reading the weights for them pays. 0 where the decode rows have to be measured.
+    /// Prompt rows for a pass with decode rows: as many as make it `factor` times as long as without them. At least half of their time is
+    /// their own, and not that of reading the weights, which may make the pass three times as long. 0 where the decode rows have to be
+    /// measured.
     pub(super) fn rows_beside(&self, decodes: usize, factor: f64) -> usize {
-        let Some(decode) = self.decode else { return if self.bulk.is_none() { UNMEASURED_ROWS } else { 0 } };
+        let Some(decode) = self.decode else {
+            return if self.bulk.is_none() && self.since == 0 { UNMEASURED_ROWS } else { 0 };
+        };
         if self.is_other(decodes) {
             // numbers that change from pass to pass must not keep prompts waiting
             return if self.since == 0 { PROBE } else { 0 };
         }
-        if self.measured.1 < 2 || self.since >= MEASURE_AFTER {
+        if !self.is_sure || self.since >= MEASURE_AFTER {
             return 0;
         }
         let within = |time: f64, row: f64| (time / row.max(f64::MIN_POSITIVE)) as usize;
         let Some(row) = self.row.or(self.bulk) else { return PROBE };
-        let worthwhile = self.bulk.map_or(2, |bulk| within(decode * (factor - 1.0).min(1.0), bulk));
-        within((factor - 1.0) * decode, row).max(worthwhile).max(2)
+        let budget = factor - 1.0;
+        let worthwhile = match self.bulk {
+            Some(bulk) => within(budget.min(1.0) * decode, bulk),
+            None => within(2.0 * budget.min(1.0) * decode, row),
+        };
+        within(budget * decode, row).max(worthwhile).max(2)
     }
 
     /// Time of prompt rows; `None` before anything is measured.
@@ -86,8 +99,7 @@ impl Costs {
 
     /// Whether the estimate was measured with another number of decode rows.
     fn is_other(&self, decodes: usize) -> bool {
-        let measured = self.measured.0;
-        let (less, more) = (decodes.min(measured), decodes.max(measured));
+        let (less, more) = (decodes.min(self.measured_with), decodes.max(self.measured_with));
         2 * more > 3 * less
     }
 }
@@ -123,7 +135,12 @@ mod tests {
             costs.observe(1, rows, pass(1, rows));
         }
         assert_eq!(costs.rows_beside(1, 2.0), 6);
-        assert_eq!(costs.rows_beside(1, 8.0), 44);
+        let mut patient = Costs::default();
+        for _ in 0..60 {
+            let rows = patient.rows_beside(1, 8.0);
+            patient.observe(1, rows, pass(1, rows));
+        }
+        assert_eq!(patient.rows_beside(1, 8.0), 38);
         assert_eq!(costs.rows_beside(2, 2.0), 0, "twice as many decode rows are measured anew");
         assert!((costs.time_of(100).unwrap().as_secs_f64() - 1.1).abs() < 0.1);
     }
