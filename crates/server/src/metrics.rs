@@ -1,6 +1,6 @@
 //! Metrics in Prometheus' text format, by vLLM's names.
 
-use crate::state::Loaded;
+use phi3_runner::scheduler::SchedulerStats;
 use phi3_runner::{FinishReason, Summary};
 use phi3_tensor::PAGE;
 use prometheus::{
@@ -132,10 +132,10 @@ impl Metrics {
         self.request_most.with_label_values(&[model]).observe(tokens as f64);
     }
 
-    /// All metrics as text.
-    pub(crate) fn text(&self, loaded: Option<&Loaded>) -> String {
-        if let Some(loaded) = loaded {
-            self.refresh(loaded);
+    /// All metrics as text, with the figures of a loaded model's scheduler.
+    pub(crate) fn text(&self, model: Option<(&str, SchedulerStats)>) -> String {
+        if let Some((name, stats)) = model {
+            self.refresh(name, &stats);
         }
         let mut text = Vec::new();
         // writing to memory cannot fail, and no name is invalid
@@ -144,10 +144,8 @@ impl Metrics {
     }
 
     /// Takes the figures of the scheduler.
-    fn refresh(&self, loaded: &Loaded) {
+    fn refresh(&self, model: &str, stats: &SchedulerStats) {
         let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = loaded.name();
-        let stats = loaded.engine.stats();
         let set = |gauge: &GaugeVec, value: f64| gauge.with_label_values(&[model]).set(value);
         set(&self.waiting, stats.waiting as f64);
         set(&self.running, stats.running as f64);

@@ -29,7 +29,7 @@ pub(super) async fn version() -> Json<serde_json::Value> {
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<App>) -> Response {
-    let text = app.metrics().text(app.engine());
+    let text = app.metrics().text(app.engine().map(|loaded| (loaded.name(), loaded.engine.stats())));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
