@@ -8,6 +8,7 @@ pub(crate) type Time = Duration;
 pub(crate) type RequestId = usize;
 pub(crate) struct NewRequest;
 pub(crate) struct SchedulerStats;
+pub(crate) struct Busy;
 pub(crate) struct Refused;
 
 pub(crate) enum Event {
@@ -32,6 +33,10 @@ impl Scheduler {
         if self.open.remove(&id) {
             events.push((id, Event::Finished(reason)));
         }
+    }
+
+    pub(crate) fn busy(&self, _: usize) -> Option<Busy> {
+        None
     }
 
     pub(crate) fn stats(&self) -> SchedulerStats {
