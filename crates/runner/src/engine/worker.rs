@@ -36,7 +36,7 @@ pub(super) struct Worker {
 struct Flight {
     id: PassId,
     outputs: Vec<Output>,
-    submitted: Instant,
+    begun: Instant,
     /// Tokens, or the end of a pass without any; `None` before it is sampled.
     sampled: Option<Results>,
 }
@@ -146,6 +146,8 @@ impl Worker {
         let Some(pass) = pass else { return Ok(false) };
         self.reopen_if_lost()?;
         let Some(model) = &mut self.model else { return Ok(false) };
+        // a device may compute the pass in this call
+        let begun = Instant::now();
         let submitted = match pass.copies.is_empty() {
             true => Ok(()),
             false => model.copy_pages(&pass.copies),
@@ -154,7 +156,7 @@ impl Worker {
         if let Err(error) = submitted {
             return self.failed(&pass, error).map(|()| true);
         }
-        let flight = Flight { id: pass.id, outputs: outputs(&pass), submitted: Instant::now(), sampled: None };
+        let flight = Flight { id: pass.id, outputs: outputs(&pass), begun, sampled: None };
         self.flights.push_back(flight);
         Ok(true)
     }
@@ -183,7 +185,7 @@ impl Worker {
     /// Waits for the oldest pass, and gives its tokens to the requests.
     fn complete(&mut self) -> phi3_model::Result<()> {
         let Some(flight) = self.flights.pop_front() else { return Ok(()) };
-        let Flight { id, outputs, submitted, sampled } = flight;
+        let Flight { id, outputs, begun, sampled } = flight;
         let Some(Results { tokens, on_device, on_host }) = sampled else { return Ok(()) };
         let mut logits = Vec::new();
         for (output, readback) in on_host {
@@ -191,7 +193,7 @@ impl Worker {
         }
         let sampled = tokens.wait()?;
         let now = Instant::now();
-        let elapsed = now - submitted.max(self.completed);
+        let elapsed = now - begun.max(self.completed);
         self.completed = now;
         self.losses = 0;
 

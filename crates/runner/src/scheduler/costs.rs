@@ -21,6 +21,9 @@ const SURPRISE: f64 = 1.5;
 /// Prompt rows beside decode rows that measure the first time.
 const PROBE: usize = 4;
 
+/// Fewest prompt rows beside decode rows while the time of many is not known.
+const FEWEST: usize = 8;
+
 /// Fewest rows of a pass whose time measures prompt rows alone.
 const BULK: usize = 16;
 
@@ -87,7 +90,7 @@ impl Costs {
         let budget = factor - 1.0;
         let worthwhile = match self.bulk {
             Some(bulk) => within(budget.min(1.0) * decode, bulk),
-            None => within(2.0 * budget.min(1.0) * decode, row),
+            None => within(2.0 * budget.min(1.0) * decode, row).max(FEWEST),
         };
         within(budget * decode, row).max(worthwhile).max(2)
     }
