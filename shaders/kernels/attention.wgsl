@@ -49,11 +49,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
     let row = batch[params.tiles_at + 2u * group.y];
     let position = batch[4u * row + 1u];
     let pages_at = batch[4u * row + 3u];
-    let seen_from = first_seen(position);
-    let seen_to = seen_end(row, position + 1u);
-    let split = kv_per_split(seen_to - seen_from);
-    let first = seen_from + group.z * split;
-    let end = min(seen_to, first + split);
+    let split = split_of(group.z, row, 1u, 1u);
+    let first = split.first;
+    let end = split.end;
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     if (t < params.head4) {

@@ -86,13 +86,10 @@ fn main(
     let count = batch[params.tiles_at + 2u * group.y + 1u];
     let position0 = batch[4u * row0 + 1u];
     let pages_at = batch[4u * row0 + 3u];
-    // positions are grouped as for a whole tile, wherever its rows begin and end
-    let base = position0 / ROWS * ROWS;
-    let base_from = first_seen(base);
-    let split = kv_per_split(seen_end(row0, base + ROWS) - base_from);
-    let first = base_from + group.z * split;
-    let end = min(seen_end(row0, position0 + count), first + split);
-    let seen_from = first_seen(position0);
+    let split = split_of(group.z, row0, count, ROWS);
+    let seen_from = split.seen_from;
+    let first = split.first;
+    let end = split.end;
     let kv = head * params.kv_heads / params.heads * params.head_stride;
 
     for (var at = t; at < ROWS * DIM4; at += THREADS) {

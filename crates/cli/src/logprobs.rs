@@ -2,7 +2,7 @@
 
 use crate::output::note;
 use phi3_runner::Engine;
-use phi3_runner::text::{TokenBytes, TokenTable};
+use phi3_runner::text::TokenTable;
 use phi3_tensor::Logprobs;
 use serde_json::{Value, json};
 
@@ -47,13 +47,8 @@ impl Names {
         Self(engine.tokenizer().ok().and_then(|tokenizer| tokenizer.token_table().ok()))
     }
 
-    /// Bytes of a token, or the name of a special one.
     fn bytes(&self, id: u32) -> Option<&[u8]> {
-        match self.0.as_ref()?.tokens.get(id as usize)? {
-            TokenBytes::Text(bytes) => Some(bytes),
-            TokenBytes::Special(name) => Some(name.as_bytes()),
-            TokenBytes::Gap => None,
-        }
+        self.0.as_ref()?.bytes(id)
     }
 
     /// A token's text in quotation marks, with escapes; its id where it has no text.

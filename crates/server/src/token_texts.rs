@@ -1,27 +1,23 @@
 //! Texts of single tokens, for log-probabilities and `/tokenize`.
 
-use phi3_runner::text::{TokenBytes, Tokenizer};
+use phi3_runner::text::{TokenTable, Tokenizer};
 
 /// Bytes of every token.
 pub(crate) struct TokenTexts {
     tokenizer: Tokenizer,
     /// `None` for a decoder whose tokens have no bytes of their own.
-    bytes: Option<Vec<TokenBytes>>,
+    table: Option<TokenTable>,
 }
 
 impl TokenTexts {
     pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
-        Self { tokenizer: tokenizer.clone(), bytes: tokenizer.token_table().ok().map(|table| table.tokens) }
+        Self { tokenizer: tokenizer.clone(), table: tokenizer.token_table().ok() }
     }
 
     /// The bytes of a token; none for an id without a token.
     pub(crate) fn bytes(&self, id: u32) -> Vec<u8> {
-        match &self.bytes {
-            Some(tokens) => match tokens.get(id as usize) {
-                Some(TokenBytes::Text(bytes)) => bytes.clone(),
-                Some(TokenBytes::Special(name)) => name.clone().into_bytes(),
-                Some(TokenBytes::Gap) | None => Vec::new(),
-            },
+        match &self.table {
+            Some(table) => table.bytes(id).unwrap_or_default().to_vec(),
             None => self.tokenizer.decode(&[id], false).unwrap_or_default().into_bytes(),
         }
     }

@@ -24,6 +24,17 @@ pub struct TokenTable {
     pub drops_first_space: bool,
 }
 
+impl TokenTable {
+    /// Bytes of a token, or of the name of a special one; `None` for an id without a token.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        match self.tokens.get(id as usize)? {
+            TokenBytes::Text(bytes) => Some(bytes),
+            TokenBytes::Special(name) => Some(name.as_bytes()),
+            TokenBytes::Gap => None,
+        }
+    }
+}
+
 impl Tokenizer {
     /// The bytes that every token adds to the middle of a text: those of [`TextStream`](super::TextStream).
     ///

@@ -38,6 +38,10 @@ impl Request {
 
     /// Starts the answers.
     pub(crate) fn start(self, key: Option<String>, loaded: &Loaded) -> ApiResult<Vec<Generation>> {
+        if self.logprobs {
+            // made here, away from the connections
+            loaded.texts()?;
+        }
         let chat = messages::Chat::read(self.messages, loaded)?;
         let mut common = self.common;
         common.options.key = key;
@@ -106,7 +110,7 @@ pub(crate) async fn whole(mut answers: Answers, loaded: &Loaded, n: usize, with_
 }
 
 /// Takes a token with log-probabilities; gives those that are part of the answer.
-pub(super) fn scored(
+fn scored(
     tokens: &mut ScoredTokens,
     loaded: &Loaded,
     id: u32,

@@ -96,6 +96,10 @@ impl Request {
     pub(crate) fn start(self, key: Option<String>, loaded: &Loaded) -> ApiResult<Started> {
         let mut common = self.common;
         common.options.key = key;
+        if common.options.logprobs.is_some() {
+            // made here, away from the connections
+            loaded.texts()?;
+        }
         let engine = &loaded.engine;
         let options = common.each(&engine.sampler_defaults())?;
         let named = |error: phi3_runner::Error| with_param(error.into(), "prompt");
@@ -265,7 +269,7 @@ impl Chunks for CompletionChunks {
         if matches!(event, Event::PromptLogprobs(_)) && self.view.echo {
             part.text.push_str(&echo.text);
         }
-        // the texts of tokens were made for the first of them
+        // only the texts of tokens can fail, and they were made before
         let _ = part.take(event, &echo, self.view, loaded);
         let finished = part.finished;
         let has_tokens = !part.logprobs.is_empty();

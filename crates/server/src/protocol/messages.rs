@@ -149,8 +149,7 @@ mod tests {
     #[test]
     fn data_urls() {
         for url in ["data:image/png;base64,aGk=", "data:image/png;base64,aGk", "DATA:;BASE64,aG%6B%3d", "data:,hi"] {
-            let bytes = data_url(url).unwrap();
-            assert!(bytes == b"hi" || bytes == b"hk", "{url}: {bytes:?}");
+            assert_eq!(data_url(url).unwrap(), b"hi", "{url}");
         }
         for url in ["https://example.org/cat.png", "data:image/png;base64", "data:;base64,a$", "", "däta:,"] {
             assert!(data_url(url).is_err(), "{url}");

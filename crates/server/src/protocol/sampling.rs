@@ -77,7 +77,7 @@ impl Common {
                 temperature: fields.number("temperature")?,
                 // 0 leaves the likeliest token, as a tiny probability does
                 top_p: fields.number("top_p")?.map(|p| if p == 0.0 { f32::MIN_POSITIVE } else { p }),
-                top_k: fields.limit("top_k")?.or(None),
+                top_k: fields.integer("top_k", -1, i64::MAX)?.map(|k| usize::try_from(k).unwrap_or(0)),
                 min_p: fields.number("min_p")?,
                 typical_p: fields.number("typical_p")?,
                 top_n_sigma: fields.number("top_n_sigma")?,
@@ -184,4 +184,28 @@ fn logit_bias(fields: &mut Fields) -> ApiResult<Vec<(u32, f32)>> {
         })
     };
     biases.into_iter().flatten().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of a request go before the model's; those that are off are off.
+    #[test]
+    fn requests_go_before_the_model() {
+        let own = SamplerOptions { temperature: 0.8, top_k: 40, top_p: 0.9, ..SamplerOptions::default() };
+        let sampler = |text: &str| {
+            let common = Common::read(&mut Fields::parse(text.as_bytes()).unwrap(), 8).unwrap();
+            common.each(&own).unwrap().remove(0).sampler.unwrap()
+        };
+        assert_eq!(sampler(r#"{"top_p": null}"#), own);
+        assert_eq!(
+            sampler(r#"{"temperature": 0, "top_k": 3}"#),
+            SamplerOptions { temperature: 0.0, top_k: 3, ..own.clone() }
+        );
+        for off in ["-1", "0", "-1.0"] {
+            assert_eq!(sampler(&format!(r#"{{"top_k": {off}}}"#)).top_k, 0);
+        }
+        assert!(sampler(r#"{"top_p": 0}"#).top_p > 0.0);
+    }
 }

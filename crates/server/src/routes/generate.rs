@@ -8,7 +8,8 @@ use crate::events;
 use crate::guard::Caller;
 use crate::protocol::chat::{self, ChatChunks};
 use crate::protocol::completion::{self, CompletionChunks};
-use crate::state::App;
+use crate::protocol::sampling::Common;
+use crate::state::{App, Loaded};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
@@ -27,8 +28,7 @@ pub(super) async fn chat(
     let (arrived, open) = (Instant::now(), app.open());
     let loaded = app.ready()?;
     let request = chat::Request::read(&mut fields, app.options().max_answers)?;
-    loaded.check_name(request.common.model.as_deref())?;
-    note_limit(&app, loaded.name(), request.common.options.max_tokens);
+    admit(&app, loaded, &request.common)?;
     let (n, stream, logprobs) = (request.common.n, request.common.stream, request.logprobs);
     let chunks = ChatChunks::new(&app, loaded.name(), &request);
     let generations = app.prepare(move |loaded| request.start(caller.key(), loaded)).await?;
@@ -49,8 +49,7 @@ pub(super) async fn completions(
     let (arrived, open) = (Instant::now(), app.open());
     let loaded = app.ready()?;
     let request = completion::Request::read(&mut fields, app.options().max_answers)?;
-    loaded.check_name(request.common.model.as_deref())?;
-    note_limit(&app, loaded.name(), request.common.options.max_tokens);
+    admit(&app, loaded, &request.common)?;
     let (view, stream) = (request.view(), request.common.stream);
     let started = app.prepare(move |loaded| request.start(caller.key(), loaded)).await?;
     let answers = Answers::new(&app, loaded.name(), arrived, open, started.generations);
@@ -61,10 +60,13 @@ pub(super) async fn completions(
     Ok(with_ignored(response, &fields))
 }
 
-fn note_limit(app: &App, model: &str, most: Option<usize>) {
-    if let Some(most) = most {
-        app.metrics().asked_for(model, most);
+/// Checks the model's name, and records how many tokens are asked for.
+fn admit(app: &App, loaded: &Loaded, common: &Common) -> ApiResult<()> {
+    loaded.check_name(common.model.as_deref())?;
+    if let Some(most) = common.options.max_tokens {
+        app.metrics().asked_for(loaded.name(), most);
     }
+    Ok(())
 }
 
 /// Adds the names of fields that the server does not know.

@@ -89,49 +89,47 @@ impl Gpu {
         weight: &Matrix,
         target: &Target<'_>,
     ) -> Result<()> {
-        for run in 0..self.pass.runs.len() {
-            let (phase, rows) = self.pass.runs[run].clone();
-            self.product_of(phase, rows, x, norm, weight, target)?;
-        }
-        Ok(())
+        let mut normed = None;
+        let result = self.product_of_runs(x, norm, weight, target, &mut normed);
+        self.normed = normed.or_else(|| self.normed.take());
+        result
     }
 
-    fn product_of(
+    /// `normed` is x after a norm that a kernel does not compute itself: once for all runs.
+    fn product_of_runs(
         &mut self,
-        phase: Phase,
-        rows: Range<usize>,
         x: &Rows,
         norm: Option<Norm<'_, Self>>,
         weight: &Matrix,
         target: &Target<'_>,
+        normed: &mut Option<Buffer>,
     ) -> Result<()> {
         let epilogue = Epilogue { bias: weight.bias.is_some(), sink: target.sink };
-        let product = self.product_for(phase, rows.len(), weight, epilogue);
-        // the weight of RMSNorm and a bias have the same binding
-        let gain = match norm {
-            Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
-            _ => None,
-        };
-        let normed = self.normed.take();
-        match norm.filter(|_| gain.is_none()) {
-            Some(norm) => self.normed_first(x, norm, normed).and_then(|normed| {
-                let x = Activations { buffer: &normed, dim: x.dim, stride: x.stride, rows };
-                let result = self.multiply(x, None, weight, target, product, epilogue);
-                self.normed = Some(normed);
-                result
-            }),
-            None => {
-                self.normed = normed;
-                let x = Activations { buffer: &x.buffer, dim: x.dim, stride: x.stride, rows };
-                self.multiply(x, gain, weight, target, product, epilogue)
-            }
+        for run in 0..self.pass.runs.len() {
+            let (phase, rows) = self.pass.runs[run].clone();
+            let product = self.product_for(phase, rows.len(), weight, epilogue);
+            // the weight of RMSNorm and a bias have the same binding
+            let gain = match norm {
+                Some(Norm::Rms { weight, eps }) if !epilogue.bias || product.halves().is_some() => Some((weight, eps)),
+                _ => None,
+            };
+            let buffer = match norm.filter(|_| gain.is_none()) {
+                Some(norm) => match normed {
+                    Some(normed) => normed,
+                    None => normed.insert(self.normed_first(x, norm)?),
+                },
+                None => &x.buffer,
+            };
+            let x = Activations { buffer, dim: x.dim, stride: x.stride, rows };
+            self.multiply(x, gain, weight, target, product, epilogue)?;
         }
+        Ok(())
     }
 
-    /// Records a norm of x into a separate buffer, `normed` where it is large enough. Returns the buffer.
-    fn normed_first(&mut self, x: &Rows, norm: Norm<'_, Self>, normed: Option<Buffer>) -> Result<Buffer> {
+    /// Records a norm of x into a separate buffer, that of the last one where it is large enough. Returns the buffer.
+    fn normed_first(&mut self, x: &Rows, norm: Norm<'_, Self>) -> Result<Buffer> {
         let bytes = (self.pass.rows * x.stride * size_of::<f32>()) as u64;
-        let buffer = match normed.filter(|buffer| buffer.size >= bytes) {
+        let buffer = match self.normed.take().filter(|buffer| buffer.size >= bytes) {
             Some(buffer) => buffer,
             None => self.device.buffer("normed activations", bytes, STORAGE)?,
         };
