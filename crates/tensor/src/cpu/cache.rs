@@ -2,13 +2,13 @@
 
 use super::activations::rounded;
 use super::kernels::dispatch;
+use super::memory::AlignedBuf;
 use super::pool::Pool;
 #[cfg(target_arch = "aarch64")]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Isa, Portable, Simd};
-use super::zeros;
 use crate::checks::CacheShape;
 use crate::{Batch, Heads, KvType, PAGE, Result};
 use half::f16;
@@ -16,17 +16,19 @@ use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Keys and values: a page of a layer holds, per key/value head, keys `[head_dim][PAGE]`, then values
-/// `[PAGE][head_dim]`. Keys are transposed so that the scores of a page are adjacent.
+/// Keys and values: a page holds, per layer and key/value head, keys `[head_dim][PAGE]`, then values `[PAGE][head_dim]`, then
+/// their scales, ordered alike: of keys `[blocks][PAGE]`, of values `[PAGE][blocks]`. Keys are transposed so that the scores of a
+/// page are adjacent.
 pub struct Cache {
     heads: Heads,
     kv: KvType,
+    layers: usize,
     /// Runs of a key and of a value.
     runs: [Vec<Run>; 2],
-    /// `[layer][page]`
-    pages: Vec<Vec<Page>>,
-    /// Pages that every layer has.
-    made: usize,
+    /// The scale of each dimension of a key at the first position of a page.
+    first_scale: Vec<usize>,
+    /// The memory of a page has all its layers, so that it fills huge pages.
+    pages: Vec<AlignedBuf>,
 }
 
 /// Neighbouring dimensions of a head, at most [`KvType::BLOCK`], that share a scale where numbers have one.
@@ -48,36 +50,22 @@ fn runs(head_dim: usize, block: impl Fn(usize) -> usize) -> Vec<Run> {
 
 /// Keys `[head_dim][PAGE]` and values `[PAGE][head_dim]` of a head on a page, by type of cache.
 pub(crate) enum Panels<'a> {
-    F32 { keys: &'a [f32], values: &'a [f32] },
-    F16 { keys: &'a [u16], values: &'a [u16] },
-    Q8_0 { keys: &'a [i8], values: &'a [i8], key_scales: &'a [f32], value_scales: &'a [f32], heads: Heads },
-}
-
-/// A page of a layer, by type.
-enum Page {
-    F32(Box<[f32]>),
-    F16(Box<[u16]>),
-    /// Scales are ordered like their numbers: of keys `[blocks][PAGE]`, of values `[PAGE][blocks]`.
-    Q8_0 {
-        levels: Box<[i8]>,
-        scales: Box<[f32]>,
+    F32 {
+        keys: &'a [f32],
+        values: &'a [f32],
     },
-}
-
-impl Page {
-    /// Copies a page of the same type.
-    fn copy_from(&mut self, other: &Self) {
-        match (self, other) {
-            (Page::F32(to), Page::F32(from)) => to.copy_from_slice(from),
-            (Page::F16(to), Page::F16(from)) => to.copy_from_slice(from),
-            (Page::Q8_0 { levels, scales }, Page::Q8_0 { levels: from, scales: scales_from }) => {
-                levels.copy_from_slice(from);
-                scales.copy_from_slice(scales_from);
-            }
-            // all pages of a cache are of one type
-            (Page::F32(_) | Page::F16(_) | Page::Q8_0 { .. }, _) => {}
-        }
-    }
+    F16 {
+        keys: &'a [u16],
+        values: &'a [u16],
+    },
+    /// Scales of keys `[blocks][PAGE]`, the first of a dimension's at `first_scale[dimension]`, and of values `[PAGE][blocks]`.
+    Q8_0 {
+        keys: &'a [i8],
+        values: &'a [i8],
+        key_scales: &'a [f32],
+        value_scales: &'a [f32],
+        first_scale: &'a [usize],
+    },
 }
 
 /// Destination in the cache of the keys and values of a row of the pass.
@@ -103,105 +91,85 @@ pub(crate) fn targets(batch: &Batch, out: &mut Vec<Target>) {
 impl Cache {
     pub(crate) fn new(layers: usize, heads: Heads, kv: KvType) -> Self {
         let runs = [runs(heads.head_dim, |i| heads.key_block(i)), runs(heads.head_dim, |i| i / KvType::BLOCK)];
-        Self { heads, kv, runs, pages: (0..layers).map(|_| Vec::new()).collect(), made: 0 }
+        let first_scale = (0..heads.head_dim).map(|i| heads.key_block(i) * PAGE).collect();
+        Self { heads, kv, layers, runs, first_scale, pages: Vec::new() }
     }
 
     pub(crate) fn shape(&self) -> CacheShape {
-        CacheShape { heads: self.heads, layers: self.pages.len(), pages: self.made }
+        CacheShape { heads: self.heads, layers: self.layers, pages: self.pages.len() }
     }
 
     pub(crate) fn heads(&self) -> Heads {
         self.heads
     }
 
-    fn panel(&self) -> usize {
-        PAGE * self.heads.head_dim
-    }
-
-    /// Scales of a panel.
-    fn scales(&self) -> usize {
-        PAGE * self.heads.head_dim.div_ceil(KvType::BLOCK)
-    }
-
     pub(crate) fn page_bytes(&self) -> u64 {
-        let panel = match self.kv {
-            KvType::F32 => 4 * self.panel(),
-            KvType::F16 => 2 * self.panel(),
-            KvType::Q8_0 => self.panel() + 4 * self.scales(),
-        };
-        (self.pages.len() * self.heads.kv_heads * 2 * panel) as u64
+        (self.layers * self.layer_bytes()) as u64
     }
 
-    pub(crate) fn reserve(&mut self, device: &str, pages: usize) -> Result<()> {
-        const WHAT: &str = "a page of the key/value cache";
-        let panels = 2 * self.heads.kv_heads;
-        let (len, scales) = (panels * self.panel(), panels * self.scales());
-        for layer in &mut self.pages {
-            while layer.len() < pages {
-                layer.push(match self.kv {
-                    KvType::F32 => Page::F32(zeros(device, WHAT, len)?.into_boxed_slice()),
-                    KvType::F16 => Page::F16(zeros(device, WHAT, len)?.into_boxed_slice()),
-                    KvType::Q8_0 => Page::Q8_0 {
-                        levels: zeros(device, WHAT, len)?.into_boxed_slice(),
-                        scales: zeros(device, WHAT, scales)?.into_boxed_slice(),
-                    },
-                });
-            }
+    /// Bytes of a layer on a page.
+    fn layer_bytes(&self) -> usize {
+        self.heads.kv_heads * head_bytes(self.heads.head_dim, self.kv)
+    }
+
+    pub(crate) fn reserve(&mut self, pages: usize) -> Result<()> {
+        let bytes = usize::try_from(self.page_bytes()).unwrap_or(usize::MAX);
+        while self.pages.len() < pages {
+            self.pages.push(AlignedBuf::new(bytes, || "a page of the key/value cache".into())?);
         }
-        self.made = self.made.max(pages);
         Ok(())
     }
 
-    /// Copies pages of all layers, each pair from the first to the second. The cache has them.
+    /// Copies pages, each pair from the first to the second. The cache has them.
     pub(crate) fn copy_pages(&mut self, pairs: &[(u32, u32)]) {
-        for layer in &mut self.pages {
-            for (from, to) in pairs.iter().map(|&(from, to)| (from as usize, to as usize)) {
-                if let Ok([from, to]) = layer.get_disjoint_mut([from, to]) {
-                    to.copy_from(from);
-                }
+        for (from, to) in pairs.iter().map(|&(from, to)| (from as usize, to as usize)) {
+            if let Ok([from, to]) = self.pages.get_disjoint_mut([from, to]) {
+                to.bytes_mut().copy_from_slice(from.bytes());
             }
         }
     }
 
     /// Keys and values of head `kv` on a page.
     pub(crate) fn panels(&self, layer: usize, page: u32, kv: usize) -> Panels<'_> {
-        let (panel, scales_of) = (self.panel(), self.scales());
-        match &self.pages[layer][page as usize] {
-            Page::F32(page) => {
-                let (keys, values) = page[2 * kv * panel..][..2 * panel].split_at(panel);
+        let (d, bytes) = (self.heads.head_dim, head_bytes(self.heads.head_dim, self.kv));
+        let head = &self.pages[page as usize].bytes()[layer * self.layer_bytes() + kv * bytes..][..bytes];
+        match self.kv {
+            KvType::F32 => {
+                let (keys, values) = bytemuck::cast_slice(head).split_at(PAGE * d);
                 Panels::F32 { keys, values }
             }
-            Page::F16(page) => {
-                let (keys, values) = page[2 * kv * panel..][..2 * panel].split_at(panel);
+            KvType::F16 => {
+                let (keys, values) = bytemuck::cast_slice(head).split_at(PAGE * d);
                 Panels::F16 { keys, values }
             }
-            Page::Q8_0 { levels, scales } => {
-                let (keys, values) = levels[2 * kv * panel..][..2 * panel].split_at(panel);
-                let (key_scales, value_scales) = scales[2 * kv * scales_of..][..2 * scales_of].split_at(scales_of);
-                Panels::Q8_0 { keys, values, key_scales, value_scales, heads: self.heads }
+            KvType::Q8_0 => {
+                let (levels, scales) = head.split_at(2 * PAGE * d);
+                let (keys, values) = bytemuck::cast_slice(levels).split_at(PAGE * d);
+                let scales: &[f32] = bytemuck::cast_slice(scales);
+                let (key_scales, value_scales) = scales.split_at(scales.len() / 2);
+                Panels::Q8_0 { keys, values, key_scales, value_scales, first_scale: &self.first_scale }
             }
         }
     }
 
     /// Writes the keys and values of a pass; `projected` has rows of queries, keys, values.
     pub(crate) fn append(&mut self, isa: Isa, layer: usize, targets: &[Target], projected: &[f32], pool: &Pool) {
-        let (heads, runs) = (self.heads, &self.runs);
-        let pages = &mut self.pages[layer];
+        let (heads, kv, runs, bytes) = (self.heads, self.kv, &self.runs, self.layer_bytes());
         let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };
-        let write = |page: &mut Page, targets: &[Target]| {
+        let of_layer = layer * bytes..(layer + 1) * bytes;
+        let write = |page: &mut [u8], targets: &[Target]| {
             // SAFETY: the ISA is available; plain loops over checked slices.
-            unsafe { write_page(isa, page, heads, runs, targets, projected) }
+            unsafe { write_page(isa, page, kv, heads, runs, targets, projected) }
         };
         if first.page == last.page {
-            return write(&mut pages[first.page as usize], targets);
+            return write(&mut self.pages[first.page as usize].bytes_mut()[of_layer], targets);
         }
         let mut wanted = targets.chunk_by(|a, b| a.page == b.page).peekable();
+        let pages = self.pages.iter_mut().enumerate();
         let shares: Vec<_> = pages
-            .iter_mut()
-            .enumerate()
             .filter_map(|(i, page)| {
                 let targets = wanted.next_if(|targets| targets[0].page as usize == i)?;
-                Some(Mutex::new((page, targets)))
+                Some(Mutex::new((&mut page.bytes_mut()[of_layer.clone()], targets)))
             })
             .collect();
         pool.run(shares.len(), &|i| {
@@ -214,8 +182,19 @@ impl Cache {
     }
 }
 
+/// Bytes of a head of a layer on a page.
+fn head_bytes(head_dim: usize, kv: KvType) -> usize {
+    let panel = PAGE * head_dim;
+    match kv {
+        KvType::F32 => 8 * panel,
+        KvType::F16 => 4 * panel,
+        KvType::Q8_0 => 2 * panel + 8 * PAGE * head_dim.div_ceil(KvType::BLOCK),
+    }
+}
+
 dispatch!(write_page = write_generic(
-    page: &mut Page,
+    page: &mut [u8],
+    kv: KvType,
     heads: Heads,
     runs: &[Vec<Run>; 2],
     targets: &[Target],
@@ -225,7 +204,8 @@ dispatch!(write_page = write_generic(
 /// Writes keys and values of a page's rows, head by head: a panel of keys is as many cache lines as a head is wide.
 #[inline(always)]
 unsafe fn write_generic<S: Simd>(
-    page: &mut Page,
+    page: &mut [u8],
+    kv: KvType,
     heads: Heads,
     [key_runs, value_runs]: &[Vec<Run>; 2],
     targets: &[Target],
@@ -233,19 +213,19 @@ unsafe fn write_generic<S: Simd>(
 ) {
     let d = heads.head_dim;
     let blocks = d.div_ceil(KvType::BLOCK);
-    for head in 0..heads.kv_heads {
+    for (head, panels) in page.chunks_exact_mut(head_bytes(d, kv)).enumerate() {
         for target in targets {
             let slot = target.slot;
             let row = &projected[target.row * heads.qkv_dim()..][heads.q_dim()..heads.qkv_dim()];
             let (key, value) = (&row[head * d..][..d], &row[heads.kv_dim() + head * d..][..d]);
-            match page {
-                Page::F32(page) => {
-                    let (keys, values) = page[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
+            match kv {
+                KvType::F32 => {
+                    let (keys, values) = bytemuck::cast_slice_mut(panels).split_at_mut(PAGE * d);
                     spread(keys, slot, key);
                     values[slot * d..][..d].copy_from_slice(value);
                 }
-                Page::F16(page) => {
-                    let (keys, values) = page[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
+                KvType::F16 => {
+                    let (keys, values) = bytemuck::cast_slice_mut(panels).split_at_mut(PAGE * d);
                     for Run { dims, .. } in key_runs {
                         let halves = halves(&key[dims.clone()]);
                         spread(&mut keys[dims.start * PAGE..], slot, &halves[..dims.len()]);
@@ -255,10 +235,11 @@ unsafe fn write_generic<S: Simd>(
                         values[slot * d..][dims.clone()].copy_from_slice(&halves[..dims.len()]);
                     }
                 }
-                Page::Q8_0 { levels, scales } => {
-                    let (keys, values) = levels[2 * head * PAGE * d..][..2 * PAGE * d].split_at_mut(PAGE * d);
-                    let (key_scales, value_scales) =
-                        scales[2 * head * PAGE * blocks..][..2 * PAGE * blocks].split_at_mut(PAGE * blocks);
+                KvType::Q8_0 => {
+                    let (levels, scales) = panels.split_at_mut(2 * PAGE * d);
+                    let (keys, values) = bytemuck::cast_slice_mut(levels).split_at_mut(PAGE * d);
+                    let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
+                    let (key_scales, value_scales) = scales.split_at_mut(PAGE * blocks);
                     quantize(
                         key_runs,
                         key,

@@ -16,6 +16,7 @@ pub(crate) mod kernels;
 mod limits;
 pub(crate) mod math;
 pub(crate) mod matrix;
+mod memory;
 mod plain;
 mod pool;
 pub(crate) mod project;
@@ -258,7 +259,7 @@ impl Device for Cpu {
     }
 
     fn reserve(&mut self, cache: &mut Cache, pages: usize) -> Result<()> {
-        cache.reserve(&self.info.name, pages)
+        cache.reserve(pages)
     }
 
     fn copy_pages(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<()> {

@@ -5,9 +5,10 @@
 //! and words of four consecutive bytes. It has as many bytes as the rows.
 
 use super::field::{Field, PANEL};
+use super::memory::AlignedBuf;
 use super::quants::QuantBlock;
 use crate::quant::with_quant_type;
-use crate::{DType, Error, Result};
+use crate::{DType, Result};
 use std::ops::Range;
 
 /// The fields of a type, in the order of a panel; none for a plain type.
@@ -139,52 +140,6 @@ impl Order {
     }
 }
 
-/// Zeroed bytes, aligned to a cache line, in huge pages where the system has them: clearing pages of 4 KiB takes longer than
-/// interleaving the weights.
-struct AlignedBuf {
-    #[cfg(target_os = "linux")]
-    bytes: memmap2::MmapMut,
-    #[cfg(not(target_os = "linux"))]
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedBuf {
-    /// Bytes of a cache line.
-    const LINE: usize = 64;
-
-    fn new(len: usize, name: &str) -> Result<Self> {
-        let out = |detail: String| Error::OutOfMemory {
-            device: "CPU".into(),
-            what: format!("{name}, interleaved"),
-            bytes: len as u64,
-            detail,
-        };
-        let padded = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
-        #[cfg(target_os = "linux")]
-        let bytes = {
-            let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
-            // a hint: without huge pages clearing is only slower
-            let _ = bytes.advise(memmap2::Advice::HugePage);
-            bytes
-        };
-        // the system provides zeroed pages, which are not written here
-        #[cfg(not(target_os = "linux"))]
-        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
-        let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
-        Ok(Self { bytes, start, len })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..][..self.len]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.len]
-    }
-}
-
 /// A matrix in panels.
 pub(super) struct Panels {
     dtype: DType,
@@ -198,7 +153,7 @@ impl Panels {
     /// Zeroed panels of a matrix with rows of `row` bytes.
     pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
         let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
-        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, name)? })
+        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, || format!("{name}, interleaved"))? })
     }
 
     /// Every panel with its rows.

@@ -1,5 +1,6 @@
 //! Attention: queries of one key/value head over the pages of a sequence.
 
+use super::panels::{self, Levels, Numbers, Plain};
 use crate::cpu::cache::Panels;
 use crate::cpu::kernels::{Output, dispatch};
 use crate::cpu::math::{exp, fma};
@@ -7,9 +8,8 @@ use crate::cpu::math::{exp, fma};
 use crate::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Avx2, Avx512};
-use crate::cpu::simd::{F16, F32, Format, Isa, Portable, Simd};
-use crate::{BlockSparse, Heads, KvType, Mask, PAGE};
-use half::f16;
+use crate::cpu::simd::{F16, F32, Isa, Portable, Simd};
+use crate::{BlockSparse, Mask, PAGE};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -37,33 +37,6 @@ pub(crate) struct Task<'a> {
     pub(crate) scale: f32,
 }
 
-impl Panels<'_> {
-    /// Prefetches the panels of the next page: panels of a head are too far apart for the hardware prefetcher.
-    #[inline(always)]
-    fn prefetch<S: Simd>(&self) {
-        let lines = |first: *const u8, bytes: usize| {
-            for at in (0..bytes).step_by(64) {
-                // SAFETY: a prefetch never faults.
-                unsafe { S::prefetch(first.wrapping_add(at)) };
-            }
-        };
-        match self {
-            Panels::F32 { keys, values } => {
-                lines(keys.as_ptr().cast(), size_of_val(*keys));
-                lines(values.as_ptr().cast(), size_of_val(*values));
-            }
-            Panels::F16 { keys, values } => {
-                lines(keys.as_ptr().cast(), size_of_val(*keys));
-                lines(values.as_ptr().cast(), size_of_val(*values));
-            }
-            Panels::Q8_0 { keys, values, .. } => {
-                lines(keys.as_ptr().cast(), keys.len());
-                lines(values.as_ptr().cast(), values.len());
-            }
-        }
-    }
-}
-
 /// Running softmax of one query: the maximum `max` of its scores s, and `sum(exp(s - max))`. `sum(exp(s - max) v)` is among the
 /// sums of the task.
 #[derive(Clone, Copy)]
@@ -72,11 +45,15 @@ struct Running {
     sum: f32,
 }
 
-/// Least number of queries for which a page of halves is widened once for all.
+/// Least number of queries for which a page is widened once for all.
 const WIDEN_MIN_QUERIES: usize = 8;
 
 /// Pages whose scores are computed before their values are read: sums are rescaled once for all of them.
 const GROUP: usize = 4;
+
+/// Panels between the one that is read and the one that is prefetched: panels of a head are too far apart in memory for the
+/// hardware's prefetcher.
+const AHEAD: usize = 2;
 
 /// Scratch memory of a task, kept by its thread.
 #[derive(Default)]
@@ -128,11 +105,20 @@ unsafe fn attend_generic<S: Simd>(task: &Task<'_>, scratch: &mut Scratch, out: O
         if !task.sees_any(&pages) {
             continue;
         }
-        // SAFETY: panels have the sizes of the cache.
+        // SAFETY: panels have the sizes of the cache; the caller guarantees the instruction set.
         unsafe {
-            match gather::<S>(task, pages, count, &mut scratch.widened) {
-                (group, false) => attend_group::<S, F32>(task, &group, &mut state),
-                (group, true) => attend_group::<S, F16>(task, &group, &mut state),
+            if count >= WIDEN_MIN_QUERIES {
+                for (page, widened) in pages.clone().zip(scratch.widened.chunks_exact_mut(2 * PAGE * d)) {
+                    panels::widen::<S>(&(task.panels)(page), d, widened);
+                }
+                let group = Group::of_widened(&pages, &scratch.widened, PAGE * d);
+                attend_group::<S, Plain<F32>>(task, &group, &mut state);
+                continue;
+            }
+            match (task.panels)(pages.start) {
+                Panels::F32 { .. } => attend_group::<S, Plain<F32>>(task, &Group::new(task, &pages), &mut state),
+                Panels::F16 { .. } => attend_group::<S, Plain<F16>>(task, &Group::new(task, &pages), &mut state),
+                Panels::Q8_0 { .. } => attend_group::<S, Levels<'_>>(task, &Group::new(task, &pages), &mut state),
             }
         }
     }
@@ -176,7 +162,7 @@ impl Task<'_> {
 
     /// Positions of a group that query i sees, from the first of the group on.
     #[inline(always)]
-    fn seen(&self, i: usize, group: &Group) -> Range<usize> {
+    fn seen<N>(&self, i: usize, group: &Group<N>) -> Range<usize> {
         let position = self.position + i / self.heads.len();
         let (first, last) = (group.position, group.position + group.pages * PAGE);
         let low = self.first_seen(position).clamp(first, last);
@@ -221,95 +207,63 @@ impl Task<'_> {
 }
 
 /// Keys and values of neighbouring pages.
-struct Group {
+struct Group<N> {
     /// First position of the first page.
     position: usize,
     pages: usize,
-    keys: [*const u8; GROUP],
-    values: [*const u8; GROUP],
+    panels: [N; GROUP],
+    /// What is prefetched while each panel is read: the keys of the pages, then their values. Null is nothing.
+    ahead: [*const u8; 2 * GROUP],
 }
 
-/// Returns the panels of the pages, widened into `scratch` where their type needs it, and whether they are halves.
-#[inline(always)]
-unsafe fn gather<S: Simd>(task: &Task<'_>, pages: Range<usize>, count: usize, scratch: &mut [f32]) -> (Group, bool) {
-    let panel = PAGE * task.head_dim;
-    let last_page = task.last_page();
-    let none = [std::ptr::null(); GROUP];
-    let mut group = Group { position: pages.start * PAGE, pages: pages.len(), keys: none, values: none };
-    let mut halves = false;
-    for ((i, page), scratch) in pages.enumerate().zip(scratch.chunks_exact_mut(2 * panel)) {
-        if count < WIDEN_MIN_QUERIES && page < last_page {
-            (task.panels)(page + 1).prefetch::<S>();
-        }
-        let (to_keys, to_values) = scratch.split_at_mut(panel);
-        (group.keys[i], group.values[i]) = match (task.panels)(page) {
-            Panels::F32 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
-            Panels::F16 { keys, values } if count < WIDEN_MIN_QUERIES => {
-                halves = true;
-                (keys.as_ptr().cast(), values.as_ptr().cast())
-            }
-            Panels::F16 { keys, values } => {
-                // SAFETY: the caller guarantees that panels have the sizes of the cache.
-                unsafe {
-                    widen_halves::<S>(keys, to_keys);
-                    widen_halves::<S>(values, to_values);
-                }
-                (to_keys.as_ptr().cast(), to_values.as_ptr().cast())
-            }
-            Panels::Q8_0 { keys, values, key_scales, value_scales, heads } => {
-                widen_keys(heads, keys, key_scales, to_keys);
-                widen_values(task.head_dim, values, value_scales, to_values);
-                (to_keys.as_ptr().cast(), to_values.as_ptr().cast())
-            }
-        };
+impl<'a, N: Numbers<'a>> Group<N> {
+    #[inline(always)]
+    fn new(task: &Task<'a>, pages: &Range<usize>) -> Self {
+        let (count, last) = (pages.len(), task.last_page());
+        let of = |page: usize| N::of((task.panels)(page));
+        let panels = std::array::from_fn(|i| of((pages.start + i).min(last)));
+        let ahead = std::array::from_fn(|i| match i + AHEAD {
+            i if i < count => panels[i].first()[0],
+            i if i < 2 * count => panels[i - count].first()[1],
+            i if pages.end + i - 2 * count <= last => of(pages.end + i - 2 * count).first()[0],
+            _ => std::ptr::null(),
+        });
+        Self { position: pages.start * PAGE, pages: count, panels, ahead }
     }
-    (group, halves)
-}
 
-#[inline(always)]
-unsafe fn widen_halves<S: Simd>(halves: &[u16], out: &mut [f32]) {
-    let whole = halves.len() / S::LANES * S::LANES;
-    for at in (0..whole).step_by(S::LANES) {
-        // SAFETY: the caller guarantees the instruction set and that `out` is as long as `halves`; LANES elements are left.
-        unsafe { S::store(out.as_mut_ptr().add(at), S::load_f16(halves.as_ptr().add(at).cast())) };
-    }
-    for (out, half) in out[whole..].iter_mut().zip(&halves[whole..]) {
-        *out = f16::from_bits(*half).to_f32();
+    /// Panels of `panel` numbers that were widened into `scratch`: keys, then values of each page.
+    #[inline(always)]
+    fn of_widened(pages: &Range<usize>, scratch: &'a [f32], panel: usize) -> Self {
+        let panels = std::array::from_fn(|i| {
+            let (keys, values) = scratch[2 * i * panel..][..2 * panel].split_at(panel);
+            N::of(Panels::F32 { keys, values })
+        });
+        Self { position: pages.start * PAGE, pages: pages.len(), panels, ahead: [std::ptr::null(); 2 * GROUP] }
     }
 }
 
+/// Prefetches `bytes` at `offset` from a panel; null is nothing.
 #[inline(always)]
-fn widen_keys(heads: Heads, keys: &[i8], scales: &[f32], out: &mut [f32]) {
-    for (i, (out, levels)) in out.chunks_exact_mut(PAGE).zip(keys.chunks_exact(PAGE)).enumerate() {
-        let scales = &scales[heads.key_block(i) * PAGE..][..PAGE];
-        for ((out, &level), scale) in out.iter_mut().zip(levels).zip(scales) {
-            *out = f32::from(level) * scale;
-        }
-    }
-}
-
-#[inline(always)]
-fn widen_values(d: usize, values: &[i8], scales: &[f32], out: &mut [f32]) {
-    let rows = out.chunks_exact_mut(d).zip(values.chunks_exact(d));
-    for ((out, levels), scales) in rows.zip(scales.chunks_exact(d.div_ceil(KvType::BLOCK))) {
-        let blocks = out.chunks_mut(KvType::BLOCK).zip(levels.chunks(KvType::BLOCK)).zip(scales);
-        for ((out, levels), scale) in blocks {
-            out.iter_mut().zip(levels).for_each(|(out, &level)| *out = f32::from(level) * scale);
+fn prefetch<S: Simd>(panel: *const u8, offset: usize, bytes: usize) {
+    if !panel.is_null() {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: a prefetch never faults.
+            unsafe { S::prefetch(panel.wrapping_add(offset + line)) };
         }
     }
 }
 
 /// Attention of all queries of the task over a group.
 #[inline(always)]
-unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state: &mut State<'_>) {
+unsafe fn attend_group<'a, S: Simd, N: Numbers<'a>>(task: &Task<'a>, group: &Group<N>, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
         // SAFETY: the caller guarantees that panels have the sizes of the cache.
         i += unsafe {
             match state.running.len() - i {
-                4.. if S::ROWS >= 4 => queries::<S, F, 4>(task, group, i, state),
-                2.. => queries::<S, F, 2>(task, group, i, state),
-                _ => queries::<S, F, 1>(task, group, i, state),
+                4.. if S::ROWS >= 4 => queries::<S, N, 4>(task, group, i, state),
+                2.. => queries::<S, N, 2>(task, group, i, state),
+                _ => queries::<S, N, 1>(task, group, i, state),
             }
         };
     }
@@ -317,9 +271,9 @@ unsafe fn attend_group<S: Simd, F: Format>(task: &Task<'_>, group: &Group, state
 
 /// Attention of queries `first .. first + M` over a group. Returns M.
 #[inline(always)]
-unsafe fn queries<S: Simd, F: Format, const M: usize>(
-    task: &Task<'_>,
-    group: &Group,
+unsafe fn queries<'a, S: Simd, N: Numbers<'a>, const M: usize>(
+    task: &Task<'a>,
+    group: &Group<N>,
     first: usize,
     state: &mut State<'_>,
 ) -> usize {
@@ -334,8 +288,11 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
     // SAFETY: the caller guarantees the instruction set, keys `[d][PAGE]` and values `[PAGE][d]`.
     unsafe {
         let mut weights = [[[0.0; PAGE]; GROUP]; M];
+        // the first queries fetch for the others
+        let none = [std::ptr::null(); 2 * GROUP];
+        let (keys_ahead, values_ahead) = if first == 0 { &group.ahead } else { &none }.split_at(group.pages);
         for page in 0..group.pages {
-            scores::<S, F, M>(q, group.keys[page], task.scale, page, &mut weights);
+            scores::<S, N, M>(q, group.panels[page], keys_ahead[page], task.scale, page, &mut weights);
         }
         if let Mask::Blocks(_) = task.mask {
             for m in 0..M {
@@ -350,19 +307,19 @@ unsafe fn queries<S: Simd, F: Format, const M: usize>(
         let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
         for m in 0..M {
             let seen = seen[m].start..low.min(seen[m].end);
-            accumulate::<S, F, 1>(&[weights[m]], seen, &group.values, &mut sums[m * d..][..d], d);
+            accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
         }
-        accumulate::<S, F, M>(&weights, low..high, &group.values, sums, d);
+        accumulate::<S, N, M>(&weights, low..high, &group.panels, values_ahead, sums, d);
         for m in 0..M {
             let seen = high.max(seen[m].start)..seen[m].end;
-            accumulate::<S, F, 1>(&[weights[m]], seen, &group.values, &mut sums[m * d..][..d], d);
+            accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
         }
     }
     M
 }
 
 /// Hides the positions between those that query i sees.
-fn hide(task: &Task<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
+fn hide<N>(task: &Task<'_>, group: &Group<N>, i: usize, seen: &Range<usize>, scores: &mut [[f32; PAGE]; GROUP]) {
     let (head, own) = (task.head(i), task.position + i / task.heads.len());
     for at in seen.clone().filter(|at| !task.mask.sees(head, own, group.position + at)) {
         scores[at / PAGE][at % PAGE] = f32::NEG_INFINITY;
@@ -372,9 +329,10 @@ fn hide(task: &Task<'_>, group: &Group, i: usize, seen: &Range<usize>, scores: &
 /// Scores of the positions of a page, each summed in four chains.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn scores<S: Simd, F: Format, const M: usize>(
+unsafe fn scores<'a, S: Simd, N: Numbers<'a>, const M: usize>(
     q: [&[f32]; M],
-    keys: *const u8,
+    panel: N,
+    ahead: *const u8,
     scale: f32,
     page: usize,
     scores: &mut [[[f32; PAGE]; GROUP]; M],
@@ -384,9 +342,12 @@ unsafe fn scores<S: Simd, F: Format, const M: usize>(
         // SAFETY: keys are `[d][PAGE]`, i is below d, LANES divides PAGE.
         unsafe {
             let mut acc = [[S::zero(); 4]; M];
-            let key = |i: usize| F::load::<S>(keys.add((i * PAGE + at) * F::BYTES));
+            let key = |i: usize| panel.keys::<S>(i, at);
             let whole = d / 4 * 4;
             for i in (0..whole).step_by(4) {
+                if at == 0 {
+                    prefetch::<S>(ahead, i * PAGE * N::BYTES, 4 * PAGE * N::BYTES);
+                }
                 for chain in 0..4 {
                     let key = key(i + chain);
                     for m in 0..M {
@@ -458,10 +419,11 @@ fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &m
 
 /// Adds the positions `seen` of a group to the sums `[M][d]`, in order.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
+unsafe fn accumulate<'a, S: Simd, N: Numbers<'a>, const M: usize>(
     weights: &[[[f32; PAGE]; GROUP]; M],
     seen: Range<usize>,
-    values: &[*const u8; GROUP],
+    panels: &[N; GROUP],
+    ahead: &[*const u8],
     sums: &mut [f32],
     d: usize,
 ) {
@@ -473,11 +435,11 @@ unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
     unsafe {
         while at < d {
             at += match (d - at) / S::LANES {
-                8.. if M == 1 => dimensions::<S, F, M, 8>(weights, &seen, values, d, at, sums),
-                6.. if M >= 4 => dimensions::<S, F, M, 6>(weights, &seen, values, d, at, sums),
-                4.. if M <= 2 => dimensions::<S, F, M, 4>(weights, &seen, values, d, at, sums),
-                2.. => dimensions::<S, F, M, 2>(weights, &seen, values, d, at, sums),
-                1 => dimensions::<S, F, M, 1>(weights, &seen, values, d, at, sums),
+                8.. if M == 1 => dimensions::<S, N, M, 8>(weights, &seen, panels, ahead, d, at, sums),
+                6.. if M >= 4 => dimensions::<S, N, M, 6>(weights, &seen, panels, ahead, d, at, sums),
+                4.. if M <= 2 => dimensions::<S, N, M, 4>(weights, &seen, panels, ahead, d, at, sums),
+                2.. => dimensions::<S, N, M, 2>(weights, &seen, panels, ahead, d, at, sums),
+                1 => dimensions::<S, N, M, 1>(weights, &seen, panels, ahead, d, at, sums),
                 _ => break,
             };
         }
@@ -485,20 +447,21 @@ unsafe fn accumulate<S: Simd, F: Format, const M: usize>(
             for j in seen.clone() {
                 let (page, j) = (j / PAGE, j % PAGE);
                 for (i, sum) in sums.iter_mut().enumerate().skip(at) {
-                    *sum = fma::<S>(F::one(values[page].add((j * d + i) * F::BYTES)), weights[page][j], *sum);
+                    *sum = fma::<S>(panels[page].value(d, j, i), weights[page][j], *sum);
                 }
             }
         }
     }
 }
 
-/// Adds N registers of dimensions from `at` on. Returns the number of dimensions.
+/// Adds R registers of dimensions from `at` on. Returns the number of dimensions.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
+unsafe fn dimensions<'a, S: Simd, N: Numbers<'a>, const M: usize, const R: usize>(
     weights: &[[[f32; PAGE]; GROUP]; M],
     seen: &Range<usize>,
-    values: &[*const u8; GROUP],
+    panels: &[N; GROUP],
+    ahead: &[*const u8],
     d: usize,
     at: usize,
     sums: &mut [f32],
@@ -506,33 +469,35 @@ unsafe fn dimensions<S: Simd, F: Format, const M: usize, const N: usize>(
     // SAFETY: the caller guarantees that panels have the sizes of the cache.
     unsafe {
         let offset = |m: usize, n: usize| m * d + at + n * S::LANES;
-        let mut acc = [[S::zero(); N]; M];
+        let mut acc = [[S::zero(); R]; M];
         for m in 0..M {
-            for n in 0..N {
+            for n in 0..R {
                 acc[m][n] = S::load(sums.as_ptr().add(offset(m, n)));
             }
         }
         for page in seen.start / PAGE..seen.end.div_ceil(PAGE) {
             let first = page * PAGE;
             for j in seen.start.max(first) - first..seen.end.min(first + PAGE) - first {
-                let row = values[page].add((j * d + at) * F::BYTES);
-                let mut value = [S::zero(); N];
-                for n in 0..N {
-                    value[n] = F::load::<S>(row.add(n * S::LANES * F::BYTES));
+                if at == 0 {
+                    prefetch::<S>(ahead[page], j * d * N::BYTES, d * N::BYTES);
+                }
+                let mut value = [S::zero(); R];
+                for n in 0..R {
+                    value[n] = panels[page].values::<S>(d, j, at + n * S::LANES);
                 }
                 for m in 0..M {
                     let weight = S::splat(weights[m][page][j]);
-                    for n in 0..N {
+                    for n in 0..R {
                         acc[m][n] = S::fma(value[n], weight, acc[m][n]);
                     }
                 }
             }
         }
         for m in 0..M {
-            for n in 0..N {
+            for n in 0..R {
                 S::store(sums.as_mut_ptr().add(offset(m, n)), acc[m][n]);
             }
         }
     }
-    N * S::LANES
+    R * S::LANES
 }

@@ -1,6 +1,7 @@
 //! Attention: a task takes some rows of a sequence and the query heads of one key/value head.
 
 mod kernel;
+mod panels;
 
 use crate::cpu::kernels::Output;
 use crate::cpu::{Cache, Cpu, Rows};

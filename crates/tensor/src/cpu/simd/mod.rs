@@ -142,6 +142,8 @@ pub(crate) unsafe trait Simd: Copy + 'static {
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn load_f16(p: *const u8) -> Self::V;
     unsafe fn load_bf16(p: *const u8) -> Self::V;
+    unsafe fn load_i8(p: *const i8) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -269,6 +271,17 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> [f32; 8] {
+        // SAFETY: the caller guarantees eight readable bytes, by the trait.
+        unsafe { p.cast::<[i8; 8]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
     unsafe fn fma(a: [f32; 8], b: [f32; 8], mut c: [f32; 8]) -> [f32; 8] {
         for i in 0..8 {
             c[i] += a[i] * b[i];
@@ -286,249 +299,13 @@ unsafe impl Simd for Portable {
 pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Isa, Simd};
-    use std::arch::x86_64::*;
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx2;
-
-    // SAFETY: every function is one AVX2, FMA or F16C instruction (or a few), which the caller guarantees, by the trait.
-    unsafe impl Simd for Avx2 {
-        type V = __m256;
-        const LEVEL: Isa = Isa::Avx2;
-        const LANES: usize = 8;
-        const ROWS: usize = 2;
-        const FMA: bool = true;
-
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> __m256 {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm256_set1_ps(v) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(p: *mut f32, v: __m256) {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm256_storeu_ps(p, v) }
-        }
-
-        #[inline(always)]
-        unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        unsafe fn zero() -> __m256 {
-            // SAFETY: registers only; the caller guarantees AVX2, by the trait.
-            unsafe { _mm256_setzero_ps() }
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m256 {
-            // SAFETY: the caller guarantees eight readable f32 and the instruction set, by the trait.
-            unsafe { _mm256_loadu_ps(p) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_f16(p: *const u8) -> __m256 {
-            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_bf16(p: *const u8) -> __m256 {
-            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
-            unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
-        }
-
-        #[inline(always)]
-        unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: registers only; the caller guarantees FMA, by the trait.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch does not fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn sum(v: __m256) -> f32 {
-            // SAFETY: registers only; the caller guarantees AVX2, by the trait.
-            unsafe {
-                let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-                let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-                _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
-            }
-        }
-    }
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
-
-    // SAFETY: every function is one AVX-512 instruction (or a few), which the caller guarantees, by the trait.
-    unsafe impl Simd for Avx512 {
-        type V = __m512;
-        const LEVEL: Isa = Isa::Avx512;
-        const LANES: usize = 16;
-        const ROWS: usize = 6;
-        const FMA: bool = true;
-
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> __m512 {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm512_set1_ps(v) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(p: *mut f32, v: __m512) {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm512_storeu_ps(p, v) }
-        }
-
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { _mm512_add_ps(a, b) }
-        }
-
-        #[inline(always)]
-        unsafe fn zero() -> __m512 {
-            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
-            unsafe { _mm512_setzero_ps() }
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> __m512 {
-            // SAFETY: the caller guarantees sixteen readable f32 and the instruction set, by the trait.
-            unsafe { _mm512_loadu_ps(p) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_f16(p: *const u8) -> __m512 {
-            // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
-            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_bf16(p: *const u8) -> __m512 {
-            // SAFETY: the caller guarantees 32 readable bytes and the instruction set, by the trait.
-            unsafe { _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())), 16)) }
-        }
-
-        #[inline(always)]
-        unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        unsafe fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch does not fault.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn sum(v: __m512) -> f32 {
-            // SAFETY: registers only; the caller guarantees AVX-512, by the trait.
-            unsafe { _mm512_reduce_add_ps(v) }
-        }
-    }
-}
+mod x86;
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) use arm::Neon;
 
 #[cfg(target_arch = "aarch64")]
-mod arm {
-    use super::{Isa, Simd};
-    use std::arch::aarch64::*;
-
-    #[derive(Clone, Copy)]
-    pub(crate) struct Neon;
-
-    // SAFETY: NEON is part of AArch64.
-    unsafe impl Simd for Neon {
-        type V = [float32x4_t; 2];
-        const LEVEL: Isa = Isa::Neon;
-        const LANES: usize = 8;
-        const ROWS: usize = 2;
-        const FMA: bool = true;
-
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> Self::V {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { [vdupq_n_f32(v); 2] }
-        }
-
-        #[inline(always)]
-        unsafe fn store(p: *mut f32, v: Self::V) {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe {
-                vst1q_f32(p, v[0]);
-                vst1q_f32(p.add(4), v[1]);
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            // SAFETY: the caller guarantees the instruction set, and LANES writable f32 for a store, by the trait.
-            unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
-        }
-
-        #[inline(always)]
-        unsafe fn zero() -> Self::V {
-            // SAFETY: registers only; the caller guarantees NEON, by the trait.
-            unsafe { [vdupq_n_f32(0.0); 2] }
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self::V {
-            // SAFETY: the caller guarantees eight readable f32 and the instruction set, by the trait.
-            unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
-        }
-
-        #[inline(always)]
-        unsafe fn load_f16(p: *const u8) -> Self::V {
-            // SAFETY: the caller guarantees sixteen readable bytes, by the trait; plain AArch64 converts halves.
-            unsafe {
-                let halves = vld1q_u16(p.cast());
-                let (low, high): (float32x4_t, float32x4_t);
-                std::arch::asm!(
-                    "fcvtl {low:v}.4s, {h:v}.4h", "fcvtl2 {high:v}.4s, {h:v}.8h",
-                    low = out(vreg) low, high = out(vreg) high, h = in(vreg) halves,
-                    options(pure, nomem, nostack)
-                );
-                [low, high]
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn load_bf16(p: *const u8) -> Self::V {
-            // SAFETY: the caller guarantees sixteen readable bytes and the instruction set, by the trait.
-            unsafe {
-                let halves = vld1q_u16(p.cast());
-                let low = vshll_n_u16::<16>(vget_low_u16(halves));
-                [vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(vshll_high_n_u16::<16>(halves))]
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            // SAFETY: registers only; the caller guarantees NEON, by the trait.
-            unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
-        }
-
-        #[inline(always)]
-        unsafe fn sum(v: Self::V) -> f32 {
-            // SAFETY: registers only; the caller guarantees NEON, by the trait.
-            unsafe { vaddvq_f32(vaddq_f32(v[0], v[1])) }
-        }
-    }
-}
+mod arm;
 
 #[cfg(test)]
 mod tests {
