@@ -21,21 +21,24 @@ struct Task<'a> {
     blocks: &'a [BlockQ8],
     /// Blocks of a row.
     count: usize,
+    /// Whether the panel comes from memory: further rows find it in a cache.
+    cold: bool,
     /// The products of each activation row with the rows of the panel.
     sums: &'a mut [[f32; PANEL]],
 }
 
-/// The products of a panel's rows with `sums.len()` rows of activations `[count, rows]`.
+/// The products of a panel's rows with `sums.len()` rows of activations `[count, rows]`. A `cold` panel is prefetched.
 pub(super) fn product(
     isa: Isa,
     dtype: DType,
     panel: &[u8],
     blocks: &[BlockQ8],
     count: usize,
+    cold: bool,
     sums: &mut [[f32; PANEL]],
 ) {
     assert!(blocks.len() >= sums.len() * count);
-    let task = Task { panel, blocks, count, sums };
+    let task = Task { panel, blocks, count, cold, sums };
     with_quant_type!(dtype, Q => run::<Q>(isa, task), else {
         _ => unreachable!("plain types have kernels of their own"),
     });
@@ -96,89 +99,89 @@ fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
     }
 }
 
-/// The products of all rows, sixteen at a time. For a rest of fewer rows the panel is unpacked once: the rest is two groups,
-/// which may overlap, and the sums of rows in both groups are written twice.
+/// The products of all rows, sixteen at a time. For a rest of fewer rows the panel is unpacked once: the last two groups may
+/// overlap, and the sums of rows in both are written twice.
 ///
 /// # Safety
 ///
 /// The instruction set of L is available. The panel has `count / SUB_BLOCKS` blocks of `PANEL_BYTES`, and there are `count`
 /// activation blocks for each of `sums`.
 #[inline(always)]
-unsafe fn rows<L: IntSimd, C: QuantBlock>(task: Task<'_>) {
-    let (rows, mut first) = (task.sums.len(), 0);
-    while first < rows {
-        // SAFETY: rows `first ..` begin at block `first` of each of `count` groups of `rows` blocks; an arm takes no more rows
-        // than are left.
+unsafe fn rows<L: IntSimd, C: QuantBlock>(mut task: Task<'_>) {
+    let mut first = 0;
+    while first < task.sums.len() {
+        let left = (task.sums.len() - first).min(16);
+        // SAFETY: an arm has groups for `left` rows, and none has more rows than that.
         unsafe {
-            let blocks = task.blocks.as_ptr().add(first);
-            let sums = &mut task.sums[first..];
-            let left = rows - first;
-            first += match left {
-                16.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, [rows, 8], sums),
-                13.. => block::<L, C, 8, 2>(task.panel, blocks, task.count, [rows, left - 8], sums),
-                9.. => block::<L, C, 6, 2>(task.panel, blocks, task.count, [rows, left - 6], sums),
-                8 => block::<L, C, 8, 1>(task.panel, blocks, task.count, [rows, 8], sums),
-                7 => block::<L, C, 4, 2>(task.panel, blocks, task.count, [rows, 3], sums),
-                5.. => block::<L, C, 3, 2>(task.panel, blocks, task.count, [rows, left - 3], sums),
-                4 => block::<L, C, 4, 1>(task.panel, blocks, task.count, [rows, 4], sums),
-                3 => block::<L, C, 2, 2>(task.panel, blocks, task.count, [rows, 1], sums),
-                2 => block::<L, C, 2, 1>(task.panel, blocks, task.count, [rows, 2], sums),
-                _ => block::<L, C, 1, 1>(task.panel, blocks, task.count, [rows, 1], sums),
-            };
+            match left {
+                1 => block::<L, C, 1, 1>(&mut task, first, left),
+                2 => block::<L, C, 2, 1>(&mut task, first, left),
+                4 => block::<L, C, 4, 1>(&mut task, first, left),
+                5..=6 => block::<L, C, 3, 2>(&mut task, first, left),
+                3 if L::GROUP == 4 => block::<L, C, 3, 1>(&mut task, first, left),
+                7..=8 if L::GROUP == 4 => block::<L, C, 4, 2>(&mut task, first, left),
+                9..=12 if L::GROUP == 4 => block::<L, C, 4, 3>(&mut task, first, left),
+                13.. if L::GROUP == 4 => block::<L, C, 4, 4>(&mut task, first, left),
+                3 => block::<L, C, 2, 2>(&mut task, first, left),
+                7 => block::<L, C, 4, 2>(&mut task, first, left),
+                8 => block::<L, C, 8, 1>(&mut task, first, left),
+                9..=12 => block::<L, C, 6, 2>(&mut task, first, left),
+                _ => block::<L, C, 8, 2>(&mut task, first, left),
+            }
         }
+        first += left;
     }
 }
 
-/// A panel times B groups of M of `rows` activation rows. Groups are `step` rows apart, at most M. A sub-block is unpacked once;
-/// the sums of M rows fill the registers. Returns the number of rows.
+/// A panel times `taken` activation rows from `first` on, in B groups of M. The last group ends with the last row. A sub-block is
+/// unpacked once; the sums of M rows fill the registers.
 ///
 /// # Safety
 ///
-/// As for [`rows`]; `blocks` points at the first of `step * (B - 1) + M` rows, whose blocks are `rows` apart.
+/// As for [`rows`]; `M <= taken <= B * M`, and the task has rows `first .. first + taken`.
 #[inline(always)]
 unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
-    panel: &[u8],
-    blocks: *const BlockQ8,
-    count: usize,
-    [rows, step]: [usize; 2],
-    sums: &mut [[f32; PANEL]],
-) -> usize {
-    let parts = PANEL / L::ROWS;
+    task: &mut Task<'_>,
+    first: usize,
+    taken: usize,
+) {
+    let (parts, rows, cold) = (PANEL / L::ROWS, task.sums.len(), task.cold && first == 0);
     let grows = grows::<C, M>();
-    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; `x` and the blocks of the B groups from it are in group
+    let start = |group: usize| first + if group + 1 == B { taken - M } else { group * M };
+    // SAFETY: `b`, `part` and `u` stay inside the panel by its length; the blocks of the B groups from `x` are in group
     // `b * SUB_BLOCKS + u < count` of the activations; `sums` has L::ROWS places for each part of PANEL.
     unsafe {
         // a panel is at most four registers
         let mut acc = [[[L::splat_f32(0.0); M]; B]; 4];
         // zero, or NaN where a scale is not finite: an addition to the exponent hides that
         let mut faults = [L::splat_f32(0.0); 4];
-        for b in 0..count / C::SUB_BLOCKS {
-            let block = panel.as_ptr().add(b * C::PANEL_BYTES);
+        for b in 0..task.count / C::SUB_BLOCKS {
+            let block = task.panel.as_ptr().add(b * C::PANEL_BYTES);
             for part in 0..parts {
                 let head = C::head::<L>(block, part);
                 if grows {
                     faults[part] = L::fma(head[0], L::splat_f32(0.0), faults[part]);
                 }
                 for u in 0..C::SUB_BLOCKS {
-                    if part == 0 && M <= 2 {
+                    if part == 0 && cold {
                         let bytes = C::PANEL_BYTES / C::SUB_BLOCKS;
                         for line in 0..bytes.div_ceil(64) {
                             L::prefetch(block.wrapping_add(AHEAD + u * bytes + 64 * line));
                         }
                     }
                     let quants = C::quants::<L>(block, part, u);
-                    let x = blocks.add((b * C::SUB_BLOCKS + u) * rows);
+                    let x = task.blocks.as_ptr().add((b * C::SUB_BLOCKS + u) * rows);
                     let scale = |half| C::scale::<L>(head, block, part, u, half);
                     if C::SIXTEENS {
                         let (low, high) = (scale(0), scale(1));
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_block::<L, C, 0, 4, M>(low, &quants, x.add(i * step), acc);
-                            half_block::<L, C, 4, 4, M>(high, &quants, x.add(i * step), acc);
+                            half_block::<L, C, 0, 4, M>(low, &quants, x.add(start(i)), acc);
+                            half_block::<L, C, 4, 4, M>(high, &quants, x.add(start(i)), acc);
                         }
                     } else {
                         let scale = scale(0);
                         for (i, acc) in acc[part].iter_mut().enumerate() {
-                            half_block::<L, C, 0, 8, M>(scale, &quants, x.add(i * step), acc);
+                            half_block::<L, C, 0, 8, M>(scale, &quants, x.add(start(i)), acc);
                         }
                     }
                 }
@@ -186,17 +189,16 @@ unsafe fn block<L: IntSimd, C: QuantBlock, const M: usize, const B: usize>(
         }
         for group in 0..B {
             for m in 0..M {
-                let row = group * step + m;
-                let base = L::splat_f32((*blocks.add(row)).base);
+                let row = start(group) + m;
+                let base = L::splat_f32(task.blocks[row].base);
                 for (part, acc) in acc.iter().enumerate().take(parts) {
                     let sum = acc[group][m];
                     let sum = if grows { L::fma(sum, base, faults[part]) } else { L::mul(sum, base) };
-                    L::store(sums[row].as_mut_ptr().add(part * L::ROWS), sum);
+                    L::store(task.sums[row].as_mut_ptr().add(part * L::ROWS), sum);
                 }
             }
         }
     }
-    step * (B - 1) + M
 }
 
 /// Adds the products of N words of quants from FIRST on with the blocks of M rows at `x`.
@@ -215,26 +217,21 @@ unsafe fn half_block<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usi
     let half = FIRST / 4;
     // SAFETY: `m < M`; the caller guarantees the instruction set.
     unsafe {
-        // two chains for a single row hide the latency of the additions
-        let mut sums = [[L::splat(0); M]; 2];
+        let mut sums = [L::splat(0); M];
         if C::SIGNED || C::ZERO_POINT != 0 {
             for m in 0..M {
-                sums[0][m] = L::splat((*x.add(m)).start[half]);
+                sums[m] = L::splat((*x.add(m)).start[half]);
             }
         }
-        for i in FIRST..FIRST + N {
-            let chain = if M == 1 { i % 2 } else { 0 };
-            for m in 0..M {
-                let (sum, word) = (sums[chain][m], (*x.add(m)).word(i));
-                sums[chain][m] =
-                    if C::SIGNED { L::dot_biased(sum, quants[i], word) } else { L::dot(sum, quants[i], word) };
-            }
-        }
+        let sums = if C::SIGNED {
+            L::dots_biased::<FIRST, N, M>(sums, quants, x)
+        } else {
+            L::dots::<FIRST, N, M>(sums, quants, x, C::LARGEST)
+        };
         for m in 0..M {
-            let sum = if M == 1 { L::add(sums[0][m], sums[1][m]) } else { sums[0][m] };
             let x = &*x.add(m);
             let scale = if grows::<C, M>() { L::scaled(scale, x) } else { L::mul(scale, L::splat_f32(x.scale)) };
-            acc[m] = L::fma(L::to_f32(sum), scale, acc[m]);
+            acc[m] = L::fma(L::to_f32(sums[m]), scale, acc[m]);
             if C::MINIMA {
                 acc[m] = L::fma(min, L::splat_f32(x.sum[half]), acc[m]);
             }
@@ -304,7 +301,7 @@ mod tests {
                         quantize(isa, dtype, &row, &mut blocks[i..], count);
                     }
                     let mut sums = vec![[0.0; PANEL]; count];
-                    product(isa, dtype, &panel, &blocks, per_row, &mut sums);
+                    product(isa, dtype, &panel, &blocks, per_row, true, &mut sums);
                     for sums in sums {
                         assert!(!sums[1].is_finite(), "{dtype:?} at {isa}, {count} rows: {}", sums[1]);
                         for i in [0, 2] {

@@ -172,7 +172,7 @@ fn panels(
                 let panel = w.panel(column * sides + side, &mut scratch);
                 for (tile, sums) in sums[..taken].chunks_mut(TILE).enumerate() {
                     let units = &units[(first + tile * TILE) * count..][..sums.len() * count];
-                    integer::product(isa, w.dtype, panel, units, count, sums);
+                    integer::product(isa, w.dtype, panel, units, count, tile == 0, sums);
                 }
             }
             let cells = column * PANEL..((column + 1) * PANEL).min(width);

@@ -23,8 +23,10 @@ use crate::quant::Block;
 pub(crate) unsafe trait QuantBlock: Block {
     /// Parts of a block, in the order of a panel.
     const FIELDS: &'static [Field];
-    /// Whether quants are signed. They are then [`IntSimd::biased`]; unsigned quants are below 64.
+    /// Whether quants are signed. They are then [`IntSimd::biased`].
     const SIGNED: bool = false;
+    /// The largest quant, if quants are unsigned; below 64.
+    const LARGEST: i32 = 63;
     /// Zero point subtracted from each quant.
     const ZERO_POINT: i32 = 0;
     /// Whether each half of a sub-block has a scale of its own.

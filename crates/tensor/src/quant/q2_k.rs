@@ -51,6 +51,7 @@ impl Block for Q2K {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q2K {
     const FIELDS: &'static [Field] = &[Field::Half(80), Field::Half(82), Field::Bytes(0, 16), Field::Words(16, 16)];
+    const LARGEST: i32 = 3;
     const SIXTEENS: bool = true;
     const MINIMA: bool = true;
 

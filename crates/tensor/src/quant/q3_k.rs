@@ -61,6 +61,7 @@ impl Block for Q3K {
 unsafe impl QuantBlock for Q3K {
     const FIELDS: &'static [Field] =
         &[Field::Half(108), Field::Bytes(96, 12), Field::Words(0, 8), Field::Words(32, 16)];
+    const LARGEST: i32 = 7;
     const ZERO_POINT: i32 = 4;
     const SIXTEENS: bool = true;
 

@@ -40,6 +40,7 @@ impl Block for Q4_0 {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q4_0 {
     const FIELDS: &'static [Field] = &[Field::Half(0), Field::Words(2, 4)];
+    const LARGEST: i32 = 15;
     const ZERO_POINT: i32 = 8;
 
     #[inline(always)]

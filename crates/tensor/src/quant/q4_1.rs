@@ -40,6 +40,7 @@ impl Block for Q4_1 {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q4_1 {
     const FIELDS: &'static [Field] = &[Field::Half(0), Field::Half(2), Field::Words(4, 4)];
+    const LARGEST: i32 = 15;
     const MINIMA: bool = true;
 
     #[inline(always)]

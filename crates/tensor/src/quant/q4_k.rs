@@ -48,6 +48,7 @@ impl Block for Q4K {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q4K {
     const FIELDS: &'static [Field] = &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Words(16, 32)];
+    const LARGEST: i32 = 15;
     const MINIMA: bool = true;
 
     #[inline(always)]

@@ -44,6 +44,7 @@ impl Block for Q5_0 {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q5_0 {
     const FIELDS: &'static [Field] = &[Field::Half(0), Field::Bits(2), Field::Words(6, 4)];
+    const LARGEST: i32 = 31;
     const ZERO_POINT: i32 = 16;
 
     #[inline(always)]

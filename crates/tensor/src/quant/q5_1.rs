@@ -46,6 +46,7 @@ impl Block for Q5_1 {
 // SAFETY: the fields cover a block; reads are of these fields, at the widths of their items.
 unsafe impl QuantBlock for Q5_1 {
     const FIELDS: &'static [Field] = &[Field::Half(0), Field::Half(2), Field::Bits(4), Field::Words(8, 4)];
+    const LARGEST: i32 = 31;
     const MINIMA: bool = true;
 
     #[inline(always)]

@@ -55,6 +55,7 @@ impl Block for Q5K {
 unsafe impl QuantBlock for Q5K {
     const FIELDS: &'static [Field] =
         &[Field::Half(0), Field::Half(2), Field::Bytes(4, 12), Field::Words(16, 8), Field::Words(48, 32)];
+    const LARGEST: i32 = 31;
     const MINIMA: bool = true;
 
     #[inline(always)]

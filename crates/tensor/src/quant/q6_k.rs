@@ -59,6 +59,7 @@ impl Block for Q6K {
 unsafe impl QuantBlock for Q6K {
     const FIELDS: &'static [Field] =
         &[Field::Half(208), Field::Bytes(192, 16), Field::Words(0, 32), Field::Words(128, 16)];
+    const LARGEST: i32 = 63;
     const ZERO_POINT: i32 = 32;
     const SIXTEENS: bool = true;
 

@@ -17,6 +17,8 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     type F: Copy;
     /// Rows in a register; divides [`PANEL`](super::field::PANEL).
     const ROWS: usize;
+    /// Rows of activations whose sums are held in registers beside eight words.
+    const GROUP: usize = 8;
     /// Bias that [`biased`](Self::biased) adds to signed quants.
     const BIAS: i32;
 
@@ -43,8 +45,30 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     unsafe fn biased(a: Self::I) -> Self::I;
     /// `sum` plus the dot product of each word, of unsigned quants below 64, with the four signed bytes x.
     unsafe fn dot(sum: Self::I, words: Self::I, x: i32) -> Self::I;
+    /// `sums` plus the dot products of `words` N, from FIRST on, with the words of the blocks of M rows at `x`. Quants are unsigned
+    /// and at most `largest`.
+    #[inline(always)]
+    unsafe fn dots<const FIRST: usize, const N: usize, const M: usize>(
+        sums: [Self::I; M],
+        words: &[Self::I; 8],
+        x: *const BlockQ8,
+        _largest: i32,
+    ) -> [Self::I; M] {
+        // SAFETY: the caller guarantees the instruction set and M blocks at `x`.
+        unsafe { each_dot::<Self, FIRST, N, M>(sums, words, x, |sum, words, x| Self::dot(sum, words, x)) }
+    }
     /// `sum` plus the dot product of each word, of quants from [`biased`](Self::biased), with x: `x * (quant + BIAS)`.
     unsafe fn dot_biased(sum: Self::I, words: Self::I, x: i32) -> Self::I;
+    /// As [`dots`](Self::dots), of quants from [`biased`](Self::biased).
+    #[inline(always)]
+    unsafe fn dots_biased<const FIRST: usize, const N: usize, const M: usize>(
+        sums: [Self::I; M],
+        words: &[Self::I; 8],
+        x: *const BlockQ8,
+    ) -> [Self::I; M] {
+        // SAFETY: the caller guarantees the instruction set and M blocks at `x`.
+        unsafe { each_dot::<Self, FIRST, N, M>(sums, words, x, |sum, words, x| Self::dot_biased(sum, words, x)) }
+    }
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
@@ -60,6 +84,37 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     unsafe fn store(p: *mut f32, v: Self::F);
     /// Prefetches a cache line; the address may be invalid.
     unsafe fn prefetch(p: *const u8);
+}
+
+/// `sums` plus the dot products of N words from FIRST on, by `dot`.
+///
+/// # Safety
+///
+/// The instruction set of L is available; M blocks at `x`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
+unsafe fn each_dot<L: IntSimd, const FIRST: usize, const N: usize, const M: usize>(
+    sums: [L::I; M],
+    words: &[L::I; 8],
+    x: *const BlockQ8,
+    dot: impl Fn(L::I, L::I, i32) -> L::I,
+) -> [L::I; M] {
+    // SAFETY: `m < M`; the caller guarantees the instruction set.
+    unsafe {
+        // two chains for a single row hide the latency of the additions
+        let mut chains = [sums, [L::splat(0); M]];
+        for i in FIRST..FIRST + N {
+            let chain = if M == 1 { i % 2 } else { 0 };
+            for m in 0..M {
+                chains[chain][m] = dot(chains[chain][m], words[i], (*x.add(m)).word(i));
+            }
+        }
+        let [mut sums, others] = chains;
+        if M == 1 {
+            sums[0] = L::add(sums[0], others[0]);
+        }
+        sums
+    }
 }
 
 #[derive(Clone, Copy)]

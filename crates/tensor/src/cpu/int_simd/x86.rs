@@ -119,6 +119,36 @@ macro_rules! avx512 {
     };
 }
 
+/// [`IntSimd::dots`] without VNNI: products of several words are added in 16 bits before they are widened.
+macro_rules! dots {
+    ($products:ident, $pairs:ident, $add_16:ident, $add_32:ident, $splat_32:ident, $splat_16:ident) => {
+        #[inline(always)]
+        unsafe fn dots<const FIRST: usize, const N: usize, const M: usize>(
+            mut sums: [Self::I; M],
+            words: &[Self::I; 8],
+            x: *const BlockQ8,
+            largest: i32,
+        ) -> [Self::I; M] {
+            // words whose products fit in 16 bits together: of each, two products of a quant and a byte
+            let run = (i32::from(i16::MAX) / (2 * 128 * largest)) as usize;
+            // SAFETY: `m < M`; the caller guarantees M blocks at `x` and the instruction set, by the trait.
+            unsafe {
+                for (m, sum) in sums.iter_mut().enumerate() {
+                    let x = &*x.add(m);
+                    for first in (FIRST..FIRST + N).step_by(run) {
+                        let mut products = $products(words[first], $splat_32(x.word(first)));
+                        for i in first + 1..(first + run).min(FIRST + N) {
+                            products = $add_16(products, $products(words[i], $splat_32(x.word(i))));
+                        }
+                        *sum = $add_32(*sum, $pairs(products, $splat_16(1)));
+                    }
+                }
+            }
+            sums
+        }
+    };
+}
+
 /// AVX-512 F, BW and VL.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
@@ -146,6 +176,15 @@ unsafe impl IntSimd for Avx512 {
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
     }
+
+    dots!(
+        _mm512_maddubs_epi16,
+        _mm512_madd_epi16,
+        _mm512_add_epi16,
+        _mm512_add_epi32,
+        _mm512_set1_epi32,
+        _mm512_set1_epi16
+    );
 
     #[inline(always)]
     unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
@@ -201,6 +240,7 @@ unsafe impl IntSimd for Avx2 {
     type I = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
+    const GROUP: usize = 4;
     const BIAS: i32 = 0;
 
     #[inline(always)]
@@ -283,6 +323,15 @@ unsafe impl IntSimd for Avx2 {
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
+
+    dots!(
+        _mm256_maddubs_epi16,
+        _mm256_madd_epi16,
+        _mm256_add_epi16,
+        _mm256_add_epi32,
+        _mm256_set1_epi32,
+        _mm256_set1_epi16
+    );
 
     #[inline(always)]
     unsafe fn dot_biased(sum: __m256i, words: __m256i, x: i32) -> __m256i {
