@@ -291,8 +291,8 @@ unsafe fn queries<'a, S: Simd, N: Numbers<'a>, const M: usize>(
         // the first queries fetch for the others
         let none = [std::ptr::null(); 2 * GROUP];
         let (keys_ahead, values_ahead) = if first == 0 { &group.ahead } else { &none }.split_at(group.pages);
-        for page in 0..group.pages {
-            scores::<S, N, M>(q, group.panels[page], keys_ahead[page], task.scale, page, &mut weights);
+        for (page, ahead) in keys_ahead.iter().enumerate() {
+            scores::<S, N, M>(q, group.panels[page], *ahead, task.scale, page, &mut weights);
         }
         if let Mask::Blocks(_) = task.mask {
             for m in 0..M {
