@@ -130,9 +130,9 @@ pub(super) struct MachineArgs {
     /// if it supports that) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantized weights: load (into a copy in memory) or never (the weights stay in the
-    /// mapped file: instant start, slower tokens)
-    #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
+    /// When the CPU backend interleaves quantized weights: background (into a copy in memory, while the first tokens come), load
+    /// (before the first) or never (the weights stay in the mapped file: slower tokens) [default: background; load for profile]
+    #[arg(long, default_value = "background", hide_default_value = true, value_name = "WHEN", value_parser = pack)]
     pack: Repack,
     /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
     #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]

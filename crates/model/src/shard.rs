@@ -27,6 +27,10 @@ impl Memory for Map {
         &self.0
     }
 
+    fn is_mapped(&self) -> bool {
+        true
+    }
+
     #[cfg(unix)]
     fn release(&self, range: Range<usize>) {
         // a hint: if the call fails, the pages stay until the system reclaims them

@@ -191,7 +191,7 @@ impl DeviceOptions {
     fn on_cpu(&self, checkpoint: &Checkpoint, why: &str, progress: &mut dyn FnMut(u64)) -> Result<LoadedModel> {
         self.no_tier()?;
         let mapped = Self { pack: Repack::Never, ..self.clone() };
-        if self.pack == Repack::AtLoad && !self.force && self.is_tight(&mapped, checkpoint)? {
+        if self.pack != Repack::Never && !self.force && self.is_tight(&mapped, checkpoint)? {
             // mapped weights need no memory of their own, and only the experts that are used are read
             let why = format!("{why}; weights stay in the file's mapping, as interleaved ones would fill the memory");
             match mapped.place(Cpu::new(mapped.cpu())?, checkpoint, &why, progress) {

@@ -119,7 +119,7 @@ impl fmt::Display for Smaller {
         let Self { pack, quant, kv, context } = self;
         let parts = [
             pack.map(|pack| match pack {
-                Repack::AtLoad => "weights interleaved at load".to_owned(),
+                Repack::InBackground | Repack::AtLoad => "interleaved weights".to_owned(),
                 Repack::Never => "weights left in the file's mapping".to_owned(),
             }),
             quant.map(|quant| format!("weights of type {quant}")),
@@ -139,7 +139,7 @@ fn smaller(
 ) -> Result<Option<Smaller>> {
     let none = Smaller::default();
     let mut tries = vec![];
-    if device_options.pack == Repack::AtLoad {
+    if device_options.pack != Repack::Never {
         tries.push(Smaller { pack: Some(Repack::Never), ..none });
     }
     tries.extend([KvType::F16, KvType::Q8_0].map(|kv| Smaller { kv: Some(kv), ..none }));

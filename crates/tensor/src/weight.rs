@@ -10,6 +10,11 @@ pub trait Memory: Send + Sync {
     /// All bytes; every call returns the same slice.
     fn bytes(&self) -> &[u8];
 
+    /// Whether the bytes are those of a mapped file, and may stay there.
+    fn is_mapped(&self) -> bool {
+        false
+    }
+
     /// Releases `range`, which is not needed for now: a mapped file's pages may leave the process. The bytes stay
     /// readable.
     fn release(&self, _range: Range<usize>) {}
@@ -301,6 +306,16 @@ impl Weight {
     /// Releases the bytes of all rows, which are not needed for now; see [`Memory::release`].
     pub fn release(&self) {
         self.pieces.iter().for_each(|piece| piece.bytes.release());
+    }
+
+    /// Whether all rows are in mapped files.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.bytes.owner.is_mapped())
+    }
+
+    /// The matrix without its rows.
+    pub(crate) fn without_rows(&self) -> Self {
+        Self { pieces: Vec::new(), bias: None, ..self.clone() }
     }
 
     /// Bytes of one row.

@@ -76,7 +76,7 @@ pub(crate) struct Bench {
     /// Activations in matrix products: int8 (on a GPU half precision for the rows of a prompt) or f32
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantized weights: load or never
+    /// When the CPU backend interleaves quantized weights: load, background or never
     #[arg(long, default_value = "load", value_name = "WHEN", value_parser = pack)]
     pack: Repack,
     /// Quantize f32, f16 and bf16 weights while loading

@@ -1,19 +1,20 @@
 //! Weight matrices of the CPU.
 
 use super::field::PANEL;
+use super::interleaver::Interleaver;
 use super::pool::Pool;
 use super::repack::{self, Order, Panels};
 use super::zeros;
 use crate::checks::Shape;
 use crate::{DType, Result, Role, Weight};
-use std::sync::Mutex;
+use std::sync::Arc;
 
 /// Storage of the weights.
 pub(super) enum Store {
     /// Rows in the layout of the checkpoint.
     Rows(Weight),
-    /// Interleaved panels.
-    Panels(Panels),
+    /// Interleaved panels, some of which may not be filled yet.
+    Panels(Arc<Panels>),
     /// A matrix for each expert.
     Experts(Vec<Matrix>),
 }
@@ -70,28 +71,30 @@ impl Matrix {
     }
 
     /// Interleaves the rows, on all threads.
-    pub(super) fn repacked(mut self, pool: &Pool) -> Result<Self> {
-        let weight = match self.store {
-            Store::Panels(_) => return Ok(self),
+    pub(super) fn repacked(self, pool: &Pool) -> Result<Self> {
+        self.in_panels(&mut |panels| {
+            pool.run(panels.len(), &|i| panels.fill(i));
+            Arc::new(panels.without_source())
+        })
+    }
+
+    /// Has the rows interleaved in the background.
+    pub(super) fn repacked_by(self, interleaver: &mut Interleaver) -> Result<Self> {
+        self.in_panels(&mut |panels| {
+            let panels = Arc::new(panels);
+            interleaver.add(panels.clone());
+            panels
+        })
+    }
+
+    fn in_panels(mut self, fill: &mut dyn FnMut(Panels) -> Arc<Panels>) -> Result<Self> {
+        self.store = match self.store {
+            Store::Rows(weight) => Store::Panels(fill(Panels::new(weight, self.order)?)),
             Store::Experts(experts) => {
-                let repacked = experts.into_iter().map(|expert| expert.repacked(pool));
-                self.store = Store::Experts(repacked.collect::<Result<_>>()?);
-                return Ok(self);
+                Store::Experts(experts.into_iter().map(|expert| expert.in_panels(fill)).collect::<Result<_>>()?)
             }
-            Store::Rows(ref weight) => weight,
+            panels @ Store::Panels(_) => panels,
         };
-        let row = weight.row_bytes();
-        let mut panels = Panels::new(self.dtype, self.order, row, &weight.name)?;
-        let targets: Vec<_> = panels.panels_mut().map(Mutex::new).collect();
-        pool.run(targets.len(), &|i| {
-            // each task has its own lock, which only hands over the target
-            if let Ok(mut target) = targets[i].lock() {
-                let (range, panel) = &mut *target;
-                repack::pack(weight.dtype, |i| weight.row(i), range.clone(), panel);
-            }
-        });
-        drop(targets);
-        self.store = Store::Panels(panels);
         Ok(self)
     }
 
@@ -103,7 +106,7 @@ impl Matrix {
     /// Panel i, interleaved into `scratch` where the matrix is not repacked.
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.store {
-            Store::Panels(panels) => panels.panel(i),
+            Store::Panels(panels) => panels.panel(i, scratch),
             // the matrix of each expert has its own panels
             Store::Experts(_) => &[],
             Store::Rows(weight) => {

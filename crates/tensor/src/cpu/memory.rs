@@ -6,12 +6,17 @@ use crate::{Error, Result};
 /// interleaving weights, and reading a cache in such pages waits for their addresses.
 pub(super) struct AlignedBuf {
     #[cfg(target_os = "linux")]
-    bytes: memmap2::MmapMut,
+    _owner: memmap2::MmapMut,
     #[cfg(not(target_os = "linux"))]
-    bytes: Vec<u8>,
-    start: usize,
+    _owner: Vec<u8>,
+    first: *mut u8,
     len: usize,
 }
+
+// SAFETY: the memory is the buffer's own, and any thread may free it.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: a shared buffer is only read, except through `first`, whose users exclude each other.
+unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
     /// Bytes of a cache line.
@@ -22,24 +27,32 @@ impl AlignedBuf {
         let out = |detail: String| Error::OutOfMemory { device: "CPU".into(), what: what(), bytes: len as u64, detail };
         let padded = len.checked_add(Self::LINE).ok_or_else(|| out(String::new()))?;
         #[cfg(target_os = "linux")]
-        let bytes = {
-            let bytes = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
+        let mut owner = {
+            let owner = memmap2::MmapMut::map_anon(padded).map_err(|e| out(format!(" ({e})")))?;
             // a hint: without huge pages clearing is only slower
-            let _ = bytes.advise(memmap2::Advice::HugePage);
-            bytes
+            let _ = owner.advise(memmap2::Advice::HugePage);
+            owner
         };
         // the system provides zeroed pages, which are not written here
         #[cfg(not(target_os = "linux"))]
-        let bytes: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
-        let start = bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
-        Ok(Self { bytes, start, len })
+        let mut owner: Vec<u8> = bytemuck::allocation::try_zeroed_vec(padded).map_err(|()| out(String::new()))?;
+        let start = owner.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        let first = owner.as_mut_ptr().wrapping_add(start);
+        Ok(Self { _owner: owner, first, len })
+    }
+
+    /// The first byte. Who writes through it excludes all others from the bytes that it writes.
+    pub(super) fn first(&self) -> *mut u8 {
+        self.first
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..][..self.len]
+        // SAFETY: `len` bytes from `first` on belong to the buffer, as it is at most LINE bytes from the start of `len + LINE`.
+        unsafe { std::slice::from_raw_parts(self.first, self.len) }
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.len]
+        // SAFETY: as above; the buffer is borrowed for writing.
+        unsafe { std::slice::from_raw_parts_mut(self.first, self.len) }
     }
 }

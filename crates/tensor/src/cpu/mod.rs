@@ -12,6 +12,7 @@ mod field;
 mod gemm;
 mod int_simd;
 mod integer;
+mod interleaver;
 pub(crate) mod kernels;
 mod limits;
 pub(crate) mod math;
@@ -31,6 +32,7 @@ mod vnni_i16;
 use activations::BlockQ8;
 pub use cache::Cache;
 use cache::Target;
+use interleaver::Interleaver;
 use kernels::Input;
 pub use matrix::Matrix;
 use pool::Pool;
@@ -40,7 +42,8 @@ use crate::checks::{self, ActivePass, Shape};
 use crate::measure::{self, Limits};
 use crate::ops::experts::Routes;
 use crate::{
-    Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Readback, Result, Role, Weight,
+    Batch, DType, Device, DeviceInfo, DeviceKind, Error, Footprint, Heads, KvType, Phase, Readback, Result, Role,
+    Weight,
 };
 use std::ops::Range;
 use std::time::Instant;
@@ -86,8 +89,11 @@ impl Activations {
 /// Time at which quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repack {
-    /// Once, at load, into separate memory.
+    /// Once, into separate memory, while the first passes run: they read a mapped file as it is where it is not yet interleaved. At
+    /// load where the weights are not in a mapped file.
     #[default]
+    InBackground,
+    /// Once, at load, into separate memory.
     AtLoad,
     /// At every use: the file stays mapped, loading is instant, each token slower.
     Never,
@@ -95,11 +101,12 @@ pub enum Repack {
 
 impl Repack {
     /// Every choice, for tests that walk them.
-    pub const ALL: [Repack; 2] = [Repack::AtLoad, Repack::Never];
+    pub const ALL: [Repack; 3] = [Repack::InBackground, Repack::AtLoad, Repack::Never];
 
     /// Lower-case name, as command lines take it.
     pub fn name(self) -> &'static str {
         match self {
+            Repack::InBackground => "background",
             Repack::AtLoad => "load",
             Repack::Never => "never",
         }
@@ -113,6 +120,7 @@ pub struct Cpu {
     activations: Activations,
     repack: Repack,
     pub(crate) pool: Pool,
+    interleaver: Interleaver,
     pub(crate) pass: ActivePass,
     /// Slots of the cache for the keys and values of the pass.
     pub(crate) targets: Vec<Target>,
@@ -188,6 +196,7 @@ impl Cpu {
             activations: options.activations,
             repack: options.repack,
             pool: Pool::new(threads)?,
+            interleaver: Interleaver::default(),
             pass: ActivePass::default(),
             targets: Vec::new(),
             normed: Vec::new(),
@@ -202,12 +211,12 @@ impl Cpu {
         })
     }
 
-    /// Whether a matrix is interleaved at load.
+    /// Whether a matrix is interleaved into separate memory.
     fn repacks(&self, dtype: DType, role: Role) -> bool {
         dtype.is_quantized()
             && role != Role::Embedding
             && self.activations == Activations::Int8
-            && self.repack == Repack::AtLoad
+            && self.repack != Repack::Never
     }
 
     /// Runs tasks `0 .. tasks` on the pool, or on the calling thread where `work` is small.
@@ -230,7 +239,11 @@ impl Device for Cpu {
     fn matrix(&mut self, weight: &Weight, role: Role) -> Result<Matrix> {
         checks::matrix(weight, role)?;
         let matrix = Matrix::new(weight, role)?;
-        if self.repacks(weight.dtype, role) { matrix.repacked(&self.pool) } else { Ok(matrix) }
+        match self.repack {
+            _ if !self.repacks(weight.dtype, role) => Ok(matrix),
+            Repack::InBackground if weight.is_mapped() => matrix.repacked_by(&mut self.interleaver),
+            _ => matrix.repacked(&self.pool),
+        }
     }
 
     fn footprint(&self, _name: &str, dtype: DType, rows: usize, cols: usize, role: Role) -> Result<Footprint> {
@@ -273,6 +286,7 @@ impl Device for Cpu {
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.interleaver.pause(batch.segments().iter().any(|segment| segment.phase == Phase::Prompt));
         self.pass.begin(batch);
         cache::targets(batch, &mut self.targets);
         Ok(())
@@ -290,6 +304,7 @@ impl Device for Cpu {
     }
 
     fn submit(&mut self) -> Result<()> {
+        self.interleaver.pause(false);
         Ok(())
     }
 

@@ -8,8 +8,10 @@ use super::field::{Field, PANEL};
 use super::memory::AlignedBuf;
 use super::quants::QuantBlock;
 use crate::quant::with_quant_type;
-use crate::{DType, Result};
+use crate::{DType, Result, Weight};
 use std::ops::Range;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The fields of a type, in the order of a panel; none for a plain type.
 fn fields(dtype: DType) -> &'static [Field] {
@@ -140,38 +142,89 @@ impl Order {
     }
 }
 
-/// A matrix in panels.
+/// The state of a panel: not interleaved.
+const EMPTY: u8 = 0;
+
+/// A thread interleaves the panel.
+const WRITTEN: u8 = 1;
+
+/// The panel is interleaved.
+const READY: u8 = 2;
+
+/// A matrix in panels. Panels are filled in any order, by any thread; one that is not yet filled is interleaved on use.
 pub(super) struct Panels {
-    dtype: DType,
+    source: Weight,
     order: Order,
-    /// Bytes of a row.
-    row: usize,
+    states: Vec<AtomicU8>,
     buf: AlignedBuf,
 }
 
 impl Panels {
-    /// Zeroed panels of a matrix with rows of `row` bytes.
-    pub(super) fn new(dtype: DType, order: Order, row: usize, name: &str) -> Result<Self> {
-        let len = order.panels().saturating_mul(PANEL).saturating_mul(row);
-        Ok(Self { dtype, order, row, buf: AlignedBuf::new(len, || format!("{name}, interleaved"))? })
+    /// Empty panels of a matrix.
+    pub(super) fn new(source: Weight, order: Order) -> Result<Self> {
+        let len = order.panels().saturating_mul(PANEL).saturating_mul(source.row_bytes());
+        let buf = AlignedBuf::new(len, || format!("{}, interleaved", source.name))?;
+        Ok(Self { source, order, states: (0..order.panels()).map(|_| AtomicU8::new(EMPTY)).collect(), buf })
     }
 
-    /// Every panel with its rows.
-    pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = (Range<usize>, &mut [u8])> {
-        let (order, bytes) = (self.order, (PANEL * self.row).max(1));
-        let panels = self.buf.bytes_mut().chunks_exact_mut(bytes);
-        panels.take(order.panels()).enumerate().map(move |(i, panel)| (order.of(i), panel))
+    /// Number of panels.
+    pub(super) fn len(&self) -> usize {
+        self.states.len()
     }
 
-    pub(super) fn panel(&self, i: usize) -> &[u8] {
-        let bytes = PANEL * self.row;
-        &self.buf.bytes()[i * bytes..][..bytes]
+    /// Bytes of a panel.
+    fn bytes(&self) -> usize {
+        PANEL * self.source.row_bytes()
+    }
+
+    /// Interleaves panel i, unless a thread does or has.
+    pub(super) fn fill(&self, i: usize) {
+        if self.states[i].compare_exchange(EMPTY, WRITTEN, Relaxed, Relaxed).is_ok() {
+            // SAFETY: panel i is inside the buffer, which has `bytes` for each state. The exchange succeeds once, so this thread
+            // alone writes the panel, and none reads it before it is READY.
+            let panel = unsafe { std::slice::from_raw_parts_mut(self.buf.first().add(i * self.bytes()), self.bytes()) };
+            self.interleave(i, panel);
+            self.states[i].store(READY, Release);
+        }
+    }
+
+    /// Releases the rows of the file: every panel is filled.
+    pub(super) fn release_source(&self) {
+        self.source.release();
+    }
+
+    /// Drops the rows of the file: every panel is filled.
+    pub(super) fn without_source(mut self) -> Self {
+        self.source = self.source.without_rows();
+        self
+    }
+
+    fn interleave(&self, i: usize, panel: &mut [u8]) {
+        pack(self.source.dtype, |row| self.source.row(row), self.order.of(i), panel);
+    }
+
+    fn ready(&self, i: usize) -> Option<&[u8]> {
+        let ready = self.states[i].load(Acquire) == READY;
+        // SAFETY: as in `fill`; nobody writes a panel that is READY, and the load orders the reads after its writes.
+        ready.then(|| unsafe { std::slice::from_raw_parts(self.buf.first().add(i * self.bytes()), self.bytes()) })
+    }
+
+    /// Panel i, interleaved into `scratch` where it is not filled.
+    pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        self.ready(i).unwrap_or_else(|| {
+            scratch.resize(self.bytes(), 0);
+            self.interleave(i, scratch);
+            scratch
+        })
     }
 
     /// Writes row `row` to `out`, in the layout of the file; `out` has the bytes of a row.
     pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let (panel, place) = self.order.find(row);
-        unpack(self.dtype, self.panel(panel), place, out);
+        match self.ready(panel) {
+            Some(panel) => unpack(self.source.dtype, panel, place, out),
+            None => out.copy_from_slice(self.source.row(row)),
+        }
     }
 }
 
@@ -192,10 +245,11 @@ mod tests {
             for (rows, gated) in [(16, false), (37, false), (1, false), (64, true), (42, true)] {
                 let bytes: Vec<u8> = (0..rows * row).map(|_| random()).collect();
                 let order = Order { rows, gated };
-                let mut panels = Panels::new(dtype, order, row, "test").expect("buf");
-                for (range, panel) in panels.panels_mut() {
-                    pack(dtype, |i| &bytes[i * row..][..row], range, panel);
-                }
+                let block = dtype.block();
+                let weight = Weight::new("test", dtype, rows, row / block.1 * block.0, bytes.clone().into());
+                let panels = Panels::new(weight.expect("a matrix"), order).expect("memory");
+                // the first panel is interleaved on use
+                (1..panels.len()).for_each(|i| panels.fill(i));
                 let mut seen = 0;
                 for (i, expected) in bytes.chunks_exact(row).enumerate() {
                     let mut found = vec![0; row];
