@@ -1,4 +1,4 @@
-//! Interleaving in the background: passes begin at once, from the mapped file, and use each panel from the time that it is filled.
+//! Interleaving in the background: passes begin at once and fill the panels that they need, beside a thread that fills the others.
 
 use super::repack::Panels;
 use std::collections::VecDeque;

@@ -89,8 +89,7 @@ impl Activations {
 /// Time at which quantized weights are interleaved for multiplication with activations of eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Repack {
-    /// Once, into separate memory, while the first passes run: they read a mapped file as it is where it is not yet interleaved. At
-    /// load where the weights are not in a mapped file.
+    /// Once, into separate memory, by the first passes and a thread beside them. At load where the weights are not in a mapped file.
     #[default]
     InBackground,
     /// Once, at load, into separate memory.

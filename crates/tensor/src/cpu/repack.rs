@@ -151,7 +151,7 @@ const WRITTEN: u8 = 1;
 /// The panel is interleaved.
 const READY: u8 = 2;
 
-/// A matrix in panels. Panels are filled in any order, by any thread; one that is not yet filled is interleaved on use.
+/// A matrix in panels. Panels are filled in any order, by any thread, at the latest when they are used.
 pub(super) struct Panels {
     source: Weight,
     order: Order,
@@ -209,8 +209,9 @@ impl Panels {
         ready.then(|| unsafe { std::slice::from_raw_parts(self.buf.first().add(i * self.bytes()), self.bytes()) })
     }
 
-    /// Panel i, interleaved into `scratch` where it is not filled.
+    /// Panel i, filled where it is not yet; interleaved into `scratch` while another thread fills it.
     pub(super) fn panel<'a>(&'a self, i: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        self.fill(i);
         self.ready(i).unwrap_or_else(|| {
             scratch.resize(self.bytes(), 0);
             self.interleave(i, scratch);
@@ -248,7 +249,7 @@ mod tests {
                 let block = dtype.block();
                 let weight = Weight::new("test", dtype, rows, row / block.1 * block.0, bytes.clone().into());
                 let panels = Panels::new(weight.expect("a matrix"), order).expect("memory");
-                // the first panel is interleaved on use
+                // the first panel is not filled
                 (1..panels.len()).for_each(|i| panels.fill(i));
                 let mut seen = 0;
                 for (i, expected) in bytes.chunks_exact(row).enumerate() {
