@@ -130,10 +130,10 @@ pub(super) struct MachineArgs {
     /// if it supports that) or f32 (exact) [default: int8; f32 for verify and logits]
     #[arg(long, value_name = "TYPE", value_parser = activations)]
     activations: Option<Activations>,
-    /// When the CPU backend interleaves quantized weights: background (into a copy in memory, while the first tokens come), load
-    /// (before the first) or never (the weights stay in the mapped file: slower tokens) [default: background; load for profile]
-    #[arg(long, default_value = "background", hide_default_value = true, value_name = "WHEN", value_parser = pack)]
-    pack: Repack,
+    /// When the CPU backend interleaves quantized weights: background (into a copy in memory, at first use or before), load
+    /// (all at load) or never (the weights stay in the mapped file: slower tokens) [default: background; load for profile]
+    #[arg(long, value_name = "WHEN", value_parser = pack)]
+    pack: Option<Repack>,
     /// Kernels of the GPU backend: base, f16, subgroup or coop (matrix units) [default: the best that the adapter can run]
     #[arg(long, value_name = "TIER", value_parser = phi3_runner::TIERS)]
     tier: Option<String>,
@@ -418,7 +418,7 @@ impl MachineArgs {
             threads: self.threads,
             level: self.level,
             activations: self.activations.unwrap_or_default(),
-            pack: self.pack,
+            pack: self.pack.unwrap_or_default(),
             max_binding: self.max_binding,
             tier: self.tier.clone(),
             cache: phi3_runner::cache_folder(),
@@ -431,6 +431,12 @@ impl ModelArgs {
     /// Options of the device, and of the model on it.
     pub(super) fn device_options(&self) -> DeviceOptions {
         DeviceOptions { quant: self.quant, kv: self.kv, force: self.force, ..self.machine.device_options() }
+    }
+
+    /// The same arguments, with weights interleaved at load by default, for passes that are compared with each other.
+    pub(super) fn loaded_whole(&self) -> Self {
+        let pack = self.machine.pack.or(Some(Repack::AtLoad));
+        Self { machine: MachineArgs { pack, ..self.machine.clone() }, ..self.clone() }
     }
 
     /// The same arguments, with activations in f32 by default.

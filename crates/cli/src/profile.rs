@@ -5,7 +5,6 @@ use crate::output::{self, Outcome};
 use phi3_runner::profile::{self, Phase, Plan};
 use phi3_runner::{Error, Result};
 use phi3_tensor::Limits;
-use phi3_tensor::cpu::Repack;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -18,11 +17,7 @@ pub(super) fn profile(args: &Profile) -> Result<Outcome> {
         false => ControlFlow::Continue(()),
     };
     let plan = Plan { prompt: args.n_prompt, generated: args.n_gen };
-    let mut device_options = args.model.device_options();
-    if device_options.pack == Repack::InBackground {
-        // passes are compared with each other
-        device_options.pack = Repack::AtLoad;
-    }
+    let device_options = args.model.loaded_whole().device_options();
     let Some(profile) = profile::profile(&device_options, &checkpoint, plan, watch)? else {
         return Ok(Outcome::Interrupted);
     };

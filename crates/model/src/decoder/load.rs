@@ -97,7 +97,7 @@ impl<B: Backend> Loader<'_, B> {
                 (self.backend.matrix(&weight, role)?, footprint.in_place)
             }
         };
-        // the device has its own copy now
+        // the device has its own copy, or makes it when it needs the matrix
         if !in_place {
             weight.release();
         }

@@ -224,9 +224,9 @@ unsafe fn half_block<L: IntSimd, C: QuantBlock, const FIRST: usize, const N: usi
             }
         }
         let sums = if C::SIGNED {
-            L::dots_biased::<FIRST, N, M>(sums, quants, x)
+            L::dots::<FIRST, N, M>(sums, quants, x)
         } else {
-            L::dots::<FIRST, N, M>(sums, quants, x, C::LARGEST)
+            L::dots_unsigned::<FIRST, N, M>(sums, quants, x, C::LARGEST)
         };
         for m in 0..M {
             let x = &*x.add(m);
@@ -309,6 +309,41 @@ mod tests {
                             assert!(off < 0.02, "{dtype:?} at {isa}, {count} rows: {}", sums[i]);
                         }
                         assert!(sums[3].abs() < 1e-20, "{dtype:?} at {isa}: {}", sums[3]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Products are added in few bits where the largest quants allow it.
+    #[test]
+    fn sums_of_the_largest_quants_and_activations_do_not_overflow() {
+        // a scale of 1 / 128 in both roundings, and quants of 127
+        const X: f32 = 127.0 / 128.0;
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
+            let (elements, size) = dtype.block();
+            let mut row = vec![0xff; size];
+            for half in dtype.halves() {
+                row[*half..half + 2].copy_from_slice(&half::f16::ONE.to_le_bytes());
+            }
+            let mut weights = vec![0.0; elements];
+            dtype.widen(&row, &mut weights);
+            let expected: f64 = weights.iter().map(|w| f64::from(w * X)).sum();
+            let bound = 1e-6 * weights.iter().map(|w| f64::from(w.abs())).sum::<f64>();
+            let mut panel = vec![0; PANEL * size];
+            repack::pack(dtype, |_| &row, 0..PANEL, &mut panel);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                for count in 1..=17 {
+                    let per_row = q8_blocks(elements);
+                    let mut blocks = vec![bytemuck::Zeroable::zeroed(); count * per_row];
+                    for i in 0..count {
+                        quantize(isa, dtype, &vec![X; elements], &mut blocks[i..], count);
+                    }
+                    let mut sums = vec![[0.0; PANEL]; count];
+                    product(isa, dtype, &panel, &blocks, per_row, true, &mut sums);
+                    for found in sums.into_iter().flatten() {
+                        let off = (f64::from(found) - expected).abs();
+                        assert!(off <= bound, "{dtype:?} at {isa}, {count} rows: {found} for {expected}");
                     }
                 }
             }

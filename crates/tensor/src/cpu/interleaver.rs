@@ -40,7 +40,6 @@ impl Shared {
                 }
                 panels.fill(i);
             }
-            panels.release_source();
             self.lock().queue.pop_front();
         }
     }
@@ -62,8 +61,7 @@ impl Interleaver {
             self.thread = thread.spawn(move || shared.serve()).ok();
         }
         if self.thread.is_none() {
-            (0..panels.len()).for_each(|i| panels.fill(i));
-            return panels.release_source();
+            return (0..panels.len()).for_each(|i| panels.fill(i));
         }
         self.shared.lock().queue.push_back(panels);
         self.shared.changed.notify_one();
@@ -71,10 +69,8 @@ impl Interleaver {
 
     /// Pauses or goes on: a prompt needs every processor, new tokens wait for memory.
     pub(super) fn pause(&self, paused: bool) {
-        if self.thread.is_some() {
-            self.shared.lock().paused = paused;
-            self.shared.changed.notify_one();
-        }
+        self.shared.lock().paused = paused;
+        self.shared.changed.notify_one();
     }
 }
 
@@ -91,6 +87,8 @@ impl Drop for Interleaver {
 
 #[cfg(test)]
 mod tests {
+    use super::{Interleaver, Panels};
+    use crate::cpu::repack::Order;
     use crate::cpu::{Cpu, Options, Repack};
     use crate::ops::{Embed, Project};
     use crate::{Batch, Bytes, DType, Device, Epilogue, Memory, Phase, Role, Weight};
@@ -154,8 +152,7 @@ mod tests {
     #[test]
     fn products_are_the_same_before_and_while_panels_are_filled_and_then_the_file_is_released() {
         let file = mapping();
-        let expected = products(Repack::AtLoad, &file, Phase::Decode, |passes| passes == 1);
-        assert_eq!(file.1.load(SeqCst), 0);
+        let expected = products(Repack::AtLoad, &mapping(), Phase::Decode, |passes| passes == 1);
         let (since, released) = (Instant::now(), || file.1.load(SeqCst) == file.0.len());
         // some passes more, from the panels
         let ended = AtomicUsize::new(usize::MAX);
@@ -167,13 +164,37 @@ mod tests {
             passes > ended.load(SeqCst).saturating_add(3)
         });
         assert!(found.iter().all(|found| *found == expected[0]));
+        assert!(released(), "the file was released more than once");
     }
 
     #[test]
-    fn prompts_pause_the_thread_and_a_backend_ends_beside_a_paused_one() {
+    fn a_prompt_fills_what_it_uses_and_releases_the_file() {
         let file = mapping();
-        let expected = products(Repack::AtLoad, &file, Phase::Prompt, |passes| passes == 1);
-        let found = products(Repack::InBackground, &file, Phase::Prompt, |passes| passes == 3);
-        assert!(found.iter().all(|found| *found == expected[0]));
+        let expected = products(Repack::AtLoad, &mapping(), Phase::Prompt, |passes| passes == 1);
+        assert_eq!(products(Repack::InBackground, &file, Phase::Prompt, |passes| passes == 1), expected);
+        assert_eq!(file.1.load(SeqCst), file.0.len());
+    }
+
+    #[test]
+    fn a_paused_thread_fills_nothing_and_ends_with_its_backend() {
+        let file = mapping();
+        let bytes = Bytes::new(file.clone(), 0..file.0.len()).unwrap();
+        let weight = Weight::new("w", DType::Q4K, OUTPUTS, INPUTS, bytes).unwrap();
+        let panels = || Arc::new(Panels::new(weight.clone(), Order { rows: OUTPUTS, gated: false }).unwrap());
+        let mut interleaver = Interleaver::default();
+        interleaver.pause(true);
+        interleaver.add(panels());
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(file.1.load(SeqCst), 0);
+        interleaver.pause(false);
+        let since = Instant::now();
+        while file.1.load(SeqCst) != file.0.len() {
+            assert!(since.elapsed() < Duration::from_secs(60), "the thread does not go on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        interleaver.pause(true);
+        interleaver.add(panels());
+        drop(interleaver);
+        assert_eq!(file.1.load(SeqCst), file.0.len());
     }
 }

@@ -10,8 +10,8 @@ use super::quants::QuantBlock;
 use crate::quant::with_quant_type;
 use crate::{DType, Result, Weight};
 use std::ops::Range;
-use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 
 /// The fields of a type, in the order of a panel; none for a plain type.
 fn fields(dtype: DType) -> &'static [Field] {
@@ -156,6 +156,8 @@ pub(super) struct Panels {
     source: Weight,
     order: Order,
     states: Vec<AtomicU8>,
+    /// Panels that are not READY.
+    missing: AtomicUsize,
     buf: AlignedBuf,
 }
 
@@ -164,7 +166,8 @@ impl Panels {
     pub(super) fn new(source: Weight, order: Order) -> Result<Self> {
         let len = order.panels().saturating_mul(PANEL).saturating_mul(source.row_bytes());
         let buf = AlignedBuf::new(len, || format!("{}, interleaved", source.name))?;
-        Ok(Self { source, order, states: (0..order.panels()).map(|_| AtomicU8::new(EMPTY)).collect(), buf })
+        let states: Vec<_> = (0..order.panels()).map(|_| AtomicU8::new(EMPTY)).collect();
+        Ok(Self { source, order, missing: AtomicUsize::new(states.len()), states, buf })
     }
 
     /// Number of panels.
@@ -177,7 +180,7 @@ impl Panels {
         PANEL * self.source.row_bytes()
     }
 
-    /// Interleaves panel i, unless a thread does or has.
+    /// Interleaves panel i, unless a thread does or has. With the last panel the rows of the file are released.
     pub(super) fn fill(&self, i: usize) {
         if self.states[i].compare_exchange(EMPTY, WRITTEN, Relaxed, Relaxed).is_ok() {
             // SAFETY: panel i is inside the buffer, which has `bytes` for each state. The exchange succeeds once, so this thread
@@ -185,12 +188,10 @@ impl Panels {
             let panel = unsafe { std::slice::from_raw_parts_mut(self.buf.first().add(i * self.bytes()), self.bytes()) };
             self.interleave(i, panel);
             self.states[i].store(READY, Release);
+            if self.missing.fetch_sub(1, Relaxed) == 1 {
+                self.source.release();
+            }
         }
-    }
-
-    /// Releases the rows of the file: every panel is filled.
-    pub(super) fn release_source(&self) {
-        self.source.release();
     }
 
     /// Drops the rows of the file: every panel is filled.

@@ -92,12 +92,6 @@ macro_rules! neon {
         }
 
         #[inline(always)]
-        unsafe fn dot_biased(sum: int32x4_t, words: int32x4_t, x: i32) -> int32x4_t {
-            // SAFETY: registers only; the caller guarantees the instruction set. Quants below 64 have the same value with a sign.
-            unsafe { Self::dot(sum, words, x) }
-        }
-
-        #[inline(always)]
         unsafe fn add(a: int32x4_t, b: int32x4_t) -> int32x4_t {
             // SAFETY: NEON is part of AArch64.
             unsafe { vaddq_s32(a, b) }

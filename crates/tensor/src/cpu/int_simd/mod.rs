@@ -41,33 +41,46 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     unsafe fn shl(a: Self::I, n: usize) -> Self::I;
     /// Table entries of every byte; bytes are below 16.
     unsafe fn lookup(a: Self::I, table: &[i8; 16]) -> Self::I;
-    /// Signed quants as operands of [`dot_biased`](Self::dot_biased).
+    /// Signed quants as operands of [`dot`](Self::dot).
     unsafe fn biased(a: Self::I) -> Self::I;
-    /// `sum` plus the dot product of each word, of unsigned quants below 64, with the four signed bytes x.
+    /// `sum` plus the dot product of each word, of quants from [`biased`](Self::biased) or of unsigned quants below 64, with the four
+    /// signed bytes x: `x * (quant + BIAS)`, without the bias of unsigned quants.
     unsafe fn dot(sum: Self::I, words: Self::I, x: i32) -> Self::I;
-    /// `sums` plus the dot products of `words` N, from FIRST on, with the words of the blocks of M rows at `x`. Quants are unsigned
-    /// and at most `largest`.
+    /// `sums` plus the [`dot`](Self::dot) products of N of `words`, from FIRST on, with the words of the blocks of M rows at `x`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
     unsafe fn dots<const FIRST: usize, const N: usize, const M: usize>(
+        sums: [Self::I; M],
+        words: &[Self::I; 8],
+        x: *const BlockQ8,
+    ) -> [Self::I; M] {
+        // SAFETY: `m < M`; the caller guarantees the instruction set and M blocks at `x`.
+        unsafe {
+            // two chains for a single row hide the latency of the additions
+            let mut chains = [sums, [Self::splat(0); M]];
+            for i in FIRST..FIRST + N {
+                let chain = if M == 1 { i % 2 } else { 0 };
+                for m in 0..M {
+                    chains[chain][m] = Self::dot(chains[chain][m], words[i], (*x.add(m)).word(i));
+                }
+            }
+            let [mut sums, others] = chains;
+            if M == 1 {
+                sums[0] = Self::add(sums[0], others[0]);
+            }
+            sums
+        }
+    }
+    /// As [`dots`](Self::dots), of unsigned quants that are at most `largest`.
+    #[inline(always)]
+    unsafe fn dots_unsigned<const FIRST: usize, const N: usize, const M: usize>(
         sums: [Self::I; M],
         words: &[Self::I; 8],
         x: *const BlockQ8,
         _largest: i32,
     ) -> [Self::I; M] {
         // SAFETY: the caller guarantees the instruction set and M blocks at `x`.
-        unsafe { each_dot::<Self, FIRST, N, M>(sums, words, x, |sum, words, x| Self::dot(sum, words, x)) }
-    }
-    /// `sum` plus the dot product of each word, of quants from [`biased`](Self::biased), with x: `x * (quant + BIAS)`.
-    unsafe fn dot_biased(sum: Self::I, words: Self::I, x: i32) -> Self::I;
-    /// As [`dots`](Self::dots), of quants from [`biased`](Self::biased).
-    #[inline(always)]
-    unsafe fn dots_biased<const FIRST: usize, const N: usize, const M: usize>(
-        sums: [Self::I; M],
-        words: &[Self::I; 8],
-        x: *const BlockQ8,
-    ) -> [Self::I; M] {
-        // SAFETY: the caller guarantees the instruction set and M blocks at `x`.
-        unsafe { each_dot::<Self, FIRST, N, M>(sums, words, x, |sum, words, x| Self::dot_biased(sum, words, x)) }
+        unsafe { Self::dots::<FIRST, N, M>(sums, words, x) }
     }
     unsafe fn add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_f32(a: Self::I) -> Self::F;
@@ -84,37 +97,6 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     unsafe fn store(p: *mut f32, v: Self::F);
     /// Prefetches a cache line; the address may be invalid.
     unsafe fn prefetch(p: *const u8);
-}
-
-/// `sums` plus the dot products of N words from FIRST on, by `dot`.
-///
-/// # Safety
-///
-/// The instruction set of L is available; M blocks at `x`.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn each_dot<L: IntSimd, const FIRST: usize, const N: usize, const M: usize>(
-    sums: [L::I; M],
-    words: &[L::I; 8],
-    x: *const BlockQ8,
-    dot: impl Fn(L::I, L::I, i32) -> L::I,
-) -> [L::I; M] {
-    // SAFETY: `m < M`; the caller guarantees the instruction set.
-    unsafe {
-        // two chains for a single row hide the latency of the additions
-        let mut chains = [sums, [L::splat(0); M]];
-        for i in FIRST..FIRST + N {
-            let chain = if M == 1 { i % 2 } else { 0 };
-            for m in 0..M {
-                chains[chain][m] = dot(chains[chain][m], words[i], (*x.add(m)).word(i));
-            }
-        }
-        let [mut sums, others] = chains;
-        if M == 1 {
-            sums[0] = L::add(sums[0], others[0]);
-        }
-        sums
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -198,15 +180,6 @@ unsafe impl IntSimd for Portable {
 
     #[inline(always)]
     unsafe fn dot(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
-        let x = x.to_le_bytes();
-        std::array::from_fn(|i| {
-            let word = words[i].to_le_bytes();
-            (0..4).fold(sum[i], |sum, b| sum + i32::from(word[b]) * i32::from(x[b] as i8))
-        })
-    }
-
-    #[inline(always)]
-    unsafe fn dot_biased(sum: [i32; 16], words: [i32; 16], x: i32) -> [i32; 16] {
         let x = x.to_le_bytes();
         std::array::from_fn(|i| {
             let word = words[i].to_le_bytes();

@@ -119,11 +119,11 @@ macro_rules! avx512 {
     };
 }
 
-/// [`IntSimd::dots`] without VNNI: products of several words are added in 16 bits before they are widened.
-macro_rules! dots {
+/// [`IntSimd::dots_unsigned`] without VNNI: products of several words are added in 16 bits before they are widened.
+macro_rules! dots_unsigned {
     ($products:ident, $pairs:ident, $add_16:ident, $add_32:ident, $splat_32:ident, $splat_16:ident) => {
         #[inline(always)]
-        unsafe fn dots<const FIRST: usize, const N: usize, const M: usize>(
+        unsafe fn dots_unsigned<const FIRST: usize, const N: usize, const M: usize>(
             mut sums: [Self::I; M],
             words: &[Self::I; 8],
             x: *const BlockQ8,
@@ -167,17 +167,7 @@ unsafe impl IntSimd for Avx512 {
         a
     }
 
-    #[inline(always)]
-    unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
-        unsafe {
-            // two products below 64 * 127 fit in 16 bits
-            let pairs = _mm512_maddubs_epi16(words, _mm512_set1_epi32(x));
-            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
-        }
-    }
-
-    dots!(
+    dots_unsigned!(
         _mm512_maddubs_epi16,
         _mm512_madd_epi16,
         _mm512_add_epi16,
@@ -187,7 +177,7 @@ unsafe impl IntSimd for Avx512 {
     );
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
+    unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // the sign of the words is applied to x, so that two products of at most 128 * 127 fit in 16 bits
@@ -220,12 +210,6 @@ unsafe impl IntSimd for Vnni {
 
     #[inline(always)]
     unsafe fn dot(sum: __m512i, words: __m512i, x: i32) -> __m512i {
-        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
-        unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_biased(sum: __m512i, words: __m512i, x: i32) -> __m512i {
         // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe { _mm512_dpbusd_epi32(sum, words, _mm512_set1_epi32(x)) }
     }
@@ -314,17 +298,7 @@ unsafe impl IntSimd for Avx2 {
         a
     }
 
-    #[inline(always)]
-    unsafe fn dot(sum: __m256i, words: __m256i, x: i32) -> __m256i {
-        // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
-        unsafe {
-            // two products below 64 * 127 fit in 16 bits
-            let pairs = _mm256_maddubs_epi16(words, _mm256_set1_epi32(x));
-            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        }
-    }
-
-    dots!(
+    dots_unsigned!(
         _mm256_maddubs_epi16,
         _mm256_madd_epi16,
         _mm256_add_epi16,
@@ -334,7 +308,7 @@ unsafe impl IntSimd for Avx2 {
     );
 
     #[inline(always)]
-    unsafe fn dot_biased(sum: __m256i, words: __m256i, x: i32) -> __m256i {
+    unsafe fn dot(sum: __m256i, words: __m256i, x: i32) -> __m256i {
         // SAFETY: registers only; the caller guarantees the instruction set, by the trait.
         unsafe {
             // the sign of the words is applied to x, so that two products of at most 128 * 127 fit in 16 bits
