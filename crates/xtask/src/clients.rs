@@ -10,7 +10,8 @@ pub(crate) fn run() -> Result {
         println!("skipped: the checks end servers by SIGTERM");
         return Ok(());
     }
-    run_program(cargo().args(["build", "-p", "phi3-cli"]))?;
+    // with a test, the program has the features of step test and is compiled once
+    run_program(cargo().args(["test", "--workspace", "--no-run", "--test", "cli"]))?;
     let program = target().join("debug/phi3-run");
     let folder = target().join("clients");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

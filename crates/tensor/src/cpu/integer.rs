@@ -44,60 +44,65 @@ pub(super) fn product(
     });
 }
 
-/// [`rows`] compiled for the instruction set of `isa`.
+/// [`rows`] for the instruction set of `isa`.
 fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
     assert!(
         task.panel.len() == task.count / C::SUB_BLOCKS * C::PANEL_BYTES && task.count.is_multiple_of(C::SUB_BLOCKS)
     );
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni | Isa::Amx => {
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
-                // SAFETY: the features of this function are those of Vnni; the task was checked by `run`.
-                unsafe { rows::<int_simd::Vnni, C>(task) }
-            }
-            // SAFETY: an ISA in use is available. The panel has whole blocks of as many sub-blocks as an activation row has
-            // blocks (asserted above), and `product` has asserted the length of the activations.
-            unsafe { go::<C>(task) }
+    // SAFETY: an ISA in use is available. The panel has whole blocks of as many sub-blocks as an activation row has blocks
+    // (asserted above), and `product` has asserted the length of the activations.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni | Isa::Amx => rows::<int_simd::Vnni, C>(task),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => rows::<int_simd::Avx512, C>(task),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => rows::<int_simd::Avx2, C>(task),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => rows::<int_simd::NeonDot, C>(task),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => rows::<int_simd::Neon, C>(task),
+            _ => rows::<int_simd::Portable, C>(task),
         }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
-            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
-                // SAFETY: the features of this function are those of Avx512; the task was checked by `run`.
-                unsafe { rows::<int_simd::Avx512, C>(task) }
-            }
-            // SAFETY: as above.
-            unsafe { go::<C>(task) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => {
-            #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
-                // SAFETY: the features of this function are those of Avx2; the task was checked by `run`.
-                unsafe { rows::<int_simd::Avx2, C>(task) }
-            }
-            // SAFETY: as above.
-            unsafe { go::<C>(task) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonDot => {
-            #[target_feature(enable = "neon,dotprod")]
-            unsafe fn go<C: QuantBlock>(task: Task<'_>) {
-                // SAFETY: the features of this function are those of NeonDot; the task was checked by `run`.
-                unsafe { rows::<int_simd::NeonDot, C>(task) }
-            }
-            // SAFETY: as above.
-            unsafe { go::<C>(task) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: NEON is part of AArch64; the task was checked above.
-        Isa::Neon => unsafe { rows::<int_simd::Neon, C>(task) },
-        // SAFETY: Portable needs no instruction set; the task was checked above.
-        _ => unsafe { rows::<int_simd::Portable, C>(task) },
     }
 }
+
+/// [`block`], compiled for an instruction set. The compiler takes minutes for all shapes in one function.
+trait Products: IntSimd {
+    /// # Safety
+    ///
+    /// As for [`block`].
+    unsafe fn products<C: QuantBlock, const M: usize, const B: usize>(task: &mut Task<'_>, first: usize, taken: usize);
+}
+
+macro_rules! products {
+    ($level:ident $(, #[$features:meta])?) => {
+        impl Products for int_simd::$level {
+            $(#[$features])?
+            unsafe fn products<C: QuantBlock, const M: usize, const B: usize>(
+                task: &mut Task<'_>,
+                first: usize,
+                taken: usize,
+            ) {
+                // SAFETY: the contract of this function.
+                unsafe { block::<Self, C, M, B>(task, first, taken) }
+            }
+        }
+    };
+}
+
+products!(Portable);
+#[cfg(target_arch = "x86_64")]
+products!(Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+products!(Avx512, #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]);
+#[cfg(target_arch = "x86_64")]
+products!(Vnni, #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]);
+#[cfg(target_arch = "aarch64")]
+products!(Neon);
+#[cfg(target_arch = "aarch64")]
+products!(NeonDot, #[target_feature(enable = "neon,dotprod")]);
 
 /// The products of all rows, sixteen at a time. For a rest of fewer rows the panel is unpacked once: the last two groups may
 /// overlap, and the sums of rows in both are written twice.
@@ -106,34 +111,49 @@ fn run<C: QuantBlock>(isa: Isa, task: Task<'_>) {
 ///
 /// The instruction set of L is available. The panel has `count / SUB_BLOCKS` blocks of `PANEL_BYTES`, and there are `count`
 /// activation blocks for each of `sums`.
-#[inline(always)]
-unsafe fn rows<L: IntSimd, C: QuantBlock>(mut task: Task<'_>) {
+unsafe fn rows<L: Products, C: QuantBlock>(mut task: Task<'_>) {
     let mut first = 0;
     while first < task.sums.len() {
-        let left = (task.sums.len() - first).min(16);
+        let left = (task.sums.len() - first).min(if L::GROUP == 1 { 2 } else { 16 });
+        let task = &mut task;
         // SAFETY: an arm has groups for `left` rows, and none has more rows than that.
         unsafe {
-            match left {
-                1 => block::<L, C, 1, 1>(&mut task, first, left),
-                2 => block::<L, C, 2, 1>(&mut task, first, left),
-                4 => block::<L, C, 4, 1>(&mut task, first, left),
-                5..=6 => block::<L, C, 3, 2>(&mut task, first, left),
-                3 if L::GROUP == 4 => block::<L, C, 3, 1>(&mut task, first, left),
-                7..=8 if L::GROUP == 4 => block::<L, C, 4, 2>(&mut task, first, left),
-                9..=12 if L::GROUP == 4 => block::<L, C, 4, 3>(&mut task, first, left),
-                13.. if L::GROUP == 4 => block::<L, C, 4, 4>(&mut task, first, left),
-                3 => block::<L, C, 2, 2>(&mut task, first, left),
-                7 => block::<L, C, 4, 2>(&mut task, first, left),
-                8 => block::<L, C, 8, 1>(&mut task, first, left),
-                9..=12 => block::<L, C, 6, 2>(&mut task, first, left),
-                _ => block::<L, C, 8, 2>(&mut task, first, left),
+            // constants, so that only the products of one arm are compiled
+            if const { L::GROUP == 1 } {
+                match left {
+                    1 => L::products::<C, 1, 1>(task, first, left),
+                    _ => L::products::<C, 2, 1>(task, first, left),
+                }
+            } else if const { L::GROUP == 4 } {
+                match left {
+                    1 => L::products::<C, 1, 1>(task, first, left),
+                    2 => L::products::<C, 2, 1>(task, first, left),
+                    3 => L::products::<C, 3, 1>(task, first, left),
+                    4 => L::products::<C, 4, 1>(task, first, left),
+                    5..=6 => L::products::<C, 3, 2>(task, first, left),
+                    7..=8 => L::products::<C, 4, 2>(task, first, left),
+                    9..=12 => L::products::<C, 4, 3>(task, first, left),
+                    _ => L::products::<C, 4, 4>(task, first, left),
+                }
+            } else {
+                match left {
+                    1 => L::products::<C, 1, 1>(task, first, left),
+                    2 => L::products::<C, 2, 1>(task, first, left),
+                    3 => L::products::<C, 2, 2>(task, first, left),
+                    4 => L::products::<C, 4, 1>(task, first, left),
+                    5..=6 => L::products::<C, 3, 2>(task, first, left),
+                    7 => L::products::<C, 4, 2>(task, first, left),
+                    8 => L::products::<C, 8, 1>(task, first, left),
+                    9..=12 => L::products::<C, 6, 2>(task, first, left),
+                    _ => L::products::<C, 8, 2>(task, first, left),
+                }
             }
         }
         first += left;
     }
 }
 
-/// A panel times `taken` activation rows from `first` on, in B groups of M. The last group ends with the last row. A sub-block is
+/// [`Products::products`]: a panel times `taken` activation rows from `first` on, in B groups of M. The last group ends with the last row. A sub-block is
 /// unpacked once; the sums of M rows fill the registers.
 ///
 /// # Safety

@@ -15,36 +15,37 @@ use std::ops::Range;
 
 /// Defines an unsafe function that compiles a generic one for every instruction set and chooses by `isa` at run time.
 ///
-/// Contract of the function: `isa` is available, and the contract of the generic function.
+/// The function may have a type and, behind it, a number among its parameters: `<Q: Bound, M>`. Contract of the function: `isa` is
+/// available, and the contract of the generic function.
 macro_rules! dispatch {
-    ($vis:vis $name:ident $(<$q:ident: $bound:path>)? = $generic:ident $([$format:ty])? ($($arg:ident: $ty:ty),*)) => {
-        $vis unsafe fn $name $(<$q: $bound>)? (isa: Isa, $($arg: $ty),*) {
+    ($vis:vis $name:ident $(<$q:ident: $bound:path $(, $m:ident)?>)? = $generic:ident $([$($format:ty),+])? ($($arg:ident: $ty:ty),*)) => {
+        $vis unsafe fn $name $(<$q: $bound $(, const $m: usize)?>)? (isa: Isa, $($arg: $ty),*) {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) {
                         // SAFETY: this function has the features of Avx512; the rest is the contract of the outer function.
-                        unsafe { $generic::<Avx512 $(, $format)?>($($arg),*) }
+                        unsafe { $generic::<Avx512 $($(, $format)+)?>($($arg),*) }
                     }
                     // SAFETY: the ISA is available, by the contract of the outer function.
-                    unsafe { go $(::<$q>)? ($($arg),*) }
+                    unsafe { go $(::<$q $(, $m)?>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    unsafe fn go $(<$q: $bound>)? ($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) {
                         // SAFETY: this function has the features of Avx2; the rest is the contract of the outer function.
-                        unsafe { $generic::<Avx2 $(, $format)?>($($arg),*) }
+                        unsafe { $generic::<Avx2 $($(, $format)+)?>($($arg),*) }
                     }
                     // SAFETY: the ISA is available, by the contract of the outer function.
-                    unsafe { go $(::<$q>)? ($($arg),*) }
+                    unsafe { go $(::<$q $(, $m)?>)? ($($arg),*) }
                 }
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: NEON is part of AArch64; the rest is the contract of the outer function.
-                Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $(, $format)?>($($arg),*) },
+                Isa::Neon | Isa::NeonDot => unsafe { $generic::<Neon $($(, $format)+)?>($($arg),*) },
                 // SAFETY: Portable needs no instruction set; the rest is the contract of the outer function.
-                _ => unsafe { $generic::<Portable $(, $format)?>($($arg),*) },
+                _ => unsafe { $generic::<Portable $($(, $format)+)?>($($arg),*) },
             }
         }
     };

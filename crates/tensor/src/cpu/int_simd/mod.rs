@@ -17,7 +17,7 @@ pub(crate) unsafe trait IntSimd: Copy + 'static {
     type F: Copy;
     /// Rows in a register; divides [`PANEL`](super::field::PANEL).
     const ROWS: usize;
-    /// Rows of activations whose sums are held in registers beside eight words.
+    /// Rows of activations whose sums are held in registers beside eight words: 1, 4 or 8.
     const GROUP: usize = 8;
     /// Bias that [`biased`](Self::biased) adds to signed quants.
     const BIAS: i32;
@@ -112,6 +112,7 @@ unsafe impl IntSimd for Portable {
     type I = [i32; 16];
     type F = [f32; 16];
     const ROWS: usize = 16;
+    const GROUP: usize = 1;
     const BIAS: i32 = 0;
 
     #[inline(always)]

@@ -118,7 +118,7 @@ unsafe fn attend_generic<S: Simd>(task: &Task<'_>, scratch: &mut Scratch, out: O
             match (task.panels)(pages.start) {
                 Panels::F32 { .. } => attend_group::<S, Plain<F32>>(task, &Group::new(task, &pages), &mut state),
                 Panels::F16 { .. } => attend_group::<S, Plain<F16>>(task, &Group::new(task, &pages), &mut state),
-                Panels::Q8_0 { .. } => attend_group::<S, Levels<'_>>(task, &Group::new(task, &pages), &mut state),
+                Panels::Q8_0 { .. } => attend_group::<S, Levels>(task, &Group::new(task, &pages), &mut state),
             }
         }
     }
@@ -216,9 +216,9 @@ struct Group<N> {
     ahead: [*const u8; 2 * GROUP],
 }
 
-impl<'a, N: Numbers<'a>> Group<N> {
+impl<N: Numbers> Group<N> {
     #[inline(always)]
-    fn new(task: &Task<'a>, pages: &Range<usize>) -> Self {
+    fn new(task: &Task<'_>, pages: &Range<usize>) -> Self {
         let (count, last) = (pages.len(), task.last_page());
         let of = |page: usize| N::of((task.panels)(page));
         let panels = std::array::from_fn(|i| of((pages.start + i).min(last)));
@@ -233,7 +233,7 @@ impl<'a, N: Numbers<'a>> Group<N> {
 
     /// Panels of `panel` numbers that were widened into `scratch`: keys, then values of each page.
     #[inline(always)]
-    fn of_widened(pages: &Range<usize>, scratch: &'a [f32], panel: usize) -> Self {
+    fn of_widened(pages: &Range<usize>, scratch: &[f32], panel: usize) -> Self {
         let panels = std::array::from_fn(|i| {
             let (keys, values) = scratch[2 * i * panel..][..2 * panel].split_at(panel);
             N::of(Panels::F32 { keys, values })
@@ -254,33 +254,58 @@ fn prefetch<S: Simd>(panel: *const u8, offset: usize, bytes: usize) {
 }
 
 /// Attention of all queries of the task over a group.
+///
+/// # Safety
+///
+/// The instruction set of S is available, and panels have the sizes of the cache.
 #[inline(always)]
-unsafe fn attend_group<'a, S: Simd, N: Numbers<'a>>(task: &Task<'a>, group: &Group<N>, state: &mut State<'_>) {
+unsafe fn attend_group<S: Simd, N: Numbers>(task: &Task<'_>, group: &Group<N>, state: &mut State<'_>) {
     let mut i = 0;
     while i < state.running.len() {
-        // SAFETY: the caller guarantees that panels have the sizes of the cache.
-        i += unsafe {
+        // SAFETY: the contract of this function.
+        unsafe {
             match state.running.len() - i {
-                4.. if S::ROWS >= 4 => queries::<S, N, 4>(task, group, i, state),
-                2.. => queries::<S, N, 2>(task, group, i, state),
-                _ => queries::<S, N, 1>(task, group, i, state),
+                4.. if S::ROWS >= 4 => {
+                    queries::<N, 4>(S::LEVEL, task, group, i, state);
+                    i += 4;
+                }
+                2.. => {
+                    queries::<N, 2>(S::LEVEL, task, group, i, state);
+                    i += 2;
+                }
+                _ => {
+                    queries::<N, 1>(S::LEVEL, task, group, i, state);
+                    i += 1;
+                }
             }
-        };
+        }
     }
 }
 
-/// Attention of queries `first .. first + M` over a group. Returns M.
+// functions of their own, because the compiler takes minutes for them in one
+dispatch!(queries<N: Numbers, M> = queries_generic[N, M](
+    task: &Task<'_>,
+    group: &Group<N>,
+    first: usize,
+    state: &mut State<'_>
+));
+
+/// Attention of queries `first .. first + M` over a group.
+///
+/// # Safety
+///
+/// As for [`attend_group`].
 #[inline(always)]
-unsafe fn queries<'a, S: Simd, N: Numbers<'a>, const M: usize>(
-    task: &Task<'a>,
+unsafe fn queries_generic<S: Simd, N: Numbers, const M: usize>(
+    task: &Task<'_>,
     group: &Group<N>,
     first: usize,
     state: &mut State<'_>,
-) -> usize {
+) {
     let d = task.head_dim;
     let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, group));
     if seen.iter().all(Range::is_empty) {
-        return M;
+        return;
     }
     let q: [&[f32]; M] = std::array::from_fn(|m| &state.queries[(first + m) * d..][..d]);
     let sums = &mut state.sums[first * d..][..M * d];
@@ -305,17 +330,18 @@ unsafe fn queries<'a, S: Simd, N: Numbers<'a>, const M: usize>(
         // positions in order; values that a query does not see may be NaN
         let low = seen.iter().fold(0, |low, seen| low.max(seen.start));
         let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
-        for m in 0..M {
-            let seen = seen[m].start..low.min(seen[m].end);
-            accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
-        }
-        accumulate::<S, N, M>(&weights, low..high, &group.panels, values_ahead, sums, d);
-        for m in 0..M {
-            let seen = high.max(seen[m].start)..seen[m].end;
-            accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
+        // the positions of single queries before those of all, then those behind
+        for after in [false, true] {
+            if after {
+                accumulate::<S, N, M>(&weights, low..high, &group.panels, values_ahead, sums, d);
+            }
+            for m in 0..M {
+                let Range { start, end } = seen[m];
+                let seen = if after { high.max(start)..end } else { start..low.min(end) };
+                accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
+            }
         }
     }
-    M
 }
 
 /// Hides the positions between those that query i sees.
@@ -329,7 +355,7 @@ fn hide<N>(task: &Task<'_>, group: &Group<N>, i: usize, seen: &Range<usize>, sco
 /// Scores of the positions of a page, each summed in four chains.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn scores<'a, S: Simd, N: Numbers<'a>, const M: usize>(
+unsafe fn scores<S: Simd, N: Numbers, const M: usize>(
     q: [&[f32]; M],
     panel: N,
     ahead: *const u8,
@@ -419,7 +445,7 @@ fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &m
 
 /// Adds the positions `seen` of a group to the sums `[M][d]`, in order.
 #[inline(always)]
-unsafe fn accumulate<'a, S: Simd, N: Numbers<'a>, const M: usize>(
+unsafe fn accumulate<S: Simd, N: Numbers, const M: usize>(
     weights: &[[[f32; PAGE]; GROUP]; M],
     seen: Range<usize>,
     panels: &[N; GROUP],
@@ -457,7 +483,7 @@ unsafe fn accumulate<'a, S: Simd, N: Numbers<'a>, const M: usize>(
 /// Adds R registers of dimensions from `at` on. Returns the number of dimensions.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn dimensions<'a, S: Simd, N: Numbers<'a>, const M: usize, const R: usize>(
+unsafe fn dimensions<S: Simd, N: Numbers, const M: usize, const R: usize>(
     weights: &[[[f32; PAGE]; GROUP]; M],
     seen: &Range<usize>,
     panels: &[N; GROUP],

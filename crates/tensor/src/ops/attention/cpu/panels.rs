@@ -10,13 +10,13 @@ use std::marker::PhantomData;
 ///
 /// # Safety
 ///
-/// Callers guarantee the instruction set of S, that the page is that of a head of width `d`, and that the numbers exist: keys of
+/// Callers guarantee the instruction set of S, that the panels still exist, that the page is that of a head of width `d`, and that the numbers exist: keys of
 /// dimension `i` from position `at` on, values of position `j` from dimension `at` on, LANES of them. `at` is a multiple of LANES.
-pub(super) unsafe trait Numbers<'a>: Copy {
+pub(super) unsafe trait Numbers: Copy {
     /// Bytes of a number.
     const BYTES: usize;
     /// The numbers of panels, which are of this type.
-    fn of(panels: Panels<'a>) -> Self;
+    fn of(panels: Panels<'_>) -> Self;
     unsafe fn keys<S: Simd>(self, i: usize, at: usize) -> S::V;
     unsafe fn values<S: Simd>(self, d: usize, j: usize, at: usize) -> S::V;
     /// Dimension i of the value of position j.
@@ -41,11 +41,11 @@ impl<F> Clone for Plain<F> {
 impl<F> Copy for Plain<F> {}
 
 // SAFETY: reads the numbers of the contract.
-unsafe impl<'a, F: Format> Numbers<'a> for Plain<F> {
+unsafe impl<F: Format> Numbers for Plain<F> {
     const BYTES: usize = F::BYTES;
 
     #[inline(always)]
-    fn of(panels: Panels<'a>) -> Self {
+    fn of(panels: Panels<'_>) -> Self {
         let (keys, values): (*const u8, *const u8) = match panels {
             Panels::F32 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
             Panels::F16 { keys, values } => (keys.as_ptr().cast(), values.as_ptr().cast()),
@@ -79,24 +79,28 @@ unsafe impl<'a, F: Format> Numbers<'a> for Plain<F> {
 
 /// Numbers of a q8_0 cache: a level times the scale of its block.
 #[derive(Clone, Copy)]
-pub(super) struct Levels<'a> {
-    keys: &'a [i8],
-    values: &'a [i8],
-    key_scales: &'a [f32],
-    value_scales: &'a [f32],
-    first_scale: &'a [usize],
+pub(super) struct Levels {
+    keys: *const i8,
+    values: *const i8,
+    key_scales: *const f32,
+    value_scales: *const f32,
+    first_scale: *const usize,
 }
 
 // SAFETY: reads the numbers of the contract and their scales. LANES divides a block, so the values of a register share a scale.
-unsafe impl<'a> Numbers<'a> for Levels<'a> {
+unsafe impl Numbers for Levels {
     const BYTES: usize = 1;
 
     #[inline(always)]
-    fn of(panels: Panels<'a>) -> Self {
+    fn of(panels: Panels<'_>) -> Self {
         match panels {
-            Panels::Q8_0 { keys, values, key_scales, value_scales, first_scale } => {
-                Self { keys, values, key_scales, value_scales, first_scale }
-            }
+            Panels::Q8_0 { keys, values, key_scales, value_scales, first_scale } => Self {
+                keys: keys.as_ptr(),
+                values: values.as_ptr(),
+                key_scales: key_scales.as_ptr(),
+                value_scales: value_scales.as_ptr(),
+                first_scale: first_scale.as_ptr(),
+            },
             Panels::F32 { .. } | Panels::F16 { .. } => unreachable!("the pages of a cache are of one type"),
         }
     }
@@ -105,8 +109,8 @@ unsafe impl<'a> Numbers<'a> for Levels<'a> {
     unsafe fn keys<S: Simd>(self, i: usize, at: usize) -> S::V {
         // SAFETY: the caller guarantees that the keys exist; a page has scales of each of its positions for a block.
         unsafe {
-            let scale = S::load(self.key_scales.as_ptr().add(self.first_scale.get_unchecked(i) + at));
-            S::mul(S::load_i8(self.keys.as_ptr().add(i * PAGE + at)), scale)
+            let scale = S::load(self.key_scales.add(*self.first_scale.add(i) + at));
+            S::mul(S::load_i8(self.keys.add(i * PAGE + at)), scale)
         }
     }
 
@@ -114,19 +118,22 @@ unsafe impl<'a> Numbers<'a> for Levels<'a> {
     unsafe fn values<S: Simd>(self, d: usize, j: usize, at: usize) -> S::V {
         // SAFETY: the caller guarantees that the values exist; each block of them has a scale.
         unsafe {
-            let blocks = d.div_ceil(KvType::BLOCK);
-            let scale = S::splat(*self.value_scales.get_unchecked(j * blocks + at / KvType::BLOCK));
-            S::mul(S::load_i8(self.values.as_ptr().add(j * d + at)), scale)
+            let scale = *self.value_scales.add(j * d.div_ceil(KvType::BLOCK) + at / KvType::BLOCK);
+            S::mul(S::load_i8(self.values.add(j * d + at)), S::splat(scale))
         }
     }
 
     #[inline(always)]
     unsafe fn value(self, d: usize, j: usize, i: usize) -> f32 {
-        f32::from(self.values[j * d + i]) * self.value_scales[j * d.div_ceil(KvType::BLOCK) + i / KvType::BLOCK]
+        // SAFETY: the caller guarantees that the value exists; its block has a scale.
+        unsafe {
+            let scale = *self.value_scales.add(j * d.div_ceil(KvType::BLOCK) + i / KvType::BLOCK);
+            f32::from(*self.values.add(j * d + i)) * scale
+        }
     }
 
     fn first(self) -> [*const u8; 2] {
-        [self.keys.as_ptr().cast(), self.values.as_ptr().cast()]
+        [self.keys.cast(), self.values.cast()]
     }
 }
 
