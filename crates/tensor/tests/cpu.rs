@@ -4,7 +4,10 @@
 use phi3_tensor::cpu::{Activations, Cpu, Isa, Options, Repack};
 use phi3_tensor::ops::*;
 use phi3_tensor::parity::{self, Random};
-use phi3_tensor::{Activation, Batch, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight};
+use phi3_tensor::reference::Reference;
+use phi3_tensor::{
+    Activation, Backend, Batch, BlockSparse, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight,
+};
 
 /// Every available instruction set, or those of them named in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Isa> {
@@ -300,6 +303,56 @@ fn what_a_row_does_not_see_may_be_no_numbers() {
             });
             assert!(fresh.iter().all(|v| v.is_finite()), "{isa}, {kv}, {rows} rows");
             assert_eq!(again, fresh, "{isa}, {kv}, {rows} rows");
+        }
+    }
+}
+
+/// The last new tokens and prompt rows of a sequence of 1,150 positions.
+fn deep<B: Backend>(b: &mut B, heads: Heads, mask: Mask, kv: KvType) -> Vec<f32> {
+    let mut random = Random(17);
+    let table = b.matrix(&random.weight("table", DType::F32, 40, 24, 2.0), Role::Plain).unwrap();
+    let qkv = b.matrix(&random.weight("qkv", DType::F32, heads.qkv_dim(), 24, 0.3), Role::Qkv(heads)).unwrap();
+    let gain = b.vector("gain", &random.vector(24, 1.5)).unwrap();
+    let [mut x, mut q, mut out] = [24, heads.q_dim(), heads.q_dim()].map(|dim| b.rows("rows", 550, dim).unwrap());
+    let mut cache = b.cache(1, heads, kv).unwrap();
+    let pages: Vec<u32> = (0..72).map(|page| page * 7 % 72).collect();
+    b.reserve(&mut cache, pages.len()).unwrap();
+    let mut all = Vec::new();
+    for part in [0..550usize, 550..1100, 1100..1101, 1101..1106, 1106..1117, 1117..1150] {
+        let tokens: Vec<u32> = part.clone().map(|i| (i * 13 % 40) as u32).collect();
+        let mut batch = Batch::of(&tokens, part.start, &pages[..part.end.div_ceil(PAGE)]).unwrap();
+        let angles = part.clone().flat_map(|i| (0..heads.rotary_dim / 2).map(move |j| i as f32 / (j + 1) as f32));
+        batch.rope_mut().extend(angles.flat_map(|angle| [angle.cos(), angle.sin()]));
+        b.begin(&batch).unwrap();
+        b.embed(&table, 1.0, &mut x).unwrap();
+        b.project_qkv(&x, Some(Norm::Rms { weight: &gain, eps: 1e-5 }), &[&qkv], &mut q, &mut cache, 0).unwrap();
+        if part.len() < 500 {
+            b.attention(&q, &cache, 0, mask, 1.0 / (heads.head_dim as f32).sqrt(), &mut out).unwrap();
+            let at = all.len();
+            all.resize(at + part.len() * heads.q_dim(), 0.0);
+            b.read(&out, &mut all[at..]).unwrap();
+        }
+    }
+    all
+}
+
+/// Positions are split between tasks where the threads have few tasks.
+#[test]
+fn attention_over_chunks_of_positions_has_the_bits_of_the_whole() {
+    let blocks = Mask::Blocks(BlockSparse { block: 64, local: 2, stride: 5, head_step: 1 });
+    for (isa, mask) in levels().flat_map(|isa| [Mask::Causal, Mask::Window(600), blocks].map(|mask| (isa, mask))) {
+        for kv in KvType::ALL {
+            let heads = Heads { heads: 6, kv_heads: 2, head_dim: 20, rotary_dim: 20 };
+            let want = deep(&mut Reference::default(), heads, mask, kv);
+            let [whole, parts] = [1, 9].map(|threads| {
+                let (threads, isa) = (Some(threads), Some(isa));
+                deep(&mut Cpu::new(Options { threads, isa, ..Options::default() }).unwrap(), heads, mask, kv)
+            });
+            assert!(whole == parts, "{isa} {mask:?} {kv}");
+            let difference = want.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let size = want.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            let allowed = (1e-5 + parity::kv_step(kv) as f32) * (1.0 + size);
+            assert!(want.len() == whole.len() && difference < allowed, "{isa} {mask:?} {kv}: {difference} of {size}");
         }
     }
 }

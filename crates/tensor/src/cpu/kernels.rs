@@ -18,13 +18,13 @@ use std::ops::Range;
 /// The function may have a type and, behind it, a number among its parameters: `<Q: Bound, M>`. Contract of the function: `isa` is
 /// available, and the contract of the generic function.
 macro_rules! dispatch {
-    ($vis:vis $name:ident $(<$q:ident: $bound:path $(, $m:ident)?>)? = $generic:ident $([$($format:ty),+])? ($($arg:ident: $ty:ty),*)) => {
-        $vis unsafe fn $name $(<$q: $bound $(, const $m: usize)?>)? (isa: Isa, $($arg: $ty),*) {
+    ($vis:vis $name:ident $(<$q:ident: $bound:path $(, $m:ident)?>)? = $generic:ident $([$($format:ty),+])? ($($arg:ident: $ty:ty),*) $(-> $out:ty)?) => {
+        $vis unsafe fn $name $(<$q: $bound $(, const $m: usize)?>)? (isa: Isa, $($arg: $ty),*) $(-> $out)? {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => {
                     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
-                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) $(-> $out)? {
                         // SAFETY: this function has the features of Avx512; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx512 $($(, $format)+)?>($($arg),*) }
                     }
@@ -34,7 +34,7 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) {
+                    unsafe fn go $(<$q: $bound $(, const $m: usize)?>)? ($($arg: $ty),*) $(-> $out)? {
                         // SAFETY: this function has the features of Avx2; the rest is the contract of the outer function.
                         unsafe { $generic::<Avx2 $($(, $format)+)?>($($arg),*) }
                     }

@@ -130,6 +130,8 @@ pub struct Cpu {
     q8: Vec<BlockQ8>,
     #[cfg(target_arch = "x86_64")]
     scratch: gemm::Scratch,
+    /// Sums of chunks of positions, where the tasks of attention are split.
+    pub(crate) partials: Vec<f32>,
     /// A row of an embedding in panels.
     pub(crate) row: Vec<u8>,
     /// Sampled tokens, by slot.
@@ -204,6 +206,7 @@ impl Cpu {
             q8: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             scratch: gemm::Scratch::default(),
+            partials: Vec::new(),
             row: Vec::new(),
             sampled: Vec::new(),
             timestamps: Vec::new(),

@@ -1,7 +1,8 @@
 //! Attention: queries of one key/value head over the pages of a sequence.
 
 use super::panels::{self, Levels, Numbers, Plain};
-use crate::cpu::cache::Panels;
+use super::sums::{CHUNK, Running, Sums};
+use crate::cpu::cache::{Cache, Panels};
 use crate::cpu::kernels::{Output, dispatch};
 use crate::cpu::math::{exp, fma};
 #[cfg(target_arch = "aarch64")]
@@ -27,22 +28,17 @@ pub(crate) struct Task<'a> {
     pub(crate) heads: Range<usize>,
     /// Width of a head.
     pub(crate) head_dim: usize,
-    /// Key and value panels of page i of the sequence, for this key/value head.
-    pub(crate) panels: &'a (dyn Fn(usize) -> Panels<'a> + Sync),
+    pub(crate) cache: &'a Cache,
+    pub(crate) layer: usize,
+    /// Pages of the sequence.
+    pub(crate) pages: &'a [u32],
+    pub(crate) kv_head: usize,
     /// Positions that a row attends to.
     pub(crate) mask: Mask,
     /// The position after the last one of the segment.
     pub(crate) end: usize,
     /// Factor of the scores.
     pub(crate) scale: f32,
-}
-
-/// Running softmax of one query: the maximum `max` of its scores s, and `sum(exp(s - max))`. `sum(exp(s - max) v)` is among the
-/// sums of the task.
-#[derive(Clone, Copy)]
-struct Running {
-    max: f32,
-    sum: f32,
 }
 
 /// Least number of queries for which a page is widened once for all.
@@ -58,90 +54,156 @@ const AHEAD: usize = 2;
 /// Scratch memory of a task, kept by its thread.
 #[derive(Default)]
 struct Scratch {
-    running: Vec<Running>,
-    /// Queries and their sums `[rows, heads of the task, head_dim]`: the rows of a pass are so far apart in memory that they
-    /// would share a few lines of the first-level cache.
+    /// Queries `[rows, heads of the task, head_dim]`: the rows of a pass are so far apart in memory that they would share a few lines
+    /// of the first-level cache.
     queries: Vec<f32>,
-    sums: Vec<f32>,
+    /// [`Sums`] of all chunks so far, and of one.
+    sums: [Vec<f32>; 2],
     /// Keys and values of a group of pages.
     widened: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { running: Vec::new(), queries: Vec::new(), sums: Vec::new(), widened: Vec::new() }) };
+        const { Cell::new(Scratch { queries: Vec::new(), sums: [Vec::new(), Vec::new()], widened: Vec::new() }) };
 }
 
 /// Attention of one task; see [`Task`]. Writes rows and heads of its own.
 pub(crate) fn attend(isa: Isa, task: &Task<'_>, out: Output<'_>) {
     let mut scratch = SCRATCH.take();
-    // SAFETY: an ISA in use is available; panels have the sizes of their cache.
-    unsafe { attend_rows(isa, task, &mut scratch, out) }
+    let Scratch { queries, sums, widened } = &mut scratch;
+    task.gather(queries);
+    let [mut all, mut next] = sums.each_mut().map(|numbers| {
+        numbers.resize(task.sums_len(), 0.0);
+        Sums::of(numbers, task.queries(), task.head_dim)
+    });
+    let chunks = task.chunks();
+    for chunk in chunks.clone() {
+        let sums = if chunk == chunks.start { &mut all } else { &mut next };
+        // SAFETY: an ISA in use is available; panels have the sizes of their cache.
+        unsafe { sum_chunk(isa, task, chunk, &mut State { queries, sums, widened }) }
+        if chunk > chunks.start {
+            all.merge(isa, &next);
+        }
+    }
+    task.write(&all, out);
     SCRATCH.set(scratch);
 }
 
-dispatch!(attend_rows = attend_generic(task: &Task<'_>, scratch: &mut Scratch, out: Output<'_>));
+/// Sums of one chunk of a task's positions into `numbers`, [`Task::sums_len`] of them.
+pub(crate) fn attend_chunk(isa: Isa, task: &Task<'_>, chunk: usize, numbers: &mut [f32]) {
+    let mut scratch = SCRATCH.take();
+    task.gather(&mut scratch.queries);
+    let mut sums = Sums::of(numbers, task.queries(), task.head_dim);
+    let mut state = State { queries: &scratch.queries, sums: &mut sums, widened: &mut scratch.widened };
+    // SAFETY: an ISA in use is available; panels have the sizes of their cache.
+    unsafe { sum_chunk(isa, task, chunk, &mut state) }
+    SCRATCH.set(scratch);
+}
 
+/// Attention of a task from the sums of its chunks, in order, which [`attend_chunk`] has written.
+pub(crate) fn combine<'a>(isa: Isa, task: &Task<'_>, mut chunks: impl Iterator<Item = &'a mut [f32]>, out: Output<'_>) {
+    let of = |numbers| Sums::of(numbers, task.queries(), task.head_dim);
+    let Some(mut all) = chunks.next().map(of) else { return };
+    chunks.for_each(|next| all.merge(isa, &of(next)));
+    task.write(&all, out);
+}
+
+dispatch!(sum_chunk = sum_chunk_generic(task: &Task<'_>, chunk: usize, state: &mut State<'_, '_>));
+
+/// Sums of the positions of a chunk.
+///
+/// # Safety
+///
+/// The instruction set of S is available, and panels have the sizes of the cache.
 #[inline(always)]
-unsafe fn attend_generic<S: Simd>(task: &Task<'_>, scratch: &mut Scratch, out: Output<'_>) {
-    let (d, count) = (task.head_dim, task.rows.len() * task.heads.len());
-    let columns = task.heads.start * d..task.heads.end * d;
-    scratch.queries.clear();
-    for row in task.rows.clone() {
-        scratch.queries.extend_from_slice(&task.q[row * task.width..][columns.clone()]);
-    }
-    scratch.running.clear();
-    scratch.running.resize(count, Running { max: f32::NEG_INFINITY, sum: 0.0 });
-    scratch.sums.clear();
-    scratch.sums.resize(count * d, 0.0);
-    scratch.widened.resize(GROUP * 2 * PAGE * d, 0.0);
-    let mut state = State { queries: &scratch.queries, sums: &mut scratch.sums, running: &mut scratch.running };
-    let last_page = task.last_page();
-    let mut page = task.first_seen(task.position) / PAGE;
-    while page <= last_page {
+unsafe fn sum_chunk_generic<S: Simd>(task: &Task<'_>, chunk: usize, state: &mut State<'_, '_>) {
+    let d = task.head_dim;
+    state.sums.clear();
+    state.widened.resize(GROUP * 2 * PAGE * d, 0.0);
+    let chunk = chunk * CHUNK / PAGE..(chunk + 1) * CHUNK / PAGE;
+    let end = chunk.end.min(task.last_page() + 1);
+    let mut page = chunk.start.max(task.first_seen(task.position) / PAGE);
+    while page < end {
         // groups begin at multiples, so that sums do not depend on the pass
-        let pages = page..((page / GROUP + 1) * GROUP).min(last_page + 1);
+        let pages = page..((page / GROUP + 1) * GROUP).min(end);
         page = pages.end;
         if !task.sees_any(&pages) {
             continue;
         }
         // SAFETY: panels have the sizes of the cache; the caller guarantees the instruction set.
         unsafe {
-            if count >= WIDEN_MIN_QUERIES {
-                for (page, widened) in pages.clone().zip(scratch.widened.chunks_exact_mut(2 * PAGE * d)) {
-                    panels::widen::<S>(&(task.panels)(page), d, widened);
+            if task.queries() >= WIDEN_MIN_QUERIES {
+                for (page, widened) in pages.clone().zip(state.widened.chunks_exact_mut(2 * PAGE * d)) {
+                    panels::widen::<S>(&task.panels(page), d, widened);
                 }
-                let group = Group::of_widened(&pages, &scratch.widened, PAGE * d);
-                attend_group::<S, Plain<F32>>(task, &group, &mut state);
+                let group = Group::of_widened(&pages, state.widened, PAGE * d);
+                attend_group::<S, Plain<F32>>(task, &group, state);
                 continue;
             }
-            match (task.panels)(pages.start) {
-                Panels::F32 { .. } => attend_group::<S, Plain<F32>>(task, &Group::new(task, &pages), &mut state),
-                Panels::F16 { .. } => attend_group::<S, Plain<F16>>(task, &Group::new(task, &pages), &mut state),
-                Panels::Q8_0 { .. } => attend_group::<S, Levels>(task, &Group::new(task, &pages), &mut state),
+            match task.panels(pages.start) {
+                Panels::F32 { .. } => attend_group::<S, Plain<F32>>(task, &Group::new(task, &pages), state),
+                Panels::F16 { .. } => attend_group::<S, Plain<F16>>(task, &Group::new(task, &pages), state),
+                Panels::Q8_0 { .. } => attend_group::<S, Levels>(task, &Group::new(task, &pages), state),
             }
-        }
-    }
-    for (row, (sums, running)) in
-        task.rows.clone().zip(state.sums.chunks_exact(columns.len()).zip(state.running.chunks_exact(task.heads.len())))
-    {
-        // SAFETY: this task alone writes these rows and heads.
-        let out = unsafe { out.slice(row, columns.clone()) };
-        for ((out, sums), running) in out.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(running) {
-            let inverse = 1.0 / running.sum;
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
         }
     }
 }
 
-/// Queries of a task, and their sums so far.
-struct State<'a> {
+/// Queries of a task, their sums so far, and memory for a group of pages.
+struct State<'a, 'b> {
     queries: &'a [f32],
-    sums: &'a mut [f32],
-    running: &'a mut [Running],
+    sums: &'a mut Sums<'b>,
+    widened: &'a mut Vec<f32>,
 }
 
 impl Task<'_> {
+    /// Keys and values of page `page` of the sequence.
+    fn panels(&self, page: usize) -> Panels<'_> {
+        self.cache.panels(self.layer, self.pages[page], self.kv_head)
+    }
+
+    /// Queries of the task.
+    fn queries(&self) -> usize {
+        self.rows.len() * self.heads.len()
+    }
+
+    /// Numbers that hold the sums of its queries.
+    pub(crate) fn sums_len(&self) -> usize {
+        Sums::len(self.queries(), self.head_dim)
+    }
+
+    /// Chunks of the positions that any row sees.
+    pub(crate) fn chunks(&self) -> Range<usize> {
+        self.first_seen(self.position) / CHUNK..self.last_page() * PAGE / CHUNK + 1
+    }
+
+    /// Columns of its heads in a row of q and of the output.
+    fn columns(&self) -> Range<usize> {
+        self.heads.start * self.head_dim..self.heads.end * self.head_dim
+    }
+
+    fn gather(&self, queries: &mut Vec<f32>) {
+        queries.clear();
+        for row in self.rows.clone() {
+            queries.extend_from_slice(&self.q[row * self.width..][self.columns()]);
+        }
+    }
+
+    /// Writes the sums, divided by those of the softmax, to rows and heads of its own.
+    fn write(&self, sums: &Sums<'_>, out: Output<'_>) {
+        let (d, heads) = (self.head_dim, self.heads.len());
+        let rows = sums.values.chunks_exact(heads * d).zip(sums.running.chunks_exact(heads));
+        for (row, (sums, running)) in self.rows.clone().zip(rows) {
+            // SAFETY: this task alone writes these rows and heads.
+            let out = unsafe { out.slice(row, self.columns()) };
+            for ((out, sums), running) in out.chunks_exact_mut(d).zip(sums.chunks_exact(d)).zip(running) {
+                let inverse = 1.0 / running.sum;
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
+            }
+        }
+    }
+
     /// The first position that a row at `position` sees.
     #[inline(always)]
     fn first_seen(&self, position: usize) -> usize {
@@ -220,7 +282,7 @@ impl<N: Numbers> Group<N> {
     #[inline(always)]
     fn new(task: &Task<'_>, pages: &Range<usize>) -> Self {
         let (count, last) = (pages.len(), task.last_page());
-        let of = |page: usize| N::of((task.panels)(page));
+        let of = |page: usize| N::of(task.panels(page));
         let panels = std::array::from_fn(|i| of((pages.start + i).min(last)));
         let ahead = std::array::from_fn(|i| match i + AHEAD {
             i if i < count => panels[i].first()[0],
@@ -259,12 +321,12 @@ fn prefetch<S: Simd>(panel: *const u8, offset: usize, bytes: usize) {
 ///
 /// The instruction set of S is available, and panels have the sizes of the cache.
 #[inline(always)]
-unsafe fn attend_group<S: Simd, N: Numbers>(task: &Task<'_>, group: &Group<N>, state: &mut State<'_>) {
+unsafe fn attend_group<S: Simd, N: Numbers>(task: &Task<'_>, group: &Group<N>, state: &mut State<'_, '_>) {
     let mut i = 0;
-    while i < state.running.len() {
+    while i < state.sums.running.len() {
         // SAFETY: the contract of this function.
         unsafe {
-            match state.running.len() - i {
+            match state.sums.running.len() - i {
                 4.. if S::ROWS >= 4 => {
                     queries::<N, 4>(S::LEVEL, task, group, i, state);
                     i += 4;
@@ -287,7 +349,7 @@ dispatch!(queries<N: Numbers, M> = queries_generic[N, M](
     task: &Task<'_>,
     group: &Group<N>,
     first: usize,
-    state: &mut State<'_>
+    state: &mut State<'_, '_>
 ));
 
 /// Attention of queries `first .. first + M` over a group.
@@ -300,7 +362,7 @@ unsafe fn queries_generic<S: Simd, N: Numbers, const M: usize>(
     task: &Task<'_>,
     group: &Group<N>,
     first: usize,
-    state: &mut State<'_>,
+    state: &mut State<'_, '_>,
 ) {
     let d = task.head_dim;
     let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, group));
@@ -308,8 +370,8 @@ unsafe fn queries_generic<S: Simd, N: Numbers, const M: usize>(
         return;
     }
     let q: [&[f32]; M] = std::array::from_fn(|m| &state.queries[(first + m) * d..][..d]);
-    let sums = &mut state.sums[first * d..][..M * d];
-    let running = &mut state.running[first..][..M];
+    let sums = &mut state.sums.values[first * d..][..M * d];
+    let running = &mut state.sums.running[first..][..M];
     // SAFETY: the caller guarantees the instruction set, keys `[d][PAGE]` and values `[PAGE][d]`.
     unsafe {
         let mut weights = [[[0.0; PAGE]; GROUP]; M];

@@ -1,13 +1,17 @@
-//! Attention: a task takes some rows of a sequence and the query heads of one key/value head.
+//! Attention: a task takes some rows of a sequence and the query heads of one key/value head, over all positions or over a chunk.
 
 mod kernel;
 mod panels;
+mod sums;
 
 use crate::cpu::kernels::Output;
 use crate::cpu::{Cache, Cpu, Rows};
 use crate::ops::Attend;
 use crate::{Batch, Mask, Result};
 use kernel::Task;
+
+/// Tasks of a thread below which the positions are split.
+const TASKS: usize = 4;
 
 impl Attend for Cpu {
     fn attention(
@@ -26,33 +30,73 @@ impl Attend for Cpu {
         let rows = (32 / group).max(8);
         let output = Output::new(&mut out.values, out.dim);
         let batch = &self.pass.batch;
-        let tasks: usize = batch.segments().iter().map(|s| s.rows.len().div_ceil(rows)).sum();
+        let task = |(segment, block): (usize, usize), kv_head: usize| {
+            let segment = &batch.segments()[segment];
+            let first = segment.rows.start + block * rows;
+            Task {
+                q: &q.values,
+                width: q.dim,
+                rows: first..(first + rows).min(segment.rows.end),
+                position: segment.position + block * rows,
+                heads: kv_head * group..(kv_head + 1) * group,
+                head_dim: heads.head_dim,
+                cache,
+                layer,
+                pages: &batch.pages()[segment.pages.clone()],
+                kv_head,
+                mask,
+                end: Batch::end(segment),
+                scale,
+            }
+        };
+        // blocks of rows
+        let blocks = || {
+            let blocks = batch.segments().iter().map(|segment| segment.rows.len().div_ceil(rows)).enumerate();
+            blocks.flat_map(|(segment, blocks)| (0..blocks).map(move |block| (segment, block)))
+        };
         let seen: usize = batch.segments().iter().map(|s| (s.position + s.rows.len()) * s.rows.len()).sum();
-        self.parallel(2 * seen * heads.q_dim(), tasks * heads.kv_heads, |i| {
-            let (mut block, kv) = (i / heads.kv_heads, i % heads.kv_heads);
-            for segment in batch.segments() {
-                let blocks = segment.rows.len().div_ceil(rows);
-                if block >= blocks {
-                    block -= blocks;
-                    continue;
+        let (work, whole) = (2 * seen * heads.q_dim(), blocks().count() * heads.kv_heads);
+        // parts of the tasks: the chunks of a task are neighbours
+        let chunks = |block| task(block, 0).chunks();
+        let parts = blocks().map(|block| chunks(block).len()).sum::<usize>() * heads.kv_heads;
+        if parts == whole || self.pool.threads() == 1 || whole >= TASKS * self.pool.threads() {
+            self.parallel(work, whole, |i| {
+                let block = blocks().nth(i / heads.kv_heads);
+                block.into_iter().for_each(|at| kernel::attend(self.isa, &task(at, i % heads.kv_heads), output));
+            });
+            return Ok(());
+        }
+
+        let part = |mut i: usize| {
+            for block in blocks() {
+                let chunks = chunks(block);
+                if i < chunks.len() * heads.kv_heads {
+                    return Some((task(block, i / chunks.len()), chunks.start + i % chunks.len()));
                 }
-                let first = segment.rows.start + block * rows;
-                let pages = &batch.pages()[segment.pages.clone()];
-                let task = Task {
-                    q: &q.values,
-                    width: q.dim,
-                    rows: first..(first + rows).min(segment.rows.end),
-                    position: segment.position + block * rows,
-                    heads: kv * group..(kv + 1) * group,
-                    head_dim: heads.head_dim,
-                    panels: &|page| cache.panels(layer, pages[page], kv),
-                    mask,
-                    end: Batch::end(segment),
-                    scale,
-                };
-                return kernel::attend(self.isa, &task, output);
+                i -= chunks.len() * heads.kv_heads;
+            }
+            None
+        };
+        let width = blocks().map(|block| task(block, 0).sums_len()).max().unwrap_or(0);
+        let mut partials = std::mem::take(&mut self.partials);
+        partials.resize(partials.len().max(parts * width), 0.0);
+        let sums = Output::new(&mut partials, width);
+        self.parallel(work, parts, |i| {
+            let Some((task, chunk)) = part(i) else { return };
+            // SAFETY: this part alone uses row i.
+            let numbers = unsafe { sums.slice(i, 0..task.sums_len()) };
+            kernel::attend_chunk(self.isa, &task, chunk, numbers);
+        });
+        self.parallel(parts * width, parts, |i| {
+            let Some((task, chunk)) = part(i) else { return };
+            let chunks = task.chunks();
+            if chunk == chunks.start {
+                // SAFETY: the first part of a task alone uses the rows of all its parts.
+                let sums = (i..i + chunks.len()).map(|i| unsafe { sums.slice(i, 0..task.sums_len()) });
+                kernel::combine(self.isa, &task, sums, output);
             }
         });
+        self.partials = partials;
         Ok(())
     }
 }
