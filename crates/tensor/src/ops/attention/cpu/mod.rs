@@ -13,6 +13,9 @@ use kernel::Task;
 /// Tasks of a thread below which the positions are split.
 const TASKS: usize = 4;
 
+/// Most numbers that the sums of chunks take: 16 MiB.
+const MOST_SUMS: usize = 4 << 20;
+
 impl Attend for Cpu {
     fn attention(
         &mut self,
@@ -59,7 +62,9 @@ impl Attend for Cpu {
         // parts of the tasks: the chunks of a task are neighbours
         let chunks = |block| task(block, 0).chunks();
         let parts = blocks().map(|block| chunks(block).len()).sum::<usize>() * heads.kv_heads;
-        if parts == whole || self.pool.threads() == 1 || whole >= TASKS * self.pool.threads() {
+        let width = blocks().map(|block| task(block, 0).sums_len()).max().unwrap_or(0);
+        let enough = whole >= TASKS * self.pool.threads() || self.pool.threads() == 1;
+        if enough || parts == whole || parts.saturating_mul(width) > MOST_SUMS {
             self.parallel(work, whole, |i| {
                 let block = blocks().nth(i / heads.kv_heads);
                 block.into_iter().for_each(|at| kernel::attend(self.isa, &task(at, i % heads.kv_heads), output));
@@ -77,7 +82,6 @@ impl Attend for Cpu {
             }
             None
         };
-        let width = blocks().map(|block| task(block, 0).sums_len()).max().unwrap_or(0);
         let mut partials = std::mem::take(&mut self.partials);
         partials.resize(partials.len().max(parts * width), 0.0);
         let sums = Output::new(&mut partials, width);
