@@ -104,8 +104,8 @@ products!(Neon);
 #[cfg(target_arch = "aarch64")]
 products!(NeonDot, #[target_feature(enable = "neon,dotprod")]);
 
-/// The products of all rows, sixteen at a time. For a rest of fewer rows the panel is unpacked once: the last two groups may
-/// overlap, and the sums of rows in both are written twice.
+/// The products of all rows, sixteen at a time; two where groups are of one row. For a rest of fewer rows the panel is unpacked
+/// once: the last two groups may overlap, and the sums of rows in both are written twice.
 ///
 /// # Safety
 ///
@@ -153,7 +153,7 @@ unsafe fn rows<L: Products, C: QuantBlock>(mut task: Task<'_>) {
     }
 }
 
-/// [`Products::products`]: a panel times `taken` activation rows from `first` on, in B groups of M. The last group ends with the last row. A sub-block is
+/// A panel times `taken` activation rows from `first` on, in B groups of M. The last group ends with the last row. A sub-block is
 /// unpacked once; the sums of M rows fill the registers.
 ///
 /// # Safety
