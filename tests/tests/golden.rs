@@ -15,29 +15,23 @@ fn least_checks(folder: &Path) -> usize {
     }
 }
 
-fn check(device_options: &DeviceOptions, folder: &Path, chunk: usize) {
+/// Compares with a golden by chunks of each length.
+fn check(device_options: &DeviceOptions, folder: &Path, chunks: &[usize]) {
     let tolerance = if device_options.device == Device::Cpu { 1e-4 } else { 2e-4 };
     let mut loaded = device_options.load(&Checkpoint::open(folder).unwrap(), &mut |_| {}).unwrap();
     let golden = Golden::read(folder).unwrap();
-    let report = verify(&mut *loaded.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
-    assert!(report.checks.len() >= least_checks(folder), "{report}");
-    assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
-}
-
-#[test]
-fn whole_prompts() {
-    for device_options in machines_and_tiers() {
-        for folder in checkpoints() {
-            check(&device_options, &folder, usize::MAX);
-        }
+    for &chunk in chunks {
+        let report = verify(&mut *loaded.model, &golden, VerifyOptions { tolerance, chunk }).unwrap();
+        assert!(report.checks.len() >= least_checks(folder), "{report}");
+        assert!(report.ok(), "{} on {}, chunk {chunk}\n{report}", folder.display(), loaded.reason);
     }
 }
 
 #[test]
-fn prompts_in_chunks() {
+fn prompts_whole_and_in_chunks() {
     for device_options in machines_and_tiers() {
         for folder in checkpoints() {
-            check(&device_options, &folder, 7);
+            check(&device_options, &folder, &[usize::MAX, 7]);
         }
     }
 }
@@ -89,7 +83,7 @@ fn prompts_in_half_precision() {
 fn one_thread_and_many() {
     let folder = data("oracle/checkpoints/phi-3-medium-4k");
     for threads in [1, 5] {
-        check(&DeviceOptions { threads: Some(threads), ..on(Device::Cpu) }, &folder, 7);
+        check(&DeviceOptions { threads: Some(threads), ..on(Device::Cpu) }, &folder, &[7]);
     }
 }
 

@@ -48,14 +48,23 @@ impl<'a, B: Backend> Comparison<'a, B> {
 
     /// Runs a case on the backend and on the reference; `allowed` gives the allowed difference for a magnitude of the results.
     pub(crate) fn case(&mut self, name: String, case: &impl Case, allowed: impl Fn(f64) -> f64) -> Result<()> {
-        let (want, got) = self.both(case)?;
+        let (want, got) = self.both(&name, case)?;
         self.outcome(name, largest(&want, &got), allowed(magnitude(&want)));
         Ok(())
     }
 
-    /// Results of the reference and of the backend.
-    pub(crate) fn both(&mut self, case: &impl Case) -> Result<(Vec<f32>, Vec<f32>)> {
-        Ok((case.run(&mut Reference::default())?, case.run(self.machine)?))
+    /// Results of the reference and of the backend; no two cases have a name.
+    pub(crate) fn both(&mut self, name: &str, case: &impl Case) -> Result<(Vec<f32>, Vec<f32>)> {
+        let known = EXPECTED.with_borrow(|expected| expected.get(name).cloned());
+        let want = match known {
+            Some(want) => want,
+            None => {
+                let want = case.run(&mut Reference::default())?;
+                EXPECTED.with_borrow_mut(|expected| expected.insert(name.to_owned(), want.clone()));
+                want
+            }
+        };
+        Ok((want, case.run(self.machine)?))
     }
 
     pub(crate) fn outcome(&mut self, case: String, difference: f64, allowed: f64) {
@@ -81,6 +90,8 @@ type Key = (u64, DType, usize, u32);
 thread_local! {
     /// Quantized weights by key: quantizing takes longer than the cases, which reuse the weights.
     static MADE: RefCell<HashMap<Key, Vec<u8>>> = RefCell::new(HashMap::new());
+    /// The reference's results by case: the next backend on this thread is compared with the same.
+    static EXPECTED: RefCell<HashMap<String, Vec<f32>>> = RefCell::new(HashMap::new());
 }
 
 impl Random {

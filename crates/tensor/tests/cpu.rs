@@ -8,6 +8,7 @@ use phi3_tensor::reference::Reference;
 use phi3_tensor::{
     Activation, Backend, Batch, BlockSparse, Bytes, DType, Epilogue, Heads, KvType, Mask, Norm, PAGE, Role, Weight,
 };
+use std::collections::HashSet;
 
 /// Every available instruction set, or those of them named in `PHI3_LEVELS`.
 fn levels() -> impl Iterator<Item = Isa> {
@@ -34,6 +35,8 @@ fn every_level_agrees_with_the_reference() {
             let outcomes = parity::run(&mut Cpu::new(options).expect("threads start"), &[]).expect("every case runs");
             let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
             assert!(outcomes.len() > 100 && failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), outcomes.len());
+            let names: HashSet<&str> = outcomes.iter().map(|outcome| outcome.case.as_str()).collect();
+            assert_eq!(names.len(), outcomes.len(), "cases of one name");
         }
     }
 }

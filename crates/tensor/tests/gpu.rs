@@ -39,10 +39,6 @@ fn every_tier(options: &Options) -> Vec<Gpu> {
     tiers.filter_map(|tier| open(Options { tier: Some(tier), ..options.clone() })).collect()
 }
 
-fn assert_parity(options: Options) {
-    every_tier(&options).into_iter().for_each(parity_of);
-}
-
 fn parity_of(mut gpu: Gpu) {
     println!("{}", gpu.info());
     let outcomes = parity::run(&mut gpu, &[]).unwrap();
@@ -54,7 +50,7 @@ fn parity_of(mut gpu: Gpu) {
 
 #[test]
 fn parity_with_whole_matrices() {
-    assert_parity(Options { exact: true, ..Options::default() });
+    every_tier(&Options { exact: true, ..Options::default() }).into_iter().for_each(parity_of);
 }
 
 #[test]
@@ -65,7 +61,9 @@ fn parity_with_matrices_in_pieces() {
 
 #[test]
 fn parity_with_checks_on_the_device() {
-    assert_parity(Options { exact: true, checked: true, validation: true, ..Options::default() });
+    let options = Options { exact: true, checked: true, validation: true, ..Options::default() };
+    // exact products of tier f16 are those of base
+    every_tier(&options).into_iter().filter(|gpu| gpu.tier() != Tier::F16).for_each(parity_of);
 }
 
 /// Without the option `exact`, rows of a prompt are multiplied in half precision: the error of a product is at most the rounding of

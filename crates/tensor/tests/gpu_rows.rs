@@ -13,7 +13,8 @@ use phi3_tensor::{
 };
 use std::ops::Range;
 
-/// The adapter that PHI3_ADAPTER names, or the best, with every tier of kernels that it can run, and every precision of prompts.
+/// The adapter that PHI3_ADAPTER names, or the best, with every tier of kernels that it can run, or that of PHI3_TIER, and every
+/// precision of prompts.
 fn every_gpu() -> Vec<Gpu> {
     let select = std::env::var("PHI3_ADAPTER").map_or(Select::Any, Select::Name);
     let of = |(tier, exact)| {
@@ -23,13 +24,16 @@ fn every_gpu() -> Vec<Gpu> {
             Err(error @ Error::NoAdapter { .. }) if std::env::var("PHI3_GPU").as_deref() == Ok("require") => {
                 panic!("{error}")
             }
+            Err(error @ Error::Tier { .. }) if std::env::var("PHI3_TIER").is_ok() => panic!("{error}"),
             Err(error) => {
                 println!("skipped: {error}");
                 None
             }
         }
     };
-    Tier::ALL.into_iter().map(|tier| (tier, false)).chain([(Tier::Coop, true)]).filter_map(of).collect()
+    let only = std::env::var("PHI3_TIER").ok();
+    let all = Tier::ALL.into_iter().map(|tier| (tier, false)).chain([(Tier::Coop, true)]);
+    all.filter(|(tier, _)| only.as_ref().is_none_or(|only| tier.name() == only)).filter_map(of).collect()
 }
 
 /// Rows of as many sequences, the first of them new tokens and the others of a prompt.

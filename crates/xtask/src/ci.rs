@@ -173,9 +173,9 @@ fn units() -> Result {
     };
     tests(&["--test", "gpu", "--", "products_of_a_prompt", "several_tiles", "attention_of_many_rows"])?;
     tests(&["--test", "gpu_rows"])?;
-    tests(&["--lib", "selfcheck"])?;
-    // chunks of a prompt have the bits of the whole; what the processor alone computes is part of step test
-    tests(&["--test", "root", "--", "golden", "--skip", "prompts_in_chunks", "--skip", "the_cpu_gives"])
+    // lower tiers and what does not depend on the kernels are part of step test
+    tests(&["--lib", "selfcheck::tests::wrong_attention"])?;
+    tests(&["--test", "root", "--", "golden::prompts"])
 }
 
 /// Runs the first command of the README that starts with `cargo run`.

@@ -29,8 +29,8 @@ fn caches<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<()> {
         for heads in HEADS.into_iter().chain([narrow]) {
             for (mask, chunk) in [(Mask::Causal, 7), (Mask::Window(33), usize::MAX), (Mask::Full, usize::MAX)] {
                 let plan = Plan { dtype: DType::F32, heads, kv, mask, chunk };
-                let (want, got) = comparison.both(&plan)?;
                 let case = format!("attention {kv} {heads:?} {mask:?} chunk {chunk}");
+                let (want, got) = comparison.both(&case, &plan)?;
                 let exact = 4.0 * allowed(heads.head_dim + 77, magnitude(&want));
                 let step = 4.0 * kv_step(kv) * magnitude(&want);
                 comparison.outcome(case.clone(), largest(&want, &got), exact + step);

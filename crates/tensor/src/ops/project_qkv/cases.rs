@@ -17,7 +17,7 @@ pub(crate) fn compare<B: Backend>(comparison: &mut Comparison<'_, B>) -> Result<
                         continue;
                     }
                     let plan = Plan { dtype, heads, kv: KvType::F32, mask, chunk };
-                    let case = format!("attention {dtype} {heads:?} {mask:?} chunk {chunk}");
+                    let case = format!("queries, keys and values {dtype} {heads:?} {mask:?} chunk {chunk}");
                     // the error of softmax is that of the scores, which grows with the head dimension
                     comparison.case(case, &plan, |size| 4.0 * allowed(heads.head_dim + 77, size))?;
                 }
