@@ -1,6 +1,6 @@
 //! Products of many rows by AMX: weights of every type and activations become tiles of bf16, sums are in single precision.
 //!
-//! A task has a few pairs of panels. It converts [`DEPTH`] elements of their rows to tiles, which stay in the second-level
+//! A task has some pairs of panels. It converts [`DEPTH`] elements of their rows to tiles, which stay in the second-level
 //! cache, and multiplies them with all activations before it converts the next elements.
 
 use super::activations::Q8_LEN;
@@ -23,11 +23,15 @@ use std::ops::Range;
 /// Rows of activations in two tiles.
 pub(super) const ROWS: usize = 32;
 
-/// Elements of a row that are converted at a time; a multiple of the block of every type.
-const DEPTH: usize = 1024;
+/// Elements of a row that are converted at a time; a multiple of the block of every type. Two tiles of activations and two of
+/// weights of this depth stay in the first-level cache.
+const DEPTH: usize = 256;
 
 /// Bytes of a task's tiles of weights.
 const RESIDENT: usize = 512 << 10;
+
+/// Pairs of panels of a task, at most: activations from the third-level cache serve all of them.
+const MOST_PAIRS: usize = 16;
 
 /// 32 bf16, or sixteen f32.
 #[derive(Clone, Copy, bytemuck::Zeroable)]
@@ -93,7 +97,7 @@ impl Plan {
         // a panel that is interleaved on use is widened as a whole
         let whole = w.dtype.is_quantized() && matches!(w.store, Store::Rows(_));
         let depth = if whole { w.cols } else { w.cols.min(DEPTH) }.next_multiple_of(Q8_LEN);
-        let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, 8);
+        let most = (RESIDENT / (2 * PANEL * depth * 2).max(1)).clamp(1, MOST_PAIRS);
         Self { pairs, depth, share: pairs.div_ceil(threads * 4).clamp(1, most) }
     }
 
@@ -143,8 +147,12 @@ pub(super) unsafe fn project(task: Task<'_>, share: usize, out: Output<'_>) {
             }
         }
         for block in 0..blocks {
-            let a = &tiles[(block * subs + first) * 2 * LINES..][..taken.len() * 2 * LINES];
+            let lines = |block| (block * subs + first) * 2 * LINES..(block * subs + taken.end) * 2 * LINES;
+            let a = &tiles[lines(block)];
+            let next = if block + 1 < blocks { &tiles[lines(block + 1)] } else { &[] };
+            let mut ahead = next.chunks(next.len().div_ceil(pairs.len()).max(1));
             for (j, pair) in pairs.clone().enumerate() {
+                ahead.next().into_iter().flatten().for_each(prefetch);
                 let b = &b[j * deep * 2 * LINES..][..taken.len() * 2 * LINES];
                 let c = &mut c[(block * pairs.len() + j) * 4 * LINES..][..4 * LINES];
                 let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
@@ -279,6 +287,13 @@ fn halves_to_bf16(pairs: __m512i) -> __m512i {
 fn bits(numbers: __m512bh) -> __m512i {
     // SAFETY: both types are 512 bits, of which any pattern is valid.
     unsafe { std::mem::transmute(numbers) }
+}
+
+/// Asks for a line in the second-level cache.
+#[inline(always)]
+fn prefetch(line: &Line) {
+    // SAFETY: a prefetch of any address has no effect but on the caches.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.0.as_ptr().cast()) };
 }
 
 #[inline]

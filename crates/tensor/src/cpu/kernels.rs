@@ -207,9 +207,16 @@ unsafe fn finish_generic<S: Simd>(
                 *result *= scale;
             }
         }
-        match store {
-            Store::Overwrite => out.copy_from_slice(&results[..out.len()]),
-            Store::Accumulate => out.iter_mut().zip(&results).for_each(|(out, result)| *out += result),
+        let whole: Result<&mut [f32; PANEL], _> = (&mut *out).try_into();
+        match (store, whole) {
+            (Store::Overwrite, Ok(out)) => *out = results,
+            (Store::Overwrite, Err(_)) => out.copy_from_slice(&results[..out.len()]),
+            (Store::Accumulate, Ok(out)) => {
+                for i in 0..PANEL {
+                    out[i] += results[i];
+                }
+            }
+            (Store::Accumulate, Err(_)) => out.iter_mut().zip(&results).for_each(|(out, result)| *out += result),
         }
     }
 }
