@@ -53,7 +53,7 @@ impl<'a, B: Backend> Comparison<'a, B> {
         Ok(())
     }
 
-    /// Results of the reference and of the backend; no two cases have a name.
+    /// Results of the reference and of the backend; no two cases have the same name.
     pub(crate) fn both(&mut self, name: &str, case: &impl Case) -> Result<(Vec<f32>, Vec<f32>)> {
         let known = EXPECTED.with_borrow(|expected| expected.get(name).cloned());
         let want = match known {

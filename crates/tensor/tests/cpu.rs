@@ -36,7 +36,7 @@ fn every_level_agrees_with_the_reference() {
             let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.ok()).collect();
             assert!(outcomes.len() > 100 && failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), outcomes.len());
             let names: HashSet<&str> = outcomes.iter().map(|outcome| outcome.case.as_str()).collect();
-            assert_eq!(names.len(), outcomes.len(), "cases of one name");
+            assert_eq!(names.len(), outcomes.len(), "several cases have the same name");
         }
     }
 }
