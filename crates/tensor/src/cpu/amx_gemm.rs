@@ -15,7 +15,7 @@ use super::quants::QuantBlock;
 use super::simd::Isa;
 use super::transpose::rows_of_half;
 use crate::quant::with_quant_type;
-use crate::{DType, Phase};
+use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -41,9 +41,9 @@ pub(super) struct Line([u8; 64]);
 /// Lines of a tile.
 const LINES: usize = amx::TILE / size_of::<Line>();
 
-/// Whether an ISA takes this path for this type of weight and phase.
-pub(super) fn suits(isa: Isa, dtype: DType, phase: Phase) -> bool {
-    phase == Phase::Prompt && isa == Isa::Amx && dtype != DType::F32
+/// Whether an ISA takes this path for the rows of a prompt and this type of weight.
+pub(super) fn suits(isa: Isa, dtype: DType) -> bool {
+    isa == Isa::Amx && dtype != DType::F32
 }
 
 /// Lines of the tiles of activations.

@@ -18,6 +18,11 @@ pub(super) struct Scratch {
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Cpu {
+    /// Returns false: new tokens and prompts have the same kernels.
+    pub(crate) fn phases_differ(&self, _: &Matrix) -> bool {
+        false
+    }
+
     /// Returns false: no kernel for many rows on this architecture.
     pub(super) fn gemm(
         &mut self,
@@ -42,6 +47,12 @@ mod x86 {
     use super::{Cpu, Finish, Input, Matrix, Output, Phase, Result};
 
     impl Cpu {
+        /// Whether the rows of a prompt have another kernel than those of new tokens.
+        pub(crate) fn phases_differ(&self, w: &Matrix) -> bool {
+            let suits = amx_gemm::suits(self.isa, w.dtype) || vnni_i16::suits(self.isa, w.dtype);
+            suits && self.activations != Activations::F32
+        }
+
         /// Computes the product where a kernel of this module suits the type and the phase. Returns whether one does.
         pub(in super::super) fn gemm(
             &mut self,
@@ -52,12 +63,12 @@ mod x86 {
             width: usize,
             out: Output<'_>,
         ) -> Result<bool> {
-            if self.activations == Activations::F32 || x.dim == 0 {
+            if phase == Phase::Decode || !self.phases_differ(w) || x.dim == 0 {
                 return Ok(false);
             }
             match &w.store {
-                _ if amx_gemm::suits(self.isa, w.dtype, phase) => self.amx_gemm(x, w, finish, width, out)?,
-                Store::Rows(rows) if vnni_i16::suits(self.isa, w.dtype, phase) => {
+                _ if amx_gemm::suits(self.isa, w.dtype) => self.amx_gemm(x, w, finish, width, out)?,
+                Store::Rows(rows) if vnni_i16::suits(self.isa, w.dtype) => {
                     self.vnni_i16(x, Weights(rows), finish, width, out)?;
                 }
                 _ => return Ok(false),

@@ -8,6 +8,7 @@ use super::plain::{self, Weights};
 use super::{Activations, Cpu, integer, zeros};
 use crate::{Epilogue, Error, Norm, Phase, Result};
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Rows of activations of a call of the kernel.
 const TILE: usize = 16;
@@ -19,6 +20,15 @@ const ROWS: usize = 8 * TILE;
 const RESIDENT: usize = 768 << 10;
 
 impl Cpu {
+    /// Run `i` of the rows that a kernel takes at once; `None` after the last. There is one where the phases have the same kernel, which
+    /// reads the weights once for all rows.
+    pub(crate) fn run(&self, weight: &Matrix, i: usize) -> Option<(Phase, Range<usize>)> {
+        if self.phases_differ(weight) {
+            return self.pass.runs.get(i).cloned();
+        }
+        (i == 0 && self.pass.rows > 0).then_some((Phase::Decode, 0..self.pass.rows))
+    }
+
     /// Computes `norm(x) wᵀ + bias` and applies the epilogue.
     #[allow(clippy::too_many_arguments, reason = "the operands of a product")]
     pub(crate) fn product(
@@ -157,7 +167,7 @@ fn panels(
     rows: usize,
     w: &Matrix,
     finish: Finish<'_>,
-    columns: std::ops::Range<usize>,
+    columns: Range<usize>,
     width: usize,
     out: Output<'_>,
 ) {

@@ -16,7 +16,7 @@ use super::simd::Neon;
 use super::simd::{Avx2, Avx512};
 use super::simd::{Isa, Portable, Simd};
 use super::transpose::rows_of_half;
-use crate::{DType, Phase};
+use crate::DType;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -39,9 +39,9 @@ pub(super) struct BlockQ14 {
     scale: f32,
 }
 
-/// Whether an ISA takes this path for this type of weight and phase.
-pub(super) fn suits(isa: Isa, dtype: DType, phase: Phase) -> bool {
-    phase == Phase::Prompt && matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
+/// Whether an ISA takes this path for the rows of a prompt and this type of weight.
+pub(super) fn suits(isa: Isa, dtype: DType) -> bool {
+    matches!(isa, Isa::Avx512Vnni | Isa::Amx) && matches!(dtype, DType::F16 | DType::Bf16)
 }
 
 dispatch!(quantize_row = quantize_generic(x: &[f32], out: &mut [BlockQ14]));
@@ -109,7 +109,7 @@ pub(super) fn project(
     let order = Order { rows: w.0.rows, gated: finish.is_gated() };
     let sides = if order.gated { 2 } else { 1 };
     assert!(x.blocks.len() >= x.rows.next_multiple_of(TILE) * x.count && x.count == w.0.cols.div_ceil(Q14_LEN));
-    assert!(suits(isa, w.0.dtype, Phase::Prompt));
+    assert!(suits(isa, w.0.dtype));
     let mut scratch = SCRATCH.take();
     let mut sums = [[[0.0; PANEL]; TILE]; 2];
     for column in columns {

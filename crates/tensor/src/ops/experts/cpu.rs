@@ -34,8 +34,11 @@ impl Experts for Cpu {
 
 impl Cpu {
     /// Phase of an expert's first rows, and their number; `None` without rows.
-    fn phase_run(&self, pairs: &[(usize, Route)]) -> Option<(Phase, usize)> {
+    fn run_of(&self, expert: &Matrix, pairs: &[(usize, Route)]) -> Option<(Phase, usize)> {
         let phase = self.pass.phase(pairs.first()?.0);
+        if !self.phases_differ(expert) {
+            return Some((phase, pairs.len()));
+        }
         Some((phase, pairs.iter().take_while(|(row, _)| self.pass.phase(*row) == phase).count()))
     }
 
@@ -61,7 +64,7 @@ impl Cpu {
             }
             let out = &mut out[range.start * width..range.end * width];
             let mut first = 0;
-            while let Some((phase, count)) = self.phase_run(&pairs[first..]) {
+            while let Some((phase, count)) = self.run_of(&experts[expert], &pairs[first..]) {
                 let input = Input { values: &gathered[first * x.dim..], rows: count, dim: x.dim };
                 let out = Output::new(&mut out[first * width..], width);
                 first += count;
@@ -89,7 +92,7 @@ impl Cpu {
                 outputs = zeros(&self.info.name, "outputs of an expert", routes.capacity * width)?;
             }
             let mut first = 0;
-            while let Some((phase, count)) = self.phase_run(&pairs[first..]) {
+            while let Some((phase, count)) = self.run_of(&experts[expert], &pairs[first..]) {
                 let input = Input { values: &x.values[(range.start + first) * x.dim..], rows: count, dim: x.dim };
                 let to = Output::new(&mut outputs[first * width..], width);
                 first += count;

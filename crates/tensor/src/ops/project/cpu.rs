@@ -16,8 +16,9 @@ impl Project for Cpu {
     ) -> Result<()> {
         let norms = norm.into_iter().flat_map(Norm::vectors).map(Vec::len);
         let width = self.pass.project(x.shape(), norms, weight.shape(), weight.role, epilogue, out.shape())?;
-        for run in 0..self.pass.runs.len() {
-            let (phase, rows) = self.pass.runs[run].clone();
+        let mut run = 0;
+        while let Some((phase, rows)) = self.run(weight, run) {
+            run += 1;
             let to = Output::new(&mut out.values[rows.start * width..], width);
             self.product(x.input_of(rows), phase, norm, weight, epilogue, width, to)?;
         }

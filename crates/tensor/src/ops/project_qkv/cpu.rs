@@ -27,8 +27,9 @@ impl ProjectQkv for Cpu {
         }
         let mut first = 0;
         for weight in weights {
-            for run in 0..self.pass.runs.len() {
-                let (phase, rows) = self.pass.runs[run].clone();
+            let mut run = 0;
+            while let Some((phase, rows)) = self.run(weight, run) {
+                run += 1;
                 let out = Output::new(&mut projected[rows.start * width + first..], width);
                 self.product(x.input_of(rows), phase, norm, weight, Epilogue::OVERWRITE, weight.rows, out)?;
             }
