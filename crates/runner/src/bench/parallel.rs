@@ -1,14 +1,12 @@
 //! Speed of several sequences that are decoded at once.
 //!
-//! The measurement is that of llama.cpp's `llama-batched-bench` with prompts that are not shared. Every sequence computes a prompt
+//! The measurement is that of llama.cpp's `llama-batched-bench` with prompts that are not shared. Every sequence has a prompt
 //! of its own. Then every pass has one row of each sequence. Tokens are arbitrary and differ between sequences, and nothing is
 //! sampled.
 
-use super::{BenchOptions, arbitrary, prefill};
+use super::{BenchOptions, arbitrary};
 use crate::{Error, Result};
-use phi3_model::{
-    Error as ModelError, Input, Model, Outputs, PrefillOptions, Sequence, SequenceRows, Session, check_length,
-};
+use phi3_model::{Error as ModelError, Input, Model, Outputs, Sequence, SequenceRows, Session, check_length};
 use phi3_tensor::PAGE;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -94,8 +92,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
 /// Times several sequences of a model at once. `watch` is called before every pass, untimed ones included. It cancels by returning
 /// `Break`: the result is then `None`.
 ///
-/// The prompts are computed one after another, each in passes of at most [`chunk`](BenchOptions::chunk) tokens. KV cache pages of
-/// all sequences are reserved before the first pass.
+/// A pass has [`chunk`](BenchOptions::chunk) rows of the prompts, where so many are left, of as many sequences as that takes. KV cache
+/// pages of all sequences are reserved before the first pass.
 ///
 /// # Errors
 ///
@@ -187,17 +185,33 @@ impl Run<'_> {
         self.sequences.iter_mut().for_each(Sequence::clear);
     }
 
-    /// Computes the prompt of every sequence.
+    /// Computes the prompts of all sequences.
     fn prompts(&mut self) -> Result<bool> {
-        let vocab = self.session.model().spec().vocab_size;
         let BenchOptions { chunk, policy, .. } = self.options;
-        let settings = PrefillOptions { chunk, policy, budget: self.shape.length(), outputs: Outputs::Last };
-        for (index, sequence) in self.sequences.iter_mut().enumerate() {
-            let first = index * APART;
-            let tokens = arbitrary(first..first + self.shape.prompt, vocab);
-            if !prefill(&mut self.session, sequence, &tokens, settings, &mut self.logits, self.watch)? {
+        let (spec, prompt) = (self.session.model().spec(), self.shape.prompt);
+        let set = spec.rope.choose(policy, prompt, self.shape.length());
+        let of = |index: usize| arbitrary(index * APART..index * APART + prompt, spec.vocab_size);
+        let inputs: Vec<Vec<Input>> =
+            (0..self.sequences.len()).map(|index| of(index).into_iter().map(Input::from).collect()).collect();
+        let chunk = chunk.clamp(1, self.session.model().max_rows());
+        self.sequences = self.sequences.drain(..).map(|sequence| sequence.with_rope(set)).collect();
+
+        // rows of all prompts, one after the other
+        let rows = inputs.len() * prompt;
+        for start in (0..rows).step_by(chunk) {
+            if (self.watch)().is_break() {
                 return Ok(false);
             }
+            let end = (start + chunk).min(rows);
+            let of_pass = start / prompt..end.div_ceil(prompt);
+            let part = |(index, sequence): (usize, _)| {
+                let first = index * prompt;
+                let taken = start.max(first) - first..end.min(first + prompt) - first;
+                let outputs = if taken.end == prompt { Outputs::Last } else { Outputs::None };
+                SequenceRows { sequence, inputs: &inputs[index][taken], outputs }
+            };
+            let mut parts: Vec<_> = of_pass.clone().zip(&mut self.sequences[of_pass]).map(part).collect();
+            self.session.forward(&mut parts, &mut self.logits, None)?;
         }
         Ok(true)
     }
@@ -250,8 +264,8 @@ mod tests {
             let sample = measure_parallel(model, shape, OPTIONS, count).unwrap().unwrap();
             assert_eq!((sample.shape, shape.positions()), (shape, 27));
             assert!(sample.prompt > Duration::ZERO && sample.generated > Duration::ZERO);
-            // prompts in two passes each; one token in the warm-up, three in both repetitions
-            assert_eq!(passes, 3 * (3 * 2) + 1 + 2 * 3);
+            // 18 rows of prompts in passes of 4; one token in the warm-up, three in both repetitions
+            assert_eq!(passes, 3 * 5 + 1 + 2 * 3);
 
             for cancelled in [0, 5, 6, 8, 14] {
                 let mut left = cancelled;
