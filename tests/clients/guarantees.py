@@ -60,11 +60,13 @@ class Report:
 async def no_stall(start, report, options):
     with start() as server:
         prompts = [prompt_of(server, options.long, seed) for seed in range(3)]
-        alone = await timed(server, {**ENDLESS, "max_tokens": 300})
+        # with log-probabilities each token has an event, also one that ends in the middle of a letter
+        endless = {**ENDLESS, "logprobs": True}
+        alone = await timed(server, {**endless, "max_tokens": 300})
         report.note("longest gap of a lone reader ÷ median", f"{max(alone.gaps) / alone.median:.3f}")
         for prompt in prompts:
             reader = Times()
-            task = asyncio.create_task(timed(server, ENDLESS, times=reader))
+            task = asyncio.create_task(timed(server, endless, times=reader))
             await until(lambda: len(reader.arrivals) > 20)
             beside = await timed(server, {"prompt": prompt, "max_tokens": 1})
             gaps = reader.gaps[20:]

@@ -134,7 +134,7 @@ async def timed(server, body, key=None, times=None):
             if usage := chunk.get("usage"):
                 times.prompt, times.tokens = usage["prompt_tokens"], usage["completion_tokens"]
                 times.cached = usage["prompt_tokens_details"]["cached_tokens"]
-            elif text_of([chunk]):
+            elif text_of([chunk]) or any(choice.get("logprobs") for choice in chunk["choices"]):
                 times.arrivals.append(time.monotonic() - exchange.start)
     return times
 

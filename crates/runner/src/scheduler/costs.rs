@@ -1,9 +1,7 @@
 //! Estimated times of passes: of one with decode rows only, and of each prompt row more.
 
+use std::collections::VecDeque;
 use std::time::Duration;
-
-/// Prompt rows beside decode rows where nothing is measured.
-const UNMEASURED_ROWS: usize = 64;
 
 /// Weight of the newest measurement.
 const WEIGHT: f64 = 0.3;
@@ -11,30 +9,29 @@ const WEIGHT: f64 = 0.3;
 /// Passes after which decode rows are measured again.
 const MEASURE_AFTER: usize = 32;
 
-/// Most growth of an estimate from one measurement to the next. A measurement errs by the time that the system gives to others, so
-/// the least of several is nearest to the truth.
-const GROWTH: f64 = 1.1;
+/// Measurements whose median is an estimate: some err by the time that the system gives to others.
+const RECENT: usize = 5;
 
-/// Ratio to the measurement before from which another one is needed.
+/// Ratio to the measurements before from which a larger one is more than noise.
 const SURPRISE: f64 = 1.5;
 
 /// Prompt rows beside decode rows that measure the first time.
 const PROBE: usize = 4;
 
 /// Fewest prompt rows beside decode rows while the time of many is not known.
-const FEWEST: usize = 8;
+const FEWEST: usize = 4;
 
 /// Fewest rows of a pass whose time measures prompt rows alone.
 const BULK: usize = 16;
 
 /// Estimates of times.
 ///
-/// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half. In a pass of both
-/// kinds the weights are read twice, once for each kind, so that few prompt rows take as long as many.
+/// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half. Where the two kinds
+/// have different kernels, a pass of both reads the weights twice, so that few prompt rows take as long as many.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     /// Seconds of a pass with decode rows only.
-    decode: Option<f64>,
+    decode: Median,
     /// Number of decode rows that `decode` was measured with.
     measured_with: usize,
     /// Whether `decode` needs no second measurement.
@@ -42,9 +39,13 @@ pub(super) struct Costs {
     /// Passes of decode and prompt rows since then.
     since: usize,
     /// Seconds of a prompt row beside decode rows, with its share of reading the weights.
-    row: Option<f64>,
+    row: Mean,
     /// Seconds of a prompt row among many.
-    bulk: Option<f64>,
+    bulk: Median,
+    /// Seconds of prompt rows beside decode rows that do not depend on their number.
+    fixed: Mean,
+    /// Most prompt rows beside decode rows so far.
+    most: usize,
 }
 
 impl Costs {
@@ -53,51 +54,54 @@ impl Costs {
         let elapsed = elapsed.as_secs_f64();
         match (decodes, rows) {
             (0, ..BULK) => {}
-            (0, _) => self.bulk = Some(least(self.bulk, elapsed / rows as f64)),
+            (0, _) => self.bulk.push(elapsed / rows as f64),
             (_, 0) => {
                 let is_other = self.is_other(decodes);
                 // a time far from the one before may be that of a pass that was held up
-                self.is_sure = !is_other || self.decode.is_some_and(|before| elapsed < SURPRISE * before);
-                self.decode = Some(least(self.decode.filter(|_| !is_other), elapsed));
+                self.is_sure = !is_other || self.decode.get().is_some_and(|before| elapsed < SURPRISE * before);
+                if is_other {
+                    self.decode = Median::default();
+                }
+                self.decode.push(elapsed);
                 (self.measured_with, self.since) = (decodes, 0);
             }
             _ => {
                 self.since += 1;
-                if let Some(decode) = self.decode.filter(|_| !self.is_other(decodes)) {
-                    let row = ((elapsed - decode) / rows as f64).max(decode / 4096.0);
-                    self.row = Some(self.row.map_or(row, |before| before + WEIGHT * (row - before)));
+                if let Some(decode) = self.decode.get().filter(|_| !self.is_other(decodes)) {
+                    self.row.push(((elapsed - decode) / rows as f64).max(decode / 4096.0));
+                    if let Some(bulk) = self.bulk.get() {
+                        self.fixed.push((elapsed - decode - rows as f64 * bulk).max(0.0));
+                    }
+                    self.most = self.most.max(rows);
                 }
             }
         }
     }
 
-    /// Prompt rows for a pass with decode rows: as many as make it `factor` times as long as without them. At least half of their time is
-    /// their own, and not that of reading the weights, which may make the pass three times as long. 0 where the decode rows have to be
-    /// measured.
+    /// Prompt rows for a pass with decode rows: as many as make it `factor` times as long as without them. At least half of their time
+    /// depends on their number, which may make the pass three times as long. 0 where the decode rows have to be measured.
     pub(super) fn rows_beside(&self, decodes: usize, factor: f64) -> usize {
-        let Some(decode) = self.decode else {
-            return if self.bulk.is_none() && self.since == 0 { UNMEASURED_ROWS } else { 0 };
-        };
-        if self.is_other(decodes) {
+        let Some(decode) = self.decode.get().filter(|_| !self.is_other(decodes)) else {
             // numbers that change from pass to pass must not keep prompts waiting
             return if self.since == 0 { PROBE } else { 0 };
-        }
+        };
         if !self.is_sure || self.since >= MEASURE_AFTER {
             return 0;
         }
         let within = |time: f64, row: f64| (time / row.max(f64::MIN_POSITIVE)) as usize;
-        let Some(row) = self.row.or(self.bulk) else { return PROBE };
-        let budget = factor - 1.0;
-        let worthwhile = match self.bulk {
-            Some(bulk) => within(budget.min(1.0) * decode, bulk),
-            None => within(2.0 * budget.min(1.0) * decode, row).max(FEWEST),
+        let Some(row) = self.row.0 else { return PROBE };
+        let budget = (factor - 1.0) * decode;
+        let worthwhile = match (self.bulk.get(), self.fixed.0) {
+            (Some(bulk), Some(fixed)) => within(fixed.min(budget).min(decode), bulk),
+            _ => FEWEST,
         };
-        within(budget * decode, row).max(worthwhile).max(2)
+        // the time of many rows does not follow from that of few
+        within(budget, row).max(worthwhile).clamp(2, (2 * self.most).max(PROBE))
     }
 
     /// Time of prompt rows; `None` before anything is measured.
     pub(super) fn time_of(&self, rows: usize) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.bulk.or(self.row)? * rows as f64).ok()
+        Duration::try_from_secs_f64(self.bulk.get().or(self.row.0)? * rows as f64).ok()
     }
 
     /// Whether the estimate was measured with another number of decode rows.
@@ -107,9 +111,33 @@ impl Costs {
     }
 }
 
-/// The least measurement; an estimate grows slowly.
-fn least(before: Option<f64>, now: f64) -> f64 {
-    before.map_or(now, |before| now.min(before * GROWTH))
+/// The mean of all values, the newest with [`WEIGHT`]; a far larger one is taken as it is.
+#[derive(Debug, Default)]
+struct Mean(Option<f64>);
+
+impl Mean {
+    fn push(&mut self, value: f64) {
+        let before = self.0.filter(|before| value < SURPRISE * before).unwrap_or(value);
+        self.0 = Some(before + WEIGHT * (value - before));
+    }
+}
+
+/// The median of the last [`RECENT`] values.
+#[derive(Debug, Default)]
+struct Median(VecDeque<f64>);
+
+impl Median {
+    fn push(&mut self, value: f64) {
+        self.0.truncate(RECENT - 1);
+        self.0.push_front(value);
+    }
+
+    /// The lower one of two in the middle; `None` without values.
+    fn get(&self) -> Option<f64> {
+        let mut sorted: Vec<f64> = self.0.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +145,7 @@ mod tests {
     use super::*;
 
     const DECODE: f64 = 0.070;
+    const DECODE_TIME: Duration = Duration::from_millis(70);
     const ROW: f64 = 0.011;
 
     /// Time of a pass: the weights are read once for each kind of rows.
@@ -128,8 +157,9 @@ mod tests {
     #[test]
     fn estimates_approach_the_costs() {
         let mut costs = Costs::default();
-        assert_eq!(costs.rows_beside(1, 2.0), 64);
+        assert_eq!(costs.rows_beside(1, 2.0), PROBE);
         costs.observe(0, 200, pass(0, 200));
+        costs.observe(1, PROBE, pass(1, PROBE));
         assert_eq!(costs.rows_beside(1, 2.0), 0, "decode rows have to be measured first");
         costs.observe(1, 0, pass(1, 0));
         for _ in 0..20 {
@@ -137,7 +167,7 @@ mod tests {
             assert!(pass(1, rows) <= 3 * pass(1, 0));
             costs.observe(1, rows, pass(1, rows));
         }
-        assert_eq!(costs.rows_beside(1, 2.0), 6);
+        assert!((5..=6).contains(&costs.rows_beside(1, 2.0)));
         let mut patient = Costs::default();
         for _ in 0..60 {
             let rows = patient.rows_beside(1, 8.0);
@@ -146,6 +176,31 @@ mod tests {
         assert_eq!(patient.rows_beside(1, 8.0), 38);
         assert_eq!(costs.rows_beside(2, 2.0), 0, "twice as many decode rows are measured anew");
         assert!((costs.time_of(100).unwrap().as_secs_f64() - 1.1).abs() < 0.1);
+    }
+
+    /// Where a kernel takes rows of both kinds, the weights are read once.
+    #[test]
+    fn rows_with_a_common_kernel_take_the_budget() {
+        let pass = |decodes: usize, rows: usize| {
+            // ten rows take no longer than one
+            let rows = (decodes + rows) as f64;
+            Duration::from_secs_f64(DECODE + ROW * (rows - 10.0).max(0.0))
+        };
+        for bulk in [None, Some(pass(0, 200))] {
+            let mut costs = Costs::default();
+            if let Some(bulk) = bulk {
+                costs.observe(0, 200, bulk);
+            }
+            let mut most = 0;
+            for _ in 0..200 {
+                let rows = costs.rows_beside(1, 2.0);
+                assert!(rows <= 2 * most || rows <= PROBE, "{rows} rows after {most}");
+                assert!(pass(1, rows) <= 5 * DECODE_TIME / 2, "{rows} rows");
+                most = most.max(rows);
+                costs.observe(1, rows, pass(1, rows));
+            }
+            assert!(most >= 14, "{most}");
+        }
     }
 
     /// One pass that the system held up makes no later pass long.
@@ -160,7 +215,9 @@ mod tests {
                 assert!(time <= pass(1, 0) * 7 / 2, "{held_up}: pass {number} has {rows} rows");
                 costs.observe(1, rows, if number == held_up { time * 40 } else { time });
             }
-            assert!(costs.rows_beside(1, 2.0) >= 4);
+            let rows = costs.rows_beside(1, 2.0);
+            costs.observe(1, rows, pass(1, rows));
+            assert!(rows.max(costs.rows_beside(1, 2.0)) >= 4);
         }
     }
 

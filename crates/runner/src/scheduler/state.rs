@@ -24,8 +24,8 @@ pub struct SchedulerOptions {
     pub max_queued_requests: usize,
     /// Most inputs of waiting requests. A single request may have more.
     pub max_queued_tokens: usize,
-    /// Most time of a pass with decode rows, in multiples of the time without its prompt rows. Below 3, it may be 3 where a few prompt
-    /// rows take as long as the decode rows, since the weights are read for both.
+    /// Most time of a pass with decode rows, in multiples of the time without its prompt rows. Below 3, it may be 3 where prompt rows have
+    /// other kernels than decode rows, since the weights are read for both.
     pub stall_factor: f64,
     /// Waiting time after which a request has a share of the prompt rows, however long its prompt is.
     pub max_wait: Duration,
