@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::dependencies::Metadata;
-use crate::process::{cargo, command, output, root, run as run_program, succeeds};
+use crate::process::{cargo, command, output, root, run as run_program, succeeds, target};
 use crate::{Result, clients, packages, test, tidy};
 
 /// Size limit of crates.io in bytes.
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn() -> Result);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
@@ -29,6 +29,7 @@ const STEPS: [Step; 13] = [
     ("targets", targets),
     ("test", tests),
     ("loom", loom),
+    ("miri", miri),
     ("clients", clients::run),
     ("neon", neon),
     ("units", units),
@@ -128,6 +129,21 @@ fn loom() -> Result {
     let mut test = cargo();
     test.args(["test", "--locked", "--manifest-path"]).arg(root().join("tests/loom/Cargo.toml"));
     run_program(test.arg("--target-dir").arg(root().join("target/loom")))
+}
+
+/// The table of pages and the CPU's thread pool in an interpreter that finds undefined behaviour and data races; skipped if it is not
+/// available.
+fn miri() -> Result {
+    const TOOLCHAIN: &str = "nightly";
+    let add = ["component", "add", "miri", "rust-src", "--toolchain", TOOLCHAIN];
+    if !command("rustup").args(add).output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: Miri is not available here");
+        return Ok(());
+    }
+    let mut test = command("rustup");
+    test.args(["run", TOOLCHAIN, "cargo", "miri", "test", "--locked", "--no-default-features", "--lib"]);
+    test.args(["-p", "phi3-model", "-p", "phi3-tensor"]).arg("--target-dir").arg(target().join("miri"));
+    run_program(test.args(["--", "pages::", "pool::"]))
 }
 
 /// Tests of the CPU kernels for AArch64 in an emulator; skipped if the tools are not available.

@@ -1,11 +1,13 @@
 //! The engine's loop: it plans passes, submits them, and gives their results to the requests.
 
+use super::job::Job;
 use super::shared::{Cache, Shared, State};
 use crate::sampler::SamplerError;
 use crate::scheduler::{Pass, PassId, RequestId};
 use crate::{Error, Result};
 use phi3_model::{Model, Segment};
 use phi3_tensor::{Batch, Logprobs, Readback, SampleRow, Sampled, Samples, Sampling};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -189,7 +191,7 @@ impl Worker {
         let Some(Results { tokens, on_device, on_host }) = sampled else { return Ok(()) };
         let mut logits = Vec::new();
         for (output, readback) in on_host {
-            logits.push((output, readback.wait()?));
+            logits.push((outputs[output], readback.wait()?));
         }
         let sampled = tokens.wait()?;
         let now = Instant::now();
@@ -203,9 +205,7 @@ impl Worker {
         for (output, (token, logprobs)) in on_device.into_iter().map(|i| outputs[i]).zip(pairs) {
             accept(&mut state, output, token, logprobs, &mut results);
         }
-        for (output, logits) in logits {
-            sample_on_host(&mut state, outputs[output], &logits, &mut results);
-        }
+        sample_on_host(&mut state, &logits, &mut results);
         let mut events = Vec::new();
         state.scheduler.complete(id, &results, elapsed, &mut events);
         state.deliver(events);
@@ -409,30 +409,40 @@ fn accept(
     }
 }
 
-/// Samples a token by a chain of samplers that the device does not have.
-fn sample_on_host(state: &mut State, output: Output, logits: &[f32], results: &mut Vec<(RequestId, Vec<u32>)>) {
-    let Some(job) = state.jobs.get_mut(&output.request) else { return };
-    let Some(index) = output.token_index.filter(|index| *index == job.new_tokens()) else { return };
-    if logits.iter().any(|logit| !logit.is_finite()) {
-        return state.fail(output.request, phi3_model::Error::not_finite(output.position).into());
+/// Samples tokens by chains of samplers that the device does not have, requests side by side.
+fn sample_on_host(state: &mut State, rows: &[(Output, Vec<f32>)], results: &mut Vec<(RequestId, Vec<u32>)>) {
+    let next = |id: RequestId, job: &Job| {
+        rows.iter().find(|(output, _)| output.request == id && output.token_index == Some(job.new_tokens()))
+    };
+    let jobs: Vec<_> = state.jobs.iter_mut().filter_map(|(id, job)| Some((next(*id, job)?, job))).collect();
+    let chosen: Vec<_> =
+        jobs.into_par_iter().map(|((output, logits), job)| (output.request, choose(job, *output, logits))).collect();
+    for (request, token) in chosen {
+        match token {
+            Ok(token) => results.push((request, vec![token])),
+            Err(error) => state.fail(request, error),
+        }
     }
-    let chosen = match &mut job.constraint {
-        None => job.sampler.sample(&job.ids, index, logits).map_err(Error::from),
+}
+
+/// Chooses the next token of a job.
+fn choose(job: &mut Job, output: Output, logits: &[f32]) -> Result<u32> {
+    if logits.iter().any(|logit| !logit.is_finite()) {
+        return Err(phi3_model::Error::not_finite(output.position).into());
+    }
+    let index = job.new_tokens();
+    let token = match &mut job.constraint {
+        None => job.sampler.sample(&job.ids, index, logits)?,
         Some(constraint) => {
             let mut mask = Vec::new();
-            let masked = constraint.mask(&mut mask).map_err(Error::from);
-            masked.and_then(|()| Ok(job.sampler.sample_masked(&job.ids, index, logits, &mask)?))
+            constraint.mask(&mut mask)?;
+            job.sampler.sample_masked(&job.ids, index, logits, &mask)?
         }
     };
-    match chosen {
-        Ok(token) => {
-            if let Some(top) = job.options.logprobs {
-                job.logprobs.insert(index, Logprobs::of(logits, token, top.into()));
-            }
-            results.push((output.request, vec![token]));
-        }
-        Err(error) => state.fail(output.request, error),
+    if let Some(top) = job.options.logprobs {
+        job.logprobs.insert(index, Logprobs::of(logits, token, top.into()));
     }
+    Ok(token)
 }
 
 /// Ends requests with an error: the first one with the error itself, the others with its text.
