@@ -108,7 +108,8 @@ fn a_seed_gives_the_same_answer_in_any_company() {
     let of_device = SamplerOptions { temperature: 1.0, top_p: 0.95, ..SamplerOptions::default() };
     let of_host = SamplerOptions { temperature: 1.0, typical_p: 0.9, ..SamplerOptions::default() };
     for sampler in [of_device, of_host] {
-        let options = |seed| GenerateOptions { sampler: Some(SamplerOptions { seed, ..sampler.clone() }), ..greedy(&[]) };
+        let options =
+            |seed| GenerateOptions { sampler: Some(SamplerOptions { seed, ..sampler.clone() }), ..greedy(&[]) };
         let want: Vec<Vec<u32>> = (0..4).map(|seed| answer(&engine, QUESTIONS[0], &options(seed)).ids).collect();
         let together: Vec<Generation> = (0..4).map(|seed| ask(&engine, QUESTIONS[0], &options(seed))).collect();
         let together: Vec<Vec<u32>> = together.into_iter().map(|one| one.collect_all().unwrap().ids).collect();
