@@ -7,8 +7,8 @@
     python3 benches/side_by_side.py target/release/phi3-run model-q4_0.gguf model-q4_k_m.gguf
 
 The other engines are llama.cpp by its Python package, unless --no-llama is given, and every --llama-bench NAME=COMMAND: llama.cpp's program of
-that name or ik_llama.cpp's, with arguments such as -rtr 1. Each run is a process of its own that warms up first and times a test once. In a
-round every engine has a run; a pair is phi3-run's and another engine's of a round.
+that name or ik_llama.cpp's, with arguments such as -rtr 1. numpy is needed too. Each run is a process of its own that warms up first and times
+a test once. In a round every engine has a run; a pair is phi3-run's and another engine's of a round.
 
 On Linux a run counts only if other processes took at most 0.15 of a core meanwhile: the busy time of all cores less the run's own. A run of
 decoding also needs the same memory bandwidth before and after it, within 12 %. Rounds go on until every engine has --pairs pairs, at most
