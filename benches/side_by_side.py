@@ -14,8 +14,9 @@ On Linux a run counts only if other processes took at most 0.15 of a core meanwh
 decoding also needs the same memory bandwidth before and after it, within 12 %. Rounds go on until every engine has --pairs pairs, at most
 --rounds.
 
-With --busy a process that never sleeps runs beside all of them. With --depth N tokens are generated after N others. With --sequences 1,2,4,8
-as many sequences get tokens in each pass, after 16 tokens of prompt, beside llama.cpp's package; the gain is the rate by that of the first number.
+With --busy a process that never sleeps runs beside all of them. With --depth N tokens are generated after N others; of the programs,
+ik_llama.cpp's only has that test. With --sequences 1,2,4,8 as many sequences get tokens in each pass, after 16 tokens of prompt, beside
+llama.cpp's package; the gain is the rate by that of the first number.
 
 A decoded token reads the file's weights, so memory bandwidth limits the decode rate. Without --depth, the share of it that each engine reads is
 printed. The whole file counts as read, with all of the embedding, of which a token reads one row: 3 % of Phi-3-mini.
@@ -277,12 +278,14 @@ def single(args, ours, peers):
             pairs = {peer.name: Pairs() for peer in peers}
             for _ in range(args.rounds):
                 mine = run(ours)
+                if not mine:
+                    continue
                 for peer in peers:
                     if len(pairs[peer.name].rates) == args.pairs:
                         continue
                     its = run(peer)
                     # decoding depends on the bandwidth, which must be the same for both
-                    if mine and its and max(mine[1], its[1]) <= MOST_CHANGE * min(mine[1], its[1]):
+                    if its and max(mine[1], its[1]) <= MOST_CHANGE * min(mine[1], its[1]):
                         pairs[peer.name].rates.append((mine[0], its[0]))
                         if bound:
                             pairs[peer.name].memory.append((mine[1] + its[1]) / 2)
@@ -313,6 +316,8 @@ def main():
     ours = Phi3Run(args.program, args.threads, args.kv, args.level)
     peers = [] if args.no_llama else [LlamaPackage(args.threads)]
     peers += [LlamaBench(*one.split("=", 1), args.threads) for one in args.llama_bench]
+    if not peers or (args.sequences and args.no_llama):
+        parser.error("no engine to measure beside phi3-run")
     beside = multiprocessing.Process(target=spin, daemon=True)
     if args.busy:
         beside.start()

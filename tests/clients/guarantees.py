@@ -72,7 +72,7 @@ async def no_stall(start, report, options):
             gaps = reader.gaps[20:]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            report.note("prompt; time; texts of the reader meanwhile", f"{beside.prompt}; {beside.first:.2f} s; {len(gaps)}")
+            report.note("prompt; time; tokens of the reader meanwhile", f"{beside.prompt}; {beside.first:.2f} s; {len(gaps)}")
             report.note("median gap beside it ÷ alone", f"{statistics.median(gaps) / alone.median:.3f}")
             report.at_most("longest gap beside it ÷ median alone", max(gaps) / alone.median, 3)
 

@@ -102,7 +102,7 @@ async def answer(server, path, body, key=None):
 
 
 class Times:
-    """When the texts of a stream came, in seconds after its request."""
+    """When the texts of a stream came, or its tokens with log-probabilities, in seconds after its request."""
 
     def __init__(self):
         self.arrivals = []

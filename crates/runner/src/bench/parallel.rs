@@ -115,7 +115,6 @@ pub fn measure_parallel(
     }
     let (mut prompts, mut generated) = (Vec::new(), Vec::new());
     for _ in 0..options.repetitions {
-        run.clear();
         let since = Instant::now();
         if !run.prompts()? {
             return Ok(None);
@@ -181,11 +180,7 @@ struct Run<'a> {
 const APART: usize = 1009;
 
 impl Run<'_> {
-    fn clear(&mut self) {
-        self.sequences.iter_mut().for_each(Sequence::clear);
-    }
-
-    /// Computes the prompts of all sequences.
+    /// Computes the prompts of all sequences, which are empty before.
     fn prompts(&mut self) -> Result<bool> {
         let BenchOptions { chunk, policy, .. } = self.options;
         let (spec, prompt) = (self.session.model().spec(), self.shape.prompt);

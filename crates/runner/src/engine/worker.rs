@@ -411,6 +411,9 @@ fn accept(
 
 /// Samples tokens by chains of samplers that the device does not have, requests side by side.
 fn sample_on_host(state: &mut State, rows: &[(Output, Vec<f32>)], results: &mut Vec<(RequestId, Vec<u32>)>) {
+    if rows.is_empty() {
+        return;
+    }
     let next = |id: RequestId, job: &Job| {
         rows.iter().find(|(output, _)| output.request == id && output.token_index == Some(job.new_tokens()))
     };
