@@ -208,6 +208,17 @@ async def until(condition):
             await asyncio.sleep(0.002)
 
 
+async def until_still(server, metric, step):
+    """Waits until a metric has kept its value for twenty steps of so many seconds, half a second at least; its value."""
+    value, since = server.metric(metric), time.monotonic()
+    async with asyncio.timeout(PATIENCE):
+        while time.monotonic() - since < max(20 * step, 0.5):
+            await asyncio.sleep(0.02)
+            if (now := server.metric(metric)) != value:
+                value, since = now, time.monotonic()
+    return value
+
+
 async def rate(server, streams, tokens):
     """Tokens per second of streams at the same time."""
     start = time.monotonic()

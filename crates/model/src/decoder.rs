@@ -157,6 +157,8 @@ pub trait Model: Send {
     fn max_outputs(&self) -> usize;
     /// Passes that may be in flight at once: more than 1 where the device computes while the host goes on.
     fn pipeline_depth(&self) -> usize;
+    /// Whether a pass with rows of prompts and of new tokens reads the weights of the layers twice.
+    fn phases_differ(&self) -> bool;
     /// Bytes of a page of the KV cache: keys and values of all layers.
     fn page_bytes(&self) -> u64;
     /// Most pages that the device allows.
@@ -463,6 +465,10 @@ impl<B: Backend> Model for Decoder<B> {
 
     fn pipeline_depth(&self) -> usize {
         self.backend.pipeline_depth()
+    }
+
+    fn phases_differ(&self) -> bool {
+        self.layers.first().is_some_and(|layer| self.backend.phases_differ(&layer.o_proj))
     }
 
     fn page_bytes(&self) -> u64 {

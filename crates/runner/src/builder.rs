@@ -156,6 +156,7 @@ impl<'a> EngineBuilder<'a> {
         };
         let mut scheduling = SchedulerOptions::new(&spec, model.max_rows());
         scheduling.pipeline_depth = model.pipeline_depth();
+        scheduling.phases_differ = model.phases_differ();
         self.scheduling.iter().for_each(|change| change(&mut scheduling));
         let pages = cache_pages(&*model, self.cache_memory, scheduling.max_running);
         let info = model.device().clone();

@@ -20,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tower::ServiceExt;
 
-/// Bytes of answers that the system holds for a client that does not read. The default, megabytes, is more than an answer has.
-const SEND_BUFFER: u32 = 64 << 10;
+/// Bytes of answers that the system holds for a client that does not read; Linux takes twice as many. The default, megabytes, is more than
+/// an answer has.
+const SEND_BUFFER: u32 = 32 << 10;
 
 /// Most bytes of a request's header.
 const MOST_HEADER: usize = 64 << 10;

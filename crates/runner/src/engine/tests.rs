@@ -241,6 +241,9 @@ impl Model for Faulty {
     fn pipeline_depth(&self) -> usize {
         self.model.pipeline_depth()
     }
+    fn phases_differ(&self) -> bool {
+        self.model.phases_differ()
+    }
     fn page_bytes(&self) -> u64 {
         self.model.page_bytes()
     }

@@ -23,10 +23,11 @@ const BULK: usize = 16;
 
 /// Estimates of times.
 ///
-/// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half. Where the two kinds
-/// have different kernels, a pass of both reads the weights twice, so that few prompt rows take as long as many.
-#[derive(Debug, Default)]
+/// A pass of decode rows only measures these, and is planned now and then, and when their number has changed by half.
+#[derive(Debug)]
 pub(super) struct Costs {
+    /// Whether a pass of both kinds reads the weights twice, so that few prompt rows take as long as many.
+    phases_differ: bool,
     /// Seconds of a pass with decode rows only.
     decode: Median,
     /// Number of decode rows that `decode` was measured with.
@@ -46,6 +47,20 @@ pub(super) struct Costs {
 }
 
 impl Costs {
+    pub(super) fn new(phases_differ: bool) -> Self {
+        Self {
+            phases_differ,
+            decode: Median::default(),
+            measured_with: 0,
+            is_sure: false,
+            since: 0,
+            row: Mean::default(),
+            bulk: Median::default(),
+            fixed: Mean::default(),
+            most: 0,
+        }
+    }
+
     /// Corrects the estimates by the time of a pass.
     pub(super) fn observe(&mut self, decodes: usize, rows: usize, elapsed: Duration) {
         let elapsed = elapsed.as_secs_f64();
@@ -75,8 +90,9 @@ impl Costs {
         }
     }
 
-    /// Prompt rows for a pass with decode rows: as many as make it `factor` times as long as without them. At least half of their time
-    /// depends on their number, which may make the pass three times as long. 0 where the decode rows have to be measured.
+    /// Prompt rows for a pass with decode rows: as many as make it `factor` times as long as without them. Where the phases differ, at
+    /// least half of their time depends on their number, which may make the pass three times as long. 0 where the decode rows have to be
+    /// measured.
     pub(super) fn rows_beside(&self, decodes: usize, factor: f64) -> usize {
         let Some(decode) = self.decode.get().filter(|_| !self.is_other(decodes)) else {
             // numbers that change from pass to pass must not keep prompts waiting
@@ -89,6 +105,7 @@ impl Costs {
         let Some(row) = self.row.0 else { return PROBE };
         let budget = (factor - 1.0) * decode;
         let worthwhile = match (self.bulk.get(), self.fixed.0) {
+            _ if !self.phases_differ => 0,
             (Some(bulk), Some(fixed)) => within(fixed.min(budget).min(decode), bulk),
             _ => PROBE,
         };
@@ -153,7 +170,7 @@ mod tests {
 
     #[test]
     fn estimates_approach_the_costs() {
-        let mut costs = Costs::default();
+        let mut costs = Costs::new(true);
         assert_eq!(costs.rows_beside(1, 2.0), PROBE);
         costs.observe(0, 200, pass(0, 200));
         costs.observe(1, PROBE, pass(1, PROBE));
@@ -165,7 +182,7 @@ mod tests {
             costs.observe(1, rows, pass(1, rows));
         }
         assert_eq!(costs.rows_beside(1, 2.0), 5);
-        let mut patient = Costs::default();
+        let mut patient = Costs::new(true);
         for _ in 0..60 {
             let rows = patient.rows_beside(1, 8.0);
             patient.observe(1, rows, pass(1, rows));
@@ -184,7 +201,7 @@ mod tests {
             Duration::from_secs_f64(DECODE + ROW * (rows - 10.0).max(0.0))
         };
         for bulk in [None, Some(pass(0, 200))] {
-            let mut costs = Costs::default();
+            let mut costs = Costs::new(true);
             if let Some(bulk) = bulk {
                 costs.observe(0, 200, bulk);
             }
@@ -200,11 +217,34 @@ mod tests {
         }
     }
 
+    /// Later rows of a long prompt take longer: they see more positions.
+    #[test]
+    fn rows_that_grow_dearer_become_fewer() {
+        let pass = |computed: usize, rows: usize| {
+            DECODE_TIME + Duration::from_secs_f64(DECODE * rows as f64 * (0.15 + computed as f64 / 5000.0))
+        };
+        for bulk in [None, Some(pass(0, 200))] {
+            let mut costs = Costs::new(false);
+            if let Some(bulk) = bulk {
+                costs.observe(0, 200, bulk);
+            }
+            let mut computed = 0;
+            while computed < 1500 {
+                let rows = costs.rows_beside(1, 2.0);
+                let time = pass(computed, rows);
+                assert!(time <= DECODE_TIME * 9 / 4, "{time:?} for {rows} rows after {computed}");
+                costs.observe(1, rows, time);
+                computed += rows;
+            }
+            assert_eq!(costs.rows_beside(1, 2.0), 2);
+        }
+    }
+
     /// One pass that the system held up makes no later pass long.
     #[test]
     fn a_single_measurement_misleads_little() {
         for held_up in 0..8 {
-            let mut costs = Costs::default();
+            let mut costs = Costs::new(true);
             costs.observe(0, 200, pass(0, 200));
             // ends between two passes that measure decode rows
             for number in 0..210 {
@@ -220,7 +260,7 @@ mod tests {
     /// Prompts go on beside decode rows whose number never stays.
     #[test]
     fn changing_numbers_keep_no_prompt_waiting() {
-        let mut costs = Costs::default();
+        let mut costs = Costs::new(true);
         let mut rows = 0;
         for decodes in [1, 10, 2, 20, 3].into_iter().cycle().take(100) {
             let now = costs.rows_beside(decodes, 2.0);

@@ -24,9 +24,11 @@ pub struct SchedulerOptions {
     pub max_queued_requests: usize,
     /// Most inputs of waiting requests. A single request may have more.
     pub max_queued_tokens: usize,
-    /// Most time of a pass with decode rows, in multiples of the time without its prompt rows. Below 3, it may be 3 where prompt rows have
-    /// other kernels than decode rows, since the weights are read for both.
+    /// Most time of a pass with decode rows, in multiples of the time without its prompt rows. Below 3, it may be 3 where
+    /// [`phases_differ`](field@Self::phases_differ).
     pub stall_factor: f64,
+    /// Whether the weights are read twice in a pass of decode rows and prompt rows, so that few prompt rows take as long as many.
+    pub phases_differ: bool,
     /// Waiting time after which a request has a share of the prompt rows, however long its prompt is.
     pub max_wait: Duration,
     /// The model's rotary embedding.
@@ -47,6 +49,7 @@ impl SchedulerOptions {
             max_queued_requests: 256,
             max_queued_tokens: 1 << 20,
             stall_factor: 2.0,
+            phases_differ: true,
             max_wait: Duration::from_secs(2),
             rope: spec.rope.clone(),
             window: spec.window(),
@@ -132,12 +135,12 @@ impl Scheduler {
         let options = SchedulerOptions { max_rows, max_running, ..options };
         Self {
             slots: (0..max_running as u32).rev().map(Slot).collect(),
+            costs: Costs::new(options.phases_differ),
             options,
             pages,
             requests: BTreeMap::new(),
             running: Vec::new(),
             keys: Keys::default(),
-            costs: Costs::default(),
             flights: VecDeque::new(),
             planned_passes: 0,
             submitted: 0,

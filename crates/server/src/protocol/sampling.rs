@@ -6,8 +6,9 @@ use crate::error::{ApiError, ApiResult};
 use phi3_runner::{GenerateOptions, SamplerOptions};
 use serde_json::{Map, Value};
 
-/// Events that wait for a client that does not read. The system's buffers hold some hundred more.
-const MAX_UNREAD: usize = 64;
+/// Events that wait for a client that does not read, before nothing more is computed for it. Buffers of its connection hold some dozens
+/// more.
+const MAX_UNREAD: usize = 16;
 
 /// Most strings that end an answer.
 const MOST_STOPS: usize = 64;

@@ -19,7 +19,7 @@ pub(super) struct Scratch {
 #[cfg(not(target_arch = "x86_64"))]
 impl Cpu {
     /// Returns false: new tokens and prompts have the same kernels.
-    pub(crate) fn phases_differ(&self, _: &Matrix) -> bool {
+    pub(crate) fn has_prompt_kernel(&self, _: &Matrix) -> bool {
         false
     }
 
@@ -48,7 +48,7 @@ mod x86 {
 
     impl Cpu {
         /// Whether the rows of a prompt have another kernel than those of new tokens.
-        pub(crate) fn phases_differ(&self, w: &Matrix) -> bool {
+        pub(crate) fn has_prompt_kernel(&self, w: &Matrix) -> bool {
             let suits = amx_gemm::suits(self.isa, w.dtype) || vnni_i16::suits(self.isa, w.dtype);
             suits && self.activations != Activations::F32
         }
@@ -63,7 +63,7 @@ mod x86 {
             width: usize,
             out: Output<'_>,
         ) -> Result<bool> {
-            if phase == Phase::Decode || !self.phases_differ(w) || x.dim == 0 {
+            if phase == Phase::Decode || !self.has_prompt_kernel(w) || x.dim == 0 {
                 return Ok(false);
             }
             match &w.store {

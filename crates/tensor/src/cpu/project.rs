@@ -23,7 +23,7 @@ impl Cpu {
     /// Run `i` of the rows that a kernel takes at once; `None` after the last. There is one where the phases have the same kernel, which
     /// reads the weights once for all rows.
     pub(crate) fn run(&self, weight: &Matrix, i: usize) -> Option<(Phase, Range<usize>)> {
-        if self.phases_differ(weight) {
+        if self.has_prompt_kernel(weight) {
             return self.pass.runs.get(i).cloned();
         }
         (i == 0 && self.pass.rows > 0).then_some((Phase::Decode, 0..self.pass.rows))

@@ -190,6 +190,7 @@ pub(super) fn options() -> SchedulerOptions {
         max_queued_requests: 1000,
         max_queued_tokens: 100_000,
         stall_factor: 2.0,
+        phases_differ: true,
         max_wait: Duration::from_secs(2),
         rope: long_rope(1024),
         window: None,

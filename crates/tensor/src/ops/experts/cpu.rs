@@ -36,7 +36,7 @@ impl Cpu {
     /// Phase of an expert's first rows, and their number; `None` without rows.
     fn run_of(&self, expert: &Matrix, pairs: &[(usize, Route)]) -> Option<(Phase, usize)> {
         let phase = self.pass.phase(pairs.first()?.0);
-        if !self.phases_differ(expert) {
+        if !self.has_prompt_kernel(expert) {
             return Some((phase, pairs.len()));
         }
         Some((phase, pairs.iter().take_while(|(row, _)| self.pass.phase(*row) == phase).count()))

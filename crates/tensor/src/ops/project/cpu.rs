@@ -6,6 +6,10 @@ use crate::ops::Project;
 use crate::{Epilogue, Norm, Result};
 
 impl Project for Cpu {
+    fn phases_differ(&self, weight: &Matrix) -> bool {
+        self.has_prompt_kernel(weight)
+    }
+
     fn project(
         &mut self,
         x: &Rows,

@@ -16,6 +16,12 @@ use crate::{Device, Epilogue, Error, Norm, Result, Role, Timed};
 
 /// The operation `project`.
 pub trait Project: Device {
+    /// Whether rows of prompts and of new tokens are different products, so that a pass of both reads the weight twice.
+    fn phases_differ(&self, weight: &Self::Matrix) -> bool {
+        let _ = weight;
+        true
+    }
+
     /// `y = norm(x) wᵀ + bias`, then the epilogue; without a norm x is used directly. x is `[rows, cols]`, the weight
     /// `[outputs, cols]` of role [`Role::Plain`], or [`Role::GateUp`] for a gated activation, which halves the width of out.
     ///
@@ -58,6 +64,10 @@ impl ActivePass {
 }
 
 impl<D: Project> Project for Timed<D> {
+    fn phases_differ(&self, weight: &Self::Matrix) -> bool {
+        self.inner.phases_differ(&weight.inner)
+    }
+
     fn project(
         &mut self,
         x: &D::Rows,
