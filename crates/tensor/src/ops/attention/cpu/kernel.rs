@@ -1,10 +1,10 @@
 //! Attention: queries of one key/value head over the pages of a sequence.
 
 use super::panels::{self, Levels, Numbers, Plain};
-use super::sums::{CHUNK, Running, Sums};
+use super::products::{GROUP, NOTHING, accumulate, scores, softmax, tiles};
+use super::sums::{CHUNK, Sums};
 use crate::cpu::cache::{Cache, Panels};
 use crate::cpu::kernels::{Output, dispatch};
-use crate::cpu::math::{exp, fma};
 #[cfg(target_arch = "aarch64")]
 use crate::cpu::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -44,9 +44,6 @@ pub(crate) struct Task<'a> {
 /// Least number of queries for which a page is widened once for all.
 const WIDEN_MIN_QUERIES: usize = 8;
 
-/// Pages whose scores are computed before their values are read: sums are rescaled once for all of them.
-const GROUP: usize = 4;
-
 /// Panels between the one that is read and the one that is prefetched: panels of a head are too far apart in memory for the
 /// hardware's prefetcher.
 const AHEAD: usize = 2;
@@ -61,17 +58,25 @@ struct Scratch {
     sums: [Vec<f32>; 2],
     /// Keys and values of a group of pages.
     widened: Vec<f32>,
+    /// Weights of the positions of a group, of each query.
+    weights: Vec<[[f32; PAGE]; GROUP]>,
 }
 
 thread_local! {
-    static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { queries: Vec::new(), sums: [Vec::new(), Vec::new()], widened: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> = const {
+        Cell::new(Scratch {
+            queries: Vec::new(),
+            sums: [Vec::new(), Vec::new()],
+            widened: Vec::new(),
+            weights: Vec::new(),
+        })
+    };
 }
 
 /// Attention of one task; see [`Task`]. Writes rows and heads of its own.
 pub(crate) fn attend(isa: Isa, task: &Task<'_>, out: Output<'_>) {
     let mut scratch = SCRATCH.take();
-    let Scratch { queries, sums, widened } = &mut scratch;
+    let Scratch { queries, sums, widened, weights } = &mut scratch;
     task.gather(queries);
     let [mut all, mut next] = sums.each_mut().map(|numbers| {
         numbers.resize(task.sums_len(), 0.0);
@@ -81,7 +86,7 @@ pub(crate) fn attend(isa: Isa, task: &Task<'_>, out: Output<'_>) {
     for chunk in chunks.clone() {
         let sums = if chunk == chunks.start { &mut all } else { &mut next };
         // SAFETY: an ISA in use is available; panels have the sizes of their cache.
-        unsafe { sum_chunk(isa, task, chunk, &mut State { queries, sums, widened }) }
+        unsafe { sum_chunk(isa, task, chunk, &mut State { queries, sums, widened, weights }) }
         if chunk > chunks.start {
             all.merge(isa, &next);
         }
@@ -95,7 +100,8 @@ pub(crate) fn attend_chunk(isa: Isa, task: &Task<'_>, chunk: usize, numbers: &mu
     let mut scratch = SCRATCH.take();
     task.gather(&mut scratch.queries);
     let mut sums = Sums::of(numbers, task.queries(), task.head_dim);
-    let mut state = State { queries: &scratch.queries, sums: &mut sums, widened: &mut scratch.widened };
+    let Scratch { queries, widened, weights, .. } = &mut scratch;
+    let mut state = State { queries, sums: &mut sums, widened, weights };
     // SAFETY: an ISA in use is available; panels have the sizes of their cache.
     unsafe { sum_chunk(isa, task, chunk, &mut state) }
     SCRATCH.set(scratch);
@@ -155,6 +161,7 @@ struct State<'a, 'b> {
     queries: &'a [f32],
     sums: &'a mut Sums<'b>,
     widened: &'a mut Vec<f32>,
+    weights: &'a mut Vec<[[f32; PAGE]; GROUP]>,
 }
 
 impl Task<'_> {
@@ -300,18 +307,7 @@ impl<N: Numbers> Group<N> {
             let (keys, values) = scratch[2 * i * panel..][..2 * panel].split_at(panel);
             N::of(Panels::F32 { keys, values })
         });
-        Self { position: pages.start * PAGE, pages: pages.len(), panels, ahead: [std::ptr::null(); 2 * GROUP] }
-    }
-}
-
-/// Prefetches `bytes` at `offset` from a panel; null is nothing.
-#[inline(always)]
-fn prefetch<S: Simd>(panel: *const u8, offset: usize, bytes: usize) {
-    if !panel.is_null() {
-        for line in (0..bytes).step_by(64) {
-            // SAFETY: a prefetch never faults.
-            unsafe { S::prefetch(panel.wrapping_add(offset + line)) };
-        }
+        Self { position: pages.start * PAGE, pages: pages.len(), panels, ahead: NOTHING }
     }
 }
 
@@ -322,43 +318,42 @@ fn prefetch<S: Simd>(panel: *const u8, offset: usize, bytes: usize) {
 /// The instruction set of S is available, and panels have the sizes of the cache.
 #[inline(always)]
 unsafe fn attend_group<S: Simd, N: Numbers>(task: &Task<'_>, group: &Group<N>, state: &mut State<'_, '_>) {
-    let mut i = 0;
-    while i < state.sums.running.len() {
-        // SAFETY: the contract of this function.
-        unsafe {
-            match state.sums.running.len() - i {
-                4.. if S::ROWS >= 4 => {
-                    queries::<N, 4>(S::LEVEL, task, group, i, state);
-                    i += 4;
-                }
-                2.. => {
-                    queries::<N, 2>(S::LEVEL, task, group, i, state);
-                    i += 2;
-                }
-                _ => {
-                    queries::<N, 1>(S::LEVEL, task, group, i, state);
-                    i += 1;
-                }
-            }
-        }
+    let count = state.sums.running.len();
+    // a block of queries after another, first with all keys, then with all values, which stay in the first-level cache
+    state.weights.resize(count, [[0.0; PAGE]; GROUP]);
+    let blocks = [count / 4 * 4, count / 2 * 2, count];
+    // SAFETY: the contract of this function.
+    unsafe {
+        (0..blocks[0]).step_by(4).for_each(|i| weigh::<N, 4>(S::LEVEL, task, group, i, state));
+        (blocks[0]..blocks[1]).step_by(2).for_each(|i| weigh::<N, 2>(S::LEVEL, task, group, i, state));
+        (blocks[1]..blocks[2]).for_each(|i| weigh::<N, 1>(S::LEVEL, task, group, i, state));
+        (0..blocks[0]).step_by(4).for_each(|i| add_values::<N, 4>(S::LEVEL, task, group, i, state));
+        (blocks[0]..blocks[1]).step_by(2).for_each(|i| add_values::<N, 2>(S::LEVEL, task, group, i, state));
+        (blocks[1]..blocks[2]).for_each(|i| add_values::<N, 1>(S::LEVEL, task, group, i, state));
     }
 }
 
 // functions of their own, because the compiler takes minutes for them in one
-dispatch!(queries<N: Numbers, M> = queries_generic[N, M](
+dispatch!(weigh<N: Numbers, M> = weigh_generic[N, M](
+    task: &Task<'_>,
+    group: &Group<N>,
+    first: usize,
+    state: &mut State<'_, '_>
+));
+dispatch!(add_values<N: Numbers, M> = add_values_generic[N, M](
     task: &Task<'_>,
     group: &Group<N>,
     first: usize,
     state: &mut State<'_, '_>
 ));
 
-/// Attention of queries `first .. first + M` over a group.
+/// Weights of the positions of a group for queries `first .. first + M`.
 ///
 /// # Safety
 ///
 /// As for [`attend_group`].
 #[inline(always)]
-unsafe fn queries_generic<S: Simd, N: Numbers, const M: usize>(
+unsafe fn weigh_generic<S: Simd, N: Numbers, const M: usize>(
     task: &Task<'_>,
     group: &Group<N>,
     first: usize,
@@ -372,35 +367,60 @@ unsafe fn queries_generic<S: Simd, N: Numbers, const M: usize>(
     let q: [&[f32]; M] = std::array::from_fn(|m| &state.queries[(first + m) * d..][..d]);
     let sums = &mut state.sums.values[first * d..][..M * d];
     let running = &mut state.sums.running[first..][..M];
-    // SAFETY: the caller guarantees the instruction set, keys `[d][PAGE]` and values `[PAGE][d]`.
+    let Some(weights) = state.weights[first..].first_chunk_mut::<M>() else { return };
+    // the first queries fetch for the others
+    let ahead = if first == 0 { &group.ahead[..group.pages] } else { &NOTHING[..group.pages] };
+    // SAFETY: the caller guarantees the instruction set and keys `[d][PAGE]`.
     unsafe {
-        let mut weights = [[[0.0; PAGE]; GROUP]; M];
-        // the first queries fetch for the others
-        let none = [std::ptr::null(); 2 * GROUP];
-        let (keys_ahead, values_ahead) = if first == 0 { &group.ahead } else { &none }.split_at(group.pages);
-        for (page, ahead) in keys_ahead.iter().enumerate() {
-            scores::<S, N, M>(q, group.panels[page], *ahead, task.scale, page, &mut weights);
-        }
-        if let Mask::Blocks(_) = task.mask {
-            for m in 0..M {
-                hide(task, group, first + m, &seen[m], &mut weights[m]);
+        if M == 4 {
+            tiles::<S, N, M>(q, &group.panels, ahead, task.scale, weights);
+        } else {
+            for (page, ahead) in ahead.iter().enumerate() {
+                scores::<S, N, M>(q, group.panels[page], *ahead, task.scale, page, weights);
             }
         }
-        for m in (0..M).filter(|&m| !seen[m].is_empty()) {
-            softmax::<S>(&mut weights[m][..group.pages], &seen[m], &mut running[m], &mut sums[m * d..][..d]);
+    }
+    if let Mask::Blocks(_) = task.mask {
+        for m in 0..M {
+            hide(task, group, first + m, &seen[m], &mut weights[m]);
         }
-        // positions in order; values that a query does not see may be NaN
-        let low = seen.iter().fold(0, |low, seen| low.max(seen.start));
-        let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
-        // the positions of single queries before those of all, then those behind
-        for after in [false, true] {
+    }
+    for m in (0..M).filter(|&m| !seen[m].is_empty()) {
+        softmax::<S>(&mut weights[m][..group.pages], &seen[m], &mut running[m], &mut sums[m * d..][..d]);
+    }
+}
+
+/// Adds the values of a group to the sums of queries `first .. first + M`.
+///
+/// # Safety
+///
+/// As for [`attend_group`].
+#[inline(always)]
+unsafe fn add_values_generic<S: Simd, N: Numbers, const M: usize>(
+    task: &Task<'_>,
+    group: &Group<N>,
+    first: usize,
+    state: &mut State<'_, '_>,
+) {
+    let d = task.head_dim;
+    let seen: [Range<usize>; M] = std::array::from_fn(|m| task.seen(first + m, group));
+    let sums = &mut state.sums.values[first * d..][..M * d];
+    let Some(weights) = state.weights[first..].first_chunk::<M>() else { return };
+    let ahead = if first == 0 { &group.ahead[group.pages..] } else { &NOTHING[..] };
+    // positions in order; values that a query does not see may be NaN
+    let low = seen.iter().fold(0, |low, seen| low.max(seen.start));
+    let high = seen.iter().fold(usize::MAX, |high, seen| high.min(seen.end)).max(low);
+    // the positions of single queries before those of all, then those behind
+    for after in [false, true] {
+        // SAFETY: the caller guarantees the instruction set and values `[PAGE][d]`.
+        unsafe {
             if after {
-                accumulate::<S, N, M>(&weights, low..high, &group.panels, values_ahead, sums, d);
+                accumulate::<S, N, M>(weights, low..high, &group.panels, ahead, sums, d);
             }
             for m in 0..M {
                 let Range { start, end } = seen[m];
                 let seen = if after { high.max(start)..end } else { start..low.min(end) };
-                accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &none, &mut sums[m * d..][..d], d);
+                accumulate::<S, N, 1>(&[weights[m]], seen, &group.panels, &NOTHING, &mut sums[m * d..][..d], d);
             }
         }
     }
@@ -412,180 +432,4 @@ fn hide<N>(task: &Task<'_>, group: &Group<N>, i: usize, seen: &Range<usize>, sco
     for at in seen.clone().filter(|at| !task.mask.sees(head, own, group.position + at)) {
         scores[at / PAGE][at % PAGE] = f32::NEG_INFINITY;
     }
-}
-
-/// Scores of the positions of a page, each summed in four chains.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn scores<S: Simd, N: Numbers, const M: usize>(
-    q: [&[f32]; M],
-    panel: N,
-    ahead: *const u8,
-    scale: f32,
-    page: usize,
-    scores: &mut [[[f32; PAGE]; GROUP]; M],
-) {
-    let d = q[0].len();
-    for at in (0..PAGE).step_by(S::LANES) {
-        // SAFETY: keys are `[d][PAGE]`, i is below d, LANES divides PAGE.
-        unsafe {
-            let mut acc = [[S::zero(); 4]; M];
-            let key = |i: usize| panel.keys::<S>(i, at);
-            let whole = d / 4 * 4;
-            for i in (0..whole).step_by(4) {
-                if at == 0 {
-                    prefetch::<S>(ahead, i * PAGE * N::BYTES, 4 * PAGE * N::BYTES);
-                }
-                for chain in 0..4 {
-                    let key = key(i + chain);
-                    for m in 0..M {
-                        acc[m][chain] = S::fma(key, S::splat(*q[m].get_unchecked(i + chain)), acc[m][chain]);
-                    }
-                }
-            }
-            for i in whole..d {
-                for m in 0..M {
-                    acc[m][0] = S::fma(key(i), S::splat(q[m][i]), acc[m][0]);
-                }
-            }
-            for m in 0..M {
-                let sum = S::add(S::add(acc[m][0], acc[m][1]), S::add(acc[m][2], acc[m][3]));
-                S::store(scores[m][page].as_mut_ptr().add(at), sum);
-            }
-        }
-    }
-    for scores in scores {
-        for score in &mut scores[page] {
-            *score *= scale;
-        }
-    }
-}
-
-/// Turns scores into `exp(s - max)`, and 0 where the mask hides them (online softmax, arXiv 1805.02867). Sums so far are rescaled
-/// where the maximum grows.
-#[inline(always)]
-fn softmax<S: Simd>(scores: &mut [[f32; PAGE]], seen: &Range<usize>, running: &mut Running, sums: &mut [f32]) {
-    // loops, because closures may be compiled without the ISA's instructions
-    let mut maxes = [f32::NEG_INFINITY; PAGE];
-    for (page, scores) in scores.iter_mut().enumerate() {
-        for j in 0..PAGE {
-            let at = page * PAGE + j;
-            scores[j] = if seen.start <= at && at < seen.end { scores[j] } else { f32::NEG_INFINITY };
-            maxes[j] = maxes[j].max(scores[j]);
-        }
-    }
-    let mut width = PAGE / 2;
-    while width > 0 {
-        for j in 0..width {
-            maxes[j] = maxes[j].max(maxes[j + width]);
-        }
-        width /= 2;
-    }
-    let running_max = maxes[0].max(running.max);
-    if running_max > running.max {
-        let rescale = exp::<S>(running.max - running_max);
-        running.sum *= rescale;
-        for sum in sums {
-            *sum *= rescale;
-        }
-        running.max = running_max;
-    }
-    let running_max = running.max;
-    let mut partial_sums = [0.0; PAGE];
-    for scores in scores {
-        for j in 0..PAGE {
-            scores[j] = exp::<S>(scores[j] - running_max);
-            partial_sums[j] += scores[j];
-        }
-    }
-    let mut sums = [0.0; 4];
-    for i in 0..4 {
-        sums[i] = (partial_sums[i] + partial_sums[4 + i]) + (partial_sums[8 + i] + partial_sums[12 + i]);
-    }
-    running.sum += (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-/// Adds the positions `seen` of a group to the sums `[M][d]`, in order.
-#[inline(always)]
-unsafe fn accumulate<S: Simd, N: Numbers, const M: usize>(
-    weights: &[[[f32; PAGE]; GROUP]; M],
-    seen: Range<usize>,
-    panels: &[N; GROUP],
-    ahead: &[*const u8],
-    sums: &mut [f32],
-    d: usize,
-) {
-    if seen.is_empty() {
-        return;
-    }
-    let mut at = 0;
-    // SAFETY: values are `[PAGE][d]`; each arm takes as many dimensions as are left.
-    unsafe {
-        while at < d {
-            at += match (d - at) / S::LANES {
-                8.. if M == 1 => dimensions::<S, N, M, 8>(weights, &seen, panels, ahead, d, at, sums),
-                6.. if M >= 4 => dimensions::<S, N, M, 6>(weights, &seen, panels, ahead, d, at, sums),
-                4.. if M <= 2 => dimensions::<S, N, M, 4>(weights, &seen, panels, ahead, d, at, sums),
-                2.. => dimensions::<S, N, M, 2>(weights, &seen, panels, ahead, d, at, sums),
-                1 => dimensions::<S, N, M, 1>(weights, &seen, panels, ahead, d, at, sums),
-                _ => break,
-            };
-        }
-        for (weights, sums) in weights.iter().zip(sums.chunks_exact_mut(d)) {
-            for j in seen.clone() {
-                let (page, j) = (j / PAGE, j % PAGE);
-                for (i, sum) in sums.iter_mut().enumerate().skip(at) {
-                    *sum = fma::<S>(panels[page].value(d, j, i), weights[page][j], *sum);
-                }
-            }
-        }
-    }
-}
-
-/// Adds R registers of dimensions from `at` on. Returns the number of dimensions.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "two-dimensional accumulators, unrolled by constant bounds")]
-unsafe fn dimensions<S: Simd, N: Numbers, const M: usize, const R: usize>(
-    weights: &[[[f32; PAGE]; GROUP]; M],
-    seen: &Range<usize>,
-    panels: &[N; GROUP],
-    ahead: &[*const u8],
-    d: usize,
-    at: usize,
-    sums: &mut [f32],
-) -> usize {
-    // SAFETY: the caller guarantees that panels have the sizes of the cache.
-    unsafe {
-        let offset = |m: usize, n: usize| m * d + at + n * S::LANES;
-        let mut acc = [[S::zero(); R]; M];
-        for m in 0..M {
-            for n in 0..R {
-                acc[m][n] = S::load(sums.as_ptr().add(offset(m, n)));
-            }
-        }
-        for page in seen.start / PAGE..seen.end.div_ceil(PAGE) {
-            let first = page * PAGE;
-            for j in seen.start.max(first) - first..seen.end.min(first + PAGE) - first {
-                if at == 0 {
-                    prefetch::<S>(ahead[page], j * d * N::BYTES, d * N::BYTES);
-                }
-                let mut value = [S::zero(); R];
-                for n in 0..R {
-                    value[n] = panels[page].values::<S>(d, j, at + n * S::LANES);
-                }
-                for m in 0..M {
-                    let weight = S::splat(weights[m][page][j]);
-                    for n in 0..R {
-                        acc[m][n] = S::fma(value[n], weight, acc[m][n]);
-                    }
-                }
-            }
-        }
-        for m in 0..M {
-            for n in 0..R {
-                S::store(sums.as_mut_ptr().add(offset(m, n)), acc[m][n]);
-            }
-        }
-    }
-    R * S::LANES
 }

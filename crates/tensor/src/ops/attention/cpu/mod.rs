@@ -2,6 +2,7 @@
 
 mod kernel;
 mod panels;
+mod products;
 mod sums;
 
 use crate::cpu::kernels::Output;
@@ -30,7 +31,10 @@ impl Attend for Cpu {
         let heads = cache.heads();
         let group = heads.heads / heads.kv_heads;
         // rows of a task, which share each page of keys
-        let rows = (32 / group).max(8);
+        let all: usize = self.pass.batch.segments().iter().map(|segment| segment.rows.len()).sum();
+        let are_enough = |rows: &usize| all / rows * heads.kv_heads >= TASKS * self.pool.threads();
+        let rows = [64 / group, 32 / group].map(|rows| rows.max(8));
+        let rows = rows.into_iter().find(are_enough).unwrap_or(rows[1]);
         let output = Output::new(&mut out.values, out.dim);
         let batch = &self.pass.batch;
         let task = |(segment, block): (usize, usize), kv_head: usize| {
