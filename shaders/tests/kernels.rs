@@ -96,6 +96,35 @@ fn within_default_limits() {
     }
 }
 
+/// Matrices are loaded from addresses that are multiples of 16 bytes (VUID-RuntimeSpirv-OpCooperativeMatrixLoadKHR-08986). Drivers place
+/// arrays of halves one behind another, so that each has to be a multiple of 16 bytes long, and so has the distance of two lines.
+#[test]
+fn matrices_begin_at_multiples_of_16_bytes() {
+    const LINE: &str = "PITCH";
+    let (mut arrays, mut lines) = (0, 0);
+    for (tier, kernel) in all().into_iter().filter(|(tier, _)| *tier == Tier::Coop) {
+        let (module, _) = module(tier, &kernel);
+        if !module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. })) {
+            continue;
+        }
+        for (_, variable) in module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup) {
+            let size = module.types[variable.ty].inner.size(module.to_ctx());
+            assert_eq!(size % 16, 0, "{}: {:?} has {size} bytes", kernel.name, variable.name);
+            arrays += 1;
+        }
+        for (_, constant) in
+            module.constants.iter().filter(|(_, c)| c.name.as_deref().is_some_and(|n| n.ends_with(LINE)))
+        {
+            let naga::Expression::Literal(naga::Literal::U32(halves)) = module.global_expressions[constant.init] else {
+                panic!("{}: {:?} is not a number", kernel.name, constant.name);
+            };
+            assert_eq!(2 * halves % 16, 0, "{}: {:?} is {halves} halves", kernel.name, constant.name);
+            lines += 1;
+        }
+    }
+    assert!(arrays > 0 && lines > 0);
+}
+
 #[test]
 fn bindings_are_those_of_the_text() {
     for (tier, kernel) in all() {
