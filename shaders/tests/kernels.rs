@@ -6,6 +6,7 @@ use naga::{AddressSpace, Module, StorageAccess};
 use phi3_shaders::{Access, COOP_MEMORY, Kernel, Op, PARAMS_SIZE, Tier, all};
 use std::collections::HashMap;
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// Capabilities of WebGPU core: naga counts `unpack2x16float` as a capability because WebGL lacks it.
 const CORE: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -28,6 +29,15 @@ fn module(tier: Tier, kernel: &Kernel) -> (Module, ModuleInfo) {
     (module, info)
 }
 
+/// Every kernel with the lowest tier that has it, parsed and validated once for all tests.
+static KERNELS: LazyLock<Vec<(Tier, Kernel, Module, ModuleInfo)>> = LazyLock::new(|| {
+    let parsed = |(tier, kernel): (Tier, Kernel)| {
+        let (module, info) = module(tier, &kernel);
+        (tier, kernel, module, info)
+    };
+    all().into_iter().map(parsed).collect()
+});
+
 /// Kernels of the same name have the same source in every tier.
 #[test]
 fn names_differ() {
@@ -49,14 +59,13 @@ fn names_differ() {
 
 #[test]
 fn valid_and_translatable() {
-    for (tier, kernel) in all() {
-        let (module, info) = module(tier, &kernel);
-        spv::write_vec(&module, &info, &spv::Options::default(), None)
+    for (tier, kernel, module, info) in KERNELS.iter() {
+        spv::write_vec(module, info, &spv::Options::default(), None)
             .unwrap_or_else(|e| panic!("{}: SPIR-V: {e}", kernel.name));
 
-        let lang_version = if tier == Tier::Coop { (2, 3) } else { (2, 1) };
+        let lang_version = if *tier == Tier::Coop { (2, 3) } else { (2, 1) };
         let options = msl::Options { fake_missing_bindings: true, lang_version, ..Default::default() };
-        msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+        msl::write_string(module, info, &options, &msl::PipelineOptions::default())
             .unwrap_or_else(|e| panic!("{}: MSL: {e}", kernel.name));
 
         let shader_model = match tier {
@@ -69,18 +78,16 @@ fn valid_and_translatable() {
         let options = hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
         let pipeline = hlsl::PipelineOptions::default();
         hlsl::Writer::new(String::new(), &options, &pipeline)
-            .write(&module, &info, None)
+            .write(module, info, None)
             .unwrap_or_else(|e| panic!("{}: HLSL: {e}", kernel.name));
     }
 }
 
 #[test]
 fn within_default_limits() {
-    for (tier, kernel) in all() {
-        let (module, _) = module(tier, &kernel);
+    for (_, kernel, module, _) in KERNELS.iter() {
         let name = &kernel.name;
         let sizes = |wanted: AddressSpace| {
-            let module = &module;
             module
                 .global_variables
                 .iter()
@@ -102,8 +109,7 @@ fn within_default_limits() {
 fn matrices_begin_at_multiples_of_16_bytes() {
     const LINE: &str = "PITCH";
     let (mut arrays, mut lines) = (0, 0);
-    for (tier, kernel) in all().into_iter().filter(|(tier, _)| *tier == Tier::Coop) {
-        let (module, _) = module(tier, &kernel);
+    for (_, kernel, module, _) in KERNELS.iter() {
         if !module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. })) {
             continue;
         }
@@ -127,8 +133,7 @@ fn matrices_begin_at_multiples_of_16_bytes() {
 
 #[test]
 fn bindings_are_those_of_the_text() {
-    for (tier, kernel) in all() {
-        let (module, _) = module(tier, &kernel);
+    for (_, kernel, module, _) in KERNELS.iter() {
         let mut found: Vec<(u32, Access)> = module
             .global_variables
             .iter()
