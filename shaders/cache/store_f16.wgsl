@@ -6,9 +6,9 @@
 const MOST: vec2<f32> = vec2<f32>(65504.0);
 
 fn store_key(row: u32, at: u32, v: vec2<f32>) {
-    keys[batch[4u * row + 2u] * params.epilogue.slot_stride + at] = pack2x16float(clamp(v, -MOST, MOST));
+    keys[batch[4u * row + 2u] * params.epilogue.slot_stride + at] = packed_halves(clamp(v, -MOST, MOST));
 }
 
 fn store_value(row: u32, at: u32, v: vec2<f32>) {
-    values[batch[4u * row + 2u] * params.epilogue.slot_stride + at] = pack2x16float(clamp(v, -MOST, MOST));
+    values[batch[4u * row + 2u] * params.epilogue.slot_stride + at] = packed_halves(clamp(v, -MOST, MOST));
 }

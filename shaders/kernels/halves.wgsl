@@ -52,13 +52,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, thread: Thread) {
             v = shrink * gained(x[at_x + k], k);
         }
         let at = row * params.pairs + 2u * k;
-        let a = pack2x16float(v.xy);
-        let b = pack2x16float(v.zw);
+        let a = packed_halves(v.xy);
+        let b = packed_halves(v.zw);
         out[at] = a;
         out[at + 1u] = b;
         // for exact in EXACT
-        out[params.low + at] = pack2x16float(v.xy - unpack2x16float(a));
-        out[params.low + at + 1u] = pack2x16float(v.zw - unpack2x16float(b));
+        out[params.low + at] = packed_halves(v.xy - unpack2x16float(a));
+        out[params.low + at + 1u] = packed_halves(v.zw - unpack2x16float(b));
         // end
     }
 }
